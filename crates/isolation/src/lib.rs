@@ -1,0 +1,167 @@
+//! Sandboxes: how a version's code becomes an instance, and how an instance is called.
+//!
+//! Three steps, each a trait. [`Isolation::prepare`] checks and compiles code once, at deploy time, into an
+//! *image* that the back end keeps on disk. [`Isolation::load`] turns an image into a [`Template`]: code in
+//! memory, ready to start instances. [`Template::start`] makes a [`Sandbox`]: one instance that serves one
+//! call at a time.
+//!
+//! What always holds: a sandbox has no authority but what a call hands in; a call ends by its deadline; memory
+//! stays under the version's limit; dropping a sandbox, or the future of a call, frees all it held.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_types::function::{Contract, Digest};
+use lyra_types::log::Level;
+use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
+use tokio::time::Instant;
+
+pub mod wasm;
+
+/// An error of a body that streams.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that streams.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+/// Code to be prepared.
+#[derive(Debug, Clone)]
+pub struct Code {
+    /// What it is, and what the image depends on.
+    pub key: ImageKey,
+    /// Source text or a WebAssembly file.
+    pub bytes: Bytes,
+    /// Instances shall be kept between calls.
+    pub reuse: bool,
+}
+
+/// All that an image depends on; two versions with the same key share an image.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ImageKey {
+    /// What the code is written for.
+    pub runtime: Runtime,
+    /// SHA-256 of the code.
+    pub digest: Digest,
+    /// Name of the handler, where one was asked for.
+    pub handler: Option<String>,
+    /// Most memory of an instance, in MiB: code that can't be evaluated within it is refused.
+    pub memory_mb: u32,
+}
+
+impl ImageKey {
+    /// The key of a version's image.
+    pub fn of(version: &FunctionVersion) -> ImageKey {
+        ImageKey {
+            runtime: version.runtime,
+            digest: version.code.clone(),
+            handler: version.handler.clone(),
+            memory_mb: version.memory_mb,
+        }
+    }
+}
+
+/// A kind of sandbox.
+#[async_trait]
+pub trait Isolation: Send + Sync + 'static {
+    /// Name in configuration and status: `wasm`, …
+    fn name(&self) -> &'static str;
+
+    /// Runtimes that it takes.
+    fn runtimes(&self) -> &'static [Runtime];
+
+    /// Checks and compiles code and keeps the image. Idempotent.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::InvalidCode`] with line and column when the code can't be loaded.
+    async fn prepare(&self, code: &Code) -> Result<Contract, Error>;
+
+    /// Loads an image into memory; `None` when there is none (then [`Isolation::prepare`] makes it).
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::Internal`] when the image can't be read.
+    async fn load(&self, key: &ImageKey) -> Result<Option<Arc<dyn Template>>, Error>;
+}
+
+/// Code in memory, ready to start instances.
+#[async_trait]
+pub trait Template: Send + Sync + 'static {
+    /// How instances are called.
+    fn contract(&self) -> Contract;
+
+    /// Bytes that it holds in memory, roughly; a cache weighs it by this.
+    fn weight(&self) -> usize;
+
+    /// Starts an instance.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::Overloaded`] when there is no room for one more now.
+    async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error>;
+}
+
+/// Takes a function's log lines. Must return at once.
+pub trait LogSink: Send + Sync + 'static {
+    /// Takes one line (without its end). The back end has cut it to [`MAX_LOG_LINE`].
+    fn line(&self, level: Level, message: &str);
+}
+
+/// Longest log line, in bytes; the rest of a longer one is cut off.
+pub const MAX_LOG_LINE: usize = 16 << 10;
+
+/// What one call hands to the sandbox.
+#[derive(Clone)]
+pub struct CallContext {
+    /// The call.
+    pub invocation: InvocationId,
+    /// The version that runs.
+    pub version: Arc<FunctionVersion>,
+    /// When the call must have ended.
+    pub deadline: Instant,
+    /// The same in ms since the Unix epoch, as functions see it.
+    pub deadline_ms: i64,
+    /// Where log lines go.
+    pub logs: Arc<dyn LogSink>,
+    /// Largest result, in bytes.
+    pub max_result: usize,
+}
+
+/// One instance. Serves one call at a time.
+#[async_trait]
+pub trait Sandbox: Send + 'static {
+    /// Runs a handler or a command with an event; returns its result (JSON for handlers).
+    ///
+    /// Errors have the codes `function_error` (with what was thrown), `timeout`, `out_of_memory`,
+    /// `instance_crashed`, `result_too_large`, `invalid_result`, or `internal`.
+    async fn call(&mut self, context: CallContext, event: Bytes) -> Result<Bytes, Error>;
+
+    /// Hands an HTTP request to an `http` component and returns its response as soon as its headers are there.
+    ///
+    /// The instance goes on while the body streams, until the deadline; dropping the body stops it.
+    async fn serve(self: Box<Self>, context: CallContext, request: http::Request<Body>) -> Result<Served, Error>;
+
+    /// Whether another call of the same version may be made: false after any failure that could have
+    /// left the instance in a bad state.
+    fn is_reusable(&self) -> bool;
+}
+
+/// Answer of [`Sandbox::serve`].
+pub struct Served {
+    /// The response; its body streams.
+    pub response: http::Response<Body>,
+    /// Resolves when the instance has ended its work: how it went, and the instance when it may serve again.
+    pub end: futures::future::BoxFuture<'static, End>,
+}
+
+/// How a streamed call ended.
+pub struct End {
+    /// `Err` when the instance failed after it had sent its headers.
+    pub outcome: Result<(), Error>,
+    /// The instance, when it may serve again.
+    pub sandbox: Option<Box<dyn Sandbox>>,
+}
+
+/// Time left until `deadline`.
+pub fn remaining(deadline: Instant, now: Instant) -> Duration {
+    deadline.saturating_duration_since(now)
+}

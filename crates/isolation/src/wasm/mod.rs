@@ -1,0 +1,1 @@
+//! WebAssembly: the runtimes `js` and `wasm` on Wasmtime.

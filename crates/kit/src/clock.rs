@@ -1,0 +1,66 @@
+//! Wall-clock and monotonic time, real or virtual.
+#![expect(clippy::disallowed_methods, reason = "this module is where the clock is read")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lyra_types::Timestamp;
+use tokio::time::Instant;
+
+/// Reads time. Cheap to clone.
+///
+/// Under `tokio::time::pause` the monotonic side is virtual; a [`Clock::simulated`] makes the
+/// wall-clock side follow it.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    simulated: Option<(Timestamp, Instant)>,
+}
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Clock {
+        Clock { simulated: None }
+    }
+
+    /// A wall clock that starts at `base` and moves with tokio's clock. Call inside of a runtime.
+    pub fn simulated(base: Timestamp) -> Clock {
+        Clock { simulated: Some((base, Instant::now())) }
+    }
+
+    /// The wall-clock time.
+    pub fn now(&self) -> Timestamp {
+        match self.simulated {
+            Some((base, start)) => base + start.elapsed(),
+            None => {
+                let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+            }
+        }
+    }
+
+    /// The monotonic time, for measuring and for deadlines.
+    pub fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Waits for `duration`.
+    pub async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// Blocks the calling thread. Only for threads of their own, never inside of a runtime.
+pub fn block_for(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulated_clock_moves_with_virtual_time() {
+        let clock = Clock::simulated(Timestamp::from_millis(1_000));
+        clock.sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(clock.now(), Timestamp::from_millis(3_601_000));
+    }
+}

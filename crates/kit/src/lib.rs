@@ -1,0 +1,19 @@
+//! What every service needs and none should write twice: clock, randomness, ids, tasks, shutdown,
+//! telemetry, retry.
+//!
+//! The list is closed: a new module needs a design record. This is the only crate that reads the
+//! clock, the environment or randomness, or spawns tasks, so that a whole cluster can run under
+//! virtual time with a seed.
+
+pub mod clock;
+pub mod ids;
+pub mod random;
+pub mod retry;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+
+pub use clock::Clock;
+pub use ids::Ids;
+pub use random::Random;
+pub use tasks::Tasks;

@@ -1,0 +1,255 @@
+//! Functions, their immutable versions, and the aliases that point at them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AliasName, FunctionName, TenantName, Timestamp};
+
+/// Limits on what a deploy may ask for; each is named in the error that it causes.
+pub mod limit {
+    /// Memory of an instance when none is given, in MiB.
+    pub const DEFAULT_MEMORY_MB: u32 = 128;
+    /// Least memory of an instance, in MiB.
+    pub const MIN_MEMORY_MB: u32 = 16;
+    /// Most memory of an instance, in MiB.
+    pub const MAX_MEMORY_MB: u32 = 1024;
+    /// Deadline of a call when none is given, in ms.
+    pub const DEFAULT_TIMEOUT_MS: u64 = 60_000;
+    /// Longest deadline of a call, in ms (15 minutes).
+    pub const MAX_TIMEOUT_MS: u64 = 900_000;
+    /// Calls of one function that run at once when nothing is given.
+    pub const DEFAULT_CONCURRENCY: u32 = 1_000;
+    /// Tries of a job when none are given.
+    pub const DEFAULT_MAX_ATTEMPTS: u32 = 3;
+    /// Most tries of a job.
+    pub const MAX_ATTEMPTS: u32 = 100;
+    /// Largest source text of a `js` function, in bytes (4 MiB).
+    pub const MAX_SOURCE: usize = 4 << 20;
+    /// Largest WebAssembly file, in bytes (48 MiB).
+    pub const MAX_WASM: usize = 48 << 20;
+    /// Largest event of a call and largest result of one, in bytes (6 MiB).
+    pub const MAX_EVENT: usize = 6 << 20;
+    /// Environment variables of a function.
+    pub const MAX_ENV: usize = 128;
+    /// Bytes of all names and values of the environment (64 KiB).
+    pub const MAX_ENV_BYTES: usize = 64 << 10;
+    /// Labels of a function.
+    pub const MAX_LABELS: usize = 64;
+}
+
+/// What a function's code is written for (interfaces, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// JavaScript source text, run by QuickJS inside of a Wasm sandbox.
+    Js,
+    /// A `wasi:http/proxy` component, or a WASI command (component or core module).
+    Wasm,
+}
+
+impl Runtime {
+    /// Every runtime that this build has.
+    pub const ALL: [Runtime; 2] = [Runtime::Js, Runtime::Wasm];
+
+    /// The name in JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Runtime::Js => "js",
+            Runtime::Wasm => "wasm",
+        }
+    }
+
+    /// The runtime of that name.
+    pub fn parse(text: &str) -> Option<Runtime> {
+        Runtime::ALL.into_iter().find(|runtime| runtime.as_str() == text)
+    }
+
+    /// Whether instances are kept between calls when the deploy does not say.
+    pub const fn default_reuse(self) -> bool {
+        match self {
+            Runtime::Js | Runtime::Wasm => false,
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a version is called. Found by the worker when it prepares the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Contract {
+    /// Takes a JSON event, returns a JSON result.
+    Handler,
+    /// Takes an HTTP request, returns an HTTP response, streaming both ways.
+    Http,
+    /// A program: event on stdin, result on stdout.
+    Command,
+}
+
+/// Hex SHA-256 of a version's code; the key of the code in the blob store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Digest(pub String);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One immutable version of a function: all that a worker needs to run it but the code itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FunctionVersion {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// Number, from 1.
+    pub version: u64,
+    /// Differs between two functions that had the same name one after the other, so that a deleted
+    /// function's instances, cached code and jobs are never taken for the new one's.
+    pub generation: u64,
+    /// What the code is written for.
+    pub runtime: Runtime,
+    /// How the code is called.
+    pub contract: Contract,
+    /// Name of the export that is the handler, for `js`; `None`: `default`, then `handler`.
+    pub handler: Option<String>,
+    /// The code.
+    pub code: Digest,
+    /// Size of the code, in bytes.
+    pub code_size: u64,
+    /// Most memory of an instance, in MiB.
+    pub memory_mb: u32,
+    /// Wall-clock deadline of a call, in ms.
+    pub timeout_ms: u64,
+    /// Environment, given to the function by its runtime's custom.
+    pub env: BTreeMap<String, String>,
+    /// Isolation back end that was asked for; `auto` lets the worker choose.
+    pub isolation: String,
+    /// Keep instances between calls.
+    pub reuse: bool,
+    /// Calls that run at once.
+    pub concurrency: u32,
+    /// Instances kept even when idle (only with `reuse`).
+    pub min_instances: u32,
+    /// Most instances (only with `reuse`).
+    pub max_instances: u32,
+    /// Tries of a job.
+    pub max_attempts: u32,
+    /// The user's own labels.
+    pub labels: BTreeMap<String, String>,
+    /// When this version was deployed.
+    pub created_at: Timestamp,
+}
+
+impl FunctionVersion {
+    /// The deadline of one call.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// Most memory of an instance, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        (self.memory_mb as usize) << 20
+    }
+
+    /// What tells this version from every other one, ever.
+    pub fn key(&self) -> VersionKey {
+        VersionKey {
+            tenant: self.tenant.clone(),
+            function: self.function.clone(),
+            generation: self.generation,
+            version: self.version,
+        }
+    }
+}
+
+/// What tells a version from every other one, also from one of an earlier function of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VersionKey {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// See [`FunctionVersion::generation`].
+    pub generation: u64,
+    /// Number, from 1.
+    pub version: u64,
+}
+
+impl fmt::Display for VersionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.tenant, self.function, self.version)
+    }
+}
+
+/// An alias: a name for one version, or for several with a share of the calls each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// Its name.
+    pub name: AliasName,
+    /// Version → weight. Weights are from 1 to 1,000,000 and need not add up to anything; at most 16 versions.
+    pub weights: BTreeMap<u64, u32>,
+    /// The weights before the last change, for a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<BTreeMap<u64, u32>>,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Alias {
+    /// Picks a version by weight. `draw` is uniform over all of `u64`. `None` only when there are no weights.
+    pub fn pick(&self, draw: u64) -> Option<u64> {
+        let mut versions = self.weights.iter();
+        if self.weights.len() == 1 {
+            return versions.next().map(|(version, _)| *version);
+        }
+        let total: u64 = self.weights.values().map(|w| u64::from(*w)).sum();
+        // Scales the draw to 0..total without a bias worth speaking of: total is below 2^24.
+        let mut point = u64::try_from((u128::from(draw) * u128::from(total)) >> 64).unwrap_or(0);
+        for (version, weight) in versions {
+            match point.checked_sub(u64::from(*weight)) {
+                Some(rest) => point = rest,
+                None => return Some(*version),
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alias(weights: &[(u64, u32)]) -> Alias {
+        Alias {
+            name: AliasName::live(),
+            weights: weights.iter().copied().collect(),
+            previous: None,
+            updated_at: Timestamp::default(),
+        }
+    }
+
+    #[test]
+    fn picks_by_weight() {
+        let split = alias(&[(1, 90), (2, 10)]);
+        let mut counts = [0u32; 3];
+        let steps = 10_000u64;
+        for i in 0..steps {
+            let version = split.pick(u64::MAX / steps * i).expect("weights are there");
+            counts[usize::try_from(version).expect("small")] += 1;
+        }
+        assert_eq!(counts[0], 0);
+        assert!((8_990..=9_010).contains(&counts[1]), "{counts:?}");
+        assert_eq!(split.pick(u64::MAX), Some(2));
+        assert_eq!(split.pick(0), Some(1));
+        assert_eq!(alias(&[]).pick(5), None);
+    }
+}

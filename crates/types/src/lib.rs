@@ -1,0 +1,22 @@
+//! The words of Lyra: names, ids, specifications, phases and error codes.
+//!
+//! Everything that crosses a boundary (HTTP, the wire between roles, the store) is made of these
+//! types. Nothing here does I/O, waits, reads a clock or draws a random number.
+
+pub mod api;
+pub mod code;
+pub mod error;
+pub mod function;
+pub mod id;
+pub mod invocation;
+pub mod job;
+pub mod log;
+pub mod name;
+pub mod time;
+
+pub use code::Code;
+pub use error::{Error, FieldError, Result};
+pub use function::{Alias, FunctionVersion, Runtime};
+pub use id::{InstanceId, InvocationId, JobId};
+pub use name::{AliasName, FunctionName, TenantName};
+pub use time::Timestamp;

@@ -1,0 +1,240 @@
+//! What the gateway asks of the control role: functions, aliases, jobs, and the route table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::job::{Job, JobStatus};
+use lyra_types::name::Qualifier;
+use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
+
+/// A function as control knows it and as gateways route it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// See [`FunctionVersion::generation`].
+    pub generation: u64,
+    /// When the function was first deployed.
+    pub created_at: Timestamp,
+    /// All versions.
+    pub versions: BTreeMap<u64, Arc<FunctionVersion>>,
+    /// All aliases.
+    pub aliases: BTreeMap<AliasName, Alias>,
+}
+
+impl Route {
+    /// The version that `qualifier` means; `draw` is uniform over `u64`, for weighted aliases.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`] when there is no such version or alias.
+    pub fn resolve(&self, qualifier: &Qualifier, draw: u64) -> Result<&Arc<FunctionVersion>> {
+        let by_alias = |name: &str| self.aliases.get(name).and_then(|alias| alias.pick(draw));
+        let version = match qualifier {
+            Qualifier::Version(version) => Some(*version),
+            Qualifier::Live => by_alias("live"),
+            Qualifier::Alias(alias) => by_alias(alias.as_str()),
+        };
+        version.and_then(|version| self.versions.get(&version)).ok_or_else(|| match qualifier {
+            Qualifier::Version(version) => {
+                Error::not_found("version", format_args!("{version} of function {}", self.function))
+            }
+            Qualifier::Live => Error::not_found("alias", format_args!("live of function {}", self.function)),
+            Qualifier::Alias(alias) => Error::not_found("alias", format_args!("{alias} of function {}", self.function)),
+        })
+    }
+}
+
+/// A change of the route table.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RouteEvent {
+    /// A function is new or has changed.
+    Put(Arc<Route>),
+    /// A function was deleted.
+    Remove(TenantName, FunctionName),
+    /// The table is complete up to the revision that comes with this event.
+    Synced,
+}
+
+/// Something that was changed, and the store's revision from which it is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed<T> {
+    /// The outcome.
+    pub value: T,
+    /// A gateway that has applied this revision routes by it.
+    pub revision: u64,
+}
+
+/// Outcome of a deploy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployed {
+    /// The function with its new version.
+    pub route: Arc<Route>,
+    /// The new version's number.
+    pub version: u64,
+    /// Whether the function is new.
+    pub created: bool,
+}
+
+/// What a deploy depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// The newest version has this number (`If-Match: "3"`).
+    Newest(u64),
+    /// The function exists (`If-Match: *`).
+    Exists,
+    /// The function does not exist (`If-None-Match: *`).
+    Absent,
+}
+
+/// A new job.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// The version, pinned.
+    pub version: Arc<FunctionVersion>,
+    /// The event.
+    pub event: Bytes,
+    /// The caller's idempotency key.
+    pub idempotency_key: Option<String>,
+}
+
+/// Outcome of [`Control::submit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Submitted {
+    /// The job.
+    pub id: JobId,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// False when the idempotency key was known and this is the job from then.
+    pub created: bool,
+}
+
+/// A job with its result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// The job.
+    pub job: Job,
+    /// Its result, when it succeeded.
+    pub result: Option<Bytes>,
+}
+
+/// Which jobs to list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobQuery {
+    /// Only of this function.
+    pub function: Option<FunctionName>,
+    /// Only with this status.
+    pub status: Option<JobStatus>,
+    /// At most so many.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// A page to ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PageQuery {
+    /// At most so many.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// Registry of functions and owner of jobs.
+#[async_trait]
+pub trait Control: Send + Sync + 'static {
+    /// Checks, compiles and stores a new version; moves `live` to it unless told not to.
+    /// Nothing is stored when anything is wrong.
+    async fn deploy(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        request: DeployRequest,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>>;
+
+    /// A new version with the settings of the newest one and other code.
+    /// `code` is what the raw body of `PUT …/code` held; for a function that does not exist yet, defaults apply.
+    async fn deploy_code(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        code: RawCode,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>>;
+
+    /// One function.
+    async fn function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Arc<Route>>;
+
+    /// Functions by name.
+    async fn functions(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Arc<Route>>>;
+
+    /// Deletes a function with its versions, aliases, logs, and its jobs that have not begun.
+    async fn delete_function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>>;
+
+    /// Makes or moves an alias.
+    async fn put_alias(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        alias: &AliasName,
+        request: AliasRequest,
+    ) -> Result<Changed<Alias>>;
+
+    /// Deletes an alias; `live` can't be deleted.
+    async fn delete_alias(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        alias: &AliasName,
+    ) -> Result<Changed<()>>;
+
+    /// Moves `live` to what it pointed at before its last change; where that is not known or gone, to the
+    /// newest version below the lowest that it points at.
+    async fn rollback(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<Alias>>;
+
+    /// Every route, then each change, with the store's revision.
+    async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>>;
+
+    /// Accepts a job. It is durable when this returns.
+    async fn submit(&self, submit: Submit) -> Result<Submitted>;
+
+    /// A job; waits up to `wait` for it to end.
+    async fn job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished>;
+
+    /// Jobs, newest first.
+    async fn jobs(&self, tenant: &TenantName, query: JobQuery) -> Result<Page<Job>>;
+
+    /// Cancels a job, a running one too; returns when it has stopped or `wait` has passed.
+    /// A job that has ended stays as it is.
+    async fn cancel_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Job>;
+
+    /// Puts a dead job back in the queue with its tries counted from zero.
+    async fn redrive(&self, tenant: &TenantName, id: JobId) -> Result<Job>;
+
+    /// Redrives every dead job; returns how many.
+    async fn redrive_all(&self, tenant: &TenantName) -> Result<u64>;
+
+    /// Deletes dead jobs (all, or one); returns how many.
+    async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64>;
+}
+
+/// The raw body of `PUT …/code`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RawCode {
+    /// `text/javascript`.
+    JavaScript(Bytes),
+    /// `application/wasm`.
+    Wasm(Bytes),
+    /// `application/zip`.
+    Zip(Bytes),
+}

@@ -1,0 +1,25 @@
+//! How roles speak with each other: one trait for each service.
+//!
+//! A caller holds an `Arc<dyn Worker>` (or `Control`, `Logs`) and cannot tell whether the service runs
+//! in its own process. In `lyra up` the service itself is handed in; apart, a client over the network
+//! implements the same trait.
+
+pub mod control;
+pub mod logs;
+pub mod worker;
+
+pub use control::Control;
+pub use logs::Logs;
+pub use worker::Worker;
+
+/// An error of a body that streams.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body that streams.
+pub type Body = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
+
+/// A body that is all there.
+pub fn full_body(bytes: impl Into<bytes::Bytes>) -> Body {
+    use http_body_util::BodyExt;
+    Body::new(http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync())
+}
