@@ -1,1 +1,74 @@
 //! WebAssembly: the runtimes `js` and `wasm` on Wasmtime.
+//!
+//! Both share one [`Engine`]: its pool of places for instances, its memory budget and its share of the processor. An
+//! instance is a linear memory that starts as a copy-on-write view of an image, so a fresh one costs microseconds
+//! and none needs to be kept warm.
+
+mod component;
+pub mod engine;
+pub mod governor;
+pub mod images;
+mod js;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lyra_kit::{Clock, Random};
+use lyra_types::function::Contract;
+use lyra_types::{Error, Runtime};
+
+pub use engine::{Config, Engine, EngineError};
+
+use crate::{Code, ImageKey, Isolation, Template};
+use component::Components;
+use js::Functions;
+
+/// The Wasm back end.
+pub struct Wasm {
+    engine: Engine,
+    functions: Functions,
+    components: Components,
+}
+
+impl Wasm {
+    /// Starts the back end. Returns at once; what has to be compiled is compiled in the background.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the engine can't be made.
+    pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Wasm, EngineError> {
+        let engine = Engine::new(config)?;
+        let functions = Functions::new(&engine, clock, random)?;
+        let components = Components::new(&engine)?;
+        Ok(Wasm { engine, functions, components })
+    }
+
+    /// The engine, for its figures.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+#[async_trait]
+impl Isolation for Wasm {
+    fn name(&self) -> &'static str {
+        "wasm"
+    }
+
+    fn runtimes(&self) -> &'static [Runtime] {
+        &[Runtime::Js, Runtime::Wasm]
+    }
+
+    async fn prepare(&self, code: &Code) -> Result<Contract, Error> {
+        match code.key.runtime {
+            Runtime::Js => self.functions.prepare(code).await,
+            Runtime::Wasm => self.components.prepare(code).await,
+        }
+    }
+
+    async fn load(&self, key: &ImageKey) -> Result<Option<Arc<dyn Template>>, Error> {
+        match key.runtime {
+            Runtime::Js => self.functions.load(key).await,
+            Runtime::Wasm => self.components.load(key).await,
+        }
+    }
+}
