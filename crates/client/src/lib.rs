@@ -1,1 +1,32 @@
+//! Typed client of Lyra's public HTTP API.
 //!
+//! One method for each route, grouped by noun in files of that name. Every answer keeps the JSON as the server
+//! sent it beside the typed value ([`Answer`]), so that a program that prints it prints exactly that.
+//!
+//! What always holds: a request is sent once (nothing that changes state is ever repeated by itself); every
+//! wait has a deadline, the caller's or the server's; dropping the future of a call closes the connection,
+//! which cancels the invocation; a token never shows in `Debug` or in an error.
+
+mod answer;
+mod call;
+mod config;
+mod dead_letter;
+mod error;
+mod follow;
+mod function;
+mod invoke;
+mod job;
+mod log;
+mod server;
+mod transport;
+
+pub use answer::{Answer, Listing};
+pub use call::{CallInfo, PhaseTimes};
+pub use config::{Client, Config, DEFAULT_URL};
+pub use dead_letter::Affected;
+pub use error::{Error, Result};
+pub use function::{Deployed, Precondition};
+pub use invoke::Invocation;
+pub use job::{JobFilter, JobResult};
+pub use log::LogFilter;
+pub use server::ServerVersion;

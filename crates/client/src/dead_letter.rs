@@ -1,0 +1,62 @@
+//! The dead-letter list: jobs whose tries are used up.
+
+use lyra_types::JobId;
+use lyra_types::api::JobView;
+use reqwest::Method;
+
+use crate::{Answer, Client, Listing, Result};
+
+/// How many jobs a command on the whole list has changed.
+pub type Affected = u64;
+
+impl Client {
+    /// Dead jobs, newest first, `limit` at most.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn dead_letters(&self, limit: usize) -> Result<Listing<JobView>> {
+        self.list(self.at(&["v1", "dead-letters"]), &[], limit).await
+    }
+
+    /// One dead job.
+    ///
+    /// # Errors
+    /// `not_found`, also for a job that is not dead.
+    pub async fn dead_letter(&self, id: JobId) -> Result<Answer<JobView>> {
+        self.fetch(self.request(Method::GET, self.at(&["v1", "dead-letters", &id.to_string()]))).await
+    }
+
+    /// Puts a dead job back in the queue with its tries counted from zero.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn redrive(&self, id: JobId) -> Result<Answer<JobView>> {
+        let url = self.at(&["v1", "dead-letters", &id.to_string(), "redrive"]);
+        self.fetch(self.request(Method::POST, url)).await
+    }
+
+    /// Puts every dead job back in the queue. The answer is an object that says how many.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn redrive_all(&self) -> Result<Answer<serde_json::Value>> {
+        self.fetch(self.request(Method::POST, self.at(&["v1", "dead-letters", "redrive"]))).await
+    }
+
+    /// Deletes every dead job. The answer is an object that says how many.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn purge_all(&self) -> Result<Answer<serde_json::Value>> {
+        self.fetch(self.request(Method::DELETE, self.at(&["v1", "dead-letters"]))).await
+    }
+
+    /// Deletes one dead job.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn purge(&self, id: JobId) -> Result<()> {
+        let url = self.at(&["v1", "dead-letters", &id.to_string()]);
+        self.send(self.request(Method::DELETE, url)).await.map(drop)
+    }
+}

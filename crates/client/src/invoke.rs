@@ -1,0 +1,78 @@
+//! Calling functions, now or as jobs.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use lyra_types::FunctionName;
+use lyra_types::api::JobAccepted;
+use lyra_types::name::Qualifier;
+use reqwest::{Method, RequestBuilder};
+
+use crate::{Answer, CallInfo, Client, Result};
+
+/// Outcome of a call that went well.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// The result, as the function gave it.
+    pub body: Bytes,
+    /// How the call went.
+    pub call: CallInfo,
+}
+
+impl Client {
+    fn invoke_request(&self, name: &FunctionName, qualifier: &Qualifier, event: Bytes) -> RequestBuilder {
+        let mut url = self.at(&["v1", "functions", name.as_str(), "invoke"]);
+        match qualifier {
+            Qualifier::Live => {}
+            Qualifier::Version(version) => {
+                url.query_pairs_mut().append_pair("version", &version.to_string());
+            }
+            Qualifier::Alias(alias) => {
+                url.query_pairs_mut().append_pair("alias", alias.as_str());
+            }
+        }
+        self.http.request(Method::POST, url).header(CONTENT_TYPE, "application/json").body(event)
+    }
+
+    /// Calls a function and waits for its result: for `limit`, or without one until the function's own
+    /// deadline. Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// `function_error` with what it threw, `timeout`, `out_of_memory`, `overloaded`, …; [`crate::Error::Deadline`]
+    /// when `limit` passes first.
+    pub async fn invoke(
+        &self,
+        name: &FunctionName,
+        qualifier: &Qualifier,
+        event: impl Into<Bytes>,
+        limit: Option<Duration>,
+    ) -> Result<Invocation> {
+        let mut request = self.invoke_request(name, qualifier, event.into());
+        if let Some(limit) = limit {
+            request = request.timeout(limit);
+        }
+        let whole = self.send(request).await?;
+        Ok(Invocation { call: CallInfo::read(&whole.headers), body: whole.body })
+    }
+
+    /// Hands in a job. It is durable when this returns. The same `idempotency_key` with the same event gives
+    /// the same job again, which makes this safe to repeat.
+    ///
+    /// # Errors
+    /// `idempotency_mismatch` when the key was used with another event.
+    pub async fn submit(
+        &self,
+        name: &FunctionName,
+        qualifier: &Qualifier,
+        event: impl Into<Bytes>,
+        idempotency_key: Option<&str>,
+    ) -> Result<Answer<JobAccepted>> {
+        let mut request = self.invoke_request(name, qualifier, event.into()).timeout(self.timeout);
+        request = request.header("prefer", "respond-async");
+        if let Some(key) = idempotency_key {
+            request = request.header("idempotency-key", key);
+        }
+        self.fetch(request).await
+    }
+}
