@@ -30,6 +30,15 @@ where
     tokio::task::spawn_blocking(work).await
 }
 
+/// Starts blocking work off the async threads and does not wait for it. While it runs, tokio's paused clock does
+/// not advance by itself, so virtual time stands still during disk work.
+pub fn start_blocking<F>(work: F)
+where
+    F: FnOnce() + Send + 'static,
+{
+    drop(tokio::task::spawn_blocking(work));
+}
+
 /// The background tasks of one service: all are told to stop together, and waited for.
 #[derive(Debug, Clone)]
 pub struct Tasks {

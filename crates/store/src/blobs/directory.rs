@@ -1,0 +1,198 @@
+//! [`Blobs`] in a directory: one file each, in 256 folders by the first byte of the digest.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_types::function::Digest;
+
+use super::{Blobs, digest};
+use crate::StoreError;
+
+/// [`Blobs`] in a directory of one process.
+#[derive(Debug, Clone)]
+pub struct DirectoryBlobs {
+    root: PathBuf,
+}
+
+impl DirectoryBlobs {
+    /// Opens or makes the directory, and clears away files that a killed process left half-written. Blocks.
+    ///
+    /// # Errors
+    /// When the directory can't be made.
+    pub fn open(root: &Path) -> Result<DirectoryBlobs, StoreError> {
+        let partial = root.join("partial");
+        match std::fs::remove_dir_all(&partial) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(StoreError::File { operation: "clear half-written blobs", source: error });
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&partial).map_err(StoreError::file("make the blob directory"))?;
+        Ok(DirectoryBlobs { root: root.to_owned() })
+    }
+
+    fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+        let text = digest.0.as_str();
+        // Also keeps a digest that came from elsewhere from naming a file elsewhere.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
+            return Err(StoreError::InvalidKey { key: text.chars().take(64).collect() });
+        }
+        Ok(self.root.join(&text[..2]).join(text))
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DirectoryBlobs) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let this = self.clone();
+        lyra_kit::tasks::blocking(move || work(&this)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn store(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = digest(bytes);
+        let path = self.path(&digest)?;
+        // A damaged file is written anew.
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == bytes.len() as u64)
+            && matches!(self.read(&digest), Ok(Some(_)))
+        {
+            return Ok(digest);
+        }
+        let folder = path.parent().unwrap_or(&self.root);
+        if !folder.is_dir() {
+            std::fs::create_dir_all(folder).map_err(StoreError::file("make a blob folder"))?;
+            sync_dir(&self.root)?;
+        }
+        let mut file = tempfile::Builder::new()
+            .prefix(&digest.0)
+            .tempfile_in(self.root.join("partial"))
+            .map_err(StoreError::file("make a blob"))?;
+        file.write_all(bytes).map_err(StoreError::file("write a blob"))?;
+        file.as_file().sync_all().map_err(StoreError::file("sync a blob"))?;
+        file.persist(&path).map_err(|error| StoreError::File { operation: "name a blob", source: error.error })?;
+        sync_dir(folder)?;
+        Ok(digest)
+    }
+
+    fn read(&self, wanted: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        match std::fs::read(self.path(wanted)?) {
+            Ok(bytes) if digest(&bytes) == *wanted => Ok(Some(bytes)),
+            Ok(_) => Err(StoreError::Damaged {
+                operation: "read a blob",
+                detail: format!("the bytes of {wanted} do not have this digest"),
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::File { operation: "read a blob", source }),
+        }
+    }
+
+    fn names(&self) -> Result<Vec<Digest>, StoreError> {
+        let at = StoreError::file("list blobs");
+        let mut names = Vec::new();
+        for folder in std::fs::read_dir(&self.root).map_err(&at)? {
+            let folder = folder.map_err(&at)?;
+            if folder.file_name().len() != 2 {
+                continue;
+            }
+            for file in std::fs::read_dir(folder.path()).map_err(&at)? {
+                if let Ok(name) = file.map_err(&at)?.file_name().into_string() {
+                    names.push(Digest(name));
+                }
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::file("sync a blob folder"))
+}
+
+#[async_trait]
+impl Blobs for DirectoryBlobs {
+    async fn put(&self, bytes: Bytes) -> Result<Digest, StoreError> {
+        self.run(move |this| this.store(&bytes)).await
+    }
+
+    async fn get(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let digest = digest.clone();
+        self.run(move |this| Ok(this.read(&digest)?.map(Bytes::from))).await
+    }
+
+    async fn exists(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.path(digest)?;
+        self.run(move |_| path.try_exists().map_err(StoreError::file("look for a blob"))).await
+    }
+
+    async fn delete(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.path(digest)?;
+        self.run(move |_| match std::fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(StoreError::File { operation: "delete a blob", source }),
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, StoreError> {
+        self.run(DirectoryBlobs::names).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, DirectoryBlobs) {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = DirectoryBlobs::open(&dir.path().join("blobs")).unwrap();
+        (dir, blobs)
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_found_by_its_digest_until_it_is_deleted() {
+        let (_dir, blobs) = open();
+        let digest = blobs.put(Bytes::from_static(b"hello")).await.unwrap();
+        assert_eq!(digest.0, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+        assert_eq!(blobs.put(Bytes::from_static(b"hello")).await.unwrap(), digest);
+        assert_eq!(blobs.get(&digest).await.unwrap().as_deref(), Some(&b"hello"[..]));
+        assert_eq!(blobs.list().await.unwrap(), [digest.clone()]);
+        assert!(blobs.exists(&digest).await.unwrap());
+        assert!(blobs.delete(&digest).await.unwrap());
+        assert!(!blobs.delete(&digest).await.unwrap());
+        assert_eq!(blobs.get(&digest).await.unwrap(), None);
+        assert!(blobs.list().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_damaged_blob_is_an_error_and_is_mended_by_the_next_put() {
+        let (_dir, blobs) = open();
+        let digest = blobs.put(Bytes::from_static(b"hello")).await.unwrap();
+        std::fs::write(blobs.path(&digest).unwrap(), b"jello").unwrap();
+        assert!(matches!(blobs.get(&digest).await, Err(StoreError::Damaged { .. })));
+        blobs.put(Bytes::from_static(b"hello")).await.unwrap();
+        assert!(blobs.get(&digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_digest_can_name_no_file_outside() {
+        let (_dir, blobs) = open();
+        for bad in ["", "../../etc/passwd", &"G".repeat(64), &"a".repeat(63)] {
+            assert!(blobs.get(&Digest(bad.to_owned())).await.is_err(), "{bad}");
+            assert!(blobs.delete(&Digest(bad.to_owned())).await.is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_half_written_is_cleared_away() {
+        let (dir, blobs) = open();
+        let left = dir.path().join("blobs/partial/left");
+        std::fs::write(&left, b"hal").unwrap();
+        drop(blobs);
+        let blobs = DirectoryBlobs::open(&dir.path().join("blobs")).unwrap();
+        assert!(!left.exists());
+        assert!(blobs.list().await.unwrap().is_empty());
+    }
+}

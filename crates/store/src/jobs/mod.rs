@@ -1,0 +1,321 @@
+//! The durable record of jobs: accepted, leased, ended once.
+//!
+//! What must hold, for every implementation:
+//! - A job is on disk when [`Jobs::accept`] returns, and stays until it is swept or purged.
+//! - A job is leased to one owner at a time. Each lease has a fence, a number that grows with every lease of that
+//!   job; only the holder of the newest one can say how the try ended, and only once.
+//! - A try whose lease ran out, or whose owner is gone, counts as a try.
+//! - An end is for ever: only [`Jobs::redrive`] takes a dead job back.
+//!
+//! Time is always handed in: nothing here reads a clock. What an error means, when to retry and how often is for
+//! the caller to say.
+
+mod sqlite;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_types::job::{Job, JobStatus};
+use lyra_types::{Code, Error, FunctionName, InvocationId, JobId, TenantName, Timestamp};
+
+pub use sqlite::SqliteJobs;
+
+use crate::StoreError;
+
+/// A job to accept.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Its id, made by the caller.
+    pub id: JobId,
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// The pinned version.
+    pub version: u64,
+    /// The function's generation; below 2^63.
+    pub generation: u64,
+    /// Most tries, from 1.
+    pub max_attempts: u32,
+    /// The event.
+    pub event: Bytes,
+    /// The caller's key, with what it stands for.
+    pub idempotency: Option<Idempotency>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A caller's key, good for one function of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key.
+    pub key: String,
+    /// SHA-256 of the request without the version: a retry after a deploy is still the same request.
+    pub request: [u8; 32],
+    /// Until when the key is remembered.
+    pub expires_at: Timestamp,
+}
+
+/// Outcome of [`Jobs::accept`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job.
+    pub id: JobId,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// False when the key was known and this is the job from then.
+    pub created: bool,
+}
+
+/// What a dispatcher asks for.
+#[derive(Debug, Clone)]
+pub struct LeaseRequest {
+    /// Who takes the jobs: a number drawn anew at each start of a process.
+    pub owner: u64,
+    /// Now.
+    pub now: Timestamp,
+    /// How long the leases hold without a heartbeat.
+    pub ttl: Duration,
+    /// One id for each job that can be taken: the invocation of its next try.
+    pub invocations: Vec<InvocationId>,
+    /// Most bytes of events, so that large ones do not fill the memory; one job is always given.
+    pub max_bytes: usize,
+    /// Most jobs of one function at once, so that one with slow calls does not hold up the others.
+    pub per_function: usize,
+    /// How many jobs of each function the dispatcher runs now.
+    pub running: HashMap<(TenantName, FunctionName), usize>,
+}
+
+/// Outcome of [`Jobs::lease`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Leased {
+    /// The jobs, oldest due time first.
+    pub jobs: Vec<LeasedJob>,
+    /// Jobs that ended because their last lease ran out.
+    pub ended: Vec<Job>,
+    /// When to ask again, if no job is accepted and none ends before: the next due time that is not past, or the
+    /// next end of a lease.
+    pub next: Option<Timestamp>,
+}
+
+/// A leased job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeasedJob {
+    /// The job, with this try counted in `attempts`.
+    pub job: Job,
+    /// Its event.
+    pub event: Bytes,
+    /// The lease's fence.
+    pub fence: u64,
+}
+
+impl LeasedJob {
+    /// The lease.
+    pub fn lease(&self) -> Lease {
+        Lease { tenant: self.job.tenant.clone(), id: self.job.id, fence: self.fence }
+    }
+}
+
+/// A lease of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// Owner of the job.
+    pub tenant: TenantName,
+    /// The job.
+    pub id: JobId,
+    /// Which of its leases.
+    pub fence: u64,
+}
+
+/// What a heartbeat finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// The lease holds on.
+    Yes,
+    /// The lease holds on, and the job's owner wants it stopped.
+    CancelRequested,
+    /// The lease is lost: stop, nothing of this try will be recorded.
+    No,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The job succeeded with this result.
+    Succeeded(Bytes),
+    /// The job ended with this status and error.
+    Ended(JobStatus, Error),
+    /// The try failed and there will be another.
+    Retry {
+        /// When.
+        run_at: Timestamp,
+        /// Why it failed.
+        error: Error,
+    },
+    /// The try did not begin, or was given up for no fault of the job's: it does not count.
+    Released {
+        /// When the next one may begin.
+        run_at: Timestamp,
+        /// Why, if there is something to say.
+        error: Option<Error>,
+    },
+}
+
+/// Which jobs to list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Only of this function.
+    pub function: Option<FunctionName>,
+    /// Only with this status.
+    pub status: Option<JobStatus>,
+    /// Only those accepted before this one.
+    pub before: Option<JobId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which ended jobs to forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Those that ended before this time, but not the dead.
+    pub finished_before: Timestamp,
+    /// Dead ones that ended before this time.
+    pub dead_before: Timestamp,
+    /// Idempotency keys that expired before this time.
+    pub now: Timestamp,
+    /// At most so many of each.
+    pub limit: usize,
+}
+
+/// Why something could not be done to a job.
+#[derive(Debug, thiserror::Error)]
+pub enum JobsError {
+    /// There is no such job.
+    #[error("job {0} does not exist")]
+    NotFound(JobId),
+    /// The lease is not the job's newest, or the job has ended.
+    #[error("the lease {fence} of job {id} is lost")]
+    Stale {
+        /// The job.
+        id: JobId,
+        /// The lease.
+        fence: u64,
+    },
+    /// The idempotency key was used before with another request.
+    #[error("the idempotency key was used before with another request")]
+    IdempotencyMismatch,
+    /// The job's status does not allow it.
+    #[error("job {id} is {status}, not dead")]
+    NotDead {
+        /// The job.
+        id: JobId,
+        /// Where it stands.
+        status: JobStatus,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<JobsError> for Error {
+    fn from(error: JobsError) -> Error {
+        let detail = error.to_string();
+        match error {
+            JobsError::NotFound(_) => Error::new(Code::NotFound, detail),
+            JobsError::Stale { .. } | JobsError::NotDead { .. } => Error::new(Code::Conflict, detail),
+            JobsError::IdempotencyMismatch => Error::new(
+                Code::IdempotencyMismatch,
+                "this Idempotency-Key was used in the last 24 hours with another body; use a new key for a new request",
+            ),
+            JobsError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Jobs by status, over all tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts([u64; JobStatus::ALL.len()]);
+
+impl Counts {
+    /// Jobs of this status.
+    pub fn of(&self, status: JobStatus) -> u64 {
+        self.0[status_number(status)]
+    }
+}
+
+/// Place of the status in [`JobStatus::ALL`]; also how it is stored.
+fn status_number(status: JobStatus) -> usize {
+    JobStatus::ALL.iter().position(|known| *known == status).expect("ALL holds every status")
+}
+
+/// Keeps jobs.
+#[async_trait]
+pub trait Jobs: Send + Sync + 'static {
+    /// Accepts a job. It is durable when this returns.
+    async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError>;
+
+    /// Leases due jobs. Leases that have run out are dealt with first: their tries count as failed.
+    async fn lease(&self, request: LeaseRequest) -> Result<Leased, JobsError>;
+
+    /// Prolongs leases of `owner`; answers in the order of `leases`.
+    async fn heartbeat(
+        &self,
+        owner: u64,
+        leases: Vec<Lease>,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Vec<Held>, JobsError>;
+
+    /// Records how a leased try ended; returns the job as it stands now. A job whose cancellation was asked for
+    /// is cancelled instead of retried or released.
+    ///
+    /// # Errors
+    /// [`JobsError::Stale`] when the lease is lost: nothing is recorded.
+    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError>;
+
+    /// Cancels a queued job at once; marks a running one, whose holder hears of it at its next heartbeat. A job
+    /// that has ended stays as it is. Returns the job as it stands now.
+    async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError>;
+
+    /// A job, with its result if it has succeeded and `with_result`.
+    async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError>;
+
+    /// Jobs, newest first.
+    async fn list(&self, tenant: TenantName, filter: Filter) -> Result<Vec<Job>, JobsError>;
+
+    /// Puts a dead job back in the queue with its tries counted from zero.
+    async fn redrive(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError>;
+
+    /// Redrives up to `limit` dead jobs; returns how many.
+    async fn redrive_some(&self, tenant: TenantName, now: Timestamp, limit: usize) -> Result<u64, JobsError>;
+
+    /// Deletes a dead job.
+    async fn purge(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError>;
+
+    /// Deletes up to `limit` dead jobs; returns how many.
+    async fn purge_some(&self, tenant: TenantName, limit: usize) -> Result<u64, JobsError>;
+
+    /// Deletes up to `limit` jobs of a function that have never begun; returns how many.
+    async fn delete_unbegun(
+        &self,
+        tenant: TenantName,
+        function: FunctionName,
+        generation: u64,
+        limit: usize,
+    ) -> Result<u64, JobsError>;
+
+    /// Versions of a function that a job which has not ended, or a dead one that could be redriven, is pinned to.
+    async fn pinned(&self, tenant: TenantName, function: FunctionName, generation: u64) -> Result<Vec<u64>, JobsError>;
+
+    /// Ends the leases of every owner but this one, as if they had run out; up to `limit`. Returns the jobs as they stand now.
+    /// Only for a store that one process uses.
+    async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError>;
+
+    /// Forgets old ended jobs and expired keys; returns how many jobs.
+    async fn sweep(&self, retention: Retention) -> Result<u64, JobsError>;
+
+    /// Jobs by status. Cheap.
+    async fn counts(&self) -> Result<Counts, JobsError>;
+}

@@ -1,0 +1,79 @@
+//! Accepting a job, with its idempotency key.
+
+use lyra_types::JobId;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::row::{add_payload, find, job_id, key};
+use crate::StoreError;
+use crate::jobs::{Accepted, Idempotency, JobsError, NewJob};
+
+pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsError> {
+    if let Some(idempotency) = &job.idempotency {
+        if let Some(known) = known(conn, job, idempotency)? {
+            return Ok(known);
+        }
+        remember(conn, job, idempotency)?;
+    }
+    let event = add_payload(conn, &job.event)?;
+    conn.prepare_cached(
+        "INSERT INTO jobs (tenant, id, function, version, generation, status, attempts, max_attempts, created_at,
+                           run_at, event)
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7, ?8)",
+    )
+    .and_then(|mut statement| {
+        statement.execute(params![
+            job.tenant.as_str(),
+            key(job.id),
+            job.function.as_str(),
+            job.version,
+            job.generation,
+            job.max_attempts,
+            job.now.millis(),
+            event,
+        ])
+    })
+    .map_err(StoreError::sqlite("accept a job"))?;
+    Ok(Accepted { id: job.id, status: lyra_types::job::JobStatus::Queued, created: true })
+}
+
+/// The job that the key was used for before, if it and the key are still there.
+fn known(conn: &Connection, job: &NewJob, idempotency: &Idempotency) -> Result<Option<Accepted>, JobsError> {
+    let found: Option<(JobId, Vec<u8>)> = conn
+        .prepare_cached(
+            "SELECT job, request FROM idempotency
+             WHERE tenant = ?1 AND function = ?2 AND generation = ?3 AND key = ?4 AND expires_at > ?5",
+        )
+        .and_then(|mut statement| {
+            let of =
+                params![job.tenant.as_str(), job.function.as_str(), job.generation, idempotency.key, job.now.millis()];
+            statement.query_row(of, |row| Ok((job_id(row, 0)?, row.get(1)?))).optional()
+        })
+        .map_err(StoreError::sqlite("look up an idempotency key"))?;
+    let Some((id, request)) = found else { return Ok(None) };
+    // A purged job takes its key's meaning with it.
+    let Some(stored) = find(conn, &job.tenant, id)? else { return Ok(None) };
+    if request != idempotency.request {
+        return Err(JobsError::IdempotencyMismatch);
+    }
+    Ok(Some(Accepted { id, status: stored.job.status, created: false }))
+}
+
+fn remember(conn: &Connection, job: &NewJob, idempotency: &Idempotency) -> Result<(), StoreError> {
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO idempotency (tenant, function, generation, key, request, job, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+    .and_then(|mut statement| {
+        statement.execute(params![
+            job.tenant.as_str(),
+            job.function.as_str(),
+            job.generation,
+            idempotency.key,
+            idempotency.request,
+            key(job.id),
+            idempotency.expires_at.millis(),
+        ])
+    })
+    .map_err(StoreError::sqlite("remember an idempotency key"))?;
+    Ok(())
+}

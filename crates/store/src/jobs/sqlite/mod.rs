@@ -1,0 +1,209 @@
+//! [`Jobs`] in an SQLite file of its own.
+//!
+//! One row for a job; events and results stand in a table of their own, so that lists do not read them. Triggers
+//! keep the count of each status, so that nothing has to count rows.
+
+mod accept;
+mod leases;
+mod lists;
+mod owner;
+mod row;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_types::job::Job;
+use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
+
+use super::{Accepted, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention};
+use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
+use crate::{DirLock, StoreError};
+
+const SCHEMA_VERSION: i64 = 1;
+/// Statuses are numbers: their place in `JobStatus::ALL`. The literals here and in the queries must agree, or SQLite
+/// does not use the partial indexes.
+const SCHEMA: &str = "
+CREATE TABLE jobs (
+    tenant           TEXT NOT NULL,
+    id               BLOB NOT NULL,
+    function         TEXT NOT NULL,
+    version          INTEGER NOT NULL,
+    generation       INTEGER NOT NULL,
+    status           INTEGER NOT NULL,
+    attempts         INTEGER NOT NULL,
+    max_attempts     INTEGER NOT NULL,
+    created_at       INTEGER NOT NULL,
+    started_at       INTEGER,
+    finished_at      INTEGER,
+    run_at           INTEGER,
+    invocation       BLOB,
+    error            TEXT,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    fence            INTEGER NOT NULL DEFAULT 0,
+    owner            INTEGER,
+    lease_until      INTEGER,
+    event            INTEGER,
+    result           INTEGER,
+    PRIMARY KEY (tenant, id)
+) WITHOUT ROWID;
+CREATE INDEX jobs_due      ON jobs (run_at, function) WHERE status = 0;
+CREATE INDEX jobs_leased   ON jobs (lease_until) WHERE status = 1;
+CREATE INDEX jobs_finished ON jobs (finished_at) WHERE status BETWEEN 2 AND 5;
+CREATE INDEX jobs_dead     ON jobs (finished_at) WHERE status = 6;
+CREATE INDEX jobs_function ON jobs (tenant, function, id);
+CREATE INDEX jobs_status   ON jobs (tenant, status, id) WHERE status <> 2;
+CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE idempotency (
+    tenant     TEXT NOT NULL,
+    function   TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    key        TEXT NOT NULL,
+    request    BLOB NOT NULL,
+    job        BLOB NOT NULL,
+    expires_at INTEGER NOT NULL,
+    PRIMARY KEY (tenant, function, generation, key)
+) WITHOUT ROWID;
+CREATE INDEX idempotency_expires ON idempotency (expires_at);
+CREATE TABLE counts (status INTEGER PRIMARY KEY, jobs INTEGER NOT NULL);
+INSERT INTO counts VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
+CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
+    UPDATE counts SET jobs = jobs + 1 WHERE status = new.status;
+END;
+CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
+    UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
+END;
+CREATE TRIGGER jobs_moved AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
+    UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
+    UPDATE counts SET jobs = jobs + 1 WHERE status = new.status;
+END;
+";
+
+/// [`Jobs`] in an SQLite file.
+pub struct SqliteJobs {
+    writer: Writer,
+    readers: Readers,
+    /// Kept for as long as the file may be written.
+    _lock: Option<Arc<DirLock>>,
+}
+
+impl SqliteJobs {
+    /// Opens or makes the file. Blocks. `lock` is held until the store is dropped.
+    ///
+    /// # Errors
+    /// When the file can't be opened, or was written by a newer program.
+    pub fn open(path: &Path, lock: Option<Arc<DirLock>>) -> Result<SqliteJobs, StoreError> {
+        let conn = open_writer(path, SCHEMA_VERSION, SCHEMA)?;
+        let readers = Readers::open(path)?;
+        Ok(SqliteJobs { writer: Writer::new(conn, || {}), readers, _lock: lock })
+    }
+
+    /// Requests and commits so far.
+    pub fn stats(&self) -> CommitStats {
+        self.writer.stats()
+    }
+
+    /// Finishes what was asked, refuses the rest, and closes the file for writing.
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+
+    /// Runs `work` in the next commit. An outcome that is not a fault of the store (`JobsError`) is part of the
+    /// answer: such work must not have written anything.
+    async fn write<T, F>(&self, work: F) -> Result<T, JobsError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> Result<T, JobsError> + Send + 'static,
+    {
+        self.writer
+            .write(|conn| match work(conn) {
+                Ok(value) => Ok(Ok(value)),
+                Err(JobsError::Store(error)) => Err(error),
+                Err(other) => Ok(Err(other)),
+            })
+            .await?
+    }
+}
+
+#[async_trait]
+impl Jobs for SqliteJobs {
+    async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError> {
+        self.write(move |conn| accept::accept(conn, &job)).await
+    }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<Leased, JobsError> {
+        self.write(move |conn| leases::lease(conn, request)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        owner: u64,
+        leases: Vec<Lease>,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Vec<Held>, JobsError> {
+        self.write(move |conn| leases::heartbeat(conn, owner, &leases, now + ttl)).await
+    }
+
+    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
+        self.write(move |conn| leases::finish(conn, &lease, now, outcome)).await
+    }
+
+    async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
+        self.write(move |conn| owner::cancel(conn, &tenant, id, now)).await
+    }
+
+    async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError> {
+        self.readers.read(move |conn| lists::get(conn, &tenant, id, with_result)).await?.ok_or(JobsError::NotFound(id))
+    }
+
+    async fn list(&self, tenant: TenantName, filter: Filter) -> Result<Vec<Job>, JobsError> {
+        Ok(self.readers.read(move |conn| lists::list(conn, &tenant, &filter)).await?)
+    }
+
+    async fn redrive(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
+        self.write(move |conn| owner::redrive(conn, &tenant, id, now)).await
+    }
+
+    async fn redrive_some(&self, tenant: TenantName, now: Timestamp, limit: usize) -> Result<u64, JobsError> {
+        self.write(move |conn| owner::redrive_some(conn, &tenant, now, limit)).await
+    }
+
+    async fn purge(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.write(move |conn| owner::purge(conn, &tenant, id)).await
+    }
+
+    async fn purge_some(&self, tenant: TenantName, limit: usize) -> Result<u64, JobsError> {
+        self.write(move |conn| owner::purge_some(conn, &tenant, limit)).await
+    }
+
+    async fn delete_unbegun(
+        &self,
+        tenant: TenantName,
+        function: FunctionName,
+        generation: u64,
+        limit: usize,
+    ) -> Result<u64, JobsError> {
+        self.write(move |conn| owner::delete_unbegun(conn, &tenant, &function, generation, limit)).await
+    }
+
+    async fn pinned(&self, tenant: TenantName, function: FunctionName, generation: u64) -> Result<Vec<u64>, JobsError> {
+        Ok(self.readers.read(move |conn| lists::pinned(conn, &tenant, &function, generation)).await?)
+    }
+
+    async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
+        self.write(move |conn| leases::recover(conn, owner, now, limit)).await
+    }
+
+    async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {
+        self.write(move |conn| owner::sweep(conn, retention)).await
+    }
+
+    async fn counts(&self) -> Result<Counts, JobsError> {
+        Ok(self.readers.read(lists::counts).await?)
+    }
+}
