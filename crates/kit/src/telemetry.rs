@@ -1,7 +1,9 @@
 //! Lyra's own logs (to stderr) and the metrics registry.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -54,10 +56,14 @@ pub const PHASE_BUCKETS: [f64; 18] = [
 ];
 
 /// Where each service registers its metrics; one for each process (or for each test).
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Metrics {
     registry: prometheus::Registry,
+    gauges: Arc<RwLock<Vec<Refresh>>>,
 }
+
+/// Sets gauges to what they measure.
+type Refresh = Box<dyn Fn() + Send + Sync>;
 
 impl Metrics {
     /// An empty registry.
@@ -89,8 +95,16 @@ impl Metrics {
         self.add(prometheus::HistogramVec::new(opts, labels))
     }
 
+    /// Runs `refresh` each time before metrics are shown, for gauges that would cost too much to keep up to date.
+    pub fn before_render(&self, refresh: impl Fn() + Send + Sync + 'static) {
+        self.gauges.write().push(Box::new(refresh));
+    }
+
     /// All metrics in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
+        for refresh in self.gauges.read().iter() {
+            refresh();
+        }
         let mut text = String::new();
         if let Err(error) = prometheus::TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics can't be rendered");

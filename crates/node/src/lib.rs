@@ -1,1 +1,11 @@
+//! Puts roles together: the only crate that knows them all.
 //!
+//! Each role has a file in `roles/` that turns settings and the other roles' clients into one running service.
+//! [`embedded`] runs all of them in one process over in-process clients and the embedded parts, which is `lyra up`.
+
+pub mod embedded;
+
+mod machine;
+mod roles;
+
+pub use embedded::{Config, Node};

@@ -100,6 +100,17 @@ pub trait Worker: Send + Sync + 'static {
     /// [`lyra_types::Code::InvalidCode`] with line and column where the code can't be loaded.
     async fn prepare(&self, prepare: Prepare) -> Result<Prepared, Error>;
 
+    /// Loads a version's code ahead of its first call and, where its instances are kept, starts them until
+    /// `instances` are there.
+    ///
+    /// # Errors
+    /// When the code can't be loaded or there is no room.
+    async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<(), Error>;
+
+    /// Drops the loaded code and the idle instances of a version that was deleted; of all versions of the
+    /// function where `version` is `None`.
+    fn forget(&self, generation: u64, version: Option<u64>);
+
     /// Runs a call of a handler or a command to its end.
     async fn invoke(&self, call: Call) -> Reply;
 

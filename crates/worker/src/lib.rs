@@ -1,1 +1,29 @@
+//! The worker role: runs calls on instances.
 //!
+//! A call's way is the reading order of this crate: `service` (the door) → `call` (its life) → `queue` (may it run
+//! now?) → `templates` (is the code loaded?) → `pool` (is an instance kept?) → the isolation back end.
+//!
+//! What always holds: a call that was let in ends by its deadline; an instance serves one version only; dropping a
+//! call's future frees its place, its instance and its memory.
+
+pub mod config;
+pub mod queue;
+pub mod service;
+
+mod call;
+mod call_log;
+mod error;
+mod metrics;
+mod pool;
+mod templates;
+
+pub use config::Config;
+pub use service::{Deps, Service};
+
+use lyra_types::FunctionVersion;
+
+/// Calls of a version that run at once: one on each instance, where instances are kept.
+fn concurrency(version: &FunctionVersion) -> usize {
+    let most = if version.reuse && version.max_instances > 0 { version.max_instances } else { u32::MAX };
+    version.concurrency.min(most) as usize
+}

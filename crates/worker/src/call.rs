@@ -1,0 +1,173 @@
+//! The life of one call: wait for a place, get an instance, run, give back, report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_isolation::{CallContext, Sandbox};
+use lyra_types::invocation::{Phases, Report, Start};
+use lyra_types::log::Level;
+use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId};
+use tokio::time::Instant;
+
+use crate::call_log::CallLog;
+use crate::error;
+use crate::pool::Idle;
+use crate::queue::Permit;
+use crate::service::Inner;
+use crate::templates::key_of;
+
+/// A call on its way. Dropping it before its end counts it as cancelled.
+pub(crate) struct Call<'a> {
+    worker: &'a Arc<Inner>,
+    version: Arc<FunctionVersion>,
+    pub(crate) report: Report,
+    arrived: Instant,
+    ended: bool,
+}
+
+/// A place to run and an instance to run on.
+pub(crate) struct Running {
+    pub(crate) permit: Permit,
+    pub(crate) sandbox: Box<dyn Sandbox>,
+    pub(crate) instance: InstanceId,
+    pub(crate) served: u64,
+    began: Instant,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(worker: &'a Arc<Inner>, id: InvocationId, version: &Arc<FunctionVersion>) -> Call<'a> {
+        let report = Report {
+            invocation: id,
+            version: version.version,
+            start: None,
+            reused: false,
+            instance: None,
+            phases: Phases::default(),
+        };
+        Call { worker, version: version.clone(), report, arrived: worker.clock.instant(), ended: false }
+    }
+
+    /// Waits for a place and gets an instance.
+    pub(crate) async fn begin(&mut self) -> Result<Running, Error> {
+        let permit = self.wait_for_place().await?;
+        let admitted = self.worker.clock.instant();
+        self.report.phases.queue = admitted - self.arrived;
+        let limit = self.worker.config.start_timeout;
+        let (start, idle) = tokio::time::timeout(limit, self.instance())
+            .await
+            .map_err(|_| error::start_too_slow(&self.version, &self.worker.config))??;
+        let began = self.worker.clock.instant();
+        self.report.start = Some(start);
+        self.report.reused = idle.served > 0;
+        self.report.instance = Some(idle.id);
+        self.report.phases.start = began - admitted;
+        Ok(Running { permit, sandbox: idle.sandbox, instance: idle.id, served: idle.served, began })
+    }
+
+    async fn wait_for_place(&self) -> Result<Permit, Error> {
+        let (version, config) = (&self.version, &self.worker.config);
+        let admit = self.worker.queue.admit(version.generation, crate::concurrency(version));
+        match tokio::time::timeout(config.queue_timeout, admit).await {
+            Ok(admitted) => admitted.map_err(|refused| error::refused(refused, version, config)),
+            Err(_) => Err(error::waited_too_long(version, config)),
+        }
+    }
+
+    async fn instance(&self) -> Result<(Start, Idle), Error> {
+        let (worker, version) = (self.worker, &self.version);
+        if version.reuse
+            && let Some(idle) = worker.pool.take(key_of(version))
+        {
+            let start = if idle.served == 0 { Start::Prewarmed } else { Start::Warm };
+            return Ok((start, idle));
+        }
+        let (start, template) = match worker.templates.loaded(version).await {
+            // An instance that is kept is meant to be there already; one made for this call alone costs microseconds.
+            Some(template) if version.reuse => (Start::Cold, template),
+            Some(template) => (Start::Warm, template),
+            None => {
+                worker.metrics.loaded(version.runtime);
+                (Start::Cold, worker.templates.load(version).await?)
+            }
+        };
+        let id = worker.ids.instance();
+        let sandbox = template.start(id, version).await?;
+        Ok((start, Idle { id, sandbox, served: 0 }))
+    }
+
+    /// What the sandbox is told of this call, and where its log lines go.
+    pub(crate) fn context(&self, running: &Running, timeout: Option<Duration>) -> (CallContext, Arc<CallLog>) {
+        let worker = self.worker;
+        let limit = self.version.timeout();
+        let timeout = timeout.map_or(limit, |asked| asked.min(limit));
+        let logs = Arc::new(CallLog::new(
+            &worker.config,
+            worker.logs.clone(),
+            worker.clock.clone(),
+            self.version.clone(),
+            self.report.invocation,
+            running.instance,
+        ));
+        let context = CallContext {
+            invocation: self.report.invocation,
+            version: self.version.clone(),
+            deadline: running.began + timeout,
+            deadline_ms: (worker.clock.now() + timeout).millis(),
+            logs: logs.clone(),
+            max_result: worker.config.max_result,
+        };
+        (context, logs)
+    }
+
+    /// Marks the end of the handler's time.
+    pub(crate) fn executed(&mut self, began: Instant) {
+        self.report.phases.exec = self.worker.clock.instant() - began;
+    }
+
+    /// Counts the call and gives its report out.
+    pub(crate) fn end(mut self, error: Option<&Error>) -> Report {
+        self.ended = true;
+        self.worker.metrics.ended(&self.version, &self.report, error);
+        self.report.clone()
+    }
+
+    /// Leaves the counting to whoever waits for the rest of a streamed call.
+    pub(crate) fn hand_over(mut self) -> Report {
+        self.ended = true;
+        self.report.clone()
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.worker.metrics.count(&self.version, "cancelled", self.report.start);
+            tracing::debug!(invocation = %self.report.invocation, version = %self.version.key(), "call cancelled");
+        }
+    }
+}
+
+impl Running {
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+}
+
+/// Puts the instance back where it may serve again.
+pub(crate) fn give_back(worker: &Inner, version: &FunctionVersion, idle: Idle) {
+    if version.reuse && idle.sandbox.is_reusable() {
+        worker.pool.put(key_of(version), idle, version.min_instances as usize, worker.clock.instant());
+    }
+}
+
+/// Writes what went wrong in the function to the function's log.
+pub(crate) fn log_failure(logs: &CallLog, error: &Error) {
+    let text = match &error.thrown {
+        Some(thrown) if !thrown.stack.is_empty() => {
+            format!("uncaught {}: {}\n{}", thrown.name, thrown.message, thrown.stack.trim_end())
+        }
+        Some(thrown) => format!("uncaught {}: {}", thrown.name, thrown.message),
+        None => error.detail.clone(),
+    };
+    logs.write(Level::Error, text);
+}

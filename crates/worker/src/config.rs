@@ -1,0 +1,51 @@
+//! What can be set on a worker.
+
+use std::time::Duration;
+
+/// Limits and sizes of a worker. Every one of them is named in the error that it causes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Calls that run at once, of all functions together.
+    pub max_running: usize,
+    /// Calls that wait for a place, of all functions together.
+    pub max_queued: usize,
+    /// Calls that wait, of one function at its own concurrency limit.
+    pub max_queued_per_function: usize,
+    /// Longest wait for a place.
+    pub queue_timeout: Duration,
+    /// Longest time for loading code and starting an instance.
+    pub start_timeout: Duration,
+    /// Largest result, in bytes.
+    pub max_result: usize,
+    /// Loaded code kept in memory, in bytes; the least recently used goes first.
+    pub code_cache_bytes: u64,
+    /// Loaded code that nobody called for so long is dropped.
+    pub code_idle: Duration,
+    /// Idle instances kept, of all versions together; the longest idle goes first.
+    pub max_idle_instances: usize,
+    /// An idle instance is dropped after so long, but for a version's `min_instances`.
+    pub idle_timeout: Duration,
+    /// Log lines kept of one call.
+    pub max_log_lines: u32,
+    /// Log bytes kept of one call.
+    pub max_log_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            max_running: 1_000,
+            max_queued: 10_000,
+            max_queued_per_function: 1_000,
+            queue_timeout: Duration::from_secs(30),
+            start_timeout: Duration::from_secs(30),
+            max_result: lyra_types::function::limit::MAX_EVENT,
+            code_cache_bytes: 64 << 20,
+            code_idle: Duration::from_secs(15 * 60),
+            max_idle_instances: 256,
+            idle_timeout: Duration::from_secs(5 * 60),
+            max_log_lines: 10_000,
+            max_log_bytes: 1 << 20,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Sentences that callers see when a call could not be run.
+
+use std::time::Duration;
+
+use lyra_types::{Code, Error, FunctionVersion};
+
+use crate::config::Config;
+use crate::queue::Refused;
+
+/// The answer to a call that was refused.
+pub(crate) fn refused(refused: Refused, version: &FunctionVersion, config: &Config) -> Error {
+    match refused {
+        Refused::FunctionFull => Error::new(
+            Code::LimitReached,
+            format!(
+                "function {} already runs {} calls at once (its concurrency) and {} more wait; try again, or deploy it with a higher concurrency",
+                version.function,
+                crate::concurrency(version),
+                config.max_queued_per_function,
+            ),
+        ),
+        Refused::WorkerFull => Error::new(
+            Code::Overloaded,
+            format!("{} calls already wait on this worker, as many as may (max_queued); try again", config.max_queued),
+        ),
+        Refused::Closed => Error::new(Code::Unavailable, "this worker is shutting down; try again"),
+    }
+    .with_retry_after(Duration::from_secs(1))
+}
+
+/// The answer to a call that waited too long for a place.
+pub(crate) fn waited_too_long(version: &FunctionVersion, config: &Config) -> Error {
+    Error::new(
+        Code::Overloaded,
+        format!(
+            "no place to run function {} came free in {} s (queue_timeout); try again",
+            version.function,
+            config.queue_timeout.as_secs_f64()
+        ),
+    )
+    .with_retry_after(Duration::from_secs(1))
+}
+
+/// The answer to a call whose instance did not start in time.
+pub(crate) fn start_too_slow(version: &FunctionVersion, config: &Config) -> Error {
+    Error::new(
+        Code::Overloaded,
+        format!("no instance of {} started in {} s (start_timeout); try again", version.function, config.start_timeout.as_secs_f64()),
+    )
+    .with_retry_after(Duration::from_secs(1))
+}

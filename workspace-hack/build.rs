@@ -1,0 +1,2 @@
+//! Only here so that `[build-dependencies]` count.
+fn main() {}
