@@ -1,1 +1,19 @@
+//! The control role: the registry of functions, and the owner of jobs.
 //!
+//! [`Service`] implements [`lyra_wire::Control`]. It keeps functions, versions and aliases in
+//! [`lyra_store::Objects`], code in [`lyra_store::Blobs`] and jobs in [`lyra_store::Jobs`]; it runs nothing itself but
+//! has a worker check code and run jobs. It is never on the path of a warm call: gateways follow its route table.
+//!
+//! What must hold:
+//! - Nothing is stored for a deploy that is refused, and what is stored is complete.
+//! - A job that was accepted ends exactly once in the record, whatever process dies when.
+//! - Only one process at a time writes through this service (the data directory's lock, or an elected leader).
+
+mod config;
+mod functions;
+mod jobs;
+mod metrics;
+mod service;
+
+pub use config::{Config, JobsConfig};
+pub use service::{Deps, Service};

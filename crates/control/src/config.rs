@@ -1,0 +1,90 @@
+//! Settings of the control role.
+
+use std::time::Duration;
+
+use lyra_kit::retry::Backoff;
+
+/// Settings of the control role. The defaults fit a laptop and a small server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Versions kept of one function. A deploy beyond it drops the oldest that no alias points at and no waiting,
+    /// running or dead job is pinned to; where all are in use, more are kept.
+    pub max_versions: usize,
+    /// Aliases of one function.
+    pub max_aliases: usize,
+    /// How often code that no version uses any more is looked for.
+    pub sweep_code_every: Duration,
+    /// Jobs.
+    pub jobs: JobsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            max_versions: 100,
+            max_aliases: 64,
+            sweep_code_every: Duration::from_secs(3_600),
+            jobs: JobsConfig::default(),
+        }
+    }
+}
+
+/// Settings of jobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobsConfig {
+    /// Jobs that run at once.
+    pub max_in_flight: usize,
+    /// Jobs of one function that run at once, so that slow ones don't hold up the others.
+    pub max_in_flight_per_function: usize,
+    /// Most bytes of events of jobs that are leased together.
+    pub max_leased_bytes: usize,
+    /// Jobs that wait; more are refused with 503. Checked against a count that is up to 5 s old.
+    pub max_queued: u64,
+    /// How long a lease holds without a heartbeat.
+    pub lease_ttl: Duration,
+    /// How often leases are prolonged.
+    pub heartbeat: Duration,
+    /// Waits between the tries of a job.
+    pub retry: Backoff,
+    /// Waits when the worker has no capacity; such tries don't count.
+    pub busy: Backoff,
+    /// How long running jobs may go on after shutdown began; after that they are given back, and the try does not count.
+    pub drain: Duration,
+    /// How long ended jobs are kept, but for dead ones.
+    pub keep_finished: Duration,
+    /// How long dead jobs are kept.
+    pub keep_dead: Duration,
+    /// How often old jobs are looked for.
+    pub sweep_every: Duration,
+    /// How long an idempotency key is remembered.
+    pub keep_keys: Duration,
+    /// Callers that wait for jobs to end; more get an answer at once.
+    pub max_waiters: usize,
+    /// Longest time that a caller may wait for a job to end.
+    pub max_wait: Duration,
+    /// The store belongs to this process alone: leases of other owners are of a former process, and are ended at start.
+    pub exclusive: bool,
+}
+
+impl Default for JobsConfig {
+    fn default() -> JobsConfig {
+        JobsConfig {
+            max_in_flight: 64,
+            max_in_flight_per_function: 48,
+            max_leased_bytes: 64 << 20,
+            max_queued: 1_000_000,
+            lease_ttl: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(10),
+            retry: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(300) },
+            busy: Backoff { first: Duration::from_millis(500), max: Duration::from_secs(5) },
+            drain: Duration::from_secs(20),
+            keep_finished: Duration::from_secs(24 * 3_600),
+            keep_dead: Duration::from_secs(7 * 24 * 3_600),
+            sweep_every: Duration::from_secs(60),
+            keep_keys: Duration::from_secs(24 * 3_600),
+            max_waiters: 10_000,
+            max_wait: Duration::from_secs(300),
+            exclusive: true,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Deploys: check, compile, store the code, then make the version, in this order, so that nothing is stored of a
+//! deploy that is refused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lyra_store::objects::Change;
+use lyra_types::api::DeployRequest;
+use lyra_types::function::{Contract, Digest};
+use lyra_types::{
+    Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Result, Runtime, TenantName, Timestamp,
+};
+use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
+use lyra_wire::worker::Prepare;
+
+use super::record::{Meta, Record, put_alias, put_meta, put_version};
+use super::request::{Checked, check, raw_code};
+use super::{Functions, keys};
+
+impl Functions {
+    pub(crate) async fn deploy(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        request: DeployRequest,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        // Base64 and zip of many megabytes take their time.
+        let checked = blocking(move || check(request)).await;
+        let outcome = match checked {
+            Ok(checked) => self.deploy_checked(tenant, function, checked, precondition).await,
+            Err(error) => Err(error),
+        };
+        self.count_deploy(outcome)
+    }
+
+    pub(crate) async fn deploy_code(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        code: RawCode,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        let newest =
+            self.read(tenant, function).await?.and_then(|record| record.route.versions.into_values().next_back());
+        let runtime = newest.as_ref().map(|version| version.runtime);
+        let outcome = match blocking(move || raw_code(code, runtime)).await {
+            Ok((runtime, code)) => {
+                let checked = match newest {
+                    Some(version) => like(&version, code),
+                    None => defaults(runtime, code),
+                };
+                self.deploy_checked(tenant, function, checked, precondition).await
+            }
+            Err(error) => Err(error),
+        };
+        self.count_deploy(outcome)
+    }
+
+    fn count_deploy(&self, outcome: Result<Changed<Deployed>>) -> Result<Changed<Deployed>> {
+        let word = outcome.as_ref().map_or_else(|error| error.code.as_str(), |_| "ok");
+        self.metrics.deploys.with_label_values(&[word]).inc();
+        outcome
+    }
+
+    async fn deploy_checked(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        checked: Checked,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        // Looked at again when the version is made; here it spares the work.
+        check_precondition(function, self.read(tenant, function).await?.as_ref(), precondition)?;
+        let prepare = Prepare {
+            runtime: checked.runtime,
+            code: checked.code.clone(),
+            handler: checked.handler.clone(),
+            isolation: checked.isolation.clone(),
+            reuse: checked.reuse,
+            memory_mb: checked.memory_mb,
+        };
+        let contract = self.worker.prepare(prepare).await?.contract;
+        let changed = {
+            let _code_stays = self.code_gate.read().await;
+            let code = self.blobs.put(checked.code.clone()).await?;
+            let now = self.clock.now();
+            // 53 bits, so that every JSON reader takes it for what it is.
+            let fresh = self.random.u64() >> 11;
+            let pinned = self.pinned_if_full(tenant, function).await?;
+            let new = New { tenant, function, checked: &checked, contract, code, now, fresh };
+            self.update(tenant, function, |record| {
+                check_precondition(function, record, precondition)?;
+                new.changes(record, self.config.max_versions, &pinned)
+            })
+            .await?
+        };
+        let (deployed, dropped) = changed.value;
+        let generation = deployed.route.generation;
+        for version in &dropped {
+            self.worker.forget(generation, Some(version.version));
+        }
+        if !dropped.is_empty() {
+            self.drop_unused(dropped.iter().map(|version| version.code.clone()).collect()).await;
+        }
+        tracing::info!(%tenant, %function, version = deployed.version, "version deployed");
+        Ok(Changed { value: deployed, revision: changed.revision })
+    }
+
+    /// Versions that jobs are pinned to, where old versions may have to go.
+    async fn pinned_if_full(&self, tenant: &TenantName, function: &FunctionName) -> Result<Vec<u64>> {
+        let Some(route) = self.table.get(tenant, function) else { return Ok(Vec::new()) };
+        if route.versions.len() < self.config.max_versions {
+            return Ok(Vec::new());
+        }
+        Ok(self.jobs.pinned(tenant.clone(), function.clone(), route.generation).await?)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let outcome = lyra_kit::tasks::blocking(work).await;
+    outcome.unwrap_or_else(|error| {
+        tracing::error!(%error, "a deploy could not be checked");
+        Err(Error::internal("the request could not be checked"))
+    })
+}
+
+fn check_precondition(function: &FunctionName, record: Option<&Record>, precondition: Precondition) -> Result<()> {
+    let newest = record.and_then(|record| record.route.versions.keys().next_back().copied());
+    let stale = |detail: String| Err(Error::new(Code::StaleVersion, detail));
+    match (precondition, newest) {
+        (Precondition::None, _) | (Precondition::Exists, Some(_)) | (Precondition::Absent, None) => Ok(()),
+        (Precondition::Newest(wanted), Some(newest)) if wanted == newest => Ok(()),
+        (Precondition::Newest(wanted), Some(newest)) => {
+            stale(format!("the newest version of {function} is {newest}, not {wanted}"))
+        }
+        (Precondition::Newest(_) | Precondition::Exists, None) => stale(format!("function {function} does not exist")),
+        (Precondition::Absent, Some(newest)) => {
+            stale(format!("function {function} exists already; its newest version is {newest}"))
+        }
+    }
+}
+
+/// The settings of `version` with other code.
+fn like(version: &FunctionVersion, code: bytes::Bytes) -> Checked {
+    Checked {
+        runtime: version.runtime,
+        handler: version.handler.clone(),
+        code,
+        memory_mb: version.memory_mb,
+        timeout_ms: version.timeout_ms,
+        env: version.env.clone(),
+        isolation: version.isolation.clone(),
+        reuse: version.reuse,
+        concurrency: version.concurrency,
+        min_instances: version.min_instances,
+        max_instances: version.max_instances,
+        max_attempts: version.max_attempts,
+        labels: version.labels.clone(),
+        promote: true,
+    }
+}
+
+fn defaults(runtime: Runtime, code: bytes::Bytes) -> Checked {
+    use lyra_types::function::limit;
+    Checked {
+        runtime,
+        handler: None,
+        code,
+        memory_mb: limit::DEFAULT_MEMORY_MB,
+        timeout_ms: limit::DEFAULT_TIMEOUT_MS,
+        env: BTreeMap::new(),
+        isolation: "auto".to_owned(),
+        reuse: runtime.default_reuse(),
+        concurrency: limit::DEFAULT_CONCURRENCY,
+        min_instances: 0,
+        max_instances: limit::DEFAULT_CONCURRENCY,
+        max_attempts: limit::DEFAULT_MAX_ATTEMPTS,
+        labels: BTreeMap::new(),
+        promote: true,
+    }
+}
+
+/// A version that is ready to be made.
+struct New<'a> {
+    tenant: &'a TenantName,
+    function: &'a FunctionName,
+    checked: &'a Checked,
+    contract: Contract,
+    code: Digest,
+    now: Timestamp,
+    /// The generation, if the function is new.
+    fresh: u64,
+}
+
+type Outcome = (Deployed, Vec<Arc<FunctionVersion>>);
+
+impl New<'_> {
+    /// The changes that make the version, and the versions that go for it.
+    fn changes(&self, record: Option<&Record>, keep: usize, pinned: &[u64]) -> Result<(Vec<Change>, Outcome)> {
+        let (tenant, function) = (self.tenant, self.function);
+        let mut meta = record.map_or(Meta { generation: self.fresh, created_at: self.now, newest: 0 }, |r| r.meta);
+        meta.newest += 1;
+        let mut route = record.map_or_else(
+            || Route {
+                tenant: tenant.clone(),
+                function: function.clone(),
+                generation: meta.generation,
+                created_at: meta.created_at,
+                versions: BTreeMap::new(),
+                aliases: BTreeMap::new(),
+            },
+            |record| record.route.clone(),
+        );
+        let version = Arc::new(self.version(meta));
+        let mut changes = vec![put_meta(tenant, function, meta)?, put_version(&version)?];
+        route.versions.insert(meta.newest, version);
+        if self.checked.promote {
+            let live = moved(route.aliases.get("live"), AliasName::live(), [(meta.newest, 1)].into(), self.now);
+            changes.push(put_alias(tenant, function, &live)?);
+            route.aliases.insert(live.name.clone(), live);
+        }
+        let mut dropped = Vec::new();
+        for number in superfluous(&route, keep, meta.newest, pinned) {
+            changes.push(Change::Delete(keys::version(tenant, function, number)));
+            dropped.extend(route.versions.remove(&number));
+        }
+        let deployed = Deployed { route: Arc::new(route), version: meta.newest, created: record.is_none() };
+        Ok((changes, (deployed, dropped)))
+    }
+
+    fn version(&self, meta: Meta) -> FunctionVersion {
+        let checked = self.checked;
+        FunctionVersion {
+            tenant: self.tenant.clone(),
+            function: self.function.clone(),
+            version: meta.newest,
+            generation: meta.generation,
+            runtime: checked.runtime,
+            contract: self.contract,
+            handler: checked.handler.clone(),
+            code: self.code.clone(),
+            code_size: checked.code.len() as u64,
+            memory_mb: checked.memory_mb,
+            timeout_ms: checked.timeout_ms,
+            env: checked.env.clone(),
+            isolation: checked.isolation.clone(),
+            reuse: checked.reuse,
+            concurrency: checked.concurrency,
+            min_instances: checked.min_instances,
+            max_instances: checked.max_instances,
+            max_attempts: checked.max_attempts,
+            labels: checked.labels.clone(),
+            created_at: self.now,
+        }
+    }
+}
+
+/// The alias with other weights; what it had is kept for a rollback.
+pub(super) fn moved(old: Option<&Alias>, name: AliasName, weights: BTreeMap<u64, u32>, now: Timestamp) -> Alias {
+    let previous = match old {
+        Some(old) if old.weights == weights => old.previous.clone(),
+        Some(old) => Some(old.weights.clone()),
+        None => None,
+    };
+    Alias { name, weights, previous, updated_at: now }
+}
+
+/// Versions beyond `keep`, oldest first, that nothing points at. The one before the newest is kept, for a rollback.
+fn superfluous(route: &Route, keep: usize, newest: u64, pinned: &[u64]) -> Vec<u64> {
+    let too_many = route.versions.len().saturating_sub(keep.max(2));
+    let used = |number: u64| {
+        number == newest
+            || pinned.contains(&number)
+            || route.aliases.values().any(|alias| {
+                alias.weights.contains_key(&number)
+                    || alias.previous.as_ref().is_some_and(|previous| previous.contains_key(&number))
+            })
+    };
+    route.versions.keys().copied().filter(|number| !used(*number)).take(too_many).collect()
+}

@@ -1,0 +1,193 @@
+//! The registry: functions, their versions and aliases.
+//!
+//! # Layout in the store
+//! ```text
+//! functions/{tenant}/{function}/meta                     generation, creation time, newest number ever given
+//! functions/{tenant}/{function}/versions/{number}        a version; the number with 10 digits, so that keys sort
+//! functions/{tenant}/{function}/aliases/{alias}          an alias: weights, and those before the last change
+//! ```
+//! Names are DNS labels, so no key is a prefix of another function's. `meta` is written by every change of a
+//! function and is its lock: a change is made from what was read, and happens only if `meta` was not modified since;
+//! else it is made again from what is there now. A version's number is taken from `meta` and never given twice in a
+//! generation, also when the version is gone. A generation is drawn at random when the function is made.
+//!
+//! Reads are answered from a table in memory ([`table`]), which follows the store by watch and reads again by key what
+//! has changed. A change is answered when the table shows it.
+
+mod alias;
+mod archive;
+mod code;
+mod deploy;
+mod follow;
+mod keys;
+mod record;
+mod request;
+mod table;
+#[cfg(test)]
+mod tests_support;
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_kit::{Clock, Random, Tasks};
+use lyra_store::objects::{Change, Check, Txn};
+use lyra_store::{Blobs, Jobs, Objects, TxnError};
+use lyra_types::api::Page;
+use lyra_types::{Code, Error, FunctionName, Result, TenantName};
+use lyra_wire::control::{Changed, PageQuery, Route};
+use lyra_wire::{Logs, Worker};
+
+use crate::metrics::Metrics;
+use record::Record;
+pub(crate) use table::Table;
+
+/// Tries of a change that loses against others.
+const TRIES: u32 = 200;
+/// How long a change waits for the table to show it. The change itself is done by then.
+const SHOWN: Duration = Duration::from_secs(10);
+/// Items of a page when none are asked for.
+const PAGE: usize = 100;
+/// Most items of a page.
+const MAX_PAGE: usize = 1_000;
+
+/// The registry.
+pub(crate) struct Functions {
+    objects: Arc<dyn Objects>,
+    blobs: Arc<dyn Blobs>,
+    jobs: Arc<dyn Jobs>,
+    worker: Arc<dyn Worker>,
+    logs: Arc<dyn Logs>,
+    clock: Clock,
+    random: Random,
+    metrics: Arc<Metrics>,
+    config: crate::Config,
+    table: Arc<Table>,
+    /// Read: code was put and the version that uses it is being stored. Write: code is being deleted.
+    code_gate: tokio::sync::RwLock<()>,
+}
+
+impl Functions {
+    pub(crate) fn new(config: crate::Config, deps: &crate::Deps, metrics: Arc<Metrics>) -> Functions {
+        Functions {
+            objects: Arc::clone(&deps.objects),
+            blobs: Arc::clone(&deps.blobs),
+            jobs: Arc::clone(&deps.jobs),
+            worker: Arc::clone(&deps.worker),
+            logs: Arc::clone(&deps.logs),
+            clock: deps.clock.clone(),
+            random: deps.random.clone(),
+            metrics,
+            config,
+            table: Arc::new(Table::default()),
+            code_gate: tokio::sync::RwLock::new(()),
+        }
+    }
+
+    /// Fills the table, then keeps it up to date in the background.
+    pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<()> {
+        self.fill().await?;
+        let this = Arc::clone(self);
+        tasks.spawn_cancellable("follow-functions", async move { this.follow().await });
+        let this = Arc::clone(self);
+        tasks.every("sweep-code", self.config.sweep_code_every, move || {
+            let this = Arc::clone(&this);
+            async move { this.sweep_code().await }
+        });
+        Ok(())
+    }
+
+    pub(crate) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    pub(crate) fn get(&self, tenant: &TenantName, function: &FunctionName) -> Result<Arc<Route>> {
+        self.table.get(tenant, function).ok_or_else(|| Error::not_found("function", function))
+    }
+
+    pub(crate) fn list(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Arc<Route>>> {
+        let limit = page_limit(page.limit);
+        let after = match &page.cursor {
+            Some(cursor) => Bound::Excluded(
+                FunctionName::new(cursor)
+                    .map_err(|_| Error::field(Code::BadRequest, "cursor", "is not one that a list gave"))?,
+            ),
+            None => Bound::Unbounded,
+        };
+        let mut items = self.table.list(tenant, after, limit + 1);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|route| route.function.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// Reads a function, changes it with `change`, and stores it; again from the start when another change came in
+    /// between. `change` gets `None` for a function that does not exist.
+    async fn update<T>(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        mut change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
+    ) -> Result<Changed<T>> {
+        for _ in 0..TRIES {
+            let record = self.read(tenant, function).await?;
+            let (changes, value) = change(record.as_ref())?;
+            let meta = keys::meta(tenant, function);
+            let check = match &record {
+                Some(record) => Check::Modified(meta, record.modified),
+                None => Check::Absent(meta),
+            };
+            match self.objects.txn(Txn { checks: vec![check], changes }).await {
+                Ok(revision) => {
+                    self.shown(revision).await;
+                    return Ok(Changed { value, revision });
+                }
+                Err(TxnError::Failed { .. }) => {}
+                Err(TxnError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(Code::Conflict, format!("function {function} is being changed by too many others; try again")))
+    }
+
+    async fn shown(&self, revision: u64) {
+        if tokio::time::timeout(SHOWN, self.table.reaches(revision)).await.is_err() {
+            tracing::warn!(revision, "the route table is behind");
+        }
+    }
+
+    /// Deletes a function, and what belongs to it. What can't be cleared away now does no harm: jobs that are left
+    /// end with an error when their turn comes, and code is swept later.
+    pub(crate) async fn delete(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>> {
+        let changed = self
+            .update(tenant, function, |record| {
+                let record = record.ok_or_else(|| Error::not_found("function", function))?;
+                let codes: Vec<_> = record.route.versions.values().map(|version| version.code.clone()).collect();
+                Ok((vec![Change::DeletePrefix(keys::function(tenant, function))], (record.route.generation, codes)))
+            })
+            .await?;
+        let (generation, codes) = changed.value;
+        loop {
+            let limit = 1_000;
+            match self.jobs.delete_unbegun(tenant.clone(), function.clone(), generation, limit).await {
+                Ok(deleted) if deleted < limit as u64 => break,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, %tenant, %function, "jobs of a deleted function are left");
+                    break;
+                }
+            }
+        }
+        if let Err(error) = self.logs.forget(tenant, function).await {
+            tracing::warn!(%error, %tenant, %function, "logs of a deleted function are left");
+        }
+        self.worker.forget(generation, None);
+        self.drop_unused(codes).await;
+        tracing::info!(%tenant, %function, "function deleted");
+        Ok(Changed { value: (), revision: changed.revision })
+    }
+}
+
+/// The number of items that a page gets.
+pub(crate) fn page_limit(asked: usize) -> usize {
+    if asked == 0 { PAGE } else { asked.min(MAX_PAGE) }
+}

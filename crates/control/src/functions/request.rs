@@ -1,0 +1,284 @@
+//! Checks a deploy request, every field of it, and fills in the defaults.
+//!
+//! All faults are told in one answer. Nothing here stores or compiles anything.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use lyra_types::api::{CodeInput, DeployRequest};
+use lyra_types::function::limit;
+use lyra_types::{Code, Error, FieldError, Result, Runtime};
+use lyra_wire::control::RawCode;
+
+use super::archive::{code_file, max_code, runtime_of};
+
+/// Most calls of a function that may run at once.
+const MAX_CONCURRENCY: u32 = 100_000;
+/// Most instances of a function.
+const MAX_INSTANCES: u32 = 100_000;
+/// Longest handler name, label name, and label value, in bytes.
+const MAX_TEXT: usize = 256;
+/// Runtimes that Lyra's interface names and this build does not have.
+const OTHER_RUNTIMES: [&str; 6] = ["nodejs", "python", "native", "http", "image", "simulated"];
+
+/// A request that was checked, with every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Checked {
+    pub(super) runtime: Runtime,
+    pub(super) handler: Option<String>,
+    pub(super) code: Bytes,
+    pub(super) memory_mb: u32,
+    pub(super) timeout_ms: u64,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) isolation: String,
+    pub(super) reuse: bool,
+    pub(super) concurrency: u32,
+    pub(super) min_instances: u32,
+    pub(super) max_instances: u32,
+    pub(super) max_attempts: u32,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) promote: bool,
+}
+
+/// Collects what is wrong.
+#[derive(Default)]
+struct Faults(Vec<FieldError>);
+
+impl Faults {
+    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        self.0.push(FieldError::new(field, reason));
+    }
+
+    fn range<T: PartialOrd + std::fmt::Display>(&mut self, field: &str, value: T, least: T, most: T) -> T {
+        if value < least || value > most {
+            self.add(field, format!("{value} is not between {least} and {most}"));
+        }
+        value
+    }
+
+    fn into_result<T>(self, value: Option<T>) -> Result<T> {
+        match (self.0.first(), value) {
+            (None, Some(value)) => Ok(value),
+            (None, None) => Err(Error::internal("a request was refused without a reason")),
+            (Some(first), _) => {
+                let more = match self.0.len() {
+                    1 => String::new(),
+                    n => format!(" (and {} more)", n - 1),
+                };
+                let mut error = Error::new(Code::InvalidField, format!("{}: {}{more}", first.field, first.reason));
+                error.errors = self.0;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Checks a request; tells every fault.
+pub(super) fn check(request: DeployRequest) -> Result<Checked> {
+    let mut faults = Faults::default();
+    let runtime = check_runtime(&request.runtime, &mut faults);
+    let code = check_code(request.code, runtime, &mut faults);
+    check_handler(request.handler.as_deref(), runtime, &mut faults);
+    check_env(&request.env, &mut faults);
+    check_labels(&request.labels, &mut faults);
+    let isolation = request.isolation.unwrap_or_else(|| "auto".to_owned());
+    if isolation != "auto" && isolation != "wasm" {
+        faults.add("isolation", format!("{} is not one that this build has: auto, wasm", quoted(&isolation)));
+    }
+    let memory = request.memory_mb.unwrap_or(limit::DEFAULT_MEMORY_MB);
+    let timeout = request.timeout_ms.unwrap_or(limit::DEFAULT_TIMEOUT_MS);
+    let concurrency = request.concurrency.unwrap_or(limit::DEFAULT_CONCURRENCY);
+    let attempts = request.max_attempts.unwrap_or(limit::DEFAULT_MAX_ATTEMPTS);
+    let reuse = request.reuse.unwrap_or_else(|| runtime.is_some_and(Runtime::default_reuse));
+    let min = request.min_instances.unwrap_or(0);
+    let max = request.max_instances.unwrap_or_else(|| concurrency.max(min));
+    let memory_mb = faults.range("memory_mb", memory, limit::MIN_MEMORY_MB, limit::MAX_MEMORY_MB);
+    let timeout_ms = faults.range("timeout_ms", timeout, 1, limit::MAX_TIMEOUT_MS);
+    let concurrency = faults.range("concurrency", concurrency, 1, MAX_CONCURRENCY);
+    let max_attempts = faults.range("max_attempts", attempts, 1, limit::MAX_ATTEMPTS);
+    let min_instances = faults.range("min_instances", min, 0, MAX_INSTANCES);
+    let max_instances = faults.range("max_instances", max, 1, MAX_INSTANCES);
+    if min > max {
+        faults.add("min_instances", format!("{min} is more than max_instances, which is {max}"));
+    }
+    if min > 0 && !reuse {
+        faults.add("min_instances", "instances are kept only with \"reuse\": true");
+    }
+    let checked = runtime.zip(code).map(|(runtime, code)| Checked {
+        runtime,
+        handler: request.handler,
+        code,
+        memory_mb,
+        timeout_ms,
+        env: request.env,
+        isolation,
+        reuse,
+        concurrency,
+        min_instances,
+        max_instances,
+        max_attempts,
+        labels: request.labels,
+        promote: request.promote.unwrap_or(true),
+    });
+    faults.into_result(checked)
+}
+
+/// The request that a raw body stands for: the runtime, and the code in the form that [`check`] takes.
+pub(super) fn raw_code(raw: RawCode, function_runtime: Option<Runtime>) -> Result<(Runtime, Bytes)> {
+    let body = |reason: String| Error::field(Code::InvalidField, "body", reason);
+    let (runtime, code) = match raw {
+        RawCode::JavaScript(source) => (Runtime::Js, source),
+        RawCode::Wasm(wasm) => (Runtime::Wasm, wasm),
+        RawCode::Zip(archive) => {
+            let runtime = match function_runtime {
+                Some(runtime) => runtime,
+                None => runtime_of(&archive).map_err(body)?,
+            };
+            (runtime, code_file(&archive, runtime).map_err(body)?)
+        }
+    };
+    if let Some(expected) = function_runtime.filter(|expected| *expected != runtime) {
+        return Err(body(format!(
+            "is {runtime} code, and the function's runtime is {expected}; deploy the function with the other runtime to change it"
+        )));
+    }
+    let mut faults = Faults::default();
+    check_bytes("body", &code, runtime, &mut faults);
+    faults.into_result(Some((runtime, code)))
+}
+
+fn check_runtime(text: &str, faults: &mut Faults) -> Option<Runtime> {
+    let runtime = Runtime::parse(text);
+    if runtime.is_none() {
+        let known = Runtime::ALL.map(Runtime::as_str).join(", ");
+        let reason = if OTHER_RUNTIMES.contains(&text) {
+            format!("the runtime \"{text}\" is not in this build yet; it has {known}")
+        } else {
+            format!("there is no runtime {}; this build has {known}", quoted(text))
+        };
+        faults.add("runtime", reason);
+    }
+    runtime
+}
+
+fn check_code(input: CodeInput, runtime: Option<Runtime>, faults: &mut Faults) -> Option<Bytes> {
+    let CodeInput { source, wasm, zip, image } = input;
+    let forms = [("source", source), ("wasm", wasm), ("zip", zip), ("image", image)];
+    let mut given = forms.into_iter().filter_map(|(form, text)| Some((form, text?)));
+    let Some((form, text)) = given.next() else {
+        faults.add("code", "has none of source, wasm, zip");
+        return None;
+    };
+    if let Some((other, _)) = given.next() {
+        faults.add("code", format!("has both {form} and {other}; give one"));
+        return None;
+    }
+    let field = format!("code.{form}");
+    if form == "image" {
+        faults.add(field, "no runtime of this build takes an image");
+        return None;
+    }
+    let runtime = runtime?;
+    let expected = match runtime {
+        Runtime::Js => ["source", "zip"],
+        Runtime::Wasm => ["wasm", "zip"],
+    };
+    if !expected.contains(&form) {
+        faults.add(field, format!("the runtime {runtime} takes code.{} or code.zip", expected[0]));
+        return None;
+    }
+    let code = match form {
+        "source" => Ok(Bytes::from(text)),
+        _ => STANDARD
+            .decode(text.as_bytes())
+            .map_err(|error| format!("is not base64: {error}"))
+            .and_then(|bytes| if form == "zip" { code_file(&bytes, runtime) } else { Ok(Bytes::from(bytes)) }),
+    };
+    match code {
+        Ok(code) => check_bytes(&field, &code, runtime, faults).then_some(code),
+        Err(reason) => {
+            faults.add(field, reason);
+            None
+        }
+    }
+}
+
+fn check_bytes(field: &str, code: &[u8], runtime: Runtime, faults: &mut Faults) -> bool {
+    let max = max_code(runtime);
+    if code.is_empty() {
+        faults.add(field, "is empty");
+    } else if code.len() > max {
+        faults.add(field, format!("is {} bytes; at most {max} are taken", code.len()));
+    } else if runtime == Runtime::Js && std::str::from_utf8(code).is_err() {
+        faults.add(field, "is not UTF-8 text");
+    } else {
+        return true;
+    }
+    false
+}
+
+fn check_handler(handler: Option<&str>, runtime: Option<Runtime>, faults: &mut Faults) {
+    let Some(handler) = handler else { return };
+    let mut chars = handler.chars();
+    let starts = |c: char| c.is_alphabetic() || c == '_' || c == '$';
+    let is_name = chars.next().is_some_and(starts) && chars.all(|c| starts(c) || c.is_alphanumeric());
+    if runtime == Some(Runtime::Wasm) {
+        faults.add("handler", "wasm code has no handler name");
+    } else if !is_name || handler.len() > MAX_TEXT {
+        faults.add("handler", format!("{} is not the name of an export", quoted(handler)));
+    }
+}
+
+fn check_env(env: &BTreeMap<String, String>, faults: &mut Faults) {
+    if env.len() > limit::MAX_ENV {
+        faults.add("env", format!("has {} variables; at most {} are taken", env.len(), limit::MAX_ENV));
+    }
+    let bytes: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > limit::MAX_ENV_BYTES {
+        faults.add("env", format!("is {bytes} bytes long; at most {} are taken", limit::MAX_ENV_BYTES));
+    }
+    for (name, value) in env.iter().take(limit::MAX_ENV) {
+        let mut bytes = name.bytes();
+        let starts = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+        if !(bytes.next().is_some_and(starts) && bytes.all(|byte| starts(byte) || byte.is_ascii_digit())) {
+            faults.add(
+                format!("env.{}", shortened(name)),
+                "the name may hold only letters, digits and '_', and must not start with a digit",
+            );
+        } else if value.contains('\0') {
+            // The value may be a secret: it is not shown.
+            faults.add(format!("env.{}", shortened(name)), "the value holds a NUL character");
+        }
+    }
+}
+
+fn check_labels(labels: &BTreeMap<String, String>, faults: &mut Faults) {
+    if labels.len() > limit::MAX_LABELS {
+        faults.add("labels", format!("has {} labels; at most {} are taken", labels.len(), limit::MAX_LABELS));
+    }
+    for (name, value) in labels.iter().take(limit::MAX_LABELS) {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        if name.is_empty() || name.len() > MAX_TEXT || !name.bytes().all(is_name) {
+            faults.add(
+                format!("labels.{}", shortened(name)),
+                format!("the name must be 1 to {MAX_TEXT} letters, digits, '.', '_', '-', '/'"),
+            );
+        } else if value.len() > MAX_TEXT {
+            faults.add(format!("labels.{name}"), format!("the value is longer than {MAX_TEXT} bytes"));
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect::<String>().escape_debug().to_string()
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", shortened(text))
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

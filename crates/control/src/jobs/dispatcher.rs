@@ -1,0 +1,165 @@
+//! The dispatcher: leases due jobs while there is room, runs each on the worker, records how it ended.
+//!
+//! It sleeps until a job is accepted or ends, or until the store says that something becomes due; it never polls.
+//! What runs here was leased by this process and is prolonged by heartbeats; the outcome is recorded under the lease's
+//! fence, so a try whose lease was lost can't win against a later one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_store::JobsError;
+use lyra_store::jobs::{Held, LeaseRequest, Leased, LeasedJob, Outcome};
+use lyra_types::job::{Job, JobStatus};
+use lyra_types::{Code, Error, Timestamp};
+use lyra_wire::worker::Call;
+use tokio::sync::oneshot;
+
+use super::Jobs;
+use super::outcome::{gone, outcome};
+use super::running::Stop;
+
+/// Wait before the store is asked again after it failed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Longest sleep; a due time that the clock's jump hid is found after it.
+const LONGEST: Duration = Duration::from_secs(60);
+
+impl Jobs {
+    /// Dispatches until told to stop.
+    pub(super) async fn dispatch(self: Arc<Self>) {
+        let stopping = self.dispatching.stopping();
+        loop {
+            let room = self.config.max_in_flight.saturating_sub(self.running.len());
+            let mut sleep = LONGEST;
+            if room > 0 {
+                match self.lease(room).await {
+                    // Every place was filled, or more may have become due meanwhile: the end of a try wakes this.
+                    Ok(leased) => sleep = leased.map_or(LONGEST, |at| self.until(at)),
+                    Err(error) => {
+                        tracing::warn!(%error, "jobs can't be leased");
+                        sleep = AGAIN;
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = self.clock.sleep(sleep) => {}
+            }
+        }
+    }
+
+    fn until(&self, at: Timestamp) -> Duration {
+        // A millisecond more, the grain of stored times, so that what is waited for is due when this ends.
+        (at.since(self.clock.now()) + Duration::from_millis(1)).min(LONGEST)
+    }
+
+    /// Leases up to `room` jobs and starts them; returns when to look again.
+    async fn lease(self: &Arc<Self>, room: usize) -> Result<Option<Timestamp>, JobsError> {
+        let _adding = self.running.leasing().await;
+        let request = LeaseRequest {
+            owner: self.owner,
+            now: self.clock.now(),
+            ttl: self.config.lease_ttl,
+            invocations: (0..room).map(|_| self.ids.invocation()).collect(),
+            max_bytes: self.config.max_leased_bytes,
+            per_function: self.config.max_in_flight_per_function,
+            running: self.running.by_function(),
+        };
+        let Leased { jobs, ended, next } = self.store.lease(request).await?;
+        for job in &ended {
+            self.ended(job);
+        }
+        for leased in jobs {
+            let stop = self.running.add(leased.lease(), leased.job.function.clone());
+            self.metrics.in_flight.inc();
+            let this = Arc::clone(self);
+            self.tries.spawn("run-job", async move { this.run(leased, stop).await });
+        }
+        Ok(next)
+    }
+
+    async fn run(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) {
+        let lease = leased.lease();
+        let begun = self.clock.now();
+        if leased.fence == 1 {
+            self.metrics.job_wait.observe(begun.since(leased.job.created_at).as_secs_f64());
+        }
+        let start = self.clock.instant();
+        let outcome = self.attempt(leased, stop).await;
+        self.metrics.job_run.observe(start.elapsed().as_secs_f64());
+        if let Some(outcome) = outcome {
+            self.record(&lease, outcome).await;
+        }
+        self.running.remove(&lease);
+        self.metrics.in_flight.dec();
+        self.wake.notify_one();
+    }
+
+    /// Runs the try; `None` when nothing is to be recorded.
+    async fn attempt(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) -> Option<Outcome> {
+        let LeasedJob { job, event, .. } = leased;
+        let Some(version) = self.version(&job) else { return Some(gone(&job)) };
+        let id = job.invocation.unwrap_or_else(|| self.ids.invocation());
+        let call = Call { id, version, event, timeout: None };
+        let reply = tokio::select! {
+            biased;
+            why = stop => return match why {
+                Ok(Stop::Cancel) => {
+                    let error = Error::new(Code::Cancelled, "the job was cancelled by its owner while it ran");
+                    Some(Outcome::Ended(JobStatus::Cancelled, error))
+                }
+                Ok(Stop::Drain) => Some(Outcome::Released { run_at: self.clock.now(), error: None }),
+                Ok(Stop::Lost) | Err(_) => None,
+            },
+            reply = self.worker.invoke(call) => reply,
+        };
+        let outcome = outcome(&job, reply.outcome, self.clock.now(), &self.config, &self.random);
+        if let Outcome::Retry { error, .. } = &outcome {
+            self.metrics.job_retries.with_label_values(&[error.code.as_str()]).inc();
+        }
+        Some(outcome)
+    }
+
+    fn version(&self, job: &Job) -> Option<Arc<lyra_types::FunctionVersion>> {
+        let route = self.table.get(&job.tenant, &job.function)?;
+        route.versions.get(&job.version).filter(|version| version.generation == job.generation).cloned()
+    }
+
+    /// Records how a try ended; asks again while the store fails, for as long as the lease can hold.
+    async fn record(&self, lease: &lyra_store::jobs::Lease, outcome: Outcome) {
+        let give_up = self.clock.instant() + self.config.lease_ttl;
+        loop {
+            match self.store.finish(lease.clone(), self.clock.now(), outcome.clone()).await {
+                Ok(job) => return self.ended(&job),
+                Err(JobsError::Store(error)) if self.clock.instant() < give_up => {
+                    tracing::warn!(%error, job = %lease.id, "the end of a job can't be recorded yet");
+                    self.clock.sleep(AGAIN).await;
+                }
+                // The lease was lost, or the job is gone: another try has its own end.
+                Err(error) => return tracing::warn!(%error, job = %lease.id, "the end of a try was not recorded"),
+            }
+        }
+    }
+
+    /// Prolongs the leases of all tries, and stops those that lost theirs or whose owners want them cancelled.
+    pub(super) async fn heartbeat(&self) {
+        let leases = self.running.leases();
+        if leases.is_empty() {
+            return;
+        }
+        let held = self.store.heartbeat(self.owner, leases.clone(), self.clock.now(), self.config.lease_ttl).await;
+        match held {
+            Ok(held) => {
+                for (lease, held) in leases.iter().zip(held) {
+                    match held {
+                        Held::Yes => {}
+                        Held::CancelRequested => self.running.stop_lease(lease, Stop::Cancel),
+                        Held::No => self.running.stop_lease(lease, Stop::Lost),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "leases can't be prolonged"),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Jobs: accepted durably, dispatched to the worker, retried, ended once in the record.
+//!
+//! # Which errors are retried
+//! - The function's own, that another try may not have: `function_error`, `timeout`, `out_of_memory`,
+//!   `instance_crashed`; and `internal`. Each try counts; between them the back-off doubles.
+//! - No capacity (`overloaded`, `limit_reached`, `unavailable`) and calls that the worker itself gave up
+//!   (`cancelled`): the try did not happen, so it does not count, and another comes soon.
+//! - All others end the job at once as `failed`: a result that is too large or invalid, code that can't be loaded, a
+//!   version that is gone. Another try would end the same way.
+//!
+//! On its last try a job ends as `failed` or `timed_out` where one try was all it had, else as `dead`.
+
+mod dispatcher;
+mod outcome;
+mod running;
+mod waiters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lyra_kit::{Clock, Ids, Random, Tasks};
+use lyra_store::Jobs as Store;
+use lyra_store::jobs::{Filter, Idempotency, NewJob, Retention};
+use lyra_types::api::Page;
+use lyra_types::job::{Job, JobStatus};
+use lyra_types::{Code, Error, JobId, Result, TenantName};
+use lyra_wire::Worker;
+use lyra_wire::control::{Finished, JobQuery, Submit, Submitted};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use crate::config::JobsConfig;
+use crate::functions::Table;
+use crate::metrics::Metrics;
+use running::{Running, Stop};
+use waiters::Waiters;
+
+/// Longest idempotency key, in bytes.
+const MAX_KEY: usize = 255;
+/// Jobs changed by one request to the store where there may be many.
+const CHUNK: usize = 500;
+/// How often the counts by status are read for the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// How long jobs that were told to stop may take to record it, at shutdown.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// Owner of jobs.
+pub(crate) struct Jobs {
+    store: Arc<dyn Store>,
+    worker: Arc<dyn Worker>,
+    table: Arc<Table>,
+    clock: Clock,
+    random: Random,
+    ids: Ids,
+    metrics: Arc<Metrics>,
+    config: JobsConfig,
+    /// Who this process is to the store: drawn anew at each start.
+    owner: u64,
+    /// There may be something to lease.
+    wake: Notify,
+    running: Running,
+    waiters: Waiters,
+    /// Jobs that waited when they were last counted.
+    queued: AtomicU64,
+    /// The dispatcher alone, so that it can be stopped first.
+    dispatching: Tasks,
+    /// Tries that run.
+    tries: Tasks,
+}
+
+impl Jobs {
+    pub(crate) fn new(config: JobsConfig, deps: &crate::Deps, table: Arc<Table>, metrics: Arc<Metrics>) -> Jobs {
+        Jobs {
+            store: Arc::clone(&deps.jobs),
+            worker: Arc::clone(&deps.worker),
+            table,
+            clock: deps.clock.clone(),
+            random: deps.random.clone(),
+            ids: Ids::new(deps.clock.clone(), deps.random.clone()),
+            metrics,
+            owner: deps.random.u64(),
+            wake: Notify::new(),
+            running: Running::default(),
+            waiters: Waiters::new(config.max_waiters),
+            queued: AtomicU64::new(0),
+            dispatching: Tasks::new(),
+            tries: Tasks::new(),
+            config,
+        }
+    }
+
+    /// Ends the leases of a former process, then starts to dispatch.
+    pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<()> {
+        if self.config.exclusive {
+            self.recover().await?;
+        }
+        self.count().await;
+        let this = Arc::clone(self);
+        self.dispatching.spawn("dispatch-jobs", async move { this.dispatch().await });
+        let every = |name, period, work: fn(Arc<Jobs>) -> futures::future::BoxFuture<'static, ()>| {
+            let this = Arc::clone(self);
+            tasks.every(name, period, move || work(Arc::clone(&this)));
+        };
+        every("heartbeat-jobs", self.config.heartbeat, |this| Box::pin(async move { this.heartbeat().await }));
+        every("sweep-jobs", self.config.sweep_every, |this| Box::pin(async move { this.sweep().await }));
+        every("count-jobs", COUNT_EVERY, |this| Box::pin(async move { this.count().await }));
+        Ok(())
+    }
+
+    /// Leases nothing more, lets what runs end within the drain limit, and gives the rest back.
+    pub(crate) async fn stop(&self) {
+        self.dispatching.stop(LET_GO).await;
+        if !self.tries.stop(self.config.drain).await {
+            let given_back = self.running.stop_all(Stop::Drain);
+            tracing::info!(given_back, "running jobs are given back");
+            if !self.tries.stop(LET_GO).await {
+                tracing::warn!("some jobs could not be given back; their leases will run out");
+            }
+        }
+    }
+
+    async fn recover(&self) -> Result<()> {
+        let mut lost = 0;
+        loop {
+            let jobs = self.store.recover(self.owner, self.clock.now(), CHUNK).await?;
+            for job in &jobs {
+                self.ended(job);
+            }
+            lost += jobs.len();
+            if jobs.len() < CHUNK {
+                break;
+            }
+        }
+        if lost > 0 {
+            tracing::warn!(lost, "jobs that a former process ran and did not end");
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn submit(&self, submit: Submit) -> Result<Submitted> {
+        if self.queued.load(Ordering::Relaxed) >= self.config.max_queued {
+            let detail = format!("{} jobs wait already, the most that may", self.config.max_queued);
+            return Err(Error::new(Code::Overloaded, detail).with_retry_after(COUNT_EVERY));
+        }
+        let now = self.clock.now();
+        let idempotency = match submit.idempotency_key {
+            Some(key) if key.is_empty() || key.len() > MAX_KEY => {
+                let reason = format!("must have 1 to {MAX_KEY} characters");
+                return Err(Error::field(Code::InvalidField, "Idempotency-Key", reason));
+            }
+            Some(key) => Some(Idempotency {
+                key,
+                request: Sha256::digest(&submit.event).into(),
+                expires_at: now + self.config.keep_keys,
+            }),
+            None => None,
+        };
+        let version = &submit.version;
+        let job = NewJob {
+            id: self.ids.job(),
+            tenant: version.tenant.clone(),
+            function: version.function.clone(),
+            version: version.version,
+            generation: version.generation,
+            max_attempts: version.max_attempts,
+            event: submit.event,
+            idempotency,
+            now,
+        };
+        let accepted = self.store.accept(job).await?;
+        if accepted.created {
+            self.metrics.jobs_accepted.inc();
+            self.wake.notify_one();
+        }
+        Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })
+    }
+
+    pub(crate) async fn get(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
+        let job = self.wait_for_end(tenant, id, wait).await?;
+        if job.status != JobStatus::Succeeded {
+            return Ok(Finished { job, result: None });
+        }
+        let (job, result) = self.store.get(tenant.clone(), id, true).await?;
+        Ok(Finished { job, result })
+    }
+
+    /// The job when it has ended or `wait` has passed.
+    async fn wait_for_end(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Job> {
+        let (job, _) = self.store.get(tenant.clone(), id, false).await?;
+        if job.status.is_final() || wait.is_zero() {
+            return Ok(job);
+        }
+        let Some(waiter) = self.waiters.register(id) else { return Ok(job) };
+        let deadline = self.clock.instant() + wait.min(self.config.max_wait);
+        loop {
+            let ended = waiter.ended();
+            tokio::pin!(ended);
+            // From here on an end is noticed, so none can fall between the look and the wait.
+            ended.as_mut().enable();
+            let (job, _) = self.store.get(tenant.clone(), id, false).await?;
+            if job.status.is_final() {
+                return Ok(job);
+            }
+            if tokio::time::timeout_at(deadline, ended).await.is_err() {
+                return Ok(self.store.get(tenant.clone(), id, false).await?.0);
+            }
+        }
+    }
+
+    pub(crate) async fn list(&self, tenant: &TenantName, query: JobQuery) -> Result<Page<Job>> {
+        let limit = crate::functions::page_limit(query.limit);
+        let bad = |_| Error::field(Code::BadRequest, "cursor", "is not one that a list gave");
+        let before = query.cursor.as_deref().map(str::parse::<JobId>).transpose().map_err(bad)?;
+        let filter = Filter { function: query.function, status: query.status, before, limit: limit + 1 };
+        let mut items = self.store.list(tenant.clone(), filter).await?;
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| more).map(|job| job.id.to_string());
+        Ok(Page { items, next })
+    }
+
+    pub(crate) async fn cancel(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Job> {
+        let job = self.store.cancel(tenant.clone(), id, self.clock.now()).await?;
+        if job.status.is_final() {
+            // Also where it had ended before: who waits looks for itself.
+            if job.status == JobStatus::Cancelled && job.finished_at.is_some() {
+                self.waiters.notify(id);
+            }
+            return Ok(job);
+        }
+        // If it runs here, it stops now; elsewhere, at the next heartbeat.
+        self.running.stop(id, Stop::Cancel).await;
+        self.wait_for_end(tenant, id, wait).await
+    }
+
+    pub(crate) async fn redrive(&self, tenant: &TenantName, id: JobId) -> Result<Job> {
+        let job = self.store.redrive(tenant.clone(), id, self.clock.now()).await?;
+        self.wake.notify_one();
+        Ok(job)
+    }
+
+    pub(crate) async fn redrive_all(&self, tenant: &TenantName) -> Result<u64> {
+        let mut total = 0;
+        loop {
+            let redriven = self.store.redrive_some(tenant.clone(), self.clock.now(), CHUNK).await?;
+            total += redriven;
+            self.wake.notify_one();
+            if redriven < CHUNK as u64 {
+                return Ok(total);
+            }
+        }
+    }
+
+    pub(crate) async fn purge(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64> {
+        if let Some(id) = id {
+            self.store.purge(tenant.clone(), id).await?;
+            return Ok(1);
+        }
+        let mut total = 0;
+        loop {
+            let purged = self.store.purge_some(tenant.clone(), CHUNK).await?;
+            total += purged;
+            if purged < CHUNK as u64 {
+                return Ok(total);
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        loop {
+            let now = self.clock.now();
+            let retention = Retention {
+                finished_before: now - self.config.keep_finished,
+                dead_before: now - self.config.keep_dead,
+                now,
+                limit: CHUNK,
+            };
+            match self.store.sweep(retention).await {
+                Ok(0) => return,
+                Ok(swept) => tracing::debug!(swept, "old jobs forgotten"),
+                Err(error) => return tracing::warn!(%error, "old jobs can't be forgotten"),
+            }
+        }
+    }
+
+    async fn count(&self) {
+        match self.store.counts().await {
+            Ok(counts) => {
+                for status in JobStatus::ALL {
+                    let count = i64::try_from(counts.of(status)).unwrap_or(i64::MAX);
+                    self.metrics.jobs.with_label_values(&[status.as_str()]).set(count);
+                }
+                self.queued.store(counts.of(JobStatus::Queued), Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!(%error, "jobs can't be counted"),
+        }
+    }
+
+    /// Tells those who wait, if the job has ended.
+    fn ended(&self, job: &Job) {
+        if job.status.is_final() {
+            self.metrics.job_ended(job.status);
+            self.waiters.notify(job.id);
+        }
+    }
+}

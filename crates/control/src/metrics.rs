@@ -1,0 +1,54 @@
+//! Metrics of the control role.
+
+use lyra_kit::telemetry::Metrics as Registry;
+use lyra_types::job::JobStatus;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+/// Metrics of the control role.
+pub(crate) struct Metrics {
+    /// By outcome: `ok`, or the error's code.
+    pub(crate) deploys: IntCounterVec,
+    pub(crate) functions: IntGauge,
+    pub(crate) jobs_accepted: IntCounter,
+    /// By status.
+    pub(crate) jobs_finished: IntCounterVec,
+    /// By the failed try's code.
+    pub(crate) job_retries: IntCounterVec,
+    /// By status.
+    pub(crate) jobs: IntGaugeVec,
+    pub(crate) job_wait: Histogram,
+    pub(crate) job_run: Histogram,
+    pub(crate) in_flight: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Metrics {
+        let jobs_finished = registry.counter("lyra_jobs_finished_total", "Jobs that ended, by status.", &["status"]);
+        for status in JobStatus::ALL.into_iter().filter(|status| status.is_final()) {
+            jobs_finished.with_label_values(&[status.as_str()]);
+        }
+        let plain = |name, help| registry.gauge(name, help, &[]).with_label_values::<&str>(&[]);
+        let seconds = |name, help| registry.histogram(name, help, &[]).with_label_values::<&str>(&[]);
+        Metrics {
+            deploys: registry.counter("lyra_deploys_total", "Deploys, by outcome: ok or an error code.", &["outcome"]),
+            functions: plain("lyra_functions", "Functions that are deployed."),
+            jobs_accepted: registry
+                .counter("lyra_jobs_accepted_total", "Jobs accepted.", &[])
+                .with_label_values::<&str>(&[]),
+            jobs_finished,
+            job_retries: registry.counter(
+                "lyra_job_retries_total",
+                "Tries that failed and are retried, by code.",
+                &["code"],
+            ),
+            jobs: registry.gauge("lyra_jobs", "Jobs in the record, by status.", &["status"]),
+            job_wait: seconds("lyra_job_wait_seconds", "From when a job was accepted to its first try."),
+            job_run: seconds("lyra_job_run_seconds", "Duration of a try, with its wait in the worker's queue."),
+            in_flight: plain("lyra_job_dispatcher_in_flight", "Jobs that the dispatcher runs now."),
+        }
+    }
+
+    pub(crate) fn job_ended(&self, status: JobStatus) {
+        self.jobs_finished.with_label_values(&[status.as_str()]).inc();
+    }
+}

@@ -1,0 +1,167 @@
+//! The control role as a whole: its parts, their start and their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use lyra_kit::{Clock, Random, Tasks, telemetry};
+use lyra_store::{Blobs, Jobs as JobStore, Objects};
+use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::job::Job;
+use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
+use lyra_wire::control::{
+    Changed, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit, Submitted,
+};
+use lyra_wire::{Control, Logs, Worker};
+
+use crate::Config;
+use crate::functions::Functions;
+use crate::jobs::Jobs;
+use crate::metrics::Metrics;
+
+/// What the control role needs of others.
+#[derive(Clone)]
+pub struct Deps {
+    /// Keeps functions.
+    pub objects: Arc<dyn Objects>,
+    /// Keeps jobs.
+    pub jobs: Arc<dyn JobStore>,
+    /// Keeps code.
+    pub blobs: Arc<dyn Blobs>,
+    /// Checks code and runs jobs.
+    pub worker: Arc<dyn Worker>,
+    /// Forgets the lines of deleted functions.
+    pub logs: Arc<dyn Logs>,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Where metrics are registered.
+    pub metrics: telemetry::Metrics,
+}
+
+/// The control role.
+pub struct Service {
+    functions: Arc<Functions>,
+    jobs: Arc<Jobs>,
+    tasks: Tasks,
+}
+
+/// How long background work may take to end once jobs have ended.
+const LAST: Duration = Duration::from_secs(2);
+
+impl Service {
+    /// Makes the service. It answers nothing of use before [`Service::start`].
+    pub fn new(config: Config, deps: Deps) -> Service {
+        let metrics = Arc::new(Metrics::new(&deps.metrics));
+        let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
+        let jobs = Arc::new(Jobs::new(config.jobs, &deps, Arc::clone(functions.table()), metrics));
+        Service { functions, jobs, tasks: Tasks::new() }
+    }
+
+    /// Reads what is stored, deals with what a killed process left behind, and starts to dispatch jobs.
+    ///
+    /// # Errors
+    /// When the store can't be read or written.
+    pub async fn start(&self) -> Result<()> {
+        self.functions.start(&self.tasks).await?;
+        self.jobs.start(&self.tasks).await
+    }
+
+    /// Leases no more jobs, lets those that run end within their drain limit, gives the rest back, and stops.
+    pub async fn stop(&self) {
+        self.jobs.stop().await;
+        self.tasks.stop(LAST).await;
+    }
+}
+
+#[async_trait]
+impl Control for Service {
+    async fn deploy(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        request: DeployRequest,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        self.functions.deploy(tenant, function, request, precondition).await
+    }
+
+    async fn deploy_code(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        code: RawCode,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        self.functions.deploy_code(tenant, function, code, precondition).await
+    }
+
+    async fn function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Arc<Route>> {
+        self.functions.get(tenant, function)
+    }
+
+    async fn functions(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Arc<Route>>> {
+        self.functions.list(tenant, page)
+    }
+
+    async fn delete_function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>> {
+        self.functions.delete(tenant, function).await
+    }
+
+    async fn put_alias(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        alias: &AliasName,
+        request: AliasRequest,
+    ) -> Result<Changed<Alias>> {
+        self.functions.put_alias(tenant, function, alias, request).await
+    }
+
+    async fn delete_alias(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        alias: &AliasName,
+    ) -> Result<Changed<()>> {
+        self.functions.delete_alias(tenant, function, alias).await
+    }
+
+    async fn rollback(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<Alias>> {
+        self.functions.rollback(tenant, function).await
+    }
+
+    async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>> {
+        Ok(self.functions.table().subscribe())
+    }
+
+    async fn submit(&self, submit: Submit) -> Result<Submitted> {
+        self.jobs.submit(submit).await
+    }
+
+    async fn job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
+        self.jobs.get(tenant, id, wait).await
+    }
+
+    async fn jobs(&self, tenant: &TenantName, query: JobQuery) -> Result<Page<Job>> {
+        self.jobs.list(tenant, query).await
+    }
+
+    async fn cancel_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Job> {
+        self.jobs.cancel(tenant, id, wait).await
+    }
+
+    async fn redrive(&self, tenant: &TenantName, id: JobId) -> Result<Job> {
+        self.jobs.redrive(tenant, id).await
+    }
+
+    async fn redrive_all(&self, tenant: &TenantName) -> Result<u64> {
+        self.jobs.redrive_all(tenant).await
+    }
+
+    async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64> {
+        self.jobs.purge(tenant, id).await
+    }
+}
