@@ -1,1 +1,32 @@
+//! The public HTTP interface: REST routes, HTTP triggers, authentication, limits.
 //!
+//! A gateway keeps a route table that it learns from the control role by watch, and talks straight to the
+//! worker: the control role is never on the path of a call. The call runs inside of the request's own
+//! future, so a client that goes away cancels its invocation.
+//!
+//! Every answer that is not a success is an RFC 9457 problem document; every body is read within a limit and a
+//! deadline; no request makes the process allocate without bound.
+
+mod auth;
+mod body;
+mod config;
+mod dispatch;
+mod extract;
+mod headers;
+mod listen;
+mod metrics;
+mod openapi;
+mod problem;
+mod query;
+mod rest;
+mod route_table;
+mod routes;
+mod service;
+mod trigger;
+
+pub use auth::Tokens;
+pub use config::Config;
+pub use extract::parse_deploy;
+pub use openapi::document as openapi_document;
+pub use routes::listed as listed_routes;
+pub use service::{Deps, Service};

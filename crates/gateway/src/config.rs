@@ -1,0 +1,62 @@
+//! Settings of the gateway, with their defaults.
+
+use std::time::Duration;
+
+use lyra_types::function::limit;
+
+use crate::auth::Tokens;
+
+/// Settings of the gateway.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Largest event of a call, in bytes: 6 MiB.
+    pub max_event_bytes: usize,
+    /// Largest JSON body of a deploy, in bytes: the largest code in base64, and 1 MiB for the rest.
+    pub max_deploy_bytes: usize,
+    /// Largest raw body of `PUT …/code`, in bytes: 48 MiB.
+    pub max_code_bytes: usize,
+    /// Largest body of every other route, in bytes: 1 MiB.
+    pub max_json_bytes: usize,
+    /// Most memory of bodies that are held at one time, in bytes: 512 MiB. Bodies up to 64 KiB are not counted.
+    pub body_memory_bytes: usize,
+    /// Most connections: 10,000. A further one gets 503 and is closed.
+    pub max_connections: usize,
+    /// Longest wait for a request's headers, and for the next request of a connection: 60 s.
+    pub header_timeout: Duration,
+    /// Longest wait for the next piece of a body: 30 s.
+    pub body_idle_timeout: Duration,
+    /// Longest time for a whole body that is read before it is used: 5 min.
+    pub body_timeout: Duration,
+    /// Longest `?wait=`: 60 s.
+    pub max_wait: Duration,
+    /// Longest wait for the route table, at start and after a change: 2 s.
+    pub route_wait: Duration,
+    /// Longest time that open requests get to end after a stop was asked for: 25 s.
+    pub drain: Duration,
+    /// Domain of host names `{id}.func.{domain}`. Where it is `None`, any domain is taken, except that a
+    /// listener without authentication takes only `localhost`.
+    pub domain: Option<String>,
+    /// Who may call. Where there are none, only loopback listeners are served.
+    pub tokens: Tokens,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            max_event_bytes: limit::MAX_EVENT,
+            max_deploy_bytes: limit::MAX_WASM.div_ceil(3) * 4 + (1 << 20),
+            max_code_bytes: limit::MAX_WASM,
+            max_json_bytes: 1 << 20,
+            body_memory_bytes: 512 << 20,
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(300),
+            max_wait: Duration::from_secs(60),
+            route_wait: Duration::from_secs(2),
+            drain: Duration::from_secs(25),
+            domain: None,
+            tokens: Tokens::default(),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The first thing that happens to a request: who sends it, and is it for a function or for Lyra?
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use http::{Method, Request};
+use hyper::body::Incoming;
+use lyra_types::{Code, Error};
+use tower::Service as _;
+
+use crate::auth::Guard;
+use crate::body::Lingering;
+use crate::problem::{self, Fault};
+use crate::service::Entry;
+use crate::trigger::{self, Caller};
+
+/// Answers a request, whatever happens.
+pub(crate) async fn handle(
+    entry: &Arc<Entry>,
+    guard: &Guard,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response {
+    match AssertUnwindSafe(dispatch(entry, guard, peer, request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            tracing::error!(panic = text.unwrap_or("(no text)"), "a request made the gateway panic");
+            problem::respond(&Error::internal("the gateway failed; its log says why"))
+        }
+    }
+}
+
+async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: Request<Incoming>) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = Lingering::new(body, parts.version, &parts.headers);
+    if let Err(error) = guard.check(&parts) {
+        return problem::respond(&error);
+    }
+    if parts.method == Method::CONNECT {
+        return problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
+    }
+    let target = match trigger::target(&parts, entry.app.config.domain.as_deref()) {
+        Ok(target) => target,
+        Err(error) => return problem::respond(&error),
+    };
+    let Some(target) = target else {
+        let mut router = entry.router.clone();
+        let request = Request::from_parts(parts, Body::new(body));
+        return match router.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+    };
+    let begun = entry.app.clock.instant();
+    let caller = Caller { peer, strip_authorization: guard.uses_authorization() };
+    let answer = trigger::serve(&entry.app, caller, target, parts, body).await;
+    let response = answer.unwrap_or_else(|error| Fault::from(error).into_response());
+    entry.triggers.observe(response.status(), entry.app.clock.instant().duration_since(begun));
+    response
+}

@@ -1,0 +1,182 @@
+//! Accepts connections and speaks HTTP/1.1 and HTTP/2 (with prior knowledge) on them.
+//!
+//! Slow and idle clients: headers must come within a time, the first request too; the number of
+//! connections is bounded, and one too many is told so.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use lyra_kit::Tasks;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Guard;
+use crate::config::Config;
+use crate::dispatch;
+use crate::service::Entry;
+
+/// Wait after a failed accept: it fails for want of file descriptors, and trying at once won't find more.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Calls that one HTTP/2 connection may have open.
+const MAX_STREAMS: u32 = 256;
+/// Largest headers of a request, in bytes.
+const MAX_HEADERS: usize = 64 << 10;
+const MAX_HEADERS_H2: u32 = 64 << 10;
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const PING: Duration = Duration::from_secs(20);
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 151\r\n\r\n\
+    {\"type\":\"https://lyra.dev/errors/overloaded\",\"title\":\"Overloaded\",\"status\":503,\
+    \"detail\":\"the limit of connections is reached\",\"code\":\"overloaded\"}\n     ";
+
+/// Accepts until `shutdown` is cancelled.
+pub(crate) async fn accept(
+    entry: &Arc<Entry>,
+    guard: Guard,
+    listener: TcpListener,
+    connections: &Tasks,
+    shutdown: &CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(entry.app.config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let builder = Arc::new(builder(&entry.app.config));
+    let guard = Arc::new(guard);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if is_of_the_connection(&error) {
+                    continue;
+                }
+                tracing::warn!(%error, "a connection can't be accepted");
+                entry.app.clock.sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            entry.app.metrics.refused.inc();
+            // Best effort, without waiting: the answer fits into the socket's buffer.
+            drop(stream.try_write(FULL));
+            continue;
+        };
+        let connection = Connection {
+            entry: Arc::clone(entry),
+            guard: Arc::clone(&guard),
+            builder: Arc::clone(&builder),
+            stopping: connections.stopping(),
+            peer,
+            _place: place,
+        };
+        connections.spawn("connection", connection.run(stream));
+    }
+}
+
+/// Whether the error says something of the one connection, not of the listener.
+fn is_of_the_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+    )
+}
+
+fn builder(config: &Config) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout).max_buf_size(MAX_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADERS_H2)
+        .adaptive_window(true);
+    builder
+}
+
+struct Connection {
+    entry: Arc<Entry>,
+    guard: Arc<Guard>,
+    builder: Arc<Builder<TokioExecutor>>,
+    stopping: CancellationToken,
+    peer: SocketAddr,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream) {
+        let open = &self.entry.app.metrics.connections;
+        open.inc();
+        self.speak(stream).await;
+        open.dec();
+    }
+
+    async fn speak(&self, stream: TcpStream) {
+        // Answers are written whole; waiting for more to send with them only adds latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone before it was served");
+            return;
+        }
+        let begun = Arc::new(AtomicBool::new(false));
+        let service = service_fn(|request: Request<Incoming>| {
+            begun.store(true, Ordering::Relaxed);
+            let (entry, guard, peer) = (Arc::clone(&self.entry), Arc::clone(&self.guard), self.peer);
+            async move { Ok::<_, Infallible>(dispatch::handle(&entry, &guard, peer, request).await) }
+        });
+        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        // Until the version of HTTP is known, no timer of hyper runs.
+        let mut first_request = pin!(self.entry.app.clock.sleep(self.entry.app.config.header_timeout));
+        let mut watch_first = true;
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                ended = &mut connection => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error = %error, peer = %self.peer, "connection broke");
+                    }
+                    return;
+                }
+                () = self.stopping.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = &mut first_request, if watch_first => {
+                    watch_first = false;
+                    if !begun.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_answer_to_one_connection_too_many_is_well_formed() {
+        let text = std::str::from_utf8(super::FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        let problem: lyra_types::api::Problem = serde_json::from_str(body.trim()).unwrap();
+        assert_eq!(problem.code, "overloaded");
+    }
+}

@@ -1,0 +1,121 @@
+//! The OpenAPI document, made from the annotations of the routes.
+
+use std::collections::BTreeMap;
+
+use lyra_types::api::Problem;
+use utoipa::openapi::response::Response;
+use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, OpenApi};
+
+use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions};
+use crate::trigger;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Lyra",
+        description = "A self-hosted serverless platform. Errors are RFC 9457 problem documents whose `code` programs can branch on.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        functions::list, functions::get, functions::put, functions::delete, functions::put_code, functions::rollback,
+        versions::list, versions::get,
+        aliases::list, aliases::get, aliases::put, aliases::delete,
+        invoke::invoke, logs::logs,
+        jobs::list, jobs::get, jobs::cancel, jobs::result,
+        dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
+        dead_letters::get, dead_letters::delete, dead_letters::redrive,
+        trigger::documented,
+        meta::worker, meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
+    ),
+    components(schemas(Problem)),
+    security((), ("token" = [])),
+    modifiers(&Token)
+)]
+struct Api;
+
+struct Token;
+
+impl utoipa::Modify for Token {
+    fn modify(&self, document: &mut Document) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// The document.
+pub fn document() -> Document {
+    Api::openapi()
+}
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+fn problem(description: &str) -> ResponseBuilder {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content)
+}
+
+fn problems(rows: &[(&str, &str)]) -> Responses {
+    rows.iter().map(|(status, description)| ((*status).to_owned(), problem(description).build().into())).collect()
+}
+
+/// What every route may answer when it does not take the request.
+pub(crate) struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> Responses {
+        problems(&[
+            ("400", "The request can't be understood (`bad_request`)"),
+            ("401", "No valid token (`unauthenticated`)"),
+            ("403", "Not allowed here (`permission_denied`)"),
+            ("413", "The body is larger than the limit that the detail names (`too_large`)"),
+            ("415", "The body's media type is not taken (`unsupported_media_type`)"),
+            (
+                "422",
+                "A name, field or code is at fault (`invalid_name`, `invalid_field`, `invalid_code`, `idempotency_mismatch`); `errors` says where",
+            ),
+        ])
+    }
+}
+
+/// The thing that the path names is not there.
+pub(crate) struct Missing;
+
+impl IntoResponses for Missing {
+    fn responses() -> Responses {
+        problems(&[("404", "It does not exist (`not_found`)")])
+    }
+}
+
+/// Limits and platform faults.
+pub(crate) struct Busy;
+
+impl IntoResponses for Busy {
+    fn responses() -> Responses {
+        let retry = || HeaderBuilder::new().description(Some("Seconds until another try")).build();
+        let rows = [
+            ("429", "A limit of the caller is reached (`limit_reached`)"),
+            ("503", "No capacity, or a part is starting or stopping (`overloaded`, `unavailable`)"),
+        ];
+        rows.into_iter()
+            .map(|(status, text)| (status.to_owned(), problem(text).header("Retry-After", retry()).build().into()))
+            .collect()
+    }
+}
+
+/// The function itself failed.
+pub(crate) struct Failed;
+
+impl IntoResponses for Failed {
+    fn responses() -> Responses {
+        problems(&[
+            (
+                "500",
+                "The function failed (`function_error` with `error`, `out_of_memory`, `instance_crashed`, \
+                 `result_too_large`, `invalid_result`), or Lyra did (`internal`)",
+            ),
+            ("504", "The function did not end before its deadline (`timeout`)"),
+        ])
+    }
+}

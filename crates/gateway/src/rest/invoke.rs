@@ -1,0 +1,155 @@
+//! Calls with an event: now, or as a job.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, StatusCode};
+use lyra_types::api::JobAccepted;
+use lyra_types::function::Contract;
+use lyra_types::name::Qualifier;
+use lyra_types::{AliasName, Code, Error, FunctionVersion, Result};
+use lyra_wire::control::Submit;
+use lyra_wire::worker::{Call, Reply};
+
+use super::Answer;
+use crate::body;
+use crate::extract::{check_json, part, path_params, tenant_text};
+use crate::headers;
+use crate::openapi::{Busy, Failed, Missing, Refused};
+use crate::problem;
+use crate::query::Params;
+use crate::service::App;
+
+/// Call a function with an event.
+///
+/// The body is the event: JSON for handlers (nothing means `null`), any bytes for commands. With `Prefer: respond-async`
+/// or `?async=true` the call becomes a job, and the answer comes once the job is durable.
+#[utoipa::path(
+    post, path = "/v1/functions/{name}/invoke", tag = "invoke", operation_id = "invokeFunction",
+    params(
+        ("name" = String, Path, description = "Function", example = "hello"),
+        ("version" = Option<u64>, Query, description = "This version instead of the alias `live`"),
+        ("alias" = Option<String>, Query, description = "This alias instead of `live`"),
+        ("async" = Option<bool>, Query, description = "As a job"),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: as a job"),
+        ("Idempotency-Key" = Option<String>, Header, description = "For jobs: the same key and body give the same job; 1 to 255 characters"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    request_body(content = serde_json::Value, description = "The event, up to 6 MiB", example = json!({"name": "Ada"})),
+    responses(
+        (status = 200, description = "The result", body = serde_json::Value,
+            headers(
+                ("Lyra-Invocation-Id" = String, description = "The call"), ("Lyra-Version" = u64, description = "The version that ran"),
+                ("Lyra-Start" = String, description = "`warm`, `prewarmed` or `cold`"), ("Lyra-Instance" = String, description = "`fresh` or `reused`"),
+                ("Server-Timing" = String, description = "`queue;dur=…, start;dur=…, exec;dur=…`, in ms"),
+            )),
+        (status = 202, description = "The job is durable", body = JobAccepted, headers(("Location" = String, description = "The job"))),
+        (status = 409, description = "The function takes HTTP requests, not events", body = lyra_types::api::Problem, content_type = "application/problem+json"),
+        Failed, Refused, Missing, Busy
+    )
+)]
+pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Answer {
+    let (mut parts, body) = request.into_parts();
+    let path = path_params(&mut parts, &app).await?;
+    let params = Params::of(&parts.uri);
+    let tenant = tenant_text(&parts.headers, &params)?;
+    let qualifier = qualifier(&params)?;
+    let later = headers::prefers_async(&parts.headers) || params.flag("async")?;
+    let route = app.table.find(tenant, part(&path, "name"), app.config.route_wait).await?;
+    let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
+    if version.contract == Contract::Http {
+        return Err(Error::new(
+            Code::Conflict,
+            format!(
+                "function {name} takes HTTP requests, not events: call it at /fn/{tenant}/{name}/",
+                name = version.function,
+                tenant = version.tenant
+            ),
+        )
+        .into());
+    }
+    let body = body::read(&app, &parts.headers, body, app.config.max_event_bytes).await?;
+    let event = event(version.contract, body.bytes.clone())?;
+    if later {
+        return submit(&app, &parts.headers, version, event).await;
+    }
+    Ok(call(&app, version, event).await)
+}
+
+fn qualifier(params: &Params<'_>) -> Result<Qualifier> {
+    match (params.number("version")?, params.text("alias")?) {
+        (None, None) => Ok(Qualifier::Live),
+        (Some(0), None) => Err(Error::field(Code::BadRequest, "version", "versions count from 1")),
+        (Some(version), None) => Ok(Qualifier::Version(version)),
+        (None, Some(alias)) => match AliasName::new(alias)? {
+            alias if alias.as_str() == "live" => Ok(Qualifier::Live),
+            alias => Ok(Qualifier::Alias(alias)),
+        },
+        (Some(_), Some(_)) => Err(Error::field(Code::BadRequest, "version", "give version or alias, not both")),
+    }
+}
+
+fn event(contract: Contract, body: Bytes) -> Result<Bytes> {
+    if contract != Contract::Handler {
+        return Ok(body);
+    }
+    if body.is_empty() {
+        return Ok(Bytes::from_static(b"null"));
+    }
+    check_json(&body)?;
+    Ok(body)
+}
+
+async fn submit(app: &App, request: &http::HeaderMap, version: Arc<FunctionVersion>, event: Bytes) -> Answer {
+    let idempotency_key = headers::idempotency_key(request)?;
+    let submitted = app.control.submit(Submit { version, event, idempotency_key }).await?;
+    let body = JobAccepted { id: submitted.id.to_string(), status: submitted.status };
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let answer = response.headers_mut();
+    answer.insert(LOCATION, headers::value(format_args!("/v1/jobs/{}", submitted.id)));
+    if headers::prefers_async(request) {
+        answer.insert(headers::PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+    }
+    Ok(response)
+}
+
+/// Runs the call inside of the caller's future: dropping it cancels the invocation.
+async fn call(app: &App, version: Arc<FunctionVersion>, event: Bytes) -> Response {
+    let id = app.ids.invocation();
+    let contract = version.contract;
+    let Reply { report, outcome } = app.worker.invoke(Call { id, version, event, timeout: None }).await;
+    let mut response = match outcome {
+        Ok(result) => result_response(contract, result),
+        Err(error) => {
+            tracing::debug!(invocation = %id, code = %error.code, "invocation failed");
+            problem::respond(&error)
+        }
+    };
+    headers::stamp(&report, response.headers_mut());
+    response
+}
+
+/// The answer with a result.
+pub(crate) fn result_response(contract: Contract, result: Bytes) -> Response {
+    let media_type = match contract {
+        Contract::Handler => "application/json",
+        Contract::Command | Contract::Http => sniff(&result),
+    };
+    let mut response = Response::new(Body::from(result));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// What a program's output is. The look costs less than writing it to the socket.
+pub(crate) fn sniff(output: &[u8]) -> &'static str {
+    match std::str::from_utf8(output) {
+        Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => "application/json",
+        Ok(_) => "text/plain; charset=utf-8",
+        Err(_) => "application/octet-stream",
+    }
+}

@@ -1,0 +1,157 @@
+//! The gateway service: what its parts share, and its life from start to drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use lyra_kit::telemetry;
+use lyra_kit::{Clock, Ids, Random, Tasks};
+use lyra_types::{Error, Result};
+use lyra_wire::{Control, Logs, Worker};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Guard;
+use crate::body::BodyMemory;
+use crate::config::Config;
+use crate::listen;
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::route_table::RouteTable;
+use crate::routes;
+
+/// How often the number of routes is put into the metrics.
+const GAUGE_PERIOD: Duration = Duration::from_secs(5);
+
+/// What the gateway works with.
+#[derive(Clone)]
+pub struct Deps {
+    /// Registry of functions and owner of jobs.
+    pub control: Arc<dyn Control>,
+    /// Runs calls.
+    pub worker: Arc<dyn Worker>,
+    /// Shows lines of functions.
+    pub logs: Arc<dyn Logs>,
+    /// Time.
+    pub clock: Clock,
+    /// Ids of invocations.
+    pub ids: Ids,
+    /// Chance, for weighted aliases.
+    pub random: Random,
+    /// What `/metrics` shows.
+    pub metrics: telemetry::Metrics,
+}
+
+/// What every route can use.
+pub(crate) struct App {
+    pub config: Config,
+    pub control: Arc<dyn Control>,
+    pub worker: Arc<dyn Worker>,
+    pub logs: Arc<dyn Logs>,
+    pub clock: Clock,
+    pub ids: Ids,
+    pub random: Random,
+    pub registry: telemetry::Metrics,
+    pub metrics: Metrics,
+    pub table: RouteTable,
+    pub body_memory: BodyMemory,
+    /// Cancelled when the gateway is to stop: long waits and streams end.
+    pub stopping: CancellationToken,
+}
+
+/// The gateway.
+#[derive(Clone)]
+pub struct Service {
+    entry: Arc<Entry>,
+    tasks: Tasks,
+    watching: Arc<AtomicBool>,
+}
+
+/// Where requests come in.
+pub(crate) struct Entry {
+    pub app: Arc<App>,
+    pub router: Router,
+    pub triggers: RouteMetrics,
+}
+
+impl Service {
+    /// Puts a gateway together. It does nothing until [`Service::serve`].
+    pub fn new(config: Config, deps: Deps) -> Service {
+        let metrics = Metrics::new(&deps.metrics);
+        let app = Arc::new(App {
+            table: RouteTable::new(deps.clock.clone()),
+            body_memory: BodyMemory::new(config.body_memory_bytes),
+            stopping: CancellationToken::new(),
+            control: deps.control,
+            worker: deps.worker,
+            logs: deps.logs,
+            clock: deps.clock,
+            ids: deps.ids,
+            random: deps.random,
+            registry: deps.metrics,
+            metrics,
+            config,
+        });
+        let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
+        let router = routes::router(&app);
+        let entry = Arc::new(Entry { app, router, triggers });
+        Service { entry, tasks: Tasks::new(), watching: Arc::default() }
+    }
+
+    /// Says whether a listener at `address` would be served, before it is bound.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::InvalidField`] when the address can be reached from other machines and there are no tokens.
+    pub fn check(&self, address: SocketAddr) -> Result<()> {
+        self.guard(address).map(drop)
+    }
+
+    fn guard(&self, address: SocketAddr) -> Result<Guard> {
+        let config = &self.entry.app.config;
+        Guard::of(address, &config.tokens, config.domain.as_deref())
+    }
+
+    /// Serves until `shutdown` is cancelled, then lets open requests end, [`Config::drain`] at most.
+    ///
+    /// # Errors
+    /// As [`Service::check`]; [`lyra_types::Code::Internal`] when the listener has no address.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+        let address =
+            listener.local_addr().map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
+        let guard = self.guard(address)?;
+        self.watch_routes();
+        let connections = Tasks::new();
+        tracing::info!(%address, "gateway serves");
+        listen::accept(&self.entry, guard, listener, &connections, &shutdown).await;
+        tracing::info!(%address, "gateway drains");
+        self.entry.app.stopping.cancel();
+        if !connections.stop(self.entry.app.config.drain).await {
+            tracing::warn!(%address, "requests did not end in time and are broken off");
+        }
+        self.tasks.stop(Duration::from_secs(1)).await;
+        Ok(())
+    }
+
+    /// Starts to learn the route table, once. [`Service::serve`] does so itself; a caller that wants the table
+    /// to be there before the listener is calls this.
+    pub fn watch_routes(&self) {
+        if self.watching.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let app = Arc::clone(&self.entry.app);
+        self.tasks.spawn_cancellable("watch routes", async move {
+            app.table.follow(&*app.control, &app.random).await;
+        });
+        let app = Arc::clone(&self.entry.app);
+        self.tasks.every("count routes", GAUGE_PERIOD, move || {
+            app.metrics.routes.set(i64::try_from(app.table.len()).unwrap_or(i64::MAX));
+            std::future::ready(())
+        });
+    }
+
+    /// Waits until the route table is complete, `limit` at most. Says whether it is.
+    pub async fn synced(&self, limit: Duration) -> bool {
+        self.entry.app.table.wait_for(0, limit).await
+    }
+}
