@@ -45,7 +45,11 @@ pub(crate) fn waited_too_long(version: &FunctionVersion, config: &Config) -> Err
 pub(crate) fn start_too_slow(version: &FunctionVersion, config: &Config) -> Error {
     Error::new(
         Code::Overloaded,
-        format!("no instance of {} started in {} s (start_timeout); try again", version.function, config.start_timeout.as_secs_f64()),
+        format!(
+            "no instance of {} started in {} s (start_timeout); try again",
+            version.function,
+            config.start_timeout.as_secs_f64()
+        ),
     )
     .with_retry_after(Duration::from_secs(1))
 }

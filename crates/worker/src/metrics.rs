@@ -51,8 +51,16 @@ impl Metrics {
             ),
             phases: Phases::new(&phases),
             calls: registry.gauge("lyra_worker_calls", "Calls on this worker, by state (running, queued).", &["state"]),
-            instances: registry.gauge("lyra_worker_instances", "Instances on this worker, by state (busy, idle).", &["state"]),
-            loads: registry.counter("lyra_worker_code_loads_total", "Loads of a version's code into memory.", &["runtime"]),
+            instances: registry.gauge(
+                "lyra_worker_instances",
+                "Instances on this worker, by state (busy, idle).",
+                &["state"],
+            ),
+            loads: registry.counter(
+                "lyra_worker_code_loads_total",
+                "Loads of a version's code into memory.",
+                &["runtime"],
+            ),
         }
     }
 

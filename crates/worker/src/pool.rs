@@ -78,8 +78,11 @@ impl Pool {
     pub(crate) fn forget(&self, generation: u64, version: Option<u64>) {
         let _dropped: Vec<Shelf> = {
             let mut shelves = self.shelves.lock();
-            let gone: Vec<Key> =
-                shelves.keys().copied().filter(|key| key.0 == generation && version.is_none_or(|v| v == key.1)).collect();
+            let gone: Vec<Key> = shelves
+                .keys()
+                .copied()
+                .filter(|key| key.0 == generation && version.is_none_or(|v| v == key.1))
+                .collect();
             gone.into_iter().filter_map(|key| shelves.remove(&key)).collect()
         };
     }
@@ -91,7 +94,10 @@ impl Pool {
             let mut dropped = Vec::new();
             for shelf in shelves.values_mut() {
                 while shelf.instances.len() > shelf.keep
-                    && shelf.instances.front().is_some_and(|oldest| now.duration_since(oldest.since) >= self.idle_timeout)
+                    && shelf
+                        .instances
+                        .front()
+                        .is_some_and(|oldest| now.duration_since(oldest.since) >= self.idle_timeout)
                 {
                     dropped.extend(shelf.instances.pop_front());
                 }

@@ -184,7 +184,8 @@ impl Worker for Service {
         match served_outcome {
             Ok(answer) => {
                 let report = call.hand_over();
-                let rest = Rest { worker: inner.clone(), version: request.version, report: report.clone(), logs, permit };
+                let rest =
+                    Rest { worker: inner.clone(), version: request.version, report: report.clone(), logs, permit };
                 let mut end = answer.end;
                 if let Some(end) = (&mut end).now_or_never() {
                     rest.end(end, instance, served + 1);

@@ -45,13 +45,18 @@ impl Templates {
     pub(crate) fn backend(&self, runtime: lyra_types::Runtime, isolation: &str) -> Result<&Arc<dyn Isolation>, Error> {
         self.backends
             .iter()
-            .find(|backend| (isolation == "auto" || isolation == backend.name()) && backend.runtimes().contains(&runtime))
+            .find(|backend| {
+                (isolation == "auto" || isolation == backend.name()) && backend.runtimes().contains(&runtime)
+            })
             .ok_or_else(|| {
                 let names: Vec<_> = self.backends.iter().map(|backend| backend.name()).collect();
                 Error::field(
                     ErrorCode::InvalidField,
                     "isolation",
-                    format!("no isolation \"{isolation}\" for runtime {runtime} on this worker, which has: {}", names.join(", ")),
+                    format!(
+                        "no isolation \"{isolation}\" for runtime {runtime} on this worker, which has: {}",
+                        names.join(", ")
+                    ),
                 )
             })
     }
@@ -63,10 +68,7 @@ impl Templates {
 
     /// The version's template, loaded if need be.
     pub(crate) async fn load(&self, version: &Arc<FunctionVersion>) -> Result<Arc<dyn Template>, Error> {
-        self.loaded
-            .try_get_with(key_of(version), self.read(version))
-            .await
-            .map_err(|error| Error::clone(&error))
+        self.loaded.try_get_with(key_of(version), self.read(version)).await.map_err(|error| Error::clone(&error))
     }
 
     async fn read(&self, version: &FunctionVersion) -> Result<Arc<dyn Template>, Error> {
@@ -85,7 +87,9 @@ impl Templates {
     async fn code(&self, version: &FunctionVersion) -> Result<bytes::Bytes, Error> {
         match self.blobs.get(&version.code).await {
             Ok(Some(bytes)) => return Ok(bytes),
-            Ok(None) => tracing::error!(version = %version.key(), digest = %version.code, "code is not in the blob store"),
+            Ok(None) => {
+                tracing::error!(version = %version.key(), digest = %version.code, "code is not in the blob store")
+            }
             Err(error) => tracing::error!(version = %version.key(), %error, "code can't be read"),
         }
         Err(Error::internal(format!("the code of {} can't be read", version.key())))
@@ -93,7 +97,8 @@ impl Templates {
 
     /// Drops the loaded code of a function, or of one of its versions.
     pub(crate) fn forget(&self, generation: u64, version: Option<u64>) {
-        let gone = self.loaded.invalidate_entries_if(move |key, _| key.0 == generation && version.is_none_or(|v| v == key.1));
+        let gone =
+            self.loaded.invalidate_entries_if(move |key, _| key.0 == generation && version.is_none_or(|v| v == key.1));
         if let Err(error) = gone {
             tracing::error!(%error, "loaded code can't be dropped");
         }

@@ -136,7 +136,8 @@ impl Fcfs {
             self.grant();
             return true;
         }
-        let held = self.functions.get_mut(&ticket.function).is_some_and(|function| function.held.remove(&ticket).is_some());
+        let held =
+            self.functions.get_mut(&ticket.function).is_some_and(|function| function.held.remove(&ticket).is_some());
         if held {
             self.held -= 1;
             self.drop_if_idle(ticket.function);

@@ -52,7 +52,9 @@ fn refuses_when_full_and_tells_which_queue() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Arrive { function: u64 },
+    Arrive {
+        function: u64,
+    },
     GiveUp(prop::sample::Index),
     End(prop::sample::Index),
     /// Looks at a waiting call only now, so that it may be dropped between its grant and its next poll.

@@ -13,7 +13,10 @@ use lyra_worker::Config;
 
 use scripted::{Backend, Collected, call, http_call, version, worker, worker_with};
 
-async fn outcome(worker: &lyra_worker::Service, version: &Arc<FunctionVersion>) -> (Option<Start>, bool, Result<String, Code>) {
+async fn outcome(
+    worker: &lyra_worker::Service,
+    version: &Arc<FunctionVersion>,
+) -> (Option<Start>, bool, Result<String, Code>) {
     let reply = worker.invoke(call(version, "null")).await;
     let outcome = reply.outcome.map(|b| String::from_utf8_lossy(&b).into_owned()).map_err(|e| e.code);
     (reply.report.start, reply.report.reused, outcome)

@@ -127,11 +127,7 @@ impl Sandbox for Instance {
         Ok(self.calls.to_string().into())
     }
 
-    async fn serve(
-        self: Box<Self>,
-        _: CallContext,
-        _: http::Request<lyra_isolation::Body>,
-    ) -> Result<Served, Error> {
+    async fn serve(self: Box<Self>, _: CallContext, _: http::Request<lyra_isolation::Body>) -> Result<Served, Error> {
         let counts = self.counts.clone();
         let end = async move {
             counts.stream_end.notified().await;
@@ -226,7 +222,12 @@ pub(crate) fn version(name: &str, number: u64, change: impl FnOnce(&mut Function
 }
 
 pub(crate) fn call(version: &Arc<FunctionVersion>, event: &'static str) -> Call {
-    Call { id: InvocationId::from_parts(1, 1), version: version.clone(), event: Bytes::from_static(event.as_bytes()), timeout: None }
+    Call {
+        id: InvocationId::from_parts(1, 1),
+        version: version.clone(),
+        event: Bytes::from_static(event.as_bytes()),
+        timeout: None,
+    }
 }
 
 pub(crate) fn http_call(version: &Arc<FunctionVersion>) -> HttpCall {

@@ -1,0 +1,182 @@
+//! All roles in one process over in-process clients, with the embedded store, jobs and blobs.
+//!
+//! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `blobs/` (code),
+//! `logs/`, and `images/` (compiled code, made again when it is missing).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_isolation::wasm::EngineError;
+use lyra_store::{Blobs, DirLock, DirectoryBlobs, StoreError};
+use lyra_wire::{Control, Logs, Worker};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::roles::{self, Kit, control::Stores};
+
+/// Longest wait for calls that still run when the gateway and the jobs have drained.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
+/// Longest wait for the route table before the node says that it is ready.
+const ROUTES: Duration = Duration::from_secs(10);
+
+/// Settings of a node that runs all roles.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where everything is kept. Made when it is missing.
+    pub data_dir: PathBuf,
+    /// Where the gateway listens. Port 0: a free one.
+    pub listen: SocketAddr,
+    /// The gateway.
+    pub gateway: lyra_gateway::Config,
+    /// The control role.
+    pub control: lyra_control::Config,
+    /// The worker.
+    pub worker: lyra_worker::Config,
+    /// The logs role; its folder is always `logs` in the data directory.
+    pub logs: lyra_logs::Config,
+}
+
+impl Config {
+    /// The defaults, for a data directory and an address.
+    pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Config {
+        let data_dir = data_dir.into();
+        // Both drain at the same time, and the whole must end within 30 s.
+        let gateway = lyra_gateway::Config { drain: Duration::from_secs(20), ..lyra_gateway::Config::default() };
+        Config {
+            gateway,
+            listen,
+            control: lyra_control::Config::default(),
+            worker: lyra_worker::Config::default(),
+            logs: lyra_logs::Config::new(data_dir.join("logs")),
+            data_dir,
+        }
+    }
+}
+
+/// Why a node could not start, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory is in use, or its files can't be read or written.
+    #[error("the store can't be opened: {0}")]
+    Store(#[source] StoreError),
+    /// The log files can't be opened.
+    #[error("the logs can't be opened: {0}")]
+    Logs(#[source] lyra_types::Error),
+    /// The Wasm engine doesn't run on this machine.
+    #[error("the Wasm engine can't be started: {0}")]
+    Engine(#[source] EngineError),
+    /// What is stored can't be read.
+    #[error("the control role can't be started: {0}")]
+    Control(#[source] lyra_types::Error),
+    /// The address is not one that may be listened on.
+    #[error("{0}")]
+    Refused(#[source] lyra_types::Error),
+    /// The address is taken, or not one of this machine.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The route table did not become complete.
+    #[error("the route table was not complete within {} s", ROUTES.as_secs())]
+    Routes,
+    /// The gateway ended by itself.
+    #[error("the gateway failed: {0}")]
+    Gateway(#[source] lyra_types::Error),
+}
+
+/// All roles in one process.
+pub struct Node {
+    address: SocketAddr,
+    listener: TcpListener,
+    gateway: lyra_gateway::Service,
+    control: Arc<lyra_control::Service>,
+    worker: lyra_worker::Service,
+    logs: Arc<lyra_logs::Service>,
+    stores: Stores,
+}
+
+impl Node {
+    /// Starts every role. The node answers requests once [`Node::run_until`] is polled.
+    ///
+    /// # Errors
+    /// [`Error`], with nothing left running.
+    pub async fn start(config: Config) -> Result<Node, Error> {
+        let kit = Kit::system();
+        let dir = &config.data_dir;
+        let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
+        let (listener, address) = listen(config.listen).await?;
+        let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
+        let as_logs: Arc<dyn Logs> = logs.clone();
+        let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&dir.join("blobs")).map_err(Error::Store)?);
+        let worker = roles::worker::start(config.worker, &dir.join("images"), blobs.clone(), as_logs.clone(), &kit)?;
+        let as_worker: Arc<dyn Worker> = Arc::new(worker.clone());
+        let stores = Stores::open(dir, &lock)?;
+        let control =
+            roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), &kit).await?;
+        let control = Arc::new(control);
+        let as_control: Arc<dyn Control> = control.clone();
+        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, as_logs, &kit);
+        let node = Node { address, listener, gateway, control, worker, logs, stores };
+        match node.get_ready().await {
+            Ok(()) => Ok(node),
+            Err(error) => {
+                node.control.stop().await;
+                stop_rest(&node.worker, &node.stores, &node.logs).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn get_ready(&self) -> Result<(), Error> {
+        self.gateway.check(self.address).map_err(Error::Refused)?;
+        self.gateway.watch_routes();
+        if self.gateway.synced(ROUTES).await { Ok(()) } else { Err(Error::Routes) }
+    }
+
+    /// Where the gateway listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is cancelled, then drains: takes no more requests, lets calls and jobs end within their
+    /// limits, gives jobs back that did not, and closes every file. Ends within 30 s.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`] when the gateway fails by itself; the rest is stopped all the same.
+    pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let stop_control = async {
+            shutdown.cancelled().await;
+            self.control.stop().await;
+        };
+        let serve = async {
+            let outcome = self.gateway.serve(self.listener, shutdown.clone()).await;
+            shutdown.cancel();
+            outcome
+        };
+        let (served, ()) = tokio::join!(serve, stop_control);
+        stop_rest(&self.worker, &self.stores, &self.logs).await;
+        served.map_err(Error::Gateway)
+    }
+}
+
+/// Ends what calls and jobs were running on, once nobody asks for more.
+async fn stop_rest(worker: &lyra_worker::Service, stores: &Stores, logs: &lyra_logs::Service) {
+    if !worker.drain(LAST_CALLS).await {
+        tracing::warn!("calls did not end in time and are broken off");
+    }
+    stores.close().await;
+    logs.stop().await;
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,28 @@
+//! The gateway role.
+
+use std::sync::Arc;
+
+use lyra_gateway::{Config, Deps, Service};
+use lyra_wire::{Control, Logs, Worker};
+
+use super::Kit;
+
+/// A gateway over the other roles' clients.
+pub(crate) fn new(
+    config: Config,
+    control: Arc<dyn Control>,
+    worker: Arc<dyn Worker>,
+    logs: Arc<dyn Logs>,
+    kit: &Kit,
+) -> Service {
+    let deps = Deps {
+        control,
+        worker,
+        logs,
+        clock: kit.clock.clone(),
+        ids: kit.ids.clone(),
+        random: kit.random.clone(),
+        metrics: kit.metrics.clone(),
+    };
+    Service::new(config, deps)
+}
