@@ -262,8 +262,8 @@ fn delete_below(transaction: &Transaction<'_>, bound: i64) -> rusqlite::Result<u
         .optional()?;
     let end = end.unwrap_or(bound);
     let mut statement = transaction.prepare_cached(
-        "UPDATE sources SET bytes = max(bytes - gone.bytes, 0), trimmed = max(trimmed, gone.last)
-         FROM (SELECT source, sum(octet_length(message) + ?2) AS bytes, max(seq) AS last
+        "UPDATE sources SET bytes = max(sources.bytes - gone.freed, 0), trimmed = max(sources.trimmed, gone.last)
+         FROM (SELECT source, sum(octet_length(message) + ?2) AS freed, max(seq) AS last
                FROM lines WHERE seq < ?1 GROUP BY source) AS gone
          WHERE gone.source = sources.id",
     )?;
