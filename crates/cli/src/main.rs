@@ -1,1 +1,28 @@
-fn main() {}
+//! The `lyra` binary: reads the command line, runs one command, ends with an exit code of the table in
+//! `docs/reference/cli.md`.
+//!
+//! Each noun has a file of its own with its flags, its help and what it does. Data goes to stdout, everything
+//! else to stderr; nothing here knows how the platform works inside but `up` and `demo`, which start it.
+
+mod command;
+mod completions;
+mod dead_letter;
+mod demo;
+mod duration;
+mod excerpt;
+mod failure;
+mod function;
+mod job;
+mod logs;
+mod openapi;
+mod output;
+mod paint;
+mod session;
+mod source;
+mod table;
+mod up;
+mod version;
+
+fn main() -> std::process::ExitCode {
+    command::run()
+}

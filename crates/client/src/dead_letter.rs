@@ -1,13 +1,30 @@
 //! The dead-letter list: jobs whose tries are used up.
 
+use std::collections::BTreeMap;
+
 use lyra_types::JobId;
 use lyra_types::api::JobView;
 use reqwest::Method;
+use serde::Deserialize;
 
 use crate::{Answer, Client, Listing, Result};
 
-/// How many jobs a command on the whole list has changed.
-pub type Affected = u64;
+/// How many jobs a command on the whole list has changed: the one number of its answer, whose name says what
+/// was done (`{"redriven":3}`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "BTreeMap<String, u64>")]
+pub struct Affected(pub u64);
+
+impl TryFrom<BTreeMap<String, u64>> for Affected {
+    type Error = &'static str;
+    fn try_from(answer: BTreeMap<String, u64>) -> std::result::Result<Affected, &'static str> {
+        let mut numbers = answer.into_values();
+        match (numbers.next(), numbers.next()) {
+            (Some(count), None) => Ok(Affected(count)),
+            _ => Err("an object with one number"),
+        }
+    }
+}
 
 impl Client {
     /// Dead jobs, newest first, `limit` at most.
@@ -39,7 +56,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of every request.
-    pub async fn redrive_all(&self) -> Result<Answer<serde_json::Value>> {
+    pub async fn redrive_all(&self) -> Result<Answer<Affected>> {
         self.fetch(self.request(Method::POST, self.at(&["v1", "dead-letters", "redrive"]))).await
     }
 
@@ -47,7 +64,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of every request.
-    pub async fn purge_all(&self) -> Result<Answer<serde_json::Value>> {
+    pub async fn purge_all(&self) -> Result<Answer<Affected>> {
         self.fetch(self.request(Method::DELETE, self.at(&["v1", "dead-letters"]))).await
     }
 

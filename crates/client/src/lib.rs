@@ -19,6 +19,7 @@ mod job;
 mod log;
 mod server;
 mod transport;
+mod trigger;
 
 pub use answer::{Answer, Listing};
 pub use call::{CallInfo, PhaseTimes};
@@ -30,3 +31,4 @@ pub use invoke::Invocation;
 pub use job::{JobFilter, JobResult};
 pub use log::LogFilter;
 pub use server::ServerVersion;
+pub use trigger::Triggered;

@@ -1,0 +1,154 @@
+//! The command tree, and how one command is run.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::failure::{Failure, Result};
+use crate::session::{Format, Global};
+use crate::{completions, dead_letter, demo, function, job, logs, openapi, up, version};
+
+/// Functions on your own machines: deploy, call, run as jobs, log.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lyra",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  lyra demo                          see everything work, in a temporary directory
+  lyra up                            start the platform on http://127.0.0.1:8080
+  lyra deploy hello.js               deploy a function
+  lyra invoke hello -d '{\"name\":\"Ada\"}'
+
+Exit codes: 0 done, 1 the function or job failed, 2 wrong usage or input, 3 not found, 4 not allowed,
+5 overloaded, 6 deadline passed, 7 platform unavailable, 70 internal fault."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take the tour: start everything, deploy, call, break and repair things, stop
+    Demo(demo::Args),
+    /// Start the platform: all roles in this process
+    Up(up::Args),
+    /// Deploy a function (same as `fn deploy`)
+    Deploy(Box<function::deploy::Args>),
+    /// Call a function (same as `fn invoke`)
+    Invoke(function::invoke::Args),
+    /// Show what a function wrote
+    Logs(logs::Args),
+    /// Functions, their versions and aliases
+    #[command(subcommand)]
+    Fn(function::Command),
+    /// Jobs: calls that were accepted durably and run later
+    #[command(subcommand)]
+    Job(job::Command),
+    /// Jobs whose tries are used up
+    #[command(subcommand)]
+    DeadLetter(dead_letter::Command),
+    /// Print the server's OpenAPI document
+    Openapi(openapi::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+    /// Print the version
+    Version(version::Args),
+}
+
+/// Reads the command line and runs it.
+pub fn run() -> ExitCode {
+    // clap prints help and usage errors itself: exit codes 0 and 2.
+    let cli = Cli::parse();
+    let as_json = cli.global.format == Format::Json;
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(as_json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// The tree itself, for completions.
+pub fn tree() -> clap::Command {
+    Cli::command()
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Completions(args) => completions::run(&args),
+        Command::Version(args) => version::run(&args, &global),
+        Command::Up(args) => many_threads()?.block_on(up::run(args)),
+        Command::Demo(args) => many_threads()?.block_on(demo::run(args, &global)),
+        remote => one_thread()?.block_on(Box::pin(run_remote(remote, &global))),
+    }
+}
+
+async fn run_remote(command: Command, global: &Global) -> Result<()> {
+    let session = global.session()?;
+    match command {
+        Command::Deploy(args) => function::deploy::run(*args, &session).await,
+        Command::Invoke(args) => function::invoke::run(args, &session).await,
+        Command::Logs(args) => logs::run(args, &session).await,
+        Command::Fn(command) => function::run(command, &session).await,
+        Command::Job(command) => job::run(command, &session).await,
+        Command::DeadLetter(command) => dead_letter::run(command, &session).await,
+        Command::Openapi(_) => openapi::run(&session).await,
+        Command::Completions(_) | Command::Version(_) | Command::Up(_) | Command::Demo(_) => {
+            unreachable!("dispatched before")
+        }
+    }
+}
+
+fn one_thread() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))
+}
+
+fn many_threads() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        tree().debug_assert();
+    }
+
+    fn each(command: &clap::Command, path: &str, check: &mut dyn FnMut(&clap::Command, &str)) {
+        check(command, path);
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            each(sub, &format!("{path} {}", sub.get_name()), check);
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_parses() {
+        each(&tree(), "lyra", &mut |command, path| {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "`{path}` has no example");
+            assert!(help.contains(path), "the example of `{path}` does not show it");
+        });
+    }
+
+    #[test]
+    fn every_flag_says_what_it_does() {
+        each(&tree(), "lyra", &mut |command, path| {
+            assert!(command.get_about().is_some(), "{path}");
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{path} {}", arg.get_id());
+            }
+        });
+    }
+}

@@ -1,0 +1,270 @@
+//! From what a user points at (a file, a directory, stdin) to the code that is deployed: which file, which
+//! runtime, which name.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use lyra_types::function::limit;
+use lyra_types::{Code, Error, FunctionName, Runtime};
+
+use crate::failure::{Failure, Result};
+
+/// Stems that say "the function is here" and name nothing themselves.
+const ENTRY_STEMS: [&str; 3] = ["index", "main", "handler"];
+
+/// Endings of JavaScript files.
+const JS: [&str; 2] = ["js", "mjs"];
+
+/// Code to deploy, before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+/// Code to deploy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// JavaScript.
+    Text(String),
+    /// A WebAssembly file.
+    Wasm(Vec<u8>),
+    /// A zip archive.
+    Zip(Vec<u8>),
+}
+
+fn extension(path: &Path) -> &str {
+    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default()
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+}
+
+fn is_code(path: &Path) -> bool {
+    JS.contains(&extension(path)) || extension(path) == "wasm"
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("{} can't be read: {error}", path.display()))
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let names: Vec<String> =
+        paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    names.join(", ")
+}
+
+impl Source {
+    /// Finds the code at `path`: `-`, a file, or a directory that holds one clear candidate.
+    ///
+    /// # Errors
+    /// When there is none, or no telling which of several.
+    pub fn find(path: &Path) -> Result<Source> {
+        if path.as_os_str() == "-" {
+            return Ok(Source::Stdin);
+        }
+        let kind = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        if !kind.is_dir() {
+            return Ok(Source::File(path.to_owned()));
+        }
+        let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.is_file() && is_code(path))
+            .collect();
+        files.sort();
+        let named: Vec<PathBuf> = files.iter().filter(|file| ENTRY_STEMS.contains(&stem(file))).cloned().collect();
+        let ambiguous = |found: &[PathBuf]| {
+            Failure::usage(format!("{} holds several functions: {}", path.display(), listed(found)))
+                .hint("name the file that is meant")
+        };
+        match (&*named, &*files) {
+            ([one], _) | ([], [one]) => Ok(Source::File(one.clone())),
+            ([], []) => Err(Failure::usage(format!("{} holds no .js, .mjs or .wasm file", path.display()))),
+            ([], _) => Err(ambiguous(&files)),
+            (_, _) => Err(ambiguous(&named)),
+        }
+    }
+
+    /// The name to show in messages.
+    pub fn shown(&self) -> String {
+        match self {
+            Source::Stdin => "<stdin>".to_owned(),
+            Source::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The runtime: the one asked for, or the one that the file's ending stands for.
+    ///
+    /// # Errors
+    /// When neither says.
+    pub fn runtime(&self, asked: Option<Runtime>) -> Result<Runtime> {
+        if let Some(runtime) = asked {
+            return Ok(runtime);
+        }
+        match self {
+            Source::Stdin => Err(Failure::usage("code from stdin needs --runtime: js or wasm")),
+            Source::File(path) if JS.contains(&extension(path)) => Ok(Runtime::Js),
+            Source::File(path) if extension(path) == "wasm" => Ok(Runtime::Wasm),
+            Source::File(path) => Err(Failure::usage(format!(
+                "{} does not say what it is written for: it ends in none of .js, .mjs, .wasm",
+                path.display()
+            ))
+            .hint("--runtime js or --runtime wasm says it")),
+        }
+    }
+
+    /// The function's name from the file's or directory's, and what it was made from if it had to be changed.
+    ///
+    /// # Errors
+    /// When no name can be made of it.
+    pub fn name(&self) -> Result<(FunctionName, Option<String>)> {
+        let Source::File(path) = self else {
+            return Err(Failure::usage("code from stdin needs --name"));
+        };
+        let mut raw = stem(path).to_owned();
+        if ENTRY_STEMS.contains(&&*raw)
+            && let Ok(whole) = fs::canonicalize(path)
+            && let Some(parent) = whole.parent().and_then(Path::file_name)
+        {
+            raw = parent.to_string_lossy().into_owned();
+        }
+        let name = FunctionName::new(&valid_name(&raw)).map_err(|_| {
+            Failure::usage(format!("no function name can be made of \"{raw}\"")).hint("--name gives it one")
+        })?;
+        let changed = (name.as_str() != raw).then_some(raw);
+        Ok((name, changed))
+    }
+
+    /// Reads the code.
+    ///
+    /// # Errors
+    /// When it can't be read, is too large, or is no text where text is meant.
+    pub fn load(&self, runtime: Runtime) -> Result<Loaded> {
+        let most = match runtime {
+            Runtime::Js => limit::MAX_SOURCE,
+            Runtime::Wasm => limit::MAX_WASM,
+        };
+        let bytes = match self {
+            Source::Stdin => read_some(std::io::stdin().lock(), most),
+            Source::File(path) => fs::File::open(path).and_then(|file| read_some(file, most)),
+        };
+        let bytes = bytes.map_err(|error| Failure::usage(format!("{} can't be read: {error}", self.shown())))?;
+        if bytes.len() > most {
+            let detail = format!("{} is larger than {} MiB, the most for {runtime}", self.shown(), most >> 20);
+            return Err(Failure::from(Error::new(Code::TooLarge, detail)));
+        }
+        if matches!(self, Source::File(path) if extension(path) == "zip") {
+            return Ok(Loaded::Zip(bytes));
+        }
+        match runtime {
+            Runtime::Wasm => Ok(Loaded::Wasm(bytes)),
+            Runtime::Js => String::from_utf8(bytes).map(Loaded::Text).map_err(|error| {
+                let at = error.utf8_error().valid_up_to();
+                Failure::usage(format!("{} is not UTF-8 text (byte {at} is not)", self.shown()))
+            }),
+        }
+    }
+}
+
+/// Reads no more than one byte above the limit.
+fn read_some(from: impl Read, most: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// `raw` as a DNS label: lower case, `-` for what may not be in one.
+fn valid_name(raw: &str) -> String {
+    let mut name = String::new();
+    for c in raw.chars().flat_map(char::to_lowercase) {
+        if c.is_ascii_alphanumeric() {
+            name.push(c);
+        } else if !name.is_empty() && !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    name.truncate(lyra_types::name::MAX_LEN);
+    name.trim_end_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for file in files {
+            fs::write(dir.path().join(file), "x").expect("written");
+        }
+        dir
+    }
+
+    #[test]
+    fn a_directory_with_one_clear_candidate_is_enough() {
+        for (files, found) in [
+            (&["index.js", "helper.js", "README.md"][..], "index.js"),
+            (&["hello.wasm", "notes.txt"], "hello.wasm"),
+            (&["only.mjs"], "only.mjs"),
+            (&["handler.js", "a.wasm"], "handler.js"),
+        ] {
+            let dir = directory(files);
+            assert_eq!(Source::find(dir.path()).expect("found"), Source::File(dir.path().join(found)));
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_or_empty_directory_is_explained() {
+        for (files, why) in [
+            (&["a.js", "b.js"][..], "a.js, b.js"),
+            (&["index.js", "main.js"], "index.js, main.js"),
+            (&["notes.txt"], "no .js"),
+        ] {
+            let failure = Source::find(directory(files).path()).expect_err(why);
+            assert!(failure.error().detail.contains(why), "{:?}", failure.error().detail);
+            assert_eq!(failure.exit_code(), 2);
+        }
+        assert_eq!(Source::find(Path::new("/no/such")).expect_err("missing").exit_code(), 2);
+    }
+
+    #[test]
+    fn names_come_from_the_file_or_for_entry_files_from_the_directory() {
+        let name = |path: &Path| Source::File(path.to_owned()).name().map(|(name, _)| name.to_string());
+        assert_eq!(name(Path::new("dir/Order_Total.v2.js")).ok().as_deref(), Some("order-total-v2"));
+        assert!(name(Path::new("dir/___.js")).is_err());
+        let dir = directory(&["index.js"]);
+        let inner = dir.path().join("my-fn");
+        fs::create_dir(&inner).expect("made");
+        fs::write(inner.join("index.js"), "x").expect("written");
+        assert_eq!(name(&inner.join("index.js")).ok().as_deref(), Some("my-fn"));
+    }
+
+    #[test]
+    fn every_made_name_is_valid() {
+        for raw in ["A B", "--x--", "ÄÖ x", &"y".repeat(80), &format!("{}-z", "y".repeat(62)), "9"] {
+            assert!(FunctionName::new(&valid_name(raw)).is_ok(), "{raw} -> {}", valid_name(raw));
+        }
+    }
+
+    #[test]
+    fn the_runtime_comes_from_the_ending_or_is_asked_for() {
+        let of = |path: &str| Source::File(path.into()).runtime(None);
+        assert_eq!((of("a.mjs").ok(), of("a.wasm").ok()), (Some(Runtime::Js), Some(Runtime::Wasm)));
+        assert_eq!(of("a.py").expect_err("unknown").exit_code(), 2);
+        assert_eq!(Source::Stdin.runtime(Some(Runtime::Js)).ok(), Some(Runtime::Js));
+        assert!(Source::Stdin.runtime(None).is_err());
+    }
+
+    #[test]
+    fn text_that_is_no_text_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a.js");
+        fs::write(&path, b"ok\xff").expect("written");
+        let failure = Source::File(path).load(Runtime::Js).expect_err("not text");
+        assert!(failure.error().detail.contains("byte 2"), "{:?}", failure.error().detail);
+    }
+}

@@ -1,0 +1,118 @@
+//! `lyra up`: the platform, all roles in this process.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use lyra_kit::telemetry::{self, Format};
+use lyra_node::embedded::{Config, Error, Node};
+use lyra_types::Code;
+
+use crate::failure::{Failure, Result};
+use crate::output::print_line;
+
+/// Flags of `up`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lyra up
+  lyra up --data-dir ./data --listen 127.0.0.1:0     a free port; the line on stdout says which
+  lyra up --log json --log-filter lyra_worker=debug,info
+
+Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`. Functions, versions, aliases,
+jobs and logs are kept in the data directory. SIGTERM or Ctrl-C: no new calls, those that run end, exit 0;
+a second one ends at once.")]
+pub struct Args {
+    /// Where everything is kept [default: $XDG_DATA_HOME/lyra, else ~/.local/share/lyra]
+    #[arg(long, env = "LYRA_DATA_DIR", value_name = "DIR", hide_env_values = true)]
+    data_dir: Option<PathBuf>,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(
+        long,
+        env = "LYRA_LISTEN",
+        value_name = "ADDR:PORT",
+        default_value = "127.0.0.1:8080",
+        hide_env_values = true,
+        value_parser = parse_listen
+    )]
+    listen: SocketAddr,
+    /// How Lyra's own log on stderr looks: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = parse_format)]
+    log: Format,
+    /// What Lyra's own log holds: error, warn, info, debug, or by part
+    #[arg(long, env = "LYRA_LOG", value_name = "FILTER", default_value = "info", hide_env_values = true)]
+    log_filter: String,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    text.parse()
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("{error} (an example: 127.0.0.1:8080)"))?;
+    addresses.next().ok_or_else(|| "the name has no address".to_owned())
+}
+
+fn default_data_dir() -> Result<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = of("XDG_DATA_HOME").or_else(|| Some(of("HOME")?.join(".local").join("share")));
+    base.map(|base| base.join("lyra")).ok_or_else(|| {
+        Failure::usage("there is no home directory to keep data in").hint("--data-dir or LYRA_DATA_DIR names one")
+    })
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the platform can't start, or does not stop in time.
+pub async fn run(args: Args) -> Result<()> {
+    telemetry::init(args.log, &args.log_filter);
+    let data_dir = match args.data_dir.filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => dir,
+        None => default_data_dir()?,
+    };
+    let shutdown = lyra_kit::shutdown::on_signals()
+        .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
+    let config = Config::new(data_dir, args.listen);
+    let started = tokio::select! {
+        started = Box::pin(Node::start(config)) => started,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let node = started.map_err(failure)?;
+    print_line(&format!("lyra: ready on http://{}", node.addr()))?;
+    Box::pin(node.run_until(shutdown)).await.map_err(|error| Failure::internal(error.to_string()))
+}
+
+/// Why the platform can't run, and what to do where that is known: exit code 7, or that of the error inside.
+pub fn failure(error: Error) -> Failure {
+    let text = error.to_string();
+    match error {
+        Error::Refused(error) | Error::Logs(error) | Error::Control(error) | Error::Gateway(error) => {
+            Failure::from(lyra_types::Error { detail: text, ..error })
+        }
+        Error::Listen { address, source } => {
+            let failure = Failure::new(Code::Unavailable, text);
+            match source.kind() {
+                ErrorKind::AddrInUse => failure.hint(format!(
+                    "something listens on {address} already, another Lyra perhaps; --listen names another port, 0 takes a free one"
+                )),
+                ErrorKind::PermissionDenied => failure.hint("ports below 1024 are the administrator's; --listen names another"),
+                _ => failure,
+            }
+        }
+        Error::Store(_) | Error::Engine(_) | Error::Routes => Failure::new(Code::Unavailable, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_an_address_and_a_port() {
+        assert_eq!(parse_listen("127.0.0.1:0").map(|addr| addr.port()), Ok(0));
+        assert!(parse_listen("localhost:80").is_ok_and(|addr| addr.ip().is_loopback()));
+        for bad in ["", "8080", "127.0.0.1", "127.0.0.1:99999", ":x"] {
+            assert!(parse_listen(bad).is_err(), "{bad}");
+        }
+    }
+}
