@@ -9,3 +9,4 @@ mod machine;
 mod roles;
 
 pub use embedded::{Config, Node};
+pub use lyra_gateway::Tokens;
