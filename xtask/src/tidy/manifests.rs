@@ -1,13 +1,14 @@
 //! Manifests: every dependency has its version in the root manifest, and lists are in order.
 
 use super::Findings;
+use super::layers::FEATURES_ONLY;
 use super::repository::Repository;
 
 /// Checks each crate's manifest, line by line: the manifests are kept simple enough for that.
 pub fn check(repository: &Repository) -> anyhow::Result<Findings> {
     let mut findings = Findings::new();
     for file in repository.files.iter().filter(|file| file.path.ends_with("/Cargo.toml")) {
-        if is_outside(repository, &file.path) {
+        if is_outside(repository, &file.path) || file.path.starts_with(FEATURES_ONLY) {
             continue;
         }
         if !file.content.contains("[lints]\nworkspace = true") {
@@ -59,7 +60,7 @@ fn check_section(section: &Section<'_>, by_workspace: bool) -> Findings {
             findings.push(format!("{name}: put the version in the root manifest and write {name}.workspace = true"));
         }
         // The workspace's own crates come first, in any order: mostly that of their layers.
-        let place = if name.starts_with("lyra-") { (false, "") } else { (true, name) };
+        let place = if name.starts_with("lyra-") || name == FEATURES_ONLY { (false, "") } else { (true, name) };
         if before.is_some_and(|before| before > place) {
             findings.push(format!("[{}] {name} is out of order", section.name));
         }

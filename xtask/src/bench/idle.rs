@@ -1,0 +1,82 @@
+//! `idle`: memory of a platform that does nothing, and the time from starting its process to ready, with many
+//! deployed functions.
+
+use std::time::Duration;
+
+use lyra_kit::Clock;
+
+use super::Bench;
+use super::client::Client;
+use super::lyra::{self, Data};
+use super::process::Server;
+use super::report::{Record, median};
+
+const NAME: &str = "idle";
+/// Starts; the median is reported.
+const STARTS: usize = 5;
+/// Until background work after a start has settled.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Connections that deploy at once.
+const DEPLOYERS: usize = 4;
+
+pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
+    let data = Data::new()?;
+    let mut records = Vec::new();
+    let mut deployed = 0;
+    for &functions in &bench.functions {
+        let mut record = Record::new(NAME, "lyra").with("functions", functions);
+        let server = data.start(&bench.lyra)?;
+        let began = Clock::system().instant();
+        deploy(&server, deployed..functions).await?;
+        if functions > deployed {
+            let seconds = began.elapsed().as_secs_f64();
+            record = record
+                .with_number("deploys_per_s", (functions - deployed) as f64 / seconds)
+                .with_number("rss_after_deploys_mb", server.memory()?.rss_mb);
+            deployed = functions;
+        }
+        server.stop()?;
+        records.push(restarts(bench, &data, record, functions).await?);
+    }
+    Ok(records)
+}
+
+async fn deploy(server: &Server, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {
+    let numbers = &numbers;
+    let lanes = (0..DEPLOYERS).map(|lane| async move {
+        let mut client = Client::connect(server.address).await?;
+        for number in numbers.clone().skip(lane).step_by(DEPLOYERS) {
+            let source = format!("const own = {number};\n{}", lyra::ADD);
+            lyra::deploy_js(&mut client, &format!("f-{number}"), &source, false).await?;
+        }
+        anyhow::Ok(())
+    });
+    futures::future::try_join_all(lanes).await?;
+    Ok(())
+}
+
+async fn restarts(bench: &Bench, data: &Data, record: Record, functions: usize) -> anyhow::Result<Record> {
+    let (mut ready_ms, mut rss, mut pss) = (Vec::new(), Vec::new(), Vec::new());
+    for start in 0..STARTS {
+        let server = data.start(&bench.lyra)?;
+        ready_ms.push(server.ready_after.as_secs_f64() * 1e3);
+        if start == 0 || start + 1 == STARTS {
+            Clock::system().sleep(SETTLE).await;
+            let memory = server.memory()?;
+            rss.push(memory.rss_mb);
+            pss.push(memory.pss_mb);
+        }
+        if let Some(last) = functions.checked_sub(1) {
+            let mut client = Client::connect(server.address).await?;
+            let answer = lyra::invoke(&mut client, &format!("f-{last}")).await?;
+            anyhow::ensure!(answer.body == lyra::SUM, "after a restart: {:?}", answer.body);
+        }
+        server.stop()?;
+    }
+    let mut record = record
+        .with_number("ready_ms", median(ready_ms))
+        .with_number("pss_mb", median(pss))
+        .with_number("disk_mb", data.disk_mb()?);
+    record.rss_mb = Some(median(rss));
+    Ok(record)
+}

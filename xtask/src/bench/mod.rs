@@ -1,0 +1,138 @@
+//! `cargo xtask bench`: what Lyra reaches, measured beside its peers in the same minute.
+//!
+//! Each scenario is a file of its own. What they share: every server is a process of its own, the load comes from
+//! `oha` with the same settings for all, Lyra and its peers take turns in short rounds, and the medians over the
+//! rounds are reported. A figure that comes from a single client is made by [`client`], one request after the other.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+mod bare;
+mod client;
+mod cold;
+mod cold_js;
+mod cold_wasm;
+mod deploy;
+mod idle;
+mod jobs;
+mod load;
+mod lyra;
+mod overhead;
+mod process;
+mod report;
+mod rounds;
+mod tools;
+mod warm_js;
+mod warm_wasm;
+mod wasmtime;
+mod workerd;
+
+pub use bare::Arguments as BareArguments;
+pub use bare::run as run_bare;
+
+use report::Record;
+use tools::Tools;
+
+/// Options of `cargo xtask bench`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Scenarios to run, parted by commas. Default: all.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    only: Vec<Scenario>,
+    /// Seconds of each round of load (there are three of each kind for each system).
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Also write the records to this file, one JSON object a line.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// The `lyra` program to measure. Default: the release build, made first.
+    #[arg(long)]
+    lyra: Option<PathBuf>,
+    /// Calls, or functions, of the scenarios that count instead of taking time (cold-*, deploy).
+    #[arg(long, default_value_t = 200)]
+    count: usize,
+    /// Numbers of deployed functions for `idle`.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
+    functions: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    /// Calls of a `js` function, a fresh instance each, beside `workerd`.
+    WarmJs,
+    /// First calls of `js` versions that have no instance, beside starting `workerd`.
+    ColdJs,
+    /// Calls of a `wasi:http` component, a fresh instance each, beside `wasmtime serve`.
+    WarmWasm,
+    /// First calls of `wasm` versions that have no instance, beside starting `wasmtime serve`.
+    ColdWasm,
+    /// Deploys, and the first call of what was deployed.
+    Deploy,
+    /// Jobs: accepting and draining.
+    Jobs,
+    /// Memory and time to ready with many deployed functions.
+    Idle,
+    /// What the platform adds to a warm call, over a bare HTTP server.
+    Overhead,
+}
+
+/// What every scenario has at hand.
+struct Bench {
+    lyra: PathBuf,
+    tools: Tools,
+    seconds: u64,
+    count: usize,
+    functions: Vec<usize>,
+}
+
+/// Runs the scenarios, prints a table, writes the records.
+///
+/// # Errors
+/// When a scenario can't be run, or a server answers anything but what it should.
+pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let lyra = match arguments.lyra {
+        Some(path) => path,
+        None => lyra::build()?,
+    };
+    let bench = Bench {
+        lyra,
+        tools: Tools::new(crate::repository().join("target/bench"))?,
+        seconds: arguments.seconds.max(1),
+        count: arguments.count.max(1),
+        functions: arguments.functions,
+    };
+    let only = arguments.only;
+    let chosen: Vec<Scenario> = <Scenario as clap::ValueEnum>::value_variants()
+        .iter()
+        .copied()
+        .filter(|scenario| only.is_empty() || only.contains(scenario))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
+    let mut records = Vec::new();
+    for scenario in chosen {
+        eprintln!("== {scenario:?}");
+        let new = runtime.block_on(bench.scenario(scenario)).with_context(|| format!("{scenario:?}"))?;
+        report::print(&new);
+        records.extend(new);
+    }
+    if let Some(path) = arguments.json {
+        report::write_json(&records, &path)?;
+    }
+    Ok(())
+}
+
+impl Bench {
+    async fn scenario(&self, scenario: Scenario) -> anyhow::Result<Vec<Record>> {
+        match scenario {
+            Scenario::WarmJs => warm_js::run(self).await,
+            Scenario::ColdJs => cold_js::run(self).await,
+            Scenario::WarmWasm => warm_wasm::run(self).await,
+            Scenario::ColdWasm => cold_wasm::run(self).await,
+            Scenario::Deploy => deploy::run(self).await,
+            Scenario::Jobs => jobs::run(self).await,
+            Scenario::Idle => idle::run(self).await,
+            Scenario::Overhead => overhead::run(self).await,
+        }
+    }
+}
