@@ -14,6 +14,8 @@ mod functions;
 mod jobs;
 mod metrics;
 mod service;
+#[cfg(test)]
+mod tests;
 
 pub use config::{Config, JobsConfig};
 pub use service::{Deps, Service};

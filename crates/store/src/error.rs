@@ -51,6 +51,9 @@ pub enum StoreError {
         /// The directory.
         path: String,
     },
+    /// A bug: the request panicked. What it had changed was undone.
+    #[error("the request panicked")]
+    Panicked,
     /// Too many requests wait for the disk.
     #[error("too many requests wait for the disk")]
     Overloaded,

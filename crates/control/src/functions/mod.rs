@@ -90,11 +90,24 @@ impl Functions {
         let this = Arc::clone(self);
         tasks.spawn_cancellable("follow-functions", async move { this.follow().await });
         let this = Arc::clone(self);
+        tasks.spawn_cancellable("prewarm-live", async move { this.prewarm_live().await });
+        let this = Arc::clone(self);
         tasks.every("sweep-code", self.config.sweep_code_every, move || {
             let this = Arc::clone(&this);
             async move { this.sweep_code().await }
         });
         Ok(())
+    }
+
+    /// Starts the instances that live versions want kept even when idle; a former process's are gone.
+    async fn prewarm_live(&self) {
+        for route in self.table.all() {
+            for number in route.aliases.get("live").into_iter().flat_map(|live| live.weights.keys()) {
+                if let Some(version) = route.versions.get(number) {
+                    deploy::prewarm(&*self.worker, Arc::clone(version)).await;
+                }
+            }
+        }
     }
 
     pub(crate) fn table(&self) -> &Arc<Table> {

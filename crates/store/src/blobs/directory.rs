@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(digest.0, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
         assert_eq!(blobs.put(Bytes::from_static(b"hello")).await.unwrap(), digest);
         assert_eq!(blobs.get(&digest).await.unwrap().as_deref(), Some(&b"hello"[..]));
-        assert_eq!(blobs.list().await.unwrap(), [digest.clone()]);
+        assert_eq!(blobs.list().await.unwrap(), std::slice::from_ref(&digest));
         assert!(blobs.exists(&digest).await.unwrap());
         assert!(blobs.delete(&digest).await.unwrap());
         assert!(!blobs.delete(&digest).await.unwrap());

@@ -338,3 +338,7 @@ impl Watcher {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

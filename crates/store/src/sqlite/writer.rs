@@ -5,6 +5,7 @@
 //! nothing about its request, which is carried out or not as if it had stayed.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -74,7 +75,10 @@ where
     T: Send,
 {
     fn run(&mut self, conn: &Connection) -> bool {
-        self.outcome = self.work.take().map(|work| work(conn));
+        let work = self.work.take();
+        // A bug in one request must not take those beside it along: its changes are undone like any failed one's.
+        let outcome = catch_unwind(AssertUnwindSafe(|| work.map(|work| work(conn))));
+        self.outcome = outcome.unwrap_or(Some(Err(StoreError::Panicked)));
         matches!(self.outcome, Some(Ok(_)))
     }
 
@@ -193,7 +197,7 @@ impl Shared {
 }
 
 fn run_all(conn: &Connection, batch: &mut [Box<dyn Request>]) -> rusqlite::Result<()> {
-    // A request that panicked can have left its transaction open.
+    // Never there, unless a rollback failed before.
     if !conn.is_autocommit() {
         conn.execute_batch("ROLLBACK")?;
     }
@@ -229,7 +233,13 @@ impl Drop for AtWork<'_> {
             let mut queue = self.shared.queue.lock();
             queue.running = false;
             // Their callers hear that the store is closed; better than to wait for a request that may not come.
-            queue.waiting.clear();
+            let waiting = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            drop(waiting);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

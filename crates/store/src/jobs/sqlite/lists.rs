@@ -25,18 +25,20 @@ pub(super) fn get(
 
 pub(super) fn list(conn: &Connection, tenant: &TenantName, filter: &Filter) -> Result<Vec<Job>, StoreError> {
     // The status is a literal, so that the partial index can be used. Each of the few texts is prepared once.
-    let status = match filter.status {
-        Some(JobStatus::Succeeded) => "AND status = 2".to_owned(),
-        Some(status) => format!("AND status = {0} AND status <> 2", status_number(status)),
-        None => String::new(),
+    let by_function = if filter.function.is_some() { "INDEXED BY jobs_function" } else { "" };
+    let (index, status) = match filter.status {
+        Some(JobStatus::Succeeded) => (by_function, "AND status = 2".to_owned()),
+        Some(status) => ("INDEXED BY jobs_status", format!("AND status = {} AND status <> 2", status_number(status))),
+        None => (by_function, String::new()),
     };
     let function = if filter.function.is_some() { "AND function = ?4" } else { "AND ?4 IS NULL" };
     let sql = format!(
         concat!(
             "SELECT ",
             columns!(),
-            " FROM jobs WHERE tenant = ?1 AND id < ?2 {status} {function} ORDER BY id DESC LIMIT ?3"
+            " FROM jobs {index} WHERE tenant = ?1 AND id < ?2 {status} {function} ORDER BY id DESC LIMIT ?3"
         ),
+        index = index,
         status = status,
         function = function,
     );

@@ -82,7 +82,7 @@ pub(super) fn delete_unbegun(
             "SELECT ",
             columns!(),
             " FROM jobs INDEXED BY jobs_status
-             WHERE tenant = ?1 AND status = 0 AND function = ?2 AND generation = ?3 AND fence = 0 LIMIT ?4"
+             WHERE tenant = ?1 AND status = 0 AND status <> 2 AND function = ?2 AND generation = ?3 AND fence = 0 LIMIT ?4"
         ),
         params![tenant.as_str(), function.as_str(), generation, limit],
     )?;
@@ -127,7 +127,11 @@ pub(super) fn sweep(conn: &Connection, retention: Retention) -> Result<u64, Jobs
 fn dead(conn: &Connection, tenant: &TenantName, limit: usize) -> Result<Vec<Stored>, StoreError> {
     select(
         conn,
-        concat!("SELECT ", columns!(), " FROM jobs WHERE tenant = ?1 AND status = 6 ORDER BY id LIMIT ?2"),
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM jobs INDEXED BY jobs_status WHERE tenant = ?1 AND status = 6 AND status <> 2 ORDER BY id LIMIT ?2"
+        ),
         params![tenant.as_str(), limit],
     )
 }

@@ -1,0 +1,310 @@
+//! One test for each thing that the record promises.
+
+use lyra_types::job::JobStatus;
+use lyra_types::{Code, Error};
+
+use super::*;
+use crate::jobs::{Filter, Held, Idempotency, Jobs, JobsError, Outcome, Retention};
+
+fn failure() -> Error {
+    Error::new(Code::FunctionError, "it threw")
+}
+
+async fn lease_one(jobs: &SqliteJobs, owner: u64, now: Timestamp) -> crate::jobs::LeasedJob {
+    let mut leased = jobs.lease(request(owner, now, 1)).await.unwrap();
+    leased.jobs.pop().expect("a job is due")
+}
+
+/// Accepts `count` jobs of one function and makes all of them dead.
+async fn make_dead(jobs: &SqliteJobs, count: u32) {
+    for number in 0..count {
+        jobs.accept(new("f", number)).await.unwrap();
+    }
+    for leased in jobs.lease(request(1, at(1_000), count)).await.unwrap().jobs {
+        jobs.finish(leased.lease(), at(1_000), Outcome::Ended(JobStatus::Dead, failure())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_job_goes_from_accepted_to_succeeded_with_its_result() {
+    let (_dir, jobs) = fresh();
+    let job = new("f", 1);
+    let accepted = jobs.accept(job.clone()).await.unwrap();
+    assert_eq!((accepted.id, accepted.status, accepted.created), (job.id, JobStatus::Queued, true));
+    let leased = lease_one(&jobs, 1, at(5)).await;
+    assert_eq!(leased.event, job.event);
+    assert_eq!((leased.job.attempts, leased.job.started_at, leased.fence), (1, Some(at(5)), 1));
+    assert!(leased.job.invocation.is_some());
+    assert!(jobs.lease(request(2, at(5), 9)).await.unwrap().jobs.is_empty(), "it is leased to one owner");
+    let result = Bytes::from_static(b"{\"ok\":true}");
+    jobs.finish(leased.lease(), at(6), Outcome::Succeeded(result.clone())).await.unwrap();
+    let (job, stored) = jobs.get(tenant(), job.id, true).await.unwrap();
+    assert_eq!((job.status, job.finished_at, stored), (JobStatus::Succeeded, Some(at(6)), Some(result)));
+    let again = jobs.finish(leased.lease(), at(7), Outcome::Ended(JobStatus::Failed, failure())).await;
+    assert!(matches!(again, Err(JobsError::Stale { .. })), "an end is written once");
+}
+
+#[tokio::test]
+async fn the_record_outlives_the_process() {
+    let (dir, jobs) = fresh();
+    jobs.accept(new("f", 1)).await.unwrap();
+    drop(jobs);
+    let jobs = open(&dir);
+    assert_eq!(lease_one(&jobs, 1, at(5)).await.event, "{\"n\":1}");
+}
+
+#[tokio::test]
+async fn a_key_gives_the_same_job_for_the_same_request_until_it_expires() {
+    let (_dir, jobs) = fresh();
+    let keyed = |number: u32, function: &str, request: u8, now: i64| {
+        let idempotency = Idempotency { key: "k".into(), request: [request; 32], expires_at: at(now + 100) };
+        NewJob { idempotency: Some(idempotency), now: at(now), ..new(function, number) }
+    };
+    let first = jobs.accept(keyed(1, "f", 1, 1)).await.unwrap();
+    let again = jobs.accept(keyed(2, "f", 1, 2)).await.unwrap();
+    assert_eq!((again.id, again.created), (first.id, false));
+    assert!(matches!(jobs.accept(keyed(3, "f", 2, 3)).await, Err(JobsError::IdempotencyMismatch)));
+    assert!(jobs.accept(keyed(4, "g", 2, 4)).await.unwrap().created, "another function has keys of its own");
+    assert!(jobs.accept(NewJob { generation: 8, ..keyed(5, "f", 2, 5) }).await.unwrap().created);
+    assert!(jobs.accept(keyed(6, "f", 2, 101)).await.unwrap().created, "the key has expired");
+    assert_eq!(jobs.list(tenant(), Filter { limit: 10, ..Filter::default() }).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn concurrent_uses_of_a_key_make_one_job() {
+    let (_dir, jobs) = fresh();
+    let accepts = (0..32).map(|number| {
+        let idempotency = Idempotency { key: "k".into(), request: [1; 32], expires_at: at(1_000) };
+        jobs.accept(NewJob { idempotency: Some(idempotency), ..new("f", number) })
+    });
+    let accepted = futures::future::try_join_all(accepts).await.unwrap();
+    assert_eq!(accepted.iter().filter(|accepted| accepted.created).count(), 1);
+    assert!(accepted.iter().all(|other| other.id == accepted[0].id));
+    assert!(jobs.stats().commits < 32, "they shared commits: {:?}", jobs.stats());
+}
+
+#[tokio::test]
+async fn a_failed_try_is_due_again_at_its_time() {
+    let (_dir, jobs) = fresh();
+    jobs.accept(new("f", 1)).await.unwrap();
+    let first = lease_one(&jobs, 1, at(5)).await;
+    let retry = Outcome::Retry { run_at: at(10), error: failure() };
+    let job = jobs.finish(first.lease(), at(6), retry).await.unwrap();
+    assert_eq!((job.status, job.attempts, job.next_attempt_at), (JobStatus::Queued, 1, Some(at(10))));
+    let none = jobs.lease(request(1, at(9), 9)).await.unwrap();
+    assert_eq!((none.jobs.len(), none.next), (0, Some(at(10))));
+    let second = lease_one(&jobs, 1, at(10)).await;
+    assert_eq!((second.job.attempts, second.fence, second.job.error.unwrap().detail), (2, 2, "it threw".to_owned()));
+}
+
+#[tokio::test]
+async fn a_try_that_was_given_back_does_not_count_and_its_lease_is_worth_nothing() {
+    let (_dir, jobs) = fresh();
+    jobs.accept(new("f", 1)).await.unwrap();
+    let first = lease_one(&jobs, 1, at(5)).await;
+    let released = Outcome::Released { run_at: at(5), error: None };
+    assert_eq!(jobs.finish(first.lease(), at(5), released).await.unwrap().attempts, 0);
+    let second = lease_one(&jobs, 1, at(5)).await;
+    assert_eq!((second.job.attempts, second.fence), (1, 2));
+    let stale = jobs.finish(first.lease(), at(6), Outcome::Succeeded(Bytes::new())).await;
+    assert!(matches!(stale, Err(JobsError::Stale { .. })), "the attempt is the same, the fence is not");
+}
+
+#[tokio::test]
+async fn a_lease_holds_as_long_as_it_is_prolonged_and_counts_as_a_try_when_lost() {
+    let (_dir, jobs) = fresh();
+    jobs.accept(NewJob { max_attempts: 2, ..new("f", 1) }).await.unwrap();
+    let first = lease_one(&jobs, 1, at(5)).await;
+    assert_eq!(jobs.heartbeat(1, vec![first.lease()], at(30), TTL).await.unwrap(), [Held::Yes]);
+    assert_eq!(jobs.heartbeat(2, vec![first.lease()], at(30), TTL).await.unwrap(), [Held::No], "not theirs");
+    let none = jobs.lease(request(2, at(59), 9)).await.unwrap();
+    assert_eq!((none.jobs.len(), none.next), (0, Some(at(60))));
+    let second = lease_one(&jobs, 2, at(60)).await;
+    assert_eq!(second.job.attempts, 2);
+    assert_eq!(jobs.heartbeat(1, vec![first.lease()], at(61), TTL).await.unwrap(), [Held::No]);
+    let stale = jobs.finish(first.lease(), at(61), Outcome::Succeeded(Bytes::new())).await;
+    assert!(matches!(stale, Err(JobsError::Stale { .. })));
+    let ended = jobs.lease(request(3, at(90), 9)).await.unwrap().ended;
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].status, ended[0].error.as_ref().unwrap().code), (JobStatus::Dead, Code::Unavailable));
+    assert!(ended[0].error.as_ref().unwrap().detail.contains("try 2 of 2 was lost"));
+}
+
+#[tokio::test]
+async fn a_former_owners_leases_end_at_recovery() {
+    let (_dir, jobs) = fresh();
+    jobs.accept(NewJob { max_attempts: 1, ..new("f", 1) }).await.unwrap();
+    jobs.accept(new("f", 2)).await.unwrap();
+    jobs.accept(new("f", 3)).await.unwrap();
+    let leased = jobs.lease(request(1, at(5), 3)).await.unwrap().jobs;
+    jobs.cancel(tenant(), leased[2].job.id, at(6)).await.unwrap();
+    assert!(jobs.recover(1, at(7), 100).await.unwrap().is_empty(), "its own leases stay");
+    let mut recovered = jobs.recover(2, at(7), 100).await.unwrap();
+    recovered.sort_by_key(|job| job.id);
+    let statuses: Vec<_> = recovered.iter().map(|job| job.status).collect();
+    assert_eq!(statuses, [JobStatus::Failed, JobStatus::Queued, JobStatus::Cancelled]);
+    assert_eq!(lease_one(&jobs, 2, at(7)).await.job.attempts, 2);
+}
+
+#[tokio::test]
+async fn a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop() {
+    let (_dir, jobs) = fresh();
+    for number in 1..=3 {
+        jobs.accept(new("f", number)).await.unwrap();
+    }
+    let running = lease_one(&jobs, 1, at(5)).await;
+    let queued = new("f", 3).id;
+    assert_eq!(jobs.cancel(tenant(), queued, at(6)).await.unwrap().status, JobStatus::Cancelled);
+    let job = jobs.cancel(tenant(), running.job.id, at(6)).await.unwrap();
+    assert_eq!((job.status, job.cancel_requested), (JobStatus::Running, true));
+    assert_eq!(jobs.heartbeat(1, vec![running.lease()], at(7), TTL).await.unwrap(), [Held::CancelRequested]);
+    let retry = Outcome::Retry { run_at: at(8), error: failure() };
+    assert_eq!(jobs.finish(running.lease(), at(8), retry).await.unwrap().status, JobStatus::Cancelled);
+    assert_eq!(
+        jobs.cancel(tenant(), running.job.id, at(9)).await.unwrap().finished_at,
+        Some(at(8)),
+        "an end is for ever"
+    );
+    assert!(matches!(jobs.cancel(tenant(), new("f", 9).id, at(9)).await, Err(JobsError::NotFound(_))));
+    let other = TenantName::new("other").unwrap();
+    assert!(matches!(jobs.cancel(other, new("f", 2).id, at(9)).await, Err(JobsError::NotFound(_))));
+}
+
+#[tokio::test]
+async fn functions_that_run_enough_do_not_hold_up_the_others() {
+    let (_dir, jobs) = fresh();
+    for number in 0..50 {
+        jobs.accept(new("slow", number)).await.unwrap();
+    }
+    jobs.accept(new("quick", 60)).await.unwrap();
+    let mut asked = request(1, at(100), 10);
+    asked.per_function = 4;
+    asked.running.insert((tenant(), FunctionName::new("slow").unwrap()), 1);
+    let functions: Vec<String> =
+        jobs.lease(asked).await.unwrap().jobs.iter().map(|leased| leased.job.function.to_string()).collect();
+    assert_eq!(functions, ["slow", "slow", "slow", "quick"]);
+}
+
+#[tokio::test]
+async fn large_events_are_not_all_leased_at_once() {
+    let (_dir, jobs) = fresh();
+    for number in 0..3 {
+        jobs.accept(NewJob { event: Bytes::from(vec![b'x'; 600 << 10]), ..new("f", number) }).await.unwrap();
+    }
+    assert_eq!(jobs.lease(request(1, at(9), 9)).await.unwrap().jobs.len(), 1);
+    let mut small = request(1, at(9), 9);
+    small.max_bytes = 10;
+    assert_eq!(jobs.lease(small).await.unwrap().jobs.len(), 1, "one job is always given");
+}
+
+#[tokio::test]
+async fn lists_are_newest_first_and_by_function_and_status() {
+    let (_dir, jobs) = fresh();
+    for number in 0..10 {
+        jobs.accept(new(if number % 2 == 0 { "even" } else { "odd" }, number)).await.unwrap();
+    }
+    for leased in jobs.lease(request(1, at(20), 4)).await.unwrap().jobs {
+        jobs.finish(leased.lease(), at(20), Outcome::Succeeded(Bytes::new())).await.unwrap();
+    }
+    let list = async |function: Option<&str>, status, before, limit| {
+        let function = function.map(|name| FunctionName::new(name).unwrap());
+        let listed = jobs.list(tenant(), Filter { function, status, before, limit }).await.unwrap();
+        listed.iter().map(|job| u32::try_from(job.id.number() & 0xff).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(None, None, None, 3).await, [9, 8, 7]);
+    assert_eq!(list(None, None, Some(new("odd", 7).id), 3).await, [6, 5, 4]);
+    assert_eq!(list(Some("even"), None, None, 9).await, [8, 6, 4, 2, 0]);
+    assert_eq!(list(None, Some(JobStatus::Succeeded), None, 9).await, [3, 2, 1, 0]);
+    assert_eq!(list(Some("odd"), Some(JobStatus::Queued), None, 9).await, [9, 7, 5]);
+    assert!(list(None, Some(JobStatus::Dead), None, 9).await.is_empty());
+    let counts = jobs.counts().await.unwrap();
+    assert_eq!(
+        (counts.of(JobStatus::Queued), counts.of(JobStatus::Succeeded), counts.of(JobStatus::Running)),
+        (6, 4, 0)
+    );
+}
+
+#[tokio::test]
+async fn dead_jobs_are_redriven_with_their_event_or_purged() {
+    let (_dir, jobs) = fresh();
+    make_dead(&jobs, 5).await;
+    let job = jobs.redrive(tenant(), new("f", 0).id, at(2_000)).await.unwrap();
+    assert_eq!((job.status, job.attempts, job.finished_at), (JobStatus::Queued, 0, None));
+    let again = lease_one(&jobs, 1, at(2_000)).await;
+    assert_eq!((again.event.as_ref(), again.job.attempts, again.fence), (&b"{\"n\":0}"[..], 1, 2));
+    assert!(matches!(jobs.redrive(tenant(), again.job.id, at(2_000)).await, Err(JobsError::NotDead { .. })));
+    assert!(matches!(jobs.purge(tenant(), again.job.id).await, Err(JobsError::NotDead { .. })));
+    assert_eq!(jobs.redrive_some(tenant(), at(2_000), 2).await.unwrap(), 2);
+    jobs.purge(tenant(), new("f", 3).id).await.unwrap();
+    assert!(matches!(jobs.get(tenant(), new("f", 3).id, false).await, Err(JobsError::NotFound(_))));
+    assert_eq!(jobs.purge_some(tenant(), 100).await.unwrap(), 1);
+    assert_eq!(jobs.purge_some(tenant(), 100).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn ended_jobs_are_forgotten_after_their_time_and_the_dead_later() {
+    let (_dir, jobs) = fresh();
+    make_dead(&jobs, 1).await;
+    let keyed = Idempotency { key: "k".into(), request: [1; 32], expires_at: at(2_000) };
+    jobs.accept(NewJob { idempotency: Some(keyed), ..new("f", 10) }).await.unwrap();
+    let leased = lease_one(&jobs, 1, at(1_000)).await;
+    jobs.finish(leased.lease(), at(1_000), Outcome::Succeeded(Bytes::from_static(b"r"))).await.unwrap();
+    jobs.accept(new("f", 11)).await.unwrap();
+    let sweep = async |finished: i64, dead: i64, now: i64| {
+        let retention = Retention { finished_before: at(finished), dead_before: at(dead), now: at(now), limit: 100 };
+        jobs.sweep(retention).await.unwrap()
+    };
+    assert_eq!(sweep(1_000, 1_000, 1_000).await, 0);
+    assert_eq!(sweep(1_001, 1_000, 3_000).await, 1);
+    assert_eq!(sweep(9_999, 1_001, 3_000).await, 1);
+    assert_eq!(sweep(9_999, 9_999, 3_000).await, 0, "a job that has not ended stays");
+    let left = jobs.writer.write(|conn| {
+        let count = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        Ok((count("SELECT count(*) FROM payloads"), count("SELECT count(*) FROM idempotency")))
+    });
+    assert_eq!(left.await.unwrap(), (1, 0), "events, results and keys go with their jobs");
+}
+
+#[tokio::test]
+async fn jobs_that_never_began_go_with_their_function() {
+    let (_dir, jobs) = fresh();
+    for number in 0..6 {
+        jobs.accept(new("f", number)).await.unwrap();
+    }
+    jobs.accept(new("g", 10)).await.unwrap();
+    jobs.accept(NewJob { generation: 8, version: 3, ..new("f", 11) }).await.unwrap();
+    let begun = lease_one(&jobs, 1, at(20)).await;
+    let retry = Outcome::Retry { run_at: at(21), error: failure() };
+    jobs.finish(begun.lease(), at(20), retry).await.unwrap();
+    let f = FunctionName::new("f").unwrap();
+    assert_eq!(jobs.delete_unbegun(tenant(), f.clone(), 7, 3).await.unwrap(), 3);
+    assert_eq!(jobs.delete_unbegun(tenant(), f.clone(), 7, 3).await.unwrap(), 2);
+    let left = jobs.list(tenant(), Filter { limit: 10, ..Filter::default() }).await.unwrap();
+    assert_eq!(left.len(), 3);
+    assert_eq!(jobs.pinned(tenant(), f.clone(), 7).await.unwrap(), [1]);
+    assert_eq!(jobs.pinned(tenant(), f, 8).await.unwrap(), [3]);
+}
+
+#[tokio::test]
+async fn every_query_of_the_hot_path_uses_its_index() {
+    let (_dir, jobs) = fresh();
+    let plans = jobs.writer.write(|conn| {
+        let plan = |sql: &str| {
+            let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let lines = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+            lines.collect::<Result<Vec<_>, _>>().unwrap().join("; ")
+        };
+        Ok([
+            (plan("SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= 1 ORDER BY run_at, function LIMIT 2"), "COVERING INDEX jobs_due"),
+            (plan("SELECT lease_until FROM jobs WHERE status = 1 AND lease_until > 1 ORDER BY lease_until LIMIT 1"), "INDEX jobs_leased"),
+            (plan("SELECT * FROM jobs WHERE status BETWEEN 2 AND 5 AND finished_at < 1 ORDER BY finished_at LIMIT 2"), "INDEX jobs_finished"),
+            (plan("SELECT * FROM jobs WHERE status = 6 AND finished_at < 1 ORDER BY finished_at LIMIT 2"), "INDEX jobs_dead"),
+            (plan("SELECT * FROM jobs INDEXED BY jobs_status WHERE tenant = 't' AND id < x'ff' AND status = 6 AND status <> 2 ORDER BY id DESC LIMIT 3"), "INDEX jobs_status"),
+            (plan("SELECT * FROM jobs INDEXED BY jobs_function WHERE tenant = 't' AND id < x'ff' AND function = 'f' ORDER BY id DESC LIMIT 3"), "INDEX jobs_function"),
+            (plan("SELECT * FROM jobs WHERE tenant = 't' AND id < x'ff' ORDER BY id DESC LIMIT 3"), "PRIMARY KEY"),
+        ])
+    });
+    for (plan, index) in plans.await.unwrap() {
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{plan}: not {index}");
+    }
+}
