@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use lyra_kit::telemetry::{self, Format};
+use lyra_node::Tokens;
 use lyra_node::embedded::{Config, Error, Node};
 use lyra_types::Code;
 
@@ -16,6 +17,7 @@ use crate::output::print_line;
 #[command(after_help = "Examples:
   lyra up
   lyra up --data-dir ./data --listen 127.0.0.1:0     a free port; the line on stdout says which
+  lyra up --listen 0.0.0.0:8080 --token-file tokens.txt
   lyra up --log json --log-filter lyra_worker=debug,info
 
 Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`. Functions, versions, aliases,
@@ -35,6 +37,9 @@ pub struct Args {
         value_parser = parse_listen
     )]
     listen: SocketAddr,
+    /// File with one token a line (the token, or sha256:HEX of it); needed to listen beyond this machine
+    #[arg(long, env = "LYRA_TOKEN_FILE", value_name = "FILE", hide_env_values = true)]
+    token_file: Option<PathBuf>,
     /// How Lyra's own log on stderr looks: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = parse_format)]
     log: Format,
@@ -72,7 +77,10 @@ pub async fn run(args: Args) -> Result<()> {
     };
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
-    let config = Config::new(data_dir, args.listen);
+    let mut config = Config::new(data_dir, args.listen);
+    if let Some(path) = &args.token_file {
+        config.gateway.tokens = Tokens::from_file(path)?;
+    }
     let started = tokio::select! {
         started = Box::pin(Node::start(config)) => started,
         () = shutdown.cancelled() => return Ok(()),
@@ -86,7 +94,10 @@ pub async fn run(args: Args) -> Result<()> {
 pub fn failure(error: Error) -> Failure {
     let text = error.to_string();
     match error {
-        Error::Refused(error) | Error::Logs(error) | Error::Control(error) | Error::Gateway(error) => {
+        Error::Refused(error) => {
+            Failure::from(error).hint("--token-file names a file with one token a line; callers then need --token")
+        }
+        Error::Logs(error) | Error::Control(error) | Error::Gateway(error) => {
             Failure::from(lyra_types::Error { detail: text, ..error })
         }
         Error::Listen { address, source } => {

@@ -66,6 +66,13 @@ impl Cli {
         Cli { binary: binary.into(), directory: None, env: Vec::new() }
     }
 
+    /// The same, but running another program.
+    #[must_use]
+    pub fn binary(mut self, binary: impl Into<PathBuf>) -> Cli {
+        self.binary = binary.into();
+        self
+    }
+
     /// Runs commands in `directory`.
     #[must_use]
     pub fn within(mut self, directory: impl AsRef<Path>) -> Cli {

@@ -1,0 +1,27 @@
+//! `lyra demo` works, says so, and leaves nothing behind.
+
+use anyhow::Result;
+
+use super::start::alone;
+
+#[tokio::test]
+async fn the_tour_works_from_end_to_end() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let cli = alone().env("TMPDIR", dir.path().to_str().unwrap());
+    let output = cli.run(["demo"]).await?.expect(0)?;
+    for part in ["$ lyra deploy examples/js-hello", "Hello, Ada!", "--> hello.js:", "timeout:", "All 13 steps worked"] {
+        assert!(output.stdout.contains(part), "{part} is not in\n{}", output.stdout);
+    }
+    assert!(!output.stdout.contains('\u{1b}'), "colours without a terminal");
+    assert_eq!(output.stderr, "");
+    assert_eq!(std::fs::read_dir(dir.path())?.count(), 0, "something was left behind");
+    Ok(())
+}
+
+#[tokio::test]
+async fn programs_get_its_outcome_as_json() -> Result<()> {
+    let outcome = alone().run(["demo", "-o", "json"]).await?.json()?;
+    assert_eq!(outcome["ok"], true, "{outcome}");
+    assert_eq!(outcome["steps"].as_array().map(Vec::len), Some(13));
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! The `lyra` binary against a real server, as a user runs it: every verb, wrong input, exit codes, JSON output.
+//!
+//! Each test starts a server of its own, so they may run in any order and at the same time.
+
+mod aliases;
+mod dead_letters;
+mod demo;
+mod deploy;
+mod docs;
+mod functions;
+mod invoke;
+mod jobs;
+mod logs;
+mod reference;
+mod start;
+mod up;
+mod usage;
+mod watch;
