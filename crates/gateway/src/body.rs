@@ -78,7 +78,6 @@ where
     }
     let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
     let mut memory = None;
-    app.body_memory.cover(&mut memory, declared)?;
     let mut body = std::pin::pin!(body);
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
-use http::{Method, Request};
+use http::header::ALLOW;
+use http::{HeaderValue, Method, Request};
 use hyper::body::Incoming;
 use lyra_types::{Code, Error};
 use tower::Service as _;
@@ -43,7 +44,9 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         return problem::respond(&error);
     }
     if parts.method == Method::CONNECT {
-        return problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
+        let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD,POST,PUT,DELETE,OPTIONS,PATCH"));
+        return response;
     }
     let target = match trigger::target(&parts, entry.app.config.domain.as_deref()) {
         Ok(target) => target,

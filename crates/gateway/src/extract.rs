@@ -117,9 +117,12 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        json_error(&path, &error.into_inner())
+        let error = error.into_inner();
+        // Some values that do not fit, such as a key that is no number, are faults of syntax to the parser.
+        let is_json = error.is_data() || check_json(bytes).is_ok();
+        if is_json { field_error(&path, &error) } else { syntax_error(&error) }
     })?;
-    deserializer.end().map_err(|error| json_error("", &error))?;
+    deserializer.end().map_err(|error| syntax_error(&error))?;
     Ok(value)
 }
 
@@ -139,22 +142,27 @@ pub(crate) fn check_json(bytes: &[u8]) -> Result<()> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         Error::new(Code::BadRequest, format!("the event is not UTF-8 at byte {}", error.valid_up_to()))
     })?;
-    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|error| json_error("", &error))
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|error| syntax_error(&error))
 }
 
-fn json_error(path: &str, error: &serde_json::Error) -> Error {
+/// What is wrong, and where: serde_json ends its message with the place, which has fields of its own here.
+fn fault(field: String, error: &serde_json::Error) -> FieldError {
     let text = error.to_string();
-    // serde_json ends its message with the place, which has fields of its own here.
     let reason = text.split(" at line ").next().unwrap_or(&text).to_owned();
-    let (line, column) = (u32::try_from(error.line()).ok(), u32::try_from(error.column()).ok());
-    let place = |field: String, reason: String| FieldError { field, reason, line, column };
-    if error.is_data() {
-        let field = field_at(path, &reason);
-        let detail = format!("{field}: {reason}");
-        return Error::new(Code::InvalidField, detail).with_field(place(field, reason));
-    }
-    let detail = format!("the body is not JSON: {reason} at line {} column {}", error.line(), error.column());
-    Error::new(Code::BadRequest, detail).with_field(place("body".to_owned(), reason))
+    FieldError { field, reason, line: u32::try_from(error.line()).ok(), column: u32::try_from(error.column()).ok() }
+}
+
+fn syntax_error(error: &serde_json::Error) -> Error {
+    let fault = fault("body".to_owned(), error);
+    let (line, column) = (error.line(), error.column());
+    let detail = format!("the body is not JSON: {} at line {line} column {column}", fault.reason);
+    Error::new(Code::BadRequest, detail).with_field(fault)
+}
+
+fn field_error(path: &str, error: &serde_json::Error) -> Error {
+    let mut fault = fault(String::new(), error);
+    fault.field = field_at(path, &fault.reason);
+    Error::new(Code::InvalidField, format!("{}: {}", fault.field, fault.reason)).with_field(fault)
 }
 
 /// The field at fault: the path, and for a missing or unknown field the name that the message quotes.
@@ -196,18 +204,15 @@ mod tests {
         assert_eq!(field(r#"{"runtime":"js","code":{"source":"x"},"memory_mb":-1}"#), invalid("memory_mb"));
         assert_eq!(field(r#"{"runtime":"js","code":{},"env":{"A":1}}"#), invalid("env.A"));
         assert_eq!(field(r#"{"runtime":"js","runtime":"js","code":{}}"#), invalid("runtime"));
-        assert_eq!(field("[1]"), invalid("runtime"));
+        assert_eq!(field("[1]"), invalid("[0]"));
+        assert_eq!(field(r#"{"runtime":"js","code":{"source":"\ud800"}}"#), invalid("code.source"));
         assert_eq!(field("1"), invalid("body"));
     }
 
     #[test]
     fn an_event_is_any_json_value_and_nothing_else() {
-        for good in
-            ["null", " {} ", "[1,2]", "\"\\ud800\"", "1e999", &"[".repeat(50_000).replace('[', "[1,").repeat(0), "0"]
-        {
-            if !good.is_empty() {
-                assert!(check_json(good.as_bytes()).is_ok(), "{good}");
-            }
+        for good in ["null", " {} ", "[1,2]", "\"\\ud800\"", "1e999", "0"] {
+            assert!(check_json(good.as_bytes()).is_ok(), "{good}");
         }
         for bad in ["", "{", "{}{}", "undefined", "{'a':1}", "\"\n\"", "[1,]"] {
             assert_eq!(check_json(bad.as_bytes()).unwrap_err().code, Code::BadRequest, "{bad}");

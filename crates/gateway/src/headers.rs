@@ -38,6 +38,7 @@ pub(crate) fn value(text: impl std::fmt::Display) -> HeaderValue {
 
 /// Adds what every answer of an invocation carries.
 pub(crate) fn stamp(report: &Report, headers: &mut HeaderMap) {
+    tracing::debug!(invocation = %report.invocation, version = report.version, start = ?report.start, "invocation answered");
     headers.insert(INVOCATION_ID, value(report.invocation));
     headers.insert(VERSION, HeaderValue::from(report.version));
     // A call that was refused, or given up while it waited, had no instance.

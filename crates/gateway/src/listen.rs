@@ -36,17 +36,19 @@ const MAX_HEADERS_H2: u32 = 64 << 10;
 const PING: Duration = Duration::from_secs(20);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 151\r\n\r\n\
+    content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 146\r\n\r\n\
     {\"type\":\"https://lyra.dev/errors/overloaded\",\"title\":\"Overloaded\",\"status\":503,\
-    \"detail\":\"the limit of connections is reached\",\"code\":\"overloaded\"}\n     ";
+    \"detail\":\"the limit of connections is reached\",\"code\":\"overloaded\"}";
 
-/// Accepts until `shutdown` is cancelled.
+/// Accepts until `shutdown` is cancelled. Connections end by themselves when `connections` are told to stop, and at once
+/// when `cut` is cancelled.
 pub(crate) async fn accept(
     entry: &Arc<Entry>,
     guard: Guard,
     listener: TcpListener,
     connections: &Tasks,
     shutdown: &CancellationToken,
+    cut: &CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(entry.app.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let builder = Arc::new(builder(&entry.app.config));
@@ -79,6 +81,7 @@ pub(crate) async fn accept(
             guard: Arc::clone(&guard),
             builder: Arc::clone(&builder),
             stopping: connections.stopping(),
+            cut: cut.clone(),
             peer,
             _place: place,
         };
@@ -117,6 +120,7 @@ struct Connection {
     guard: Arc<Guard>,
     builder: Arc<Builder<TokioExecutor>>,
     stopping: CancellationToken,
+    cut: CancellationToken,
     peer: SocketAddr,
     _place: OwnedSemaphorePermit,
 }
@@ -158,6 +162,7 @@ impl Connection {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
+                () = self.cut.cancelled() => return,
                 () = &mut first_request, if watch_first => {
                     watch_first = false;
                     if !begun.load(Ordering::Relaxed) {

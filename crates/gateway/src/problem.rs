@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use lyra_types::api::Problem;
-use lyra_types::{Code, Error};
+use lyra_types::{Code, Error, InvocationId};
 
 /// An error on its way to becoming an answer.
 #[derive(Debug)]
@@ -28,13 +28,28 @@ pub(crate) fn respond(error: &Error) -> Response {
     respond_as(error, error.code.row().http)
 }
 
-/// The same with another status.
+/// The answer that tells of a call that failed.
+pub(crate) fn of_call(id: InvocationId, error: &Error) -> Response {
+    // What the platform did wrong is worth a line; a full platform would write one for each call.
+    if matches!(error.code, Code::Internal | Code::Unavailable) {
+        tracing::warn!(invocation = %id, code = %error.code, detail = %error.detail, "invocation failed");
+    } else {
+        tracing::debug!(invocation = %id, code = %error.code, "invocation failed");
+    }
+    render(error, error.code.row().http)
+}
+
+/// As [`respond`], with another status.
 pub(crate) fn respond_as(error: &Error, status: u16) -> Response {
     match error.code {
         Code::Internal => tracing::error!(detail = %error.detail, "request failed"),
         Code::Unavailable => tracing::warn!(detail = %error.detail, "request refused"),
         code => tracing::debug!(%code, detail = %error.detail, "request refused"),
     }
+    render(error, status)
+}
+
+fn render(error: &Error, status: u16) -> Response {
     let problem = Problem { status, ..Problem::from(error) };
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = Response::new(Body::from(body));

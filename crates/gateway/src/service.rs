@@ -23,6 +23,8 @@ use crate::routes;
 
 /// How often the number of routes is put into the metrics.
 const GAUGE_PERIOD: Duration = Duration::from_secs(5);
+/// How long connections that are broken off get to free what they hold.
+const CUT_WAIT: Duration = Duration::from_secs(1);
 
 /// What the gateway works with.
 #[derive(Clone)]
@@ -122,12 +124,15 @@ impl Service {
         let guard = self.guard(address)?;
         self.watch_routes();
         let connections = Tasks::new();
+        let cut = CancellationToken::new();
         tracing::info!(%address, "gateway serves");
-        listen::accept(&self.entry, guard, listener, &connections, &shutdown).await;
+        listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
         tracing::info!(%address, "gateway drains");
         self.entry.app.stopping.cancel();
         if !connections.stop(self.entry.app.config.drain).await {
             tracing::warn!(%address, "requests did not end in time and are broken off");
+            cut.cancel();
+            connections.stop(CUT_WAIT).await;
         }
         self.tasks.stop(Duration::from_secs(1)).await;
         Ok(())

@@ -125,10 +125,7 @@ async fn call(app: &App, version: Arc<FunctionVersion>, event: Bytes) -> Respons
     let Reply { report, outcome } = app.worker.invoke(Call { id, version, event, timeout: None }).await;
     let mut response = match outcome {
         Ok(result) => result_response(contract, result),
-        Err(error) => {
-            tracing::debug!(invocation = %id, code = %error.code, "invocation failed");
-            problem::respond(&error)
-        }
+        Err(error) => problem::of_call(id, &error),
     };
     headers::stamp(&report, response.headers_mut());
     response

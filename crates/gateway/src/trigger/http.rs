@@ -49,10 +49,7 @@ pub(super) async fn pass_through(
             strip_hop_by_hop(response.headers_mut());
             response
         }
-        Err(error) => {
-            tracing::debug!(invocation = %id, code = %error.code, "invocation failed");
-            problem::respond(&error)
-        }
+        Err(error) => problem::of_call(id, &error),
     };
     headers::stamp(&report, response.headers_mut());
     Ok(response)

@@ -167,10 +167,7 @@ struct Request {
 async fn answer(app: &App, call: Call, shape: impl FnOnce(bytes::Bytes) -> Result<Response>) -> Response {
     let id = call.id;
     let Reply { report, outcome } = app.worker.invoke(call).await;
-    let mut response = outcome.and_then(shape).unwrap_or_else(|error| {
-        tracing::debug!(invocation = %id, code = %error.code, "invocation failed");
-        problem::respond(&error)
-    });
+    let mut response = outcome.and_then(shape).unwrap_or_else(|error| problem::of_call(id, &error));
     headers::stamp(&report, response.headers_mut());
     response
 }

@@ -31,7 +31,7 @@ async fn a_loopback_listener_takes_only_loopback_hosts() {
 #[tokio::test]
 async fn a_foreign_page_may_not_call() {
     let gateway = start().await;
-    let call = |origin| gateway.send("POST /v1/functions/echo/invoke", &[("origin", origin)], "1");
+    let call = async |origin: &str| gateway.send("POST /v1/functions/echo/invoke", &[("origin", origin)], "1").await;
     for own in ["http://localhost:3000", "http://127.0.0.1", "https://app.localhost"] {
         assert_eq!(call(own).await.status, OK, "{own}");
     }

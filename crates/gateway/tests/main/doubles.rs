@@ -110,7 +110,7 @@ impl FakeControl {
             error,
             cancel_requested: false,
         };
-        self.jobs.lock().insert(id, Finished { job, result: result.map(Bytes::from_static) });
+        self.jobs.lock().insert(id, Finished { job, result: result.map(|text| Bytes::from_static(text.as_bytes())) });
         id
     }
 
@@ -396,6 +396,12 @@ impl Worker for FakeWorker {
     async fn prepare(&self, _: Prepare) -> Result<Prepared, Error> {
         Err(Error::internal("the gateway never prepares"))
     }
+
+    async fn prewarm(&self, _: Arc<FunctionVersion>, _: u32) -> Result<(), Error> {
+        Err(Error::internal("the gateway never prewarms"))
+    }
+
+    fn forget(&self, _: u64, _: Option<u64>) {}
 
     async fn invoke(&self, call: Call) -> Reply {
         self.calls.lock().push((call.version.version, call.event.clone()));

@@ -65,14 +65,15 @@ async fn a_wait_is_bounded_and_ends_when_the_gateway_does() {
     assert_eq!(gateway.get(&format!("/v1/jobs/{id}?wait=0.01")).await.json()["status"], "running");
     // The scripted job never ends: only the stop can end the wait of a minute within the time below.
     let path = format!("/v1/jobs/{id}/result?wait=60");
-    let waiting = gateway.get(&path);
-    let mut waiting = std::pin::pin!(waiting);
+    let mut waiting = Box::pin(gateway.get(&path));
     tokio::select! {
         answer = &mut waiting => panic!("did not wait: {answer:?}"),
         () = tokio::time::sleep(Duration::from_millis(50)) => gateway.shutdown.cancel(),
     }
-    let answer = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the wait ends with the gateway");
+    let answer =
+        tokio::time::timeout(Duration::from_secs(20), &mut waiting).await.expect("the wait ends with the gateway");
     assert_eq!(answer.status, 202);
+    drop(waiting);
     gateway.served.take().unwrap().await.unwrap().unwrap();
 }
 

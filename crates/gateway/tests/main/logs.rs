@@ -1,6 +1,7 @@
 //! Log lines, as JSON lines and as events.
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use http_body_util::{BodyExt, Empty};
 use lyra_types::log::{Level, LogLine};
 use lyra_types::{Code, Error, FunctionName, InvocationId, TenantName, Timestamp};
@@ -52,7 +53,7 @@ async fn lines_are_json_one_a_line() {
 }
 
 /// Events of a stream, each as its lines, without the comments.
-async fn events(gateway: &Gateway) -> impl futures::Stream<Item = String> + Unpin {
+async fn events(gateway: &Gateway) -> BoxStream<'static, String> {
     let request = http::Request::get("/v1/functions/echo/logs?follow=true")
         .header("host", gateway.address.to_string())
         .body(Empty::<bytes::Bytes>::new())

@@ -95,7 +95,11 @@ async fn what_is_no_route_is_a_problem_too() {
         assert_eq!(set(answer.header("allow")), set(allow), "{target}");
     }
     assert_eq!(
-        gateway.raw(b"CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.split(' ').nth(1),
+        gateway
+            .raw(b"CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await
+            .split(' ')
+            .nth(1),
         Some("405")
     );
 }
