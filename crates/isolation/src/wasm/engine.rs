@@ -70,9 +70,9 @@ pub enum EngineError {
     /// The directory of images can't be used.
     #[error(transparent)]
     Images(#[from] ImageError),
-    /// The ticker's thread can't be started.
-    #[error("the epoch ticker can't be started")]
-    Ticker(#[source] std::io::Error),
+    /// A thread can't be started.
+    #[error("a thread of the Wasm engine can't be started")]
+    Thread(#[source] std::io::Error),
 }
 
 /// The engine. Cheap to clone.
@@ -100,7 +100,7 @@ impl Engine {
         let wasmtime = wasmtime::Engine::new(&settings(config)).map_err(EngineError::Configure)?;
         let images = Images::open(&config.images_dir, &wasmtime)?;
         let ticker = Arc::new(Ticker::default());
-        let thread = ticker.start(&wasmtime).map_err(EngineError::Ticker)?;
+        let thread = ticker.start(&wasmtime).map_err(EngineError::Thread)?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let cpus = config.cpus.unwrap_or_else(cores).max(1);
         Ok(Engine {

@@ -68,7 +68,7 @@ pub struct Governor {
     limit: usize,
     used: usize,
     last_charge: usize,
-    oom: bool,
+    starved: Option<Starved>,
     budget: Arc<Budget>,
     share: Arc<Share>,
 }
@@ -80,7 +80,7 @@ impl Governor {
             limit,
             used: 0,
             last_charge: 0,
-            oom: false,
+            starved: None,
             budget: Arc::clone(engine.budget()),
             share: Arc::new(Share {
                 engine: engine.clone(),
@@ -93,7 +93,12 @@ impl Governor {
 
     /// Whether the guest was refused memory.
     pub fn oom(&self) -> bool {
-        self.oom
+        self.starved.is_some()
+    }
+
+    /// Why the guest was last refused memory, if it was.
+    pub fn starved(&self) -> Option<Starved> {
+        self.starved
     }
 
     /// Bytes that the store's memories and tables have.
@@ -107,22 +112,59 @@ impl Governor {
     }
 
     fn charge(&mut self, bytes: usize) -> bool {
-        let fits =
-            self.used.checked_add(bytes).is_some_and(|used| used <= self.limit) && self.budget.charge(bytes as u64);
-        if fits {
-            self.used += bytes;
-        } else {
-            self.oom = true;
+        let within = self.used.checked_add(bytes).is_some_and(|used| used <= self.limit);
+        if !within {
+            return self.refuse(Starved::Limit);
         }
-        self.last_charge = if fits { bytes } else { 0 };
-        fits
+        if !self.budget.charge(bytes as u64) {
+            return self.refuse(Starved::Budget);
+        }
+        self.used += bytes;
+        self.last_charge = bytes;
+        true
     }
 
+    fn refuse(&mut self, why: Starved) -> bool {
+        self.last_charge = 0;
+        self.starved = Some(why);
+        false
+    }
+
+    /// Growth that was granted did not happen.
     fn refund(&mut self) {
-        self.oom = true;
         let bytes = std::mem::take(&mut self.last_charge);
+        if bytes > 0 {
+            self.starved = Some(Starved::Limit);
+        }
         self.used -= bytes;
         self.budget.release(bytes as u64);
+    }
+}
+
+/// Why a guest was refused memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starved {
+    /// It has reached its version's limit.
+    Limit,
+    /// All instances together have reached the worker's limit.
+    Budget,
+}
+
+impl Starved {
+    /// The error of a call that failed after this; `memory_mb` is the version's limit.
+    pub fn error(self, memory_mb: u32) -> Error {
+        match self {
+            Starved::Limit => Error::new(
+                Code::OutOfMemory,
+                format!(
+                    "the function needed more than its {memory_mb} MiB of memory; deploy it with a larger memory_mb"
+                ),
+            ),
+            Starved::Budget => {
+                Error::new(Code::Overloaded, "all memory of the worker's instances is in use now; try again")
+                    .with_retry_after(std::time::Duration::from_secs(1))
+            }
+        }
     }
 }
 
@@ -135,9 +177,7 @@ impl Drop for Governor {
 impl ResourceLimiter for Governor {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
-            self.last_charge = 0;
-            self.oom = true;
-            return Ok(false);
+            return Ok(self.refuse(Starved::Limit));
         }
         Ok(self.charge(desired.saturating_sub(current)))
     }
@@ -149,9 +189,7 @@ impl ResourceLimiter for Governor {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
-            self.last_charge = 0;
-            self.oom = true;
-            return Ok(false);
+            return Ok(self.refuse(Starved::Limit));
         }
         Ok(self.charge(desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT)))
     }

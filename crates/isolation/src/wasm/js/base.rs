@@ -1,0 +1,152 @@
+//! The base: QuickJS as a module of machine code, the same for all functions and tenants.
+//!
+//! It is compiled once for each machine (about a second) and kept as an image; later starts map it. Both happen on a
+//! thread of their own, so that nothing waits for it but what needs it.
+
+use std::sync::Arc;
+
+use lyra_kit::{Clock, Random};
+use lyra_types::Error;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use wasmtime::{InstancePre, Linker, Module, ModuleExport, Result, format_err};
+
+use super::guest::Guest;
+use super::host::{self, Host};
+use crate::wasm::engine::Engine;
+use crate::wasm::governor::Governor;
+
+/// The guest: built by `cargo xtask guest`.
+static QUICKJS: &[u8] = include_bytes!("../../../guest/quickjs.wasm");
+
+/// Memory of the instance that warms the machine code up, in bytes.
+const WARM_UP_MEMORY: usize = 64 << 20;
+
+/// The compiled base, and where its exports are.
+pub(super) struct Base {
+    pub(super) engine: Engine,
+    pub(super) pre: InstancePre<Host>,
+    pub(super) digest: [u8; 32],
+    pub(super) memory: ModuleExport,
+    pub(super) load: ModuleExport,
+    pub(super) call: ModuleExport,
+    pub(super) resume: ModuleExport,
+    pub(super) allocate: ModuleExport,
+    pub(super) stack_pointer: ModuleExport,
+    /// Address of what a call leaves.
+    pub(super) out: u32,
+    /// Address and size of the buffer for small events.
+    pub(super) inbox: (u32, u32),
+}
+
+impl Base {
+    fn new(engine: &Engine, clock: Clock, random: Random) -> Result<Base> {
+        let digest: [u8; 32] = Sha256::digest(QUICKJS).into();
+        let module = compiled(engine, &digest)?;
+        let export =
+            |name: &str| module.get_export_index(name).ok_or_else(|| format_err!("the guest has no export {name}"));
+        let mut linker = Linker::new(engine.wasmtime());
+        host::link(&mut linker)?;
+        let mut base = Base {
+            engine: engine.clone(),
+            pre: linker.instantiate_pre(&module)?,
+            digest,
+            memory: export("memory")?,
+            load: export("load")?,
+            call: export("call")?,
+            resume: export("resume")?,
+            allocate: export("allocate")?,
+            stack_pointer: export("__stack_pointer")?,
+            out: 0,
+            inbox: (0, 0),
+        };
+        let host = Host::new(Governor::new(engine, WARM_UP_MEMORY), clock, random);
+        let mut guest =
+            futures::executor::block_on(Guest::start(&base, host)).map_err(|error| format_err!("{error}"))?;
+        base.out = futures::executor::block_on(guest.constant("out"))?;
+        base.inbox = (
+            futures::executor::block_on(guest.constant("inbox"))?,
+            futures::executor::block_on(guest.constant("inbox_size"))?,
+        );
+        Ok(base)
+    }
+}
+
+/// The machine code: mapped from its image, or compiled and kept.
+fn compiled(engine: &Engine, digest: &[u8]) -> Result<Module> {
+    let path = engine.images().shared_path("cwasm", digest);
+    if engine.images().exists(&path)? {
+        match map(engine, &path) {
+            Ok(module) => return Ok(module),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the compiled guest is damaged; compiling it again")
+            }
+        }
+    }
+    let code = engine.wasmtime().precompile_module(QUICKJS)?;
+    engine.images().write(&path, &[&code])?;
+    drop(code);
+    give_memory_back();
+    map(engine, &path)
+}
+
+fn map(engine: &Engine, path: &std::path::Path) -> Result<Module> {
+    // SAFETY: the file was written by this process or one like it, in one step, into a directory that only its user can
+    // write to, and its name holds the hash of all settings and the version of the compiler.
+    // JUSTIFICATION: mapping machine code is what makes a start instant; there is no safe form.
+    #[expect(unsafe_code, reason = "deserializing compiled code")]
+    unsafe {
+        Module::deserialize_file(engine.wasmtime(), path)
+    }
+}
+
+/// Compiling takes a lot of memory for a moment, which the allocator would keep.
+fn give_memory_back() {
+    // SAFETY: has no preconditions.
+    // JUSTIFICATION: tens of MiB that an idle process would hold for ever; there is no safe form.
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "malloc_trim has no safe form")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The base, once it is there.
+#[derive(Clone)]
+pub(super) struct Pending {
+    outcome: watch::Receiver<Option<Result<Arc<Base>, Arc<str>>>>,
+}
+
+impl Pending {
+    /// Starts to compile or map the base on a thread of its own.
+    pub(super) fn start(engine: &Engine, clock: Clock, random: Random) -> std::io::Result<Pending> {
+        let (sender, outcome) = watch::channel(None);
+        let engine = engine.clone();
+        std::thread::Builder::new().name("wasm-js-base".into()).spawn(move || {
+            let base = Base::new(&engine, clock, random);
+            if let Err(error) = &base {
+                tracing::error!(error = format!("{error:#}"), "the js runtime can't be started");
+            }
+            // Nobody listens any more when the back end was dropped meanwhile.
+            let _ = sender.send(Some(base.map(Arc::new).map_err(|error| format!("{error:#}").into())));
+        })?;
+        Ok(Pending { outcome })
+    }
+
+    /// Waits for the base.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::Internal`] when it can't be made.
+    pub(super) async fn get(&self) -> Result<Arc<Base>, Error> {
+        let mut outcome = self.outcome.clone();
+        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| broken())?;
+        match &*outcome {
+            Some(Ok(base)) => Ok(Arc::clone(base)),
+            _ => Err(broken()),
+        }
+    }
+}
+
+fn broken() -> Error {
+    Error::internal("the js runtime could not be started; the log of the worker says why")
+}

@@ -1,0 +1,128 @@
+//! Functions in memory and their instances.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_kit::{Clock, Random};
+use lyra_types::function::Contract;
+use lyra_types::{Code, Error, FunctionVersion, InstanceId};
+use wasmtime::Trap;
+
+use super::base::Base;
+use super::guest::{Ended, Guest};
+use super::host::Host;
+use super::image::Image;
+use crate::wasm::governor::Governor;
+use crate::{Body, CallContext, Sandbox, Served, Template};
+
+/// A function, ready to be started.
+pub(super) struct Function {
+    pub(super) base: Arc<Base>,
+    pub(super) image: Image,
+    pub(super) clock: Clock,
+    pub(super) random: Random,
+}
+
+#[async_trait]
+impl Template for Function {
+    fn contract(&self) -> Contract {
+        Contract::Handler
+    }
+
+    fn weight(&self) -> usize {
+        self.image.weight()
+    }
+
+    async fn start(&self, _id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        let governor = Governor::new(&self.base.engine, version.memory_bytes());
+        let host = Host::new(governor, self.clock.clone(), self.random.clone());
+        let mut guest = Guest::start(&self.base, host).await?;
+        guest.restore(&self.image)?;
+        Ok(Box::new(Instance { guest, reusable: true }))
+    }
+}
+
+/// One instance of a function.
+struct Instance {
+    guest: Guest,
+    reusable: bool,
+}
+
+#[async_trait]
+impl Sandbox for Instance {
+    async fn call(&mut self, context: CallContext, event: Bytes) -> Result<Bytes, Error> {
+        // A call that is given up leaves the guest in the middle of something.
+        self.reusable = false;
+        let (deadline, limit, version) = (context.deadline, context.max_result, Arc::clone(&context.version));
+        let share = self.guest.share();
+        let ended = tokio::time::timeout_at(deadline, share.run(self.guest.call(context, &event))).await;
+        let host = self.guest.host();
+        host.call = None;
+        let starved = host.governor.starved();
+        let Ok(ended) = ended else {
+            return Err(Error::new(
+                Code::Timeout,
+                format!("the function did not end within {} ms", version.timeout_ms),
+            ));
+        };
+        match ended {
+            Ok(Ended::Done { at, length }) => {
+                self.reusable = starved.is_none();
+                Ok(Bytes::copy_from_slice(&self.guest.bytes()[at..at + length]))
+            }
+            Ok(Ended::TooLarge) => {
+                self.reusable = starved.is_none();
+                let detail = format!("the result has more than {limit} bytes, the limit for results");
+                Err(Error::new(Code::ResultTooLarge, detail))
+            }
+            Ok(Ended::BadEvent(thrown)) => {
+                self.reusable = starved.is_none();
+                Err(Error::new(Code::BadRequest, format!("the event is not JSON: {}", thrown.message)))
+            }
+            // Memory was refused and then something failed: that is why.
+            Ok(_) | Err(_) if let Some(why) = starved => Err(why.error(version.memory_mb)),
+            Ok(ended) => {
+                self.reusable = !matches!(ended, Ended::Stuck);
+                Err(failure(ended))
+            }
+            Err(error) => Err(crash(&error)),
+        }
+    }
+
+    async fn serve(self: Box<Self>, _: CallContext, _: http::Request<Body>) -> Result<Served, Error> {
+        Err(Error::internal("a js function takes events, not HTTP requests"))
+    }
+
+    fn is_reusable(&self) -> bool {
+        self.reusable
+    }
+}
+
+/// The error for a handler that ended without a result.
+fn failure(ended: Ended) -> Error {
+    match ended {
+        Ended::Threw(thrown) => Error::thrown(thrown),
+        Ended::Stuck => Error::thrown(lyra_types::error::Thrown {
+            name: "Error".into(),
+            message: "the handler waits for a promise that can never settle: no timer and no job is left to settle it"
+                .into(),
+            stack: String::new(),
+        }),
+        Ended::BadResult(thrown) => Error::new(
+            Code::InvalidResult,
+            format!("the result can't be written as JSON: {}: {}", thrown.name, thrown.message),
+        ),
+        other => Error::internal(format!("the js guest answered a call with {other:?}")),
+    }
+}
+
+/// The error for a guest that trapped.
+fn crash(error: &wasmtime::Error) -> Error {
+    let why = match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    };
+    tracing::debug!(error = format!("{error:#}"), "a js instance crashed");
+    Error::new(Code::InstanceCrashed, format!("the instance crashed: {why}"))
+}

@@ -1,0 +1,4 @@
+//! The back ends of this crate, through the traits that the worker uses.
+
+mod component;
+mod js;
