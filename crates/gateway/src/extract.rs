@@ -167,7 +167,8 @@ fn field_error(path: &str, error: &serde_json::Error) -> Error {
 
 /// The field at fault: the path, and for a missing or unknown field the name that the message quotes.
 fn field_at(path: &str, reason: &str) -> String {
-    let path = if path == "." { "" } else { path };
+    // The parser shows a key that it could not read as "?".
+    let path = path.trim_end_matches(".?").trim_end_matches('.');
     let named = ["missing field `", "unknown field `", "duplicate field `"]
         .iter()
         .find_map(|start| reason.strip_prefix(start)?.split('`').next());

@@ -257,7 +257,7 @@ impl Control for FakeControl {
         alias: &AliasName,
         request: AliasRequest,
     ) -> Result<Changed<Alias>> {
-        let weights = request.weights.or(request.version.map(|version| BTreeMap::from([(version, 1)])));
+        let weights = request.weights.or_else(|| Some(BTreeMap::from([(request.version?, 1)])));
         let weights = weights.ok_or_else(|| Error::field(Code::InvalidField, "weights", "is missing"))?;
         self.change(tenant, function, |route| {
             let alias = Alias { name: alias.clone(), weights, ..live(1) };

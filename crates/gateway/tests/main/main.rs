@@ -1,4 +1,5 @@
 //! The gateway over real sockets, with scripted neighbours behind it.
+#![expect(clippy::unwrap_used, reason = "a test that meets an error shall fail")]
 
 mod client;
 mod doubles;

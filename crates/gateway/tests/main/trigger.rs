@@ -54,7 +54,8 @@ async fn a_function_is_reached_by_path_by_header_and_by_host() {
     let gateway = start().await;
     let port = gateway.address.port();
     let host = format!("web.func.localhost:{port}");
-    let cases: [(&str, &[(&str, &str)], &str); 6] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(&str, Headers<'_>, &str); 6] = [
         ("GET /fn/default/web", &[], "/"),
         ("GET /fn/default/web@1/x", &[], "/x"),
         ("GET /fn/default/web@live/x?y", &[], "/x?y"),
