@@ -31,7 +31,9 @@ pub enum Error {
         reason: String,
     },
     /// The connection broke before the answer was there. The request may have been carried out.
-    #[error("the connection to {url} broke before the answer was there: {reason}")]
+    #[error(
+        "the connection to {url} broke before the answer was there ({reason}); what was asked for may have been done"
+    )]
     Broken {
         /// The server's URL.
         url: String,

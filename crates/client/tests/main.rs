@@ -1,0 +1,213 @@
+//! The client against a server that answers from a script: what it sends, and what it makes of odd answers.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use lyra_client::{Client, Config, Error, LogFilter};
+use lyra_types::name::Qualifier;
+use lyra_types::{Code, FunctionName, JobId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the scripted server does with one connection.
+enum Act {
+    /// Answers with this and closes.
+    Answer(String),
+    /// Closes without an answer.
+    HangUp,
+    /// Never answers.
+    Silence,
+}
+
+fn json(status: &str, body: &str) -> Act {
+    let length = body.len();
+    Act::Answer(format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"))
+}
+
+fn events(lines: &[&str]) -> Act {
+    let body: String = lines.iter().map(|line| format!("data: {line}\n\n")).collect();
+    Act::Answer(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: hi\n\n{body}"
+    ))
+}
+
+/// Reads one request to its end: its head, and as much body as it announces.
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&read).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let lengths = head
+                .lines()
+                .filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= lengths.max().unwrap_or(0) {
+                return text;
+            }
+        }
+        match stream.read(&mut piece).await {
+            Ok(0) | Err(_) => return text,
+            Ok(more) => read.extend_from_slice(&piece[..more]),
+        }
+    }
+}
+
+/// Plays `script`, one act for each connection, while `work` runs. Gives the requests that came.
+async fn play<T>(script: Vec<Act>, work: impl AsyncFnOnce(Client) -> T) -> (T, Vec<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let token = Some("secret-token".to_owned());
+    let client = Client::new(Config { url, token, timeout: Duration::from_secs(20), ..Config::default() }).unwrap();
+    let mut requests = Vec::new();
+    let mut open = Vec::new();
+    let server = async {
+        for act in script {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            requests.push(read_request(&mut stream).await);
+            match act {
+                Act::Answer(text) => stream.write_all(text.as_bytes()).await.unwrap(),
+                Act::HangUp => {}
+                Act::Silence => open.push(stream),
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let outcome = tokio::select! {
+        outcome = work(client) => outcome,
+        () = server => unreachable!("it never ends"),
+    };
+    (outcome, requests)
+}
+
+fn name() -> FunctionName {
+    "hello".parse().unwrap()
+}
+
+fn job() -> JobId {
+    "job_00000000000000000000000001".parse().unwrap()
+}
+
+fn job_json(status: &str) -> String {
+    format!(
+        r#"{{"id":"{}","function":"hello","version":1,"status":"{status}","attempts":1,"max_attempts":3,
+        "created_at":"2026-01-01T00:00:00.000Z","started_at":null,"finished_at":null,"next_attempt_at":null,
+        "invocation":null,"error":null}}"#,
+        job()
+    )
+}
+
+#[tokio::test]
+async fn a_call_carries_tenant_token_event_and_qualifier_and_its_headers_are_read() {
+    let answer = "HTTP/1.1 200 OK\r\nlyra-version: 2\r\nlyra-start: warm\r\nserver-timing: queue;dur=1, start;dur=0, exec;dur=2\r\ncontent-length: 1\r\n\r\n7";
+    let (outcome, requests) = play(vec![Act::Answer(answer.to_owned())], async |client| {
+        client.invoke(&name(), &Qualifier::Version(2), "[1]", None).await
+    })
+    .await;
+    let invocation = outcome.unwrap();
+    assert_eq!((&*invocation.body, invocation.call.version), (&b"7"[..], Some(2)));
+    let request = &requests[0];
+    assert!(request.starts_with("POST /v1/functions/hello/invoke?version=2 HTTP/1.1\r\n"), "{request}");
+    for part in ["lyra-tenant: default\r\n", "authorization: Bearer secret-token\r\n", "\r\n\r\n[1]"] {
+        assert!(request.contains(part), "{part}: {request}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_safe_to_repeat_is_sent_once() {
+    let (outcome, requests) = play(vec![Act::HangUp, json("200 OK", "1")], async |client| {
+        client.invoke(&name(), &Qualifier::Live, "1", None).await
+    })
+    .await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Broken { .. }), "{error:?}");
+    assert_eq!((error.exit_code(), requests.len()), (7, 1));
+}
+
+#[tokio::test]
+async fn a_limit_that_passes_is_a_deadline() {
+    let (outcome, _) = play(vec![Act::Silence], async |client| {
+        client.invoke(&name(), &Qualifier::Live, "1", Some(Duration::from_millis(50))).await
+    })
+    .await;
+    let error = outcome.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), (Code::Timeout, 6));
+    assert_eq!(error.to_string(), "no answer within 50ms");
+}
+
+#[tokio::test]
+async fn waiting_for_a_job_asks_until_it_has_ended() {
+    let script = vec![
+        json("200 OK", &job_json("queued")),
+        json("200 OK", &job_json("running")),
+        json("200 OK", &job_json("succeeded")),
+    ];
+    let (outcome, requests) = play(script, async |client| client.wait_job(job(), Duration::from_secs(60)).await).await;
+    assert_eq!(outcome.unwrap().status.as_str(), "succeeded");
+    assert_eq!(requests.len(), 3);
+    assert!(
+        requests.iter().all(|request| request.starts_with(&format!("GET /v1/jobs/{}?wait=30 ", job()))),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_end_in_time_is_given_back_as_it_stands() {
+    let script = vec![Act::Silence, json("200 OK", &job_json("running"))];
+    let (outcome, _) = play(script, async |client| client.wait_job(job(), Duration::from_millis(100)).await).await;
+    assert_eq!(outcome.unwrap().status.as_str(), "running");
+}
+
+#[tokio::test]
+async fn lists_are_fetched_page_by_page_up_to_the_limit() {
+    let page =
+        |status: &str, next: &str| json("200 OK", &format!(r#"{{"items":[{}],"next":{next}}}"#, job_json(status)));
+    let script = vec![page("queued", r#""a b""#), page("running", r#""c""#)];
+    let (outcome, requests) = play(script, async |client| client.dead_letters(2).await).await;
+    let list = outcome.unwrap();
+    assert_eq!((list.items.len(), list.next.as_deref()), (2, Some("c")));
+    assert!(requests[1].contains("cursor=a+b") || requests[1].contains("cursor=a%20b"), "{}", requests[1]);
+}
+
+#[tokio::test]
+async fn following_goes_on_after_a_break_with_no_line_twice() {
+    let line = |second: u32, message: &str| {
+        format!(
+            r#"{{"time":"2026-01-01T00:00:{second:02}.000Z","level":"info","message":"{message}","invocation":"inv_1","version":1,"instance":null}}"#
+        )
+    };
+    let (a, b, c) = (line(1, "a"), line(2, "b"), line(3, "c"));
+    let script = vec![events(&[&a, &b]), Act::HangUp, events(&[&b, &c]), Act::Silence];
+    let (messages, requests) = play(script, async |client| {
+        let lines = client.follow_logs(&name(), LogFilter::default()).await.unwrap();
+        lines.take(3).map(|line| line.unwrap().message.clone()).collect::<Vec<_>>().await
+    })
+    .await;
+    assert_eq!(messages, ["a", "b", "c"]);
+    assert!(requests[0].contains("follow=true") && !requests[0].contains("since"), "{}", requests[0]);
+    assert!(requests[2].contains("since=2026-01-01T00%3A00%3A01.000Z"), "{}", requests[2]);
+}
+
+#[tokio::test]
+async fn an_error_event_ends_the_log_with_what_it_says() {
+    let problem = r#"{"type":"t","title":"T","status":503,"detail":"too slow","code":"overloaded"}"#;
+    let body = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nevent: error\ndata: {problem}\n\n");
+    let (outcome, _) = play(vec![Act::Answer(body)], async |client| {
+        let lines = client.follow_logs(&name(), LogFilter::default()).await.unwrap();
+        lines.collect::<Vec<_>>().await
+    })
+    .await;
+    assert_eq!(outcome.len(), 1);
+    assert_eq!(outcome[0].as_ref().unwrap_err().code(), Code::Overloaded);
+}
+
+#[tokio::test]
+async fn nothing_at_the_url_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let client = Client::new(Config { url: url.clone(), ..Config::default() }).unwrap();
+    let error = client.functions(1).await.unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { url: at, .. } if *at == url), "{error:?}");
+}
