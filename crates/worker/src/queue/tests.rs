@@ -1,3 +1,5 @@
+//! What the queue promises: order, bounds, fairness, and places that come back.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
