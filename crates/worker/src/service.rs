@@ -1,6 +1,7 @@
 //! The worker's door: [`lyra_wire::Worker`] over queue, code, pool and back ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,7 +54,12 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) metrics: Metrics,
+    /// Work was done since freed memory was last given back.
+    untrimmed: AtomicBool,
 }
+
+/// How often idle instances and freed memory are looked after.
+const SWEEP: Duration = Duration::from_secs(10);
 
 impl Service {
     /// A worker that takes calls at once; [`Service::start`] adds its background work.
@@ -71,6 +77,7 @@ impl Service {
             clock: deps.clock,
             ids: deps.ids,
             metrics: Metrics::new(&deps.metrics),
+            untrimmed: AtomicBool::new(true),
             config,
         });
         let gauges = Arc::downgrade(&inner);
@@ -82,12 +89,12 @@ impl Service {
         Service { inner, tasks: Tasks::new() }
     }
 
-    /// Starts the sweep of idle instances.
+    /// Starts the sweep of idle instances and of memory that was freed.
     pub fn start(&self) {
         let inner = self.inner.clone();
-        self.tasks.every("worker-sweep", Duration::from_secs(10), move || {
+        self.tasks.every("worker-sweep", SWEEP, move || {
             let inner = inner.clone();
-            async move { inner.pool.sweep(inner.clock.instant()) }
+            async move { inner.sweep().await }
         });
     }
 
@@ -106,6 +113,21 @@ impl Service {
 }
 
 impl Inner {
+    async fn sweep(&self) {
+        self.pool.sweep(self.clock.instant());
+        // Not while calls run: it would make them wait for the allocator.
+        if self.queue.len().0 == 0 && self.untrimmed.swap(false, Ordering::Relaxed) {
+            drop(lyra_kit::tasks::blocking(lyra_kit::memory::trim).await);
+        }
+    }
+
+    fn mark_untrimmed(&self) {
+        // Reading first keeps the cache line shared while calls come on every core.
+        if !self.untrimmed.load(Ordering::Relaxed) {
+            self.untrimmed.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn status(&self) -> Status {
         let (running, queued) = self.queue.len();
         Status { running, queued, idle_instances: self.pool.total() }
@@ -122,6 +144,7 @@ impl Worker for Service {
             handler: prepare.handler,
             memory_mb: prepare.memory_mb,
         };
+        self.inner.mark_untrimmed();
         let contract = backend.prepare(&Code { key, bytes: prepare.code, reuse: prepare.reuse }).await?;
         Ok(Prepared { contract })
     }
@@ -151,6 +174,7 @@ impl Worker for Service {
 
     async fn invoke(&self, request: Call) -> Reply {
         let inner = &self.inner;
+        inner.mark_untrimmed();
         let mut call = call::Call::new(inner, request.id, &request.version);
         let mut running = match call.begin().await {
             Ok(running) => running,
