@@ -1,12 +1,16 @@
 //! The command tree, and how one command is run.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{completions, dead_letter, demo, function, job, logs, openapi, up, version};
+
+/// Help is not wider than this: what is laid out by hand stays as it is.
+const WIDTH: usize = 100;
 
 /// Functions on your own machines: deploy, call, run as jobs, log.
 #[derive(Debug, Parser)]
@@ -15,15 +19,15 @@ use crate::{completions, dead_letter, demo, function, job, logs, openapi, up, ve
     version,
     arg_required_else_help = true,
     subcommand_required = true,
-    max_term_width = 100,
+    max_term_width = WIDTH,
     after_help = "Examples:
   lyra demo                          see everything work, in a temporary directory
   lyra up                            start the platform on http://127.0.0.1:8080
   lyra deploy hello.js               deploy a function
   lyra invoke hello -d '{\"name\":\"Ada\"}'
 
-Exit codes: 0 done, 1 the function or job failed, 2 wrong usage or input, 3 not found, 4 not allowed,
-5 overloaded, 6 deadline passed, 7 platform unavailable, 70 internal fault."
+Exit codes: 0 done, 1 the function or job failed, 2 wrong usage or input, 3 not found,
+4 not allowed, 5 overloaded, 6 deadline passed, 7 platform unavailable, 70 internal fault."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -61,6 +65,9 @@ enum Command {
     Version(version::Args),
 }
 
+/// How long threads that do blocking work may hold up the end.
+const LAST_THREADS: Duration = Duration::from_secs(2);
+
 /// Reads the command line and runs it.
 pub fn run() -> ExitCode {
     // clap prints help and usage errors itself: exit codes 0 and 2.
@@ -85,8 +92,8 @@ fn dispatch(cli: Cli) -> Result<()> {
     match command {
         Command::Completions(args) => completions::run(&args),
         Command::Version(args) => version::run(&args, &global),
-        Command::Up(args) => many_threads()?.block_on(up::run(args)),
-        Command::Demo(args) => many_threads()?.block_on(demo::run(args, &global)),
+        Command::Up(args) => on_many_threads(up::run(args)),
+        Command::Demo(args) => on_many_threads(demo::run(args, &global)),
         remote => one_thread()?.block_on(Box::pin(run_remote(remote, &global))),
     }
 }
@@ -112,9 +119,13 @@ fn one_thread() -> Result<tokio::runtime::Runtime> {
     runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))
 }
 
-fn many_threads() -> Result<tokio::runtime::Runtime> {
+fn on_many_threads(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))
+    let runtime = runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))?;
+    let outcome = runtime.block_on(work);
+    // A thread that waits for a key to be pressed must not hold up the end.
+    runtime.shutdown_timeout(LAST_THREADS);
+    outcome
 }
 
 #[cfg(test)]
@@ -139,6 +150,8 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "`{path}` has no example");
             assert!(help.contains(path), "the example of `{path}` does not show it");
+            let widest = help.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+            assert!(widest <= WIDTH, "the examples of `{path}` are {widest} wide");
         });
     }
 

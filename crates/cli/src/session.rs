@@ -1,6 +1,6 @@
 //! The flags that every command takes, and what a command is handed: a client and where its output goes.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lyra_client::{Answer, Client, Config, DEFAULT_URL, Listing};
 use lyra_kit::Clock;
 use lyra_types::TenantName;
@@ -10,7 +10,7 @@ use crate::output::{note, print, print_line};
 use crate::table::Table;
 
 /// How data is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// For people.
     #[default]
@@ -32,16 +32,8 @@ pub struct Global {
     /// Whose functions are meant [default: default]
     #[arg(long, global = true, env = "LYRA_TENANT", value_name = "NAME", hide_env_values = true)]
     pub tenant: Option<String>,
-    /// How to print data: tables for people, or the API's JSON for programs
-    #[arg(
-        long = "output",
-        short = 'o',
-        global = true,
-        value_name = "FORMAT",
-        value_enum,
-        default_value_t,
-        hide_possible_values = false
-    )]
+    /// How to print data: `table` for people, `json` exactly as the API sends it
+    #[arg(long = "output", short = 'o', global = true, value_name = "FORMAT", default_value = "table", value_parser = parse_format)]
     pub format: Format,
     /// Print only what a script needs: ids and names, no notes
     #[arg(long, short = 'q', global = true)]
@@ -59,6 +51,14 @@ pub struct Session {
     pub quiet: bool,
     /// For ages.
     pub clock: Clock,
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    match text {
+        "table" => Ok(Format::Table),
+        "json" => Ok(Format::Json),
+        _ => Err("table or json".to_owned()),
+    }
 }
 
 /// An empty variable counts as one that is not set.

@@ -20,9 +20,9 @@ use crate::output::print_line;
   lyra up --listen 0.0.0.0:8080 --token-file tokens.txt
   lyra up --log json --log-filter lyra_worker=debug,info
 
-Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`. Functions, versions, aliases,
-jobs and logs are kept in the data directory. SIGTERM or Ctrl-C: no new calls, those that run end, exit 0;
-a second one ends at once.")]
+Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`. Functions, versions,
+aliases, jobs and logs are kept in the data directory. SIGTERM or Ctrl-C: no new calls, those that
+run end, exit 0; a second one ends at once.")]
 pub struct Args {
     /// Where everything is kept [default: $XDG_DATA_HOME/lyra, else ~/.local/share/lyra]
     #[arg(long, env = "LYRA_DATA_DIR", value_name = "DIR", hide_env_values = true)]
@@ -37,7 +37,7 @@ pub struct Args {
         value_parser = parse_listen
     )]
     listen: SocketAddr,
-    /// File with one token a line (the token, or sha256:HEX of it); needed to listen beyond this machine
+    /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, env = "LYRA_TOKEN_FILE", value_name = "FILE", hide_env_values = true)]
     token_file: Option<PathBuf>,
     /// How Lyra's own log on stderr looks: text or json

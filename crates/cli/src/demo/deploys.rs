@@ -21,7 +21,7 @@ pub async fn first_function(tour: &mut Tour<'_>) -> Result<()> {
         "The code is checked and compiled at deploy time; each call gets a fresh sandbox of its own.",
     );
     tour.deploy("lyra deploy examples/js-hello --name hello", "hello", js(example::HELLO), 1).await?;
-    let first = tour.invoke_and_show("hello", &json!({"name": "Ada"}), &json!({"message": "Hello, Ada!"})).await?;
+    let first = tour.invoke_and_show("hello", r#"{"name":"Ada"}"#, &json!({"message": "Hello, Ada!"})).await?;
     ensure!(first.call.version == Some(1), "the answer is of version {:?}", first.call.version);
     ensure!(first.call.phases.is_some(), "the answer has no times");
     tour.stage.holds("answered by version 1; the times say where the time went");
@@ -39,7 +39,7 @@ pub async fn warm_calls(tour: &mut Tour<'_>) -> Result<()> {
     let (mut taken, mut inside, mut fresh) = (Vec::new(), Vec::new(), 0);
     for _ in 0..CALLS {
         let begin = tour.stage.now();
-        let invocation = tour.invoke("hello", &json!({"name": "Grace"})).await?;
+        let invocation = tour.invoke("hello", r#"{"name":"Grace"}"#).await?;
         taken.push(tour.stage.now() - begin);
         inside.extend(invocation.call.phases.map(|phases| phases.total()));
         fresh += usize::from(invocation.call.instance.as_deref() == Some("fresh"));
@@ -60,12 +60,12 @@ pub async fn own_errors(tour: &mut Tour<'_>) -> Result<()> {
     let command = "lyra deploy examples/js-order-total --name order-total --max-attempts 2";
     let request = lyra_types::api::DeployRequest { max_attempts: Some(2), ..js(example::ORDER_TOTAL) };
     tour.deploy(command, "order-total", request, 1).await?;
-    let order = json!({"id": "A-1", "country": "DE", "lines": [{"sku": "pen", "quantity": 3, "cents": 120}]});
+    let order = r#"{"id":"A-1","country":"DE","lines":[{"sku":"pen","quantity":3,"cents":120}]}"#;
     let total = json!({"id": "A-1", "net": 360, "vat": 68, "total": 428});
-    let call = tour.invoke_and_show("order-total", &order, &total).await?.call;
+    let call = tour.invoke_and_show("order-total", order, &total).await?.call;
     tour.order_call = Some(call.invocation.context("the answer has no invocation id")?.parse()?);
-    let bad = json!({"id": "A-2", "country": "DE", "lines": [{"sku": "ink", "quantity": 0, "cents": 900}]});
-    let error = tour.fail_and_show("order-total", &bad, Code::FunctionError).await?;
+    let bad = r#"{"id":"A-2","country":"DE","lines":[{"sku":"ink","quantity":0,"cents":900}]}"#;
+    let error = tour.fail_and_show("order-total", bad, Code::FunctionError).await?;
     let thrown = error.thrown.context("the error does not say what was thrown")?;
     ensure!(thrown.name == "InvalidOrder", "the function threw {}", thrown.name);
     tour.stage.holds("its own kind of error, InvalidOrder; the command ends with exit code 1");
@@ -82,7 +82,8 @@ pub async fn timers(tour: &mut Tour<'_>) -> Result<()> {
     tour.deploy("lyra deploy examples/js-batch --name batch", "batch", js(example::BATCH), 1).await?;
     let items = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     let expected = json!({"results": items.map(str::to_uppercase), "lanes": 3});
-    let call = tour.invoke_and_show("batch", &json!({"items": items, "atOnce": 3}), &expected).await?.call;
+    let event = r#"{"items":["a","b","c","d","e","f","g","h","i"],"atOnce":3}"#;
+    let call = tour.invoke_and_show("batch", event, &expected).await?.call;
     let exec = call.phases.context("the answer has no times")?.exec;
     // Only a lower bound can be promised on a machine that others use too.
     ensure!(exec.as_millis() >= 55, "three rounds of 20 ms took {}", millis(exec));

@@ -31,7 +31,7 @@ pub async fn contained(tour: &mut Tour<'_>) -> Result<()> {
 
     let alone = neighbour(tour, |calls, _| calls >= 200).await?;
     let ended = Arc::new(AtomicBool::new(false));
-    let (client, event, over) = (tour.client.clone(), json!({"how": "loop"}).to_string(), Arc::clone(&ended));
+    let (client, event, over) = (tour.client.clone(), r#"{"how":"loop"}"#, Arc::clone(&ended));
     let function = name("hostile")?;
     tour.stage.command("lyra invoke hostile -d '{\"how\":\"loop\"}'");
     tour.stage.count_calls(1);
@@ -56,8 +56,8 @@ pub async fn contained(tour: &mut Tour<'_>) -> Result<()> {
     tour.stage.answer(&format!("hello beside the loop: {}", meanwhile.summary()));
     ensure!(meanwhile.count() > 0, "no call of hello was answered beside the loop");
 
-    tour.fail_and_show("hostile", &json!({"how": "memory"}), Code::OutOfMemory).await?;
-    tour.invoke_and_show("hostile", &json!({"how": "nicely"}), &json!("behaves")).await?;
+    tour.fail_and_show("hostile", r#"{"how":"memory"}"#, Code::OutOfMemory).await?;
+    tour.invoke_and_show("hostile", r#"{"how":"nicely"}"#, &json!("behaves")).await?;
     tour.stage.holds("each ended with an error of its own; the same function answers again at once");
     tour.stage.end().await;
     Ok(())
@@ -69,7 +69,7 @@ async fn neighbour(tour: &mut Tour<'_>, enough: impl Fn(usize, Instant) -> bool)
     let mut taken = Vec::new();
     while !enough(taken.len(), begin) {
         let call = tour.stage.now();
-        tour.invoke("hello", &json!({"name": "Ada"})).await.context("calling hello")?;
+        tour.invoke("hello", r#"{"name":"Ada"}"#).await.context("calling hello")?;
         taken.push(tour.stage.now() - call);
     }
     Ok(Latencies::new(taken))

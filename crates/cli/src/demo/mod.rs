@@ -23,6 +23,7 @@ use lyra_types::Code;
 
 use crate::failure::{self, Failure};
 use crate::session::{Format, Global};
+use node::Running;
 use stage::Stage;
 use tour::Tour;
 
@@ -48,8 +49,8 @@ const LIMIT_WITH_PAUSES: Duration = Duration::from_secs(3_600);
   lyra demo --pause       wait for Enter after each step
   lyra demo -o json       only the outcome, for programs
 
-Needs nothing and leaves nothing: a temporary directory, a free port, one process. Exit code 0 only if every
-step really worked.")]
+Needs nothing and leaves nothing: a temporary directory, a free port, one process. Exit code 0
+only if every step really worked.")]
 pub struct Args {
     /// Wait for Enter after each step
     #[arg(long)]
@@ -66,20 +67,24 @@ pub async fn run(args: Args, global: &Global) -> failure::Result<()> {
     let stop = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
     let mut stage = Stage::new(global.format == Format::Json, global.quiet, args.pause);
+    let mut node = Running::prepare()
+        .map_err(|error| Failure::new(Code::Unavailable, format!("there is no temporary directory: {error}")))?;
     let limit = if args.pause { LIMIT_WITH_PAUSES } else { LIMIT };
     let outcome = tokio::select! {
-        outcome = tokio::time::timeout(limit, Box::pin(take(&mut stage))) => {
+        outcome = tokio::time::timeout(limit, Box::pin(take(&mut stage, &mut node))) => {
             outcome.unwrap_or_else(|_| Err(anyhow!("it took longer than {} s", limit.as_secs())))
         }
         () = stop.cancelled() => Err(anyhow!("stopped by a signal")),
     };
+    // Before its directory goes, also when the tour was broken off.
+    let outcome = outcome.and(node.stop().await);
     stage.finish(outcome.as_ref().err().map(|error| format!("{error:#}")).as_deref())?;
     outcome.map_err(|_| Failure::silent(Code::FunctionError))
 }
 
-async fn take(stage: &mut Stage) -> Result<()> {
+async fn take(stage: &mut Stage, node: &mut Running) -> Result<()> {
     stage.intro();
-    let mut tour = Tour::begin(stage).await.context("the platform does not start")?;
+    let mut tour = Tour::begin(stage, node).await.context("the platform does not start")?;
     deploys::first_function(&mut tour).await?;
     deploys::warm_calls(&mut tour).await?;
     deploys::own_errors(&mut tour).await?;
@@ -91,6 +96,5 @@ async fn take(stage: &mut Stage) -> Result<()> {
     jobs::two_hundred(&mut tour).await?;
     jobs::dead_letter(&mut tour).await?;
     survival::logs_of_a_call(&mut tour).await?;
-    survival::restart(&mut tour).await?;
-    tour.end().await
+    survival::restart(&mut tour).await
 }

@@ -1,7 +1,7 @@
 //! The platform that the tour is taken on: all roles, in this process.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 /// Longest that the node may take to drain.
 const STOP: Duration = Duration::from_secs(30);
 
-/// A running node with a temporary directory of its own, gone when this is dropped.
+/// A node with a temporary directory of its own, gone when this is dropped; stop the node before.
 pub struct Running {
     directory: TempDir,
     address: SocketAddr,
@@ -26,16 +26,15 @@ struct Serving {
 }
 
 impl Running {
-    /// Starts a node on a free port.
-    pub async fn start() -> Result<Running> {
-        let directory = tempfile::Builder::new().prefix("lyra-demo-").tempdir().context("no temporary directory")?;
+    /// A place for a node that is not started yet.
+    pub fn prepare() -> std::io::Result<Running> {
+        let directory = tempfile::Builder::new().prefix("lyra-demo-").tempdir()?;
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut running = Running { directory, address: anywhere, serving: None };
-        running.serve().await?;
-        Ok(running)
+        Ok(Running { directory, address: anywhere, serving: None })
     }
 
-    async fn serve(&mut self) -> Result<()> {
+    /// Starts the node: on a free port the first time, then at the same address.
+    pub async fn start(&mut self) -> Result<()> {
         let config = Config::new(self.data_dir(), self.address);
         let node = Box::pin(Node::start(config)).await?;
         self.address = node.addr();
@@ -45,32 +44,18 @@ impl Running {
         Ok(())
     }
 
-    async fn drain(&mut self) -> Result<()> {
-        let Serving { shutdown, task } = self.serving.take().context("the node does not run")?;
+    /// Stops the node, if it runs.
+    pub async fn stop(&mut self) -> Result<()> {
+        let Some(Serving { shutdown, task }) = self.serving.take() else { return Ok(()) };
         shutdown.cancel();
         let ended = tokio::time::timeout(STOP, task).await.context("the node did not stop in time")?;
         ended.context("the node crashed")??;
         Ok(())
     }
 
-    /// Stops the node and starts it again, on the same data and at the same address.
-    pub async fn restart(&mut self) -> Result<()> {
-        self.drain().await?;
-        self.serve().await
-    }
-
-    /// Stops the node for good.
-    pub async fn stop(mut self) -> Result<()> {
-        self.drain().await
-    }
-
     /// Where the node keeps its data.
     pub fn data_dir(&self) -> PathBuf {
-        self.scratch().join("data")
-    }
-
-    fn scratch(&self) -> &Path {
-        self.directory.path()
+        self.directory.path().join("data")
     }
 
     /// `127.0.0.1:PORT`.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use lyra_types::AliasName;
 use lyra_types::api::{AliasRequest, DeployRequest};
-use serde_json::json;
 
 use super::example;
 use super::tour::{Tour, js, name};
@@ -18,7 +17,7 @@ const CALLS: u64 = 1_000;
 async fn count(tour: &mut Tour<'_>, calls: u64) -> Result<BTreeMap<u64, u64>> {
     let mut counts = BTreeMap::new();
     for _ in 0..calls {
-        let invocation = tour.invoke("hello", &json!({"name": "Ada"})).await?;
+        let invocation = tour.invoke("hello", r#"{"name":"Ada"}"#).await?;
         let version = invocation.call.version.context("an answer does not name its version")?;
         *counts.entry(version).or_default() += 1;
     }

@@ -140,7 +140,7 @@ impl Stage {
         print_line(&format!("\n{}", self.paint.bold(&summary)))?;
         self.print("\nNow with your own function:");
         for (command, about) in NEXT {
-            self.print(&format!("    {}{about}", self.paint.cyan(&format!("{command:<36}"))));
+            self.print(&format!("    {}{about}", self.paint.cyan(&format!("{command:<40}"))));
         }
         Ok(())
     }

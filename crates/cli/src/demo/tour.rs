@@ -21,7 +21,7 @@ pub struct Tour<'a> {
     /// Where it is told.
     pub stage: &'a mut Stage,
     /// The platform.
-    pub node: Running,
+    pub node: &'a mut Running,
     /// The client.
     pub client: Client,
     /// A call of `order-total`.
@@ -46,12 +46,12 @@ pub fn js(source: &str) -> DeployRequest {
     }
 }
 
-impl Tour<'_> {
+impl<'a> Tour<'a> {
     /// Starts the platform.
-    pub async fn begin(stage: &mut Stage) -> Result<Tour<'_>> {
+    pub async fn begin(stage: &'a mut Stage, node: &'a mut Running) -> Result<Tour<'a>> {
         stage.step("Start the platform", "One process, one binary; nothing else is installed.");
         let begin = stage.now();
-        let node = Running::start().await?;
+        node.start().await?;
         let url = format!("http://{}", node.address());
         let client = Client::new(Config { url: url.clone(), ..Config::default() })?;
         client.ready().await?;
@@ -61,11 +61,6 @@ impl Tour<'_> {
         stage.holds(&format!("takes calls after {}", millis(took)));
         stage.end().await;
         Ok(Tour { stage, node, client, order_call: None, done_job: None, dead_job: None })
-    }
-
-    /// Stops the platform.
-    pub async fn end(self) -> Result<()> {
-        self.node.stop().await
     }
 
     /// Deploys, shows the command and what came of it, and checks the version's number.
@@ -89,14 +84,14 @@ impl Tour<'_> {
     }
 
     /// Calls a function.
-    pub async fn invoke(&mut self, name: &str, event: &Value) -> Result<Invocation, lyra_client::Error> {
+    pub async fn invoke(&mut self, name: &str, event: &str) -> Result<Invocation, lyra_client::Error> {
         self.stage.count_calls(1);
         let name = FunctionName::new(name).map_err(|error| lyra_client::Error::Config(error.to_string()))?;
-        self.client.invoke(&name, &Qualifier::Live, event.to_string(), Some(CALL_LIMIT)).await
+        self.client.invoke(&name, &Qualifier::Live, event.to_owned(), Some(CALL_LIMIT)).await
     }
 
     /// Calls a function, shows the command, the result and the times, and checks the result.
-    pub async fn invoke_and_show(&mut self, name: &str, event: &Value, expected: &Value) -> Result<Invocation> {
+    pub async fn invoke_and_show(&mut self, name: &str, event: &str, expected: &Value) -> Result<Invocation> {
         self.stage.command(&format!("lyra invoke {name} -d '{event}'"));
         let invocation = self.invoke(name, event).await.with_context(|| format!("calling {name}"))?;
         self.stage.answer(&String::from_utf8_lossy(&invocation.body));
@@ -107,7 +102,7 @@ impl Tour<'_> {
     }
 
     /// Calls a function that must fail with `code`; shows the command and the error.
-    pub async fn fail_and_show(&mut self, name: &str, event: &Value, code: Code) -> Result<lyra_types::Error> {
+    pub async fn fail_and_show(&mut self, name: &str, event: &str, code: Code) -> Result<lyra_types::Error> {
         self.stage.command(&format!("lyra invoke {name} -d '{event}'"));
         let error = match self.invoke(name, event).await {
             Ok(invocation) => bail!("{name} gave {}, not an error", String::from_utf8_lossy(&invocation.body)),

@@ -22,11 +22,11 @@ use crate::table::millis;
   lyra deploy hello.js
   lyra deploy hello.js --watch                 and again each time it is saved
   lyra deploy ./resize --memory 256 --timeout 5s --env QUALITY=80
-  lyra fn deploy api.wasm --name api --no-promote    as a version that `live` does not point at
+  lyra fn deploy api.wasm --no-promote         `live` stays where it points
   echo 'export default e => e' | lyra deploy - --name echo --runtime js
 
-A deploy says all about the new version: a flag that is left out has its default, whatever the version
-before had.")]
+A deploy says all about the new version: a flag that is left out has its default, whatever the
+version before had.")]
 pub struct Args {
     /// A .js, .mjs or .wasm file, a directory that holds one, or - for stdin
     #[arg(value_name = "PATH")]

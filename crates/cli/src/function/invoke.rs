@@ -19,12 +19,12 @@ use crate::session::Session;
 #[command(after_help = "Examples:
   lyra invoke hello -d '{\"name\":\"Ada\"}'
   lyra invoke hello@2 -d @event.json -v
-  lyra invoke hello@beta < /dev/null
+  echo '[1,2]' | lyra invoke sum@beta -d -
   lyra fn invoke report --async
   lyra invoke report --async --wait 5m
 
-The result goes to stdout as the function gave it. With -v, or on a terminal, a line on stderr says which
-version ran, whether it had to be started, and where the time went. Ctrl-C cancels the call.")]
+The result goes to stdout as the function gave it. With -v, or on a terminal, a line on stderr says
+which version ran, whether it had to be started, and where the time went. Ctrl-C cancels the call.")]
 pub struct Args {
     /// The function, with a version or an alias if it is not to be `live`
     #[arg(value_name = "NAME[@VERSION|@ALIAS]", value_parser = parse_target)]
