@@ -27,7 +27,8 @@ use crate::service::App;
 
 /// Call a function with an event.
 ///
-/// The body is the event: JSON for handlers (nothing means `null`), any bytes for commands. With `Prefer: respond-async`
+/// The body is the event: JSON for handlers (nothing means `null`), any bytes for commands. A function that takes HTTP
+/// requests gets the event as the body of a `POST /`; its answer's body is the result. With `Prefer: respond-async`
 /// or `?async=true` the call becomes a job, and the answer comes once the job is durable.
 #[utoipa::path(
     post, path = "/v1/functions/{name}/invoke", tag = "invoke", operation_id = "invokeFunction",
@@ -49,7 +50,6 @@ use crate::service::App;
                 ("Server-Timing" = String, description = "`queue;dur=…, start;dur=…, exec;dur=…`, in ms"),
             )),
         (status = 202, description = "The job is durable", body = JobAccepted, headers(("Location" = String, description = "The job"))),
-        (status = 409, description = "The function takes HTTP requests, not events", body = lyra_types::api::Problem, content_type = "application/problem+json"),
         Failed, Refused, Missing, Busy
     )
 )]
@@ -62,17 +62,6 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
     let later = headers::prefers_async(&parts.headers) || params.flag("async")?;
     let route = app.table.find(tenant, part(&path, "name"), app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
-    if version.contract == Contract::Http {
-        return Err(Error::new(
-            Code::Conflict,
-            format!(
-                "function {name} takes HTTP requests, not events: call it at /fn/{tenant}/{name}/",
-                name = version.function,
-                tenant = version.tenant
-            ),
-        )
-        .into());
-    }
     let body = body::read(&app, &parts.headers, body, app.config.max_event_bytes).await?;
     let event = event(version.contract, body.bytes.clone())?;
     if later {
@@ -95,7 +84,7 @@ fn qualifier(params: &Params<'_>) -> Result<Qualifier> {
 }
 
 fn event(contract: Contract, body: Bytes) -> Result<Bytes> {
-    if contract != Contract::Handler {
+    if contract == Contract::Command {
         return Ok(body);
     }
     if body.is_empty() {
