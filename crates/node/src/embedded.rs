@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_isolation::wasm::EngineError;
-use lyra_store::{Blobs, DirLock, DirectoryBlobs, StoreError};
+pub use lyra_store::StoreError;
+use lyra_store::{Blobs, DirLock, DirectoryBlobs};
 use lyra_wire::{Control, Logs, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

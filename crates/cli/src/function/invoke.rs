@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
-use lyra_client::{CallInfo, Client};
+use lyra_client::CallInfo;
 use lyra_types::function::limit;
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, FunctionName};
@@ -111,7 +111,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         }
         Err(error) => {
             let call = error.call().cloned().filter(|_| talk);
-            let failure = with_hint(call_failure(error, &session.client, name));
+            let failure = with_hint(call_failure(error, name));
             failure.report(session.json());
             if let Some(call) = call {
                 say(&call);
@@ -129,7 +129,7 @@ fn say(call: &CallInfo) {
 }
 
 /// Adds what to do to the failures of a call.
-fn call_failure(error: lyra_client::Error, client: &Client, name: &FunctionName) -> Failure {
+fn call_failure(error: lyra_client::Error, name: &FunctionName) -> Failure {
     let failed_in_function = error.api().is_some_and(|error| error.code.is_function_fault());
     let invocation = error.call().and_then(|call| call.invocation.clone());
     let limit_passed = matches!(error, lyra_client::Error::Deadline { .. });
@@ -137,9 +137,6 @@ fn call_failure(error: lyra_client::Error, client: &Client, name: &FunctionName)
     match (failed_in_function, invocation) {
         (true, Some(id)) => failure.hint(format!("`lyra logs {name} --invocation {id}` shows what it wrote")),
         _ if limit_passed => failure.hint("the call was cancelled; --async hands in a job that outlives this command"),
-        _ if failure.error().detail.contains("/fn/") => {
-            failure.hint(format!("its URL is {}", client.trigger_url(name)))
-        }
         _ => failure,
     }
 }
