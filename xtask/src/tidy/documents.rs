@@ -103,6 +103,28 @@ pub fn examples(repository: &Repository) -> anyhow::Result<Findings> {
     Ok(unnamed.map(|folder| format!("examples/{folder}: name it in a document or a test")).collect())
 }
 
+/// The tests that ARCHITECTURE and SPECIFICATION name are there.
+pub fn promises(repository: &Repository) -> anyhow::Result<Findings> {
+    let mut findings = Findings::new();
+    for page in ["ARCHITECTURE.md", "SPECIFICATION.md"] {
+        for name in claims(repository.file(page)?) {
+            let function = format!("fn {name}(");
+            if !repository.rust().any(|file| file.content.contains(&function)) {
+                findings.push(format!("{page}: there is no test {name}"));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// Names in backticks that read like a test's: at least five words.
+fn claims(content: &str) -> BTreeSet<&str> {
+    let is_claim = |part: &&str| {
+        part.matches('_').count() >= 4 && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    content.split('`').filter(is_claim).collect()
+}
+
 /// Every metric is in `docs/reference/metrics.md`, and the other way round.
 pub fn metrics(repository: &Repository) -> anyhow::Result<Findings> {
     const PAGE: &str = "docs/reference/metrics.md";
@@ -214,6 +236,12 @@ mod tests {
             "pub mod limit { pub const A: u32 = 16; pub const B: u64 = 60_000; pub const C: usize = 4 << 20; }";
         let limits = limits_of(source).expect("well-formed");
         assert_eq!(limits.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>(), ["16", "60,000", "4 MiB"]);
+    }
+
+    #[test]
+    fn names_of_tests_are_claims() {
+        let text = "`a_job_ends_exactly_once`, `cpu_us_per_call`, `tests/e2e/up.rs`";
+        assert_eq!(claims(text).into_iter().collect::<Vec<_>>(), ["a_job_ends_exactly_once"]);
     }
 
     #[test]

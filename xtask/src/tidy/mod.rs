@@ -18,7 +18,7 @@ type Findings = Vec<String>;
 /// A check: its name, and the function that makes it.
 type Check = (&'static str, fn(&Repository) -> anyhow::Result<Findings>);
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     ("crate edges", layers::edges),
     ("folder names", layers::folders),
     ("licences and sources", layers::licences),
@@ -30,6 +30,7 @@ const CHECKS: [Check; 13] = [
     ("machine paths", text::machine_paths),
     ("links", documents::links),
     ("examples", documents::examples),
+    ("promises", documents::promises),
     ("metrics", documents::metrics),
     ("reference pages", documents::references),
 ];
