@@ -266,7 +266,7 @@ async fn a_full_queue_drops_counts_and_tells() {
 async fn a_follower_sees_the_backlog_then_every_line_once_under_churn() {
     const LINES: usize = 4_000;
     let dir = tempfile::tempdir().unwrap();
-    let service = Arc::new(started(Config::new(dir.path())));
+    let service = Arc::new(started(Config { max_answer_lines: 3 * LINES, ..Config::new(dir.path()) }));
     let writers: Vec<_> = (0..3)
         .map(|writer| {
             let service = Arc::clone(&service);
