@@ -153,11 +153,17 @@ impl Running {
     }
 }
 
-/// Puts the instance back where it may serve again.
-pub(crate) fn give_back(worker: &Inner, version: &FunctionVersion, idle: Idle) {
+/// Puts the instance back where it may serve again; else frees it, and then its place.
+pub(crate) fn give_back(worker: &Inner, version: &FunctionVersion, idle: Idle, permit: Permit) {
     if version.reuse && idle.sandbox.is_reusable() {
         worker.pool.put(key_of(version), idle, version.min_instances as usize, worker.clock.instant());
+        return;
     }
+    // Wiping an instance's memory takes as long as a short call: the answer goes out first.
+    lyra_kit::tasks::spawn("free-instance", async move {
+        drop(idle);
+        drop(permit);
+    });
 }
 
 /// Writes what went wrong in the function to the function's log.

@@ -188,8 +188,7 @@ impl Worker for Service {
         }
         let report = call.end(outcome.as_ref().err());
         let Running { permit, sandbox, instance, served, .. } = running;
-        call::give_back(inner, &request.version, Idle { id: instance, sandbox, served: served + 1 });
-        drop(permit);
+        call::give_back(inner, &request.version, Idle { id: instance, sandbox, served: served + 1 }, permit);
         Reply { report, outcome }
     }
 
@@ -246,8 +245,7 @@ impl Rest {
         }
         self.worker.metrics.ended(&self.version, &self.report, end.outcome.as_ref().err());
         if let Some(sandbox) = end.sandbox {
-            call::give_back(&self.worker, &self.version, Idle { id: instance, sandbox, served });
+            call::give_back(&self.worker, &self.version, Idle { id: instance, sandbox, served }, self.permit);
         }
-        drop(self.permit);
     }
 }
