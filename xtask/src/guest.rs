@@ -16,13 +16,31 @@ use wasmtime_wizer::{InstanceState, SnapshotVal, ValType, Wizer};
 const PACKAGE: (&str, &str) = ("rquickjs-sys", "0.14.0");
 const CHECKSUM: &str = "cee271d0eeba64f0915b846cb7ae02e16faf3dfdffdca91731101d9d30fe3423";
 
-/// Stack of native code, in bytes. Scripts may use a quarter of it (see runtime.c).
-const STACK: u32 = 1 << 20;
+/// The C stack in linear memory, in bytes.
+const STACK: u32 = 2 << 20;
+
+/// What scripts may use of it; the rest is for what native code does beyond its last check.
+const SCRIPT_STACK: u32 = STACK - (256 << 10);
+
+/// QuickJS measures the C stack in linear memory only, of which many functions use next to nothing while they fill the
+/// stack that the machine code runs on. So its check asks the host, too: always where C code recurses, and every few
+/// frames where a script does.
+const CHECK: (&str, &str) = (
+    "    sp = js_get_stack_pointer() - alloca_size;
+    return unlikely(sp < rt->stack_limit);
+",
+    "    sp = js_get_stack_pointer() - alloca_size;
+    if (unlikely(sp < rt->stack_limit))
+        return true;
+    extern __attribute__((import_module(\"lyra\"), import_name(\"stack_full\"))) int lyra_stack_full(void);
+    return (alloca_size == 0 || alloca_size == 1000 || (sp & 2047) < 512) && lyra_stack_full();
+",
+);
 
 /// Linear memory of a new instance, in bytes: what it has beyond the image is heap that needs no growing.
 const MEMORY: u32 = 4 << 20;
 
-const ENGINE: [&str; 4] = ["libregexp.c", "libunicode.c", "quickjs.c", "dtoa.c"];
+const ENGINE: [&str; 3] = ["libregexp.c", "libunicode.c", "dtoa.c"];
 const GLUE: [&str; 6] = ["runtime.c", "timers.c", "out.c", "run.c", "host.c", "call.c"];
 
 const FLAGS: &[&str] = &[
@@ -101,8 +119,12 @@ fn compile(guest: &Path, sources: &Path, work: &Path) -> Result<Vec<u8>> {
     let prelude = work.join("prelude.c");
     std::fs::write(&prelude, as_array(&std::fs::read(guest.join("prelude.js"))?))?;
     let engine = ENGINE.iter().map(|file| (sources.join("quickjs").join(file), false));
+    let patched = work.join("quickjs.c");
+    let quickjs = std::fs::read_to_string(sources.join("quickjs/quickjs.c"))?;
+    ensure!(quickjs.matches(CHECK.0).count() == 1, "QuickJS's stack check is not what it was");
+    std::fs::write(&patched, quickjs.replace(CHECK.0, CHECK.1))?;
     let glue = GLUE.iter().map(|file| (guest.join(file), true));
-    let rest = [(sources.join("wasm-shim/shim.c"), false), (prelude, true)];
+    let rest = [(patched, false), (sources.join("wasm-shim/shim.c"), false), (prelude, true)];
 
     let mut objects = Vec::new();
     let mut compilers = Vec::new();
@@ -110,7 +132,7 @@ fn compile(guest: &Path, sources: &Path, work: &Path) -> Result<Vec<u8>> {
         let object = work.join(format!("{}.o", objects.len()));
         let mut clang = Command::new("clang-19");
         clang.args(FLAGS).arg("-isystem").arg(&include).arg("-isystem").arg(libc.join("include"));
-        clang.arg(if ours { "-I" } else { "-isystem" }).arg(sources.join("quickjs"));
+        clang.arg("-I").arg(sources.join("quickjs")).arg(format!("-DSCRIPT_STACK={SCRIPT_STACK}"));
         if ours {
             clang.args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter", "-Wno-sign-compare"]);
         } else {
@@ -163,6 +185,7 @@ fn snapshot(module: &[u8]) -> Result<Vec<u8>> {
     let mut linker = wasmtime::Linker::new(&engine);
     // A clock that stands still: the image must not depend on when it was made.
     linker.func_wrap("env", "__rquickjs_host_now_us", || 0f64)?;
+    linker.func_wrap("lyra", "stack_full", || 0i32)?;
     linker.define_unknown_imports_as_traps(&compiled)?;
     let mut store = wasmtime::Store::new(&engine, ());
     let instance = linker.instantiate(&mut store, &compiled)?;

@@ -103,7 +103,12 @@ impl Bench {
         self.wasm.prepare(&code).await?;
         let took = self.clock.instant() - begin;
         let template = self.wasm.load(&code.key).await?.context("no image")?;
-        println!("deployed {} bytes in {:.1} ms; image {} bytes", source.len(), took.as_secs_f64() * 1e3, template.weight());
+        println!(
+            "deployed {} bytes in {:.1} ms; image {} bytes",
+            source.len(),
+            took.as_secs_f64() * 1e3,
+            template.weight()
+        );
         Ok(Function { version: version(&*template, &code.key)?, key: code.key, template })
     }
 
@@ -147,7 +152,13 @@ impl Bench {
         Ok(times)
     }
 
-    fn measure(self: &Arc<Bench>, name: &str, kind: Kind, function: &Arc<Function>, threads: usize) -> anyhow::Result<()> {
+    fn measure(
+        self: &Arc<Bench>,
+        name: &str,
+        kind: Kind,
+        function: &Arc<Function>,
+        threads: usize,
+    ) -> anyhow::Result<()> {
         let begin = self.clock.instant();
         let threads: Vec<_> = (0..threads)
             .map(|_| {

@@ -10,6 +10,7 @@
   const charCodeAt = bind(String.prototype.charCodeAt), split = bind(String.prototype.split);
   const replaceAll = bind(String.prototype.replaceAll), wellFormed = bind(String.prototype.toWellFormed);
   const join = bind(Array.prototype.join);
+  const errorStack = getter(Error.prototype, 'stack');
   const errorString = bind(Error.prototype.toString), regexpString = bind(RegExp.prototype.toString);
   const dateTime = bind(Date.prototype.getTime), dateISO = bind(Date.prototype.toISOString);
   const symbolString = bind(Symbol.prototype.toString), bigintString = bind(BigInt.prototype.toString);
@@ -34,7 +35,7 @@
   const typed = { Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array,
     BigInt64Array, BigUint64Array, Float16Array, Float32Array, Float64Array };
   const parseInteger = parseInt, parseNumber = parseFloat, stringify = JSON.stringify, parse = JSON.parse;
-  const define = (name, value) => defineProperty(globalThis, name, { value, writable: true, configurable: true });
+  const define = (name, value) => defineProperty(globalThis, name, { value, writable: true, enumerable: false, configurable: true });
 
   // === console ===
 
@@ -137,7 +138,9 @@
     const error = (value) => {
       let head;
       try { head = errorString(value); } catch { head = 'Error'; }
-      const stack = own(value, 'stack'), parts = [];
+      const parts = [];
+      let stack = own(value, 'stack');
+      try { stack ??= errorStack(value); } catch { stack = ''; }
       let text = typeof stack !== 'string' || stack === '' ? `[${head}]`
         : indexOf(stack, head) === 0 ? stack : `${head}\n${stack}`;
       while (text.length > 0 && charCodeAt(text, text.length - 1) === 10) text = slice(text, 0, -1);
@@ -355,13 +358,15 @@
         case 'error': {
           const name = `${value.name}`;
           const made = keep(new (errors[name] ?? NativeError)());
-          for (const key of ['message', 'stack', 'cause']) {
+          for (const key of ['message', 'cause']) {
             const found = getOwnPropertyDescriptor(value, key);
             if (found && 'value' in found) {
               const inner = key === 'cause' ? copy(found.value) : `${found.value}`;
               defineProperty(made, key, { value: inner, writable: true, configurable: true });
             }
           }
+          const stack = `${value.stack}`;
+          defineProperty(made, 'stack', { value: stack, writable: true, configurable: true });
           return made;
         }
         case 'promise': case 'proxy': case 'weakmap': case 'weakset': case 'weakref':

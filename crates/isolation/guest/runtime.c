@@ -7,8 +7,6 @@
 // In libc, but not in its headers here.
 extern size_t malloc_usable_size(void *block);
 
-// Least of the linear memory's C stack (1 MiB, in guest.rs of xtask) that scripts leave to native code.
-#define SCRIPT_STACK (256 * 1024)
 #define WASM_PAGE 65536
 // Growing memory costs a system call that stops all threads, so it is done in large steps.
 #define GROWTH (1024 * 1024)

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -86,6 +86,7 @@ struct Shared {
     images: Images,
     budget: Arc<Budget>,
     cpus: Arc<Semaphore>,
+    live: AtomicUsize,
     ticker: Arc<Ticker>,
     thread: std::thread::Thread,
     config: Config,
@@ -109,6 +110,7 @@ impl Engine {
                 images,
                 budget: Arc::new(Budget::new(config.memory_budget)),
                 cpus: Arc::new(Semaphore::new(cpus)),
+                live: AtomicUsize::new(0),
                 ticker,
                 thread,
                 config: config.clone(),
@@ -142,6 +144,25 @@ impl Engine {
 
     pub(super) fn cpus(&self) -> &Arc<Semaphore> {
         &self.shared.cpus
+    }
+
+    /// Takes one of the places for instances; false when there is none.
+    pub(super) fn take_place(&self) -> bool {
+        let taken = self.shared.live.fetch_add(1, Ordering::Relaxed) < self.shared.config.max_instances;
+        if !taken {
+            self.give_place_back();
+        }
+        taken
+    }
+
+    /// Gives a place back that was taken.
+    pub(super) fn give_place_back(&self) {
+        self.shared.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Live instances.
+    pub fn live(&self) -> usize {
+        self.shared.live.load(Ordering::Relaxed)
     }
 
     /// Ticks since the engine was made; they stand still while no guest runs.

@@ -69,6 +69,8 @@ pub struct Governor {
     used: usize,
     last_charge: usize,
     starved: Option<Starved>,
+    /// Holds one of the engine's places for instances.
+    placed: bool,
     budget: Arc<Budget>,
     share: Arc<Share>,
 }
@@ -81,6 +83,7 @@ impl Governor {
             used: 0,
             last_charge: 0,
             starved: None,
+            placed: false,
             budget: Arc::clone(engine.budget()),
             share: Arc::new(Share {
                 engine: engine.clone(),
@@ -171,6 +174,9 @@ impl Starved {
 impl Drop for Governor {
     fn drop(&mut self) {
         self.budget.release(self.used as u64);
+        if self.placed {
+            self.share.engine.give_place_back();
+        }
     }
 }
 
@@ -277,9 +283,14 @@ impl<F> Drop for Running<'_, F> {
 /// Makes a store whose guest is limited by its governor.
 ///
 /// # Errors
-/// Never today; kept fallible because making a store may run out of places.
+/// [`Code::Overloaded`] when as many instances are live as may be.
 pub fn new_store<T: Governed + Send + 'static>(engine: &Engine, mut data: T) -> Result<Store<T>, Error> {
-    let share = data.governor().share();
+    let governor = data.governor();
+    governor.placed = engine.take_place();
+    if !governor.placed {
+        return Err(no_room(&wasmtime::format_err!("all places are taken")));
+    }
+    let share = governor.share();
     let mut store = Store::try_new(engine.wasmtime(), data).map_err(|error| no_room(&error))?;
     store.limiter(|data| data.governor());
     store.epoch_deadline_callback(move |_| Ok(Arc::clone(&share).tick()));

@@ -137,6 +137,19 @@ impl Images {
         std::fs::read(path).map(Some).map_err(|source| ImageError::Read { path: path.to_owned(), source })
     }
 
+    /// Removes a file that can't be used, so that it is made again.
+    ///
+    /// # Errors
+    /// [`ImageError::Write`].
+    pub fn remove(&self, path: &Path) -> Result<(), ImageError> {
+        match std::fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(ImageError::Write { path: path.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a file is there, and safe to be loaded.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ async fn values_look_as_in_node() {
         ("Object.create(null)", "[Object: null prototype] {}"),
         ("{ get a() { throw 1 }, set b(x) {} }", "{ a: [Getter], b: [Setter] }"),
         ("(() => { const a = { n: 1 }; a.self = a; return a })()", "{ n: 1, self: [Circular] }"),
-        ("{ a: { b: { c: { d: { e: { f: 1 } } } } } }", "{\n  a: { b: { c: { d: { e: [Object] } } } }\n}"),
+        ("{ a: { b: { c: { d: { e: { f: 1 } } } } } }", "{ a: { b: { c: { d: { e: [Object] } } } } }"),
         ("new String('x'), new Number(1)", "[String: 'x'] [Number: 1]"),
         ("new Proxy({}, { get() { throw 1 } })", "[Proxy]"),
         (

@@ -108,8 +108,9 @@ async fn short_calls_are_served_while_others_compute_for_ever() {
         })
         .collect();
     for n in 0..50 {
+        let event = n.to_string();
         let (result, timer) = tokio::join!(
-            soon(short.call(&n.to_string())),
+            soon(short.call(&event)),
             tokio::time::timeout(Duration::from_secs(50), tokio::time::sleep(Duration::from_millis(1)))
         );
         assert_eq!(result.expect("runs"), json!(n + 1));

@@ -135,6 +135,7 @@ impl Guest {
         let function = function.ok_or_else(|| format_err!("the guest's export is no function"))?;
         let function = function.typed::<P, R>(&self.store)?;
         self.store.set_epoch_deadline(1);
+        self.host().enter();
         function.call_async(&mut self.store, parameters).await
     }
 

@@ -79,8 +79,13 @@ impl Functions {
         let path = self.path(&base, key);
         let engine = self.engine.clone();
         let read = lyra_kit::tasks::blocking(move || {
-            let file = engine.images().read(&path)?;
-            Ok(file.and_then(|file| Image::decode(&file)))
+            let Some(file) = engine.images().read(&path)? else { return Ok(None) };
+            let image = Image::decode(&file);
+            if image.is_none() {
+                tracing::warn!(path = %path.display(), "an image is damaged; it will be made again");
+                engine.images().remove(&path)?;
+            }
+            Ok(image)
         });
         let read: Result<_, ImageError> = read.await.map_err(|_| Error::internal("reading the image was given up"))?;
         let Some(image) = read.map_err(|error| broken(&error))? else { return Ok(None) };

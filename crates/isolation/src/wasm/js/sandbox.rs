@@ -76,8 +76,8 @@ impl Sandbox for Instance {
                 let detail = format!("the result has more than {limit} bytes, the limit for results");
                 Err(Error::new(Code::ResultTooLarge, detail))
             }
-            Ok(Ended::BadEvent(thrown)) => {
-                self.reusable = starved.is_none();
+            Ok(Ended::BadEvent(thrown)) if starved.is_none() => {
+                self.reusable = true;
                 Err(Error::new(Code::BadRequest, format!("the event is not JSON: {}", thrown.message)))
             }
             // Memory was refused and then something failed: that is why.
