@@ -251,7 +251,7 @@ fn main() -> anyhow::Result<()> {
     let bench = Arc::new(Bench { wasm, clock: Clock::system(), calls });
     for kind in [Kind::Http, Kind::Command] {
         if what == "all" || what == kind.name() {
-            for threads in threads.map_or(vec![1, 2], |threads| vec![threads]) {
+            for threads in threads.map_or_else(|| vec![1, 2], |threads| vec![threads]) {
                 bench.warm(kind, threads)?;
             }
         }

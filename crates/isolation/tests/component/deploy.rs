@@ -42,14 +42,14 @@ async fn damaged_code_is_refused_with_the_place() {
     let mut cut = HELLO.to_vec();
     cut.truncate(HELLO.len() / 2);
     let reason = refused(&cut).await;
-    assert!(reason.contains("at offset 0x"), "{reason}");
+    assert!(reason.contains("section range"), "{reason}");
     let mut flipped = HELLO.to_vec();
     flipped[8] ^= 0x55;
     let reason = refused(&flipped).await;
-    assert!(reason.contains("at offset 0x"), "{reason}");
+    assert!(reason.contains("at offset "), "{reason}");
     let invalid = wat::parse_str(r#"(module (func (export "_start") i32.add))"#).expect("assembles");
     let reason = refused(&invalid).await;
-    assert!(reason.contains("at offset 0x") && reason.contains("type mismatch"), "{reason}");
+    assert!(reason.contains("at offset ") && reason.contains("type mismatch"), "{reason}");
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn code_that_exports_nothing_to_call_is_refused() {
 #[tokio::test]
 async fn what_can_not_start_is_refused() {
     let reason = refused_text(r#"(module (memory 2000) (func (export "_start")))"#).await;
-    assert!(reason.contains("does not start") && reason.contains("memory_mb is 64"), "{reason}");
+    assert!(reason.contains("needs 125 MiB of memory to start; memory_mb is 64"), "{reason}");
     let reason = refused_text(r#"(module (func $init unreachable) (start $init) (func (export "_start")))"#).await;
     assert!(reason.contains("does not start"), "{reason}");
 }

@@ -21,12 +21,12 @@ async fn each_misdeed_ends_in_its_own_error() {
         ("/recursion", Code::InstanceCrashed, "the instance crashed"),
         ("/memory", Code::OutOfMemory, "more than its 64 MiB"),
         ("/exit", Code::FunctionError, "status"),
-        ("/nothing", Code::FunctionError, "ended without setting a response"),
+        ("/nothing", Code::FunctionError, "without setting a response"),
         ("/drop", Code::FunctionError, "without setting a response"),
         ("/error", Code::FunctionError, "as asked"),
         ("/status/101", Code::InvalidResult, "status 101"),
         ("/length/short", Code::InvalidResult, "content-length"),
-        ("/fields", Code::InstanceCrashed, "resource"),
+        ("/fields", Code::InstanceCrashed, "exceeds limit"),
         ("/bodies", Code::InstanceCrashed, "resource"),
     ] {
         let error = fails(&hostile, path).await;

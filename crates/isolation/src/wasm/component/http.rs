@@ -12,7 +12,7 @@ use std::task::Poll;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use lyra_types::error::Thrown;
 use lyra_types::function::Contract;
@@ -220,7 +220,12 @@ fn accept(answer: Option<Answer>) -> Result<Response<HyperOutgoingBody>, Error> 
     let response = match answer {
         Some(Ok(response)) => response,
         Some(Err(code)) => return Err(thrown("ErrorCode", format!("the component answered with the error {code:?}"))),
-        None => return Err(thrown("NoResponse", "the component ended without setting a response")),
+        None => {
+            return Err(thrown(
+                "NoResponse",
+                "the component returned, or dropped its response-outparam, without setting a response",
+            ));
+        }
     };
     if response.status().is_informational() {
         let status = response.status().as_u16();
@@ -234,6 +239,17 @@ fn is_bodyless(is_head: bool, status: StatusCode) -> bool {
     is_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
+/// Refuses a body that is not as long as its headers say: its reader would wait for more, or take too little.
+fn check_length(headers: &HeaderMap, size: u64) -> Result<(), Error> {
+    match body::announced(headers) {
+        Some(announced) if announced != size => {
+            let detail = format!("the response has {size} bytes of body, but its content-length says {announced}");
+            Err(Error::new(Code::InvalidResult, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The response of a guest that has ended.
 fn hand_over(live: Live, reuse: bool, is_head: bool, response: Response<HyperOutgoingBody>) -> Result<Served, Error> {
     let (parts, mut body) = response.into_parts();
@@ -245,17 +261,15 @@ fn hand_over(live: Live, reuse: bool, is_head: bool, response: Response<HyperOut
         live = None;
         progress = complete.take(&mut body);
     }
+    let bodyless = is_bodyless(is_head, parts.status);
+    if !bodyless {
+        check_length(&parts.headers, complete.size())?;
+    }
     if matches!(progress, Progress::Broken) {
         return Err(body::broken());
     }
-    if is_bodyless(is_head, parts.status) {
+    if bodyless {
         complete = Complete::default();
-    } else if let Some(announced) = body::announced(&parts.headers)
-        && announced != complete.size()
-    {
-        let size = complete.size();
-        let detail = format!("the response has {size} bytes of body, but its content-length says {announced}");
-        return Err(Error::new(Code::InvalidResult, detail));
     }
     let end = async move {
         let sandbox = live

@@ -12,7 +12,7 @@ use lyra_types::function::limit::MAX_WASM;
 use lyra_types::{Code, Error};
 use tokio::sync::Semaphore;
 use wasmtime::component::Component;
-use wasmtime::{ExternType, Module};
+use wasmtime::{ExternType, Module, ResourcesRequired, Trap};
 
 use super::Program;
 use super::host::{self, PROVIDED};
@@ -44,8 +44,10 @@ pub(super) enum Kind {
 pub(super) struct Compiled {
     pub(super) program: Program,
     pub(super) contract: Contract,
-    /// What [`Program::deserialize`] takes.
+    /// The file that is kept.
     pub(super) bytes: Vec<u8>,
+    /// Bytes of the largest memory that an instance starts with.
+    memory: u64,
 }
 
 /// Checks and compiles an upload, and starts it once within its memory limit.
@@ -79,6 +81,10 @@ pub(super) async fn compile(
     let compiled = tokio::time::timeout(COMPILE_TIME, work).await.map_err(|_| busy())??;
     check_reuse(compiled.contract, code.reuse)?;
     let memory = (code.key.memory_mb as usize) << 20;
+    if compiled.memory > memory as u64 {
+        let needed = compiled.memory.div_ceil(1 << 20);
+        return Err(invalid(format!("needs {needed} MiB of memory to start; memory_mb is {}", code.key.memory_mb)));
+    }
     tokio::time::timeout(TRIAL_TIME, try_start(engine, &compiled.program, memory))
         .await
         .map_err(|_| invalid(format!("does not start within {} s", TRIAL_TIME.as_secs())))??;
@@ -143,7 +149,7 @@ fn compile_now(engine: &Engine, linkers: &Linkers, kind: Kind, bytes: &[u8]) -> 
     }
 }
 
-/// The reason why Wasmtime took it not; says where in the file (`at offset 0x…`) for invalid code.
+/// The reason why Wasmtime took it not; says where in the file (`at offset …`) for invalid code.
 fn refused(what: &str, error: &wasmtime::Error) -> Error {
     invalid(format!("{what}: {error:#}"))
 }
@@ -167,7 +173,15 @@ fn compile_component(engine: &Engine, linkers: &Linkers, bytes: &[u8]) -> Result
     let program = Program::component(linkers, &component, contract)
         .map_err(|error| refused("does not fit the interfaces that it names", &error))?;
     let bytes = component.serialize().map_err(|error| internal(&error))?;
-    Ok(Compiled { program, contract, bytes })
+    let memory = component.resources_required().map_or(0, |required| initial_memory(&required));
+    Ok(Compiled { program, contract, bytes, memory })
+}
+
+/// Bytes of the largest memory at its start.
+fn initial_memory(required: &ResourcesRequired) -> u64 {
+    /// Bytes of a page of Wasm memory.
+    const PAGE: u64 = 64 << 10;
+    required.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE)
 }
 
 fn is_provided(import: &str) -> bool {
@@ -231,7 +245,8 @@ fn compile_module(engine: &Engine, linkers: &Linkers, bytes: &[u8]) -> Result<Co
     }
     let program = Program::module(linkers, &module).map_err(|error| refused("does not fit WASI", &error))?;
     let bytes = module.serialize().map_err(|error| internal(&error))?;
-    Ok(Compiled { program, contract: Contract::Command, bytes })
+    let memory = initial_memory(&module.resources_required());
+    Ok(Compiled { program, contract: Contract::Command, bytes, memory })
 }
 
 /// Starts an instance once, so that what can't start is refused at deploy.
@@ -241,15 +256,15 @@ async fn try_start(engine: &Engine, program: &Program, memory: usize) -> Result<
     let share = store.data_mut().governor().share();
     let started = share.run(program.instantiate(&mut store)).await;
     let Err(error) = started else { return Ok(()) };
-    if error.is::<wasmtime::Trap>() {
-        return Err(invalid(format!("does not start: {}", failure::of_start(&error).detail)));
-    }
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() || (store.data_mut().governor().oom() && !error.is::<Trap>()) {
+        // Its own limit is not what is in the way: that was checked before.
         return Err(failure::of_start(&error));
     }
-    let hint =
-        if store.data_mut().governor().oom() { format!(" (memory_mb is {})", memory >> 20) } else { String::new() };
-    Err(invalid(format!("does not start: {error:#}{hint}")))
+    let reason = match error.is::<Trap>() {
+        true => failure::of_start(&error).detail,
+        false => format!("{error:#}"),
+    };
+    Err(invalid(format!("does not start: {reason}")))
 }
 
 #[cfg(test)]
