@@ -22,12 +22,13 @@ const KNOWS_ISOLATION: [&str; 2] = ["worker", "node"];
 pub const FEATURES_ONLY: &str = "workspace-hack";
 
 /// Licences that a dependency may have; `OR` needs one of them, `AND` all.
-const LICENCES: [&str; 11] = [
+const LICENCES: [&str; 12] = [
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "NCSA",
