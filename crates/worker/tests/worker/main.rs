@@ -106,7 +106,7 @@ async fn full_queues_are_told_apart_and_a_long_wait_ends_with_overloaded() {
     let mut calls = Vec::new();
     for of in [&narrow, &narrow, &narrow, &narrow, &wide, &wide] {
         let (worker, request) = (worker.clone(), call(of, "{\"sleep_ms\":50000}"));
-        calls.push(tokio::task::spawn(async move { worker.invoke(request).await }));
+        calls.push(lyra_kit::tasks::spawn("call", async move { worker.invoke(request).await }));
         tokio::task::yield_now().await;
     }
     let mut codes = Vec::new();
@@ -179,10 +179,10 @@ async fn a_drained_worker_finishes_what_runs_and_takes_no_more() {
     let version = version("f", 1, |_| {});
     let running = {
         let (worker, request) = (worker.clone(), call(&version, "{\"sleep_ms\":5000}"));
-        tokio::task::spawn(async move { worker.invoke(request).await })
+        lyra_kit::tasks::spawn("call", async move { worker.invoke(request).await })
     };
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let drained = tokio::task::spawn({
+    let drained = lyra_kit::tasks::spawn("drain", {
         let worker = worker.clone();
         async move { worker.drain(Duration::from_secs(30)).await }
     });
