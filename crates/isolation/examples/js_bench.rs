@@ -244,7 +244,7 @@ fn main() -> anyhow::Result<()> {
         ("cold-large", Kind::Cold, &large),
     ];
     for (name, kind, function) in scenarios.into_iter().filter(|scenario| what == "all" || what == scenario.0) {
-        for threads in threads.map_or(vec![1, 2], |threads| vec![threads]) {
+        for threads in threads.map_or_else(|| vec![1, 2], |threads| vec![threads]) {
             bench.measure(name, kind, function, threads)?;
         }
     }

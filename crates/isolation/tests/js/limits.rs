@@ -133,10 +133,19 @@ async fn recursion_goes_deep_enough_for_real_programs() {
     for (body, least) in [
         ("const f = (n) => { try { return f(n + 1) } catch { return n } }; return f(0)", 2_000),
         ("const f = (n) => { try { return [1].map(() => f(n + 1))[0] } catch { return n } }; return f(0)", 500),
-        ("let n = 0; const f = (x) => { n++; return x.x }; const o = { get x() { return f(this) } }; try { f(o) } catch {} return n", 800),
+        (
+            "let n = 0; const f = (x) => { n++; return x.x }; const o = { get x() { return f(this) } }; try { f(o) } catch {} return n",
+            800,
+        ),
         ("let n = 0; try { JSON.stringify({ toJSON() { n++; return { a: this } } }) } catch {} return n", 500),
-        ("let a = []; let n = 0; try { for (;;) { a = [a]; if (++n % 100 === 0) JSON.stringify(a) } } catch {} return n", 1_000),
-        ("let n = 100; try { for (;;) { JSON.parse('['.repeat(n) + ']'.repeat(n)); n += 100 } } catch {} return n", 1_000),
+        (
+            "let a = []; let n = 0; try { for (;;) { a = [a]; if (++n % 100 === 0) JSON.stringify(a) } } catch {} return n",
+            1_000,
+        ),
+        (
+            "let n = 100; try { for (;;) { JSON.parse('['.repeat(n) + ']'.repeat(n)); n += 100 } } catch {} return n",
+            1_000,
+        ),
     ] {
         let depth = run(&format!("export default () => {{ {body} }}"), "null").await.expect(body);
         println!("{depth} {body}");
