@@ -22,6 +22,13 @@ const STACK: u32 = 2 << 20;
 /// What scripts may use of it; the rest is for what native code does beyond its last check.
 const SCRIPT_STACK: u32 = STACK - (256 << 10);
 
+/// QuickJS keeps small blocks in pages by their size, so that even a tiny script writes to some of each. The glue's heap
+/// keeps the first blocks of a call together (see heap.c); this lets it say when.
+const ARENAS: (&str, &str) = (
+    "#define JS_ARENA_LARGE_BLOCKS_ONLY 0\n",
+    "extern bool heap_compact;\n#define JS_ARENA_LARGE_BLOCKS_ONLY heap_compact\n",
+);
+
 /// QuickJS measures the C stack in linear memory only, of which many functions use next to nothing while they fill the
 /// stack that the machine code runs on. So its check asks the host, too: always where C code recurses, and every few
 /// frames where a script does.
@@ -41,7 +48,7 @@ const CHECK: (&str, &str) = (
 const MEMORY: u32 = 4 << 20;
 
 const ENGINE: [&str; 3] = ["libregexp.c", "libunicode.c", "dtoa.c"];
-const GLUE: [&str; 6] = ["runtime.c", "timers.c", "out.c", "run.c", "host.c", "call.c"];
+const GLUE: [&str; 7] = ["heap.c", "runtime.c", "timers.c", "out.c", "run.c", "host.c", "call.c"];
 
 const FLAGS: &[&str] = &[
     "--target=wasm32-unknown-unknown",
@@ -120,9 +127,12 @@ fn compile(guest: &Path, sources: &Path, work: &Path) -> Result<Vec<u8>> {
     std::fs::write(&prelude, as_array(&std::fs::read(guest.join("prelude.js"))?))?;
     let engine = ENGINE.iter().map(|file| (sources.join("quickjs").join(file), false));
     let patched = work.join("quickjs.c");
-    let quickjs = std::fs::read_to_string(sources.join("quickjs/quickjs.c"))?;
-    ensure!(quickjs.matches(CHECK.0).count() == 1, "QuickJS's stack check is not what it was");
-    std::fs::write(&patched, quickjs.replace(CHECK.0, CHECK.1))?;
+    let mut quickjs = std::fs::read_to_string(sources.join("quickjs/quickjs.c"))?;
+    for (from, to) in [ARENAS, CHECK] {
+        ensure!(quickjs.matches(from).count() == 1, "QuickJS has not what is to be replaced: {from}");
+        quickjs = quickjs.replace(from, to);
+    }
+    std::fs::write(&patched, quickjs)?;
     let glue = GLUE.iter().map(|file| (guest.join(file), true));
     let rest = [(patched, false), (sources.join("wasm-shim/shim.c"), false), (prelude, true)];
 

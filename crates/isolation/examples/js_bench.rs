@@ -1,7 +1,7 @@
 //! Measures the `js` runtime by itself: what a fresh instance, its call and its end cost, without HTTP or queues.
 //!
 //! ```text
-//! cargo run --release -p lyra-isolation --example js_bench -- [SCENARIO|all|live] [--calls N] [--threads N]
+//! cargo run --release -p lyra-isolation --example js_bench -- [SCENARIO|all|live] [--calls N] [--threads N] [--keep KIB]
 //! ```
 //!
 //! Each thread has a runtime of its own and calls in a closed loop. Times are of one call; for a fresh instance,
@@ -215,26 +215,34 @@ fn report(what: &str, times: &mut [Duration], wall: Duration) {
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (mut what, mut calls, mut threads) = ("all".to_owned(), 20_000, None);
+    let (mut what, mut calls, mut threads, mut keep) = ("all".to_owned(), 20_000, None, None);
     while let Some(argument) = arguments.next() {
         let mut number = || -> anyhow::Result<usize> { Ok(arguments.next().context("a number is missing")?.parse()?) };
         match argument.as_str() {
             "--calls" => calls = number()?,
             "--threads" => threads = Some(number()?),
+            "--keep" => keep = Some(number()? << 10),
             _ => what = argument,
         }
     }
     let dir = tempfile::tempdir()?;
     let clock = Clock::system();
     let begin = clock.instant();
-    let wasm = Wasm::new(&Config::new(dir.path()), clock.clone(), Random::system())?;
+    let mut config = Config::new(dir.path());
+    config.keep_resident = keep.unwrap_or(config.keep_resident);
+    let wasm = Wasm::new(&config, clock.clone(), Random::system())?;
     println!("back end made in {:.2} ms", (clock.instant() - begin).as_secs_f64() * 1e3);
     let bench = Arc::new(Bench { wasm, clock, calls });
     let deploy = |source: &str| anyhow::Ok(Arc::new(runtime()?.block_on(bench.deploy(source))?));
-    let (add, large) = (deploy(ADD)?, deploy(&large())?);
+    let add = deploy(ADD)?;
     if what == "live" {
         return runtime()?.block_on(bench.live(&add));
     }
+    // The places of a pool remember what they held: the small function comes first, and again after the large one.
+    if what == "all" {
+        bench.measure("fresh, clean places", Kind::Fresh, &add, 1)?;
+    }
+    let large = deploy(&large())?;
     let scenarios = [
         ("fresh", Kind::Fresh, &add),
         ("reused", Kind::Reused, &add),

@@ -117,6 +117,7 @@ static int loaded(void) {
     JS_ComputeMemoryUsage(runtime, &usage);
     // A short call ends before the first collection.
     JS_SetGCThreshold(runtime, usage.malloc_size + (usage.malloc_size >> 1) + (2 << 20));
+    heap_seal();
     scrubbing = false;
     return DONE;
 }

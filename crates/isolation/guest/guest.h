@@ -43,7 +43,11 @@ IMPORT(take) extern void host_take(void *to);
 // runtime.c
 extern JSRuntime *runtime;
 extern JSContext *ctx;
+
+// heap.c
+extern const JSMallocFunctions heap_functions;
 extern bool scrubbing; // wipe what is freed, so that it does not end up in the image
+void heap_seal(void);  // what is allocated from now on lies together
 
 // out.c: what a call leaves for the host.
 void out_clear(void);

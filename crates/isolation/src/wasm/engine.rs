@@ -262,7 +262,7 @@ fn settings(config: &Config) -> wasmtime::Config {
 }
 
 /// Stack of a guest, in bytes.
-pub(super) const WASM_STACK: usize = 3 << 19;
+pub(super) const WASM_STACK: usize = 4 << 20;
 
 /// What host functions that a guest calls have of the stack, in bytes.
 const HOST_STACK: usize = 1 << 19;

@@ -61,6 +61,26 @@ async fn memory_comes_back_after_bombs() {
 }
 
 #[tokio::test]
+async fn stacks_come_back_after_deep_recursion() {
+    let js = Js::new();
+    let deep = js.deploy("export default async () => { const f = () => f() + 1; try { f() } catch {} await new Promise((r) => setTimeout(r, 50)) }");
+    let deep = Arc::new(deep.await);
+    deep.call("null").await.expect("recurses");
+    let before = resident();
+    for _ in 0..2 {
+        let all = (0..60).map(|_| {
+            let deep = Arc::clone(&deep);
+            lyra_kit::tasks::spawn("deep", async move { deep.call("null").await })
+        });
+        for outcome in futures::future::join_all(all).await {
+            outcome.expect("joins").expect("recurses");
+        }
+    }
+    let after = resident();
+    assert!(after < before + 150, "{before} MiB before, {after} MiB after");
+}
+
+#[tokio::test]
 async fn the_budget_for_all_instances_holds() {
     let js = Js::with(|config| config.memory_budget = 64 << 20);
     let settings = Settings { memory_mb: 128, ..Settings::default() };

@@ -13,6 +13,7 @@ use wasmtime::{InstancePre, Linker, Module, ModuleExport, Result, format_err};
 
 use super::guest::Guest;
 use super::host::{self, Host};
+use super::image::Image;
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::Governor;
 
@@ -26,7 +27,7 @@ const WARM_UP_MEMORY: usize = 64 << 20;
 pub(super) struct Base {
     pub(super) engine: Engine,
     pub(super) pre: InstancePre<Host>,
-    pub(super) digest: [u8; 32],
+    digest: [u8; 32],
     pub(super) memory: ModuleExport,
     pub(super) load: ModuleExport,
     pub(super) call: ModuleExport,
@@ -111,10 +112,37 @@ fn give_memory_back() {
     }
 }
 
-/// The base, once it is there.
+/// Images up to this size, in bytes, are small.
+const SMALL: usize = 128 << 10;
+
+/// The base twice. The pool gives a place back to the module that had it before and wipes what was written there; so
+/// where small functions alone have been, little has to be wiped.
+pub(super) struct Bases {
+    small: Arc<Base>,
+    large: Arc<Base>,
+}
+
+impl Bases {
+    /// The base for instances of `image`.
+    pub(super) fn of(&self, image: &Image) -> &Arc<Base> {
+        if image.weight() <= SMALL { &self.small } else { &self.large }
+    }
+
+    /// The base for evaluating sources.
+    pub(super) fn for_sources(&self) -> &Arc<Base> {
+        &self.large
+    }
+
+    /// SHA-256 of the guest.
+    pub(super) fn digest(&self) -> &[u8; 32] {
+        &self.small.digest
+    }
+}
+
+/// The bases, once they are there.
 #[derive(Clone)]
 pub(super) struct Pending {
-    outcome: watch::Receiver<Option<Result<Arc<Base>, Arc<str>>>>,
+    outcome: watch::Receiver<Option<Result<Arc<Bases>, Arc<str>>>>,
 }
 
 impl Pending {
@@ -123,25 +151,26 @@ impl Pending {
         let (sender, outcome) = watch::channel(None);
         let engine = engine.clone();
         std::thread::Builder::new().name("wasm-js-base".into()).spawn(move || {
-            let base = Base::new(&engine, clock, random);
-            if let Err(error) = &base {
+            let base = || Base::new(&engine, clock.clone(), random.clone()).map(Arc::new);
+            let bases = base().and_then(|small| Ok(Bases { small, large: base()? }));
+            if let Err(error) = &bases {
                 tracing::error!(error = format!("{error:#}"), "the js runtime can't be started");
             }
             // Nobody listens any more when the back end was dropped meanwhile.
-            let _ = sender.send(Some(base.map(Arc::new).map_err(|error| format!("{error:#}").into())));
+            let _ = sender.send(Some(bases.map(Arc::new).map_err(|error| format!("{error:#}").into())));
         })?;
         Ok(Pending { outcome })
     }
 
-    /// Waits for the base.
+    /// Waits for the bases.
     ///
     /// # Errors
-    /// [`lyra_types::Code::Internal`] when it can't be made.
-    pub(super) async fn get(&self) -> Result<Arc<Base>, Error> {
+    /// [`lyra_types::Code::Internal`] when they can't be made.
+    pub(super) async fn get(&self) -> Result<Arc<Bases>, Error> {
         let mut outcome = self.outcome.clone();
         let outcome = outcome.wait_for(Option::is_some).await.map_err(|_| broken())?;
         match &*outcome {
-            Some(Ok(base)) => Ok(Arc::clone(base)),
+            Some(Ok(bases)) => Ok(Arc::clone(bases)),
             _ => Err(broken()),
         }
     }

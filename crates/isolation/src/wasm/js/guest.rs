@@ -135,7 +135,7 @@ impl Guest {
         let function = function.ok_or_else(|| format_err!("the guest's export is no function"))?;
         let function = function.typed::<P, R>(&self.store)?;
         self.store.set_epoch_deadline(1);
-        self.host().enter();
+        self.host().leave();
         function.call_async(&mut self.store, parameters).await
     }
 
@@ -260,5 +260,11 @@ impl Guest {
             message: self.text(1, MAX_TEXT)?,
             stack: frames.collect::<Vec<_>>().join("\n"),
         })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.host().leave();
     }
 }

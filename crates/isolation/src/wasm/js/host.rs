@@ -11,8 +11,8 @@ use lyra_types::log::Level;
 use tokio::time::Instant;
 use wasmtime::{Caller, Linker, Memory, Result, bail, format_err};
 
+use super::stack::Stack;
 use super::{encoding, url};
-use crate::wasm::engine::WASM_STACK;
 use crate::wasm::governor::{Governed, Governor};
 use crate::{CallContext, MAX_LOG_LINE, remaining};
 
@@ -21,9 +21,6 @@ const MODULE: &str = "lyra";
 
 /// Most random bytes of one request.
 const MAX_RANDOM: usize = 64 << 10;
-
-/// What scripts may use of the machine code's stack, in bytes; the rest is for native code beyond its last check.
-const SCRIPT_STACK: usize = WASM_STACK - (256 << 10);
 
 /// Data of a guest's store.
 pub(super) struct Host {
@@ -38,8 +35,7 @@ pub(super) struct Host {
     pub(super) started: Instant,
     /// What the guest may `take`.
     answer: Vec<u8>,
-    /// Where the machine code's stack was when the guest first asked how full it is.
-    stack: Option<usize>,
+    stack: Stack,
 }
 
 impl Governed for Host {
@@ -51,20 +47,12 @@ impl Governed for Host {
 impl Host {
     pub(super) fn new(governor: Governor, clock: Clock, random: Random) -> Host {
         let started = clock.instant();
-        Host { governor, memory: None, call: None, clock, random, started, answer: Vec::new(), stack: None }
+        Host { governor, memory: None, call: None, clock, random, started, answer: Vec::new(), stack: Stack::default() }
     }
 
-    /// The guest is entered anew, on a stack of its own.
-    pub(super) fn enter(&mut self) {
-        self.stack = None;
-    }
-
-    /// Whether machine code has used up its stack. Called from it, so `here` is where it has got to.
-    fn stack_full(&mut self) -> i32 {
-        let here = 0u8;
-        let here = std::ptr::from_ref(&here).addr();
-        let start = *self.stack.get_or_insert(here);
-        i32::from(start.saturating_sub(here) > SCRIPT_STACK)
+    /// The guest is not running: its stack can be tidied up.
+    pub(super) fn leave(&mut self) {
+        self.stack.leave();
     }
 
     /// Milliseconds since the instance started.
@@ -148,7 +136,7 @@ pub(super) fn link(linker: &mut Linker<Host>) -> Result<()> {
     linker.func_wrap("env", "__rquickjs_host_now_us", |caller: Caller<'_, Host>| {
         caller.data().clock.now().millis() as f64 * 1e3
     })?;
-    linker.func_wrap(MODULE, "stack_full", |mut caller: Caller<'_, Host>| caller.data_mut().stack_full())?;
+    linker.func_wrap(MODULE, "stack_full", |mut caller: Caller<'_, Host>| caller.data_mut().stack.is_full())?;
     linker.func_wrap(MODULE, "elapsed", |caller: Caller<'_, Host>| caller.data().elapsed())?;
     linker.func_wrap(MODULE, "origin", |caller: Caller<'_, Host>| {
         let host = caller.data();

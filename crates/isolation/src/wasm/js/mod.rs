@@ -12,6 +12,7 @@ mod image;
 mod prepare;
 mod sandbox;
 mod source;
+mod stack;
 mod url;
 
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use lyra_kit::{Clock, Random};
 use lyra_types::Error;
 use lyra_types::function::Contract;
 
-use self::base::{Base, Pending};
+use self::base::{Bases, Pending};
 use self::image::Image;
 use self::prepare::Preparation;
 use self::sandbox::Function;
@@ -32,7 +33,7 @@ use crate::{Code, ImageKey, Template};
 /// The `js` runtime.
 pub(super) struct Functions {
     engine: Engine,
-    base: Pending,
+    bases: Pending,
     clock: Clock,
     random: Random,
 }
@@ -40,12 +41,12 @@ pub(super) struct Functions {
 impl Functions {
     /// Starts the runtime. The base is made ready in the background.
     pub(super) fn new(engine: &Engine, clock: Clock, random: Random) -> Result<Functions, EngineError> {
-        let base = Pending::start(engine, clock.clone(), random.clone()).map_err(EngineError::Thread)?;
-        Ok(Functions { engine: engine.clone(), base, clock, random })
+        let bases = Pending::start(engine, clock.clone(), random.clone()).map_err(EngineError::Thread)?;
+        Ok(Functions { engine: engine.clone(), bases, clock, random })
     }
 
-    fn path(&self, base: &Base, key: &ImageKey) -> PathBuf {
-        self.engine.images().path(key, "js", &base.digest)
+    fn path(&self, bases: &Bases, key: &ImageKey) -> PathBuf {
+        self.engine.images().path(key, "js", bases.digest())
     }
 
     /// Evaluates a source and keeps its image.
@@ -53,11 +54,12 @@ impl Functions {
     /// # Errors
     /// [`lyra_types::Code::InvalidCode`] when it can't be loaded.
     pub(super) async fn prepare(&self, code: &Code) -> Result<Contract, Error> {
-        let base = self.base.get().await?;
-        let path = self.path(&base, &code.key);
+        let bases = self.bases.get().await?;
+        let path = self.path(&bases, &code.key);
         if self.engine.images().exists(&path).map_err(|error| broken(&error))? {
             return Ok(Contract::Handler);
         }
+        let base = Arc::clone(bases.for_sources());
         let preparation = Preparation { base, clock: self.clock.clone(), random: self.random.clone() };
         let image = preparation.run(code).await?;
         let engine = self.engine.clone();
@@ -75,8 +77,8 @@ impl Functions {
     /// # Errors
     /// [`lyra_types::Code::Internal`] when it can't be read.
     pub(super) async fn load(&self, key: &ImageKey) -> Result<Option<Arc<dyn Template>>, Error> {
-        let base = self.base.get().await?;
-        let path = self.path(&base, key);
+        let bases = self.bases.get().await?;
+        let path = self.path(&bases, key);
         let engine = self.engine.clone();
         let read = lyra_kit::tasks::blocking(move || {
             let Some(file) = engine.images().read(&path)? else { return Ok(None) };
@@ -89,6 +91,7 @@ impl Functions {
         });
         let read: Result<_, ImageError> = read.await.map_err(|_| Error::internal("reading the image was given up"))?;
         let Some(image) = read.map_err(|error| broken(&error))? else { return Ok(None) };
+        let base = Arc::clone(bases.of(&image));
         let function = Function { base, image, clock: self.clock.clone(), random: self.random.clone() };
         Ok(Some(Arc::new(function)))
     }
