@@ -1,9 +1,10 @@
 //! What components can't do to the host, to others, or to their caller.
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use lyra_types::{Code, Error};
 
-use super::{Fixture, Function, HELLO, HOSTILE, Settings, all, get};
+use super::{Fixture, Function, HELLO, HOSTILE, Settings, all, full, get, request};
 
 async fn fails(function: &Function, path: &str) -> Error {
     match function.get(path).await {
@@ -82,11 +83,38 @@ async fn a_body_that_is_never_finished_ends_with_the_instance() {
     let fixture = Fixture::new();
     for settings in [Settings::default(), Settings::reuse()] {
         let hostile = fixture.deploy(HOSTILE, settings).await;
-        let served = hostile.get("/unfinished").await.expect("answers");
-        assert_eq!(all(served.response).await.expect("ends"), "all there");
-        assert!(served.end.await.sandbox.is_none(), "an instance that keeps a body open is not kept");
+        // The slow one goes on after it has answered.
+        for path in ["/unfinished", "/unfinished/slow"] {
+            let served = hostile.get(path).await.expect("answers");
+            assert_eq!(all(served.response).await.expect("ends"), "all there", "{path}");
+            assert!(served.end.await.sandbox.is_none(), "an instance that keeps a body open is not kept");
+
+            let served = hostile.serve(request("HEAD", path, full(""))).await.expect("answers");
+            assert_eq!(all(served.response).await.expect("ends"), "");
+            assert!(served.end.await.sandbox.is_none(), "an instance that keeps a body open is not kept");
+        }
         fixture.all_memory_returned().await;
     }
+}
+
+#[tokio::test]
+async fn an_event_s_answer_that_is_never_finished_ends_with_the_instance() {
+    let fixture = Fixture::new();
+    let env = [("MISDEED".into(), "/unfinished/slow".into())].into();
+    let hostile = fixture.deploy(HOSTILE, Settings { env, ..Settings::reuse() }).await;
+    let mut sandbox = hostile.start().await;
+    assert_eq!(sandbox.call(hostile.context(), Bytes::from_static(b"{}")).await.expect("ends"), "all there");
+    assert!(!sandbox.is_reusable());
+}
+
+#[tokio::test]
+async fn an_instance_is_free_before_a_slow_reader_has_read() {
+    let fixture = Fixture::new();
+    let hostile = fixture.deploy(HOSTILE, Settings::default()).await;
+    let served = hostile.get("/unfinished/slow").await.expect("answers");
+    served.end.await.outcome.expect("ended well");
+    fixture.all_memory_returned().await;
+    assert_eq!(all(served.response).await.expect("ends"), "all there");
 }
 
 #[tokio::test]

@@ -26,10 +26,11 @@ use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
 
-use super::body::{self, Complete, Progress, StopOnDrop, Streaming};
+use super::body::{self, Complete, Progress};
 use super::failure;
 use super::host::{self, Host};
 use super::stdio::Stdio;
+use super::streaming::{Flow, StopOnDrop, Streaming};
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::{Governed, Share};
 use crate::{Body, CallContext, End, Sandbox, Served, Template};
@@ -179,7 +180,7 @@ impl Sandbox for HttpSandbox {
             .map_err(|_| Error::internal("the call could not be made a request"))?;
         let Exchange { guest, answer, .. } = Exchange::begin(live, context, request)?;
         let (live, response) = both(guest, read(answer, limit)).await?;
-        self.live = Some(live);
+        self.live = live;
         self.reusable = reuse;
         response
     }
@@ -271,12 +272,8 @@ fn hand_over(live: Live, reuse: bool, is_head: bool, response: Response<HyperOut
     if bodyless {
         complete = Complete::default();
     }
-    let end = async move {
-        let sandbox = live
-            .filter(|_| reuse)
-            .map(|live| -> Box<dyn Sandbox> { Box::new(HttpSandbox { live: Some(live), reusable: true }) });
-        End { outcome: Ok(()), sandbox }
-    };
+    let sandbox = live.filter(|_| reuse).map(kept);
+    let end = async move { End { outcome: Ok(()), sandbox } };
     Ok(Served { response: Response::from_parts(parts, complete.boxed_unsync()), end: end.boxed() })
 }
 
@@ -286,29 +283,25 @@ fn stream(exchange: Exchange, reuse: bool, is_head: bool, response: Response<Hyp
     let (parts, body) = response.into_parts();
     let (sender, ended) = oneshot::channel();
     let bodyless = is_bodyless(is_head, parts.status);
-    // A body that is not on the wire has no reader; without one, the guest could not write it.
-    let (body, unread) = if bodyless { (None, Some(body)) } else { (Some(body), None) };
+    let flow = Flow::new(body);
+    let written = flow.clone();
     let task = lyra_kit::tasks::spawn("wasm-http", async move {
-        let outcome = match unread {
-            Some(unread) => futures::join!(guest, body::drain(unread)).0,
-            None => guest.await,
-        };
+        // A body that is not on the wire has no reader; without one, the guest could not write it.
+        let outcome = if bodyless { beside(guest, written.drain()).await } else { guest.await };
+        let outcome = outcome.map(|live| written.returned(live).filter(|_| reuse));
         // Nobody may be interested in how it went.
         let _ = sender.send(outcome);
     });
     let stop = StopOnDrop::new(task.abort_handle());
-    let (body, stop) = match body {
-        Some(body) => (Streaming::new(body, &parts.headers, failed, stop).boxed_unsync(), None),
-        None => (Empty::new().map_err(|never| match never {}).boxed_unsync(), Some(stop)),
+    let (body, stop) = if bodyless {
+        (Empty::new().map_err(|never| match never {}).boxed_unsync(), Some(stop))
+    } else {
+        (Streaming::new(flow, &parts.headers, failed, stop).boxed_unsync(), None)
     };
     let end = async move {
         let _stop = stop;
         match ended.await {
-            Ok(Ok(live)) => {
-                let sandbox =
-                    reuse.then(|| -> Box<dyn Sandbox> { Box::new(HttpSandbox { live: Some(live), reusable: true }) });
-                End { outcome: Ok(()), sandbox }
-            }
+            Ok(Ok(live)) => End { outcome: Ok(()), sandbox: live.map(kept) },
             Ok(Err(error)) => End { outcome: Err(error), sandbox: None },
             Err(_) => End { outcome: Err(stopped()), sandbox: None },
         }
@@ -316,37 +309,55 @@ fn stream(exchange: Exchange, reuse: bool, is_head: bool, response: Response<Hyp
     Served { response: Response::from_parts(parts, body), end: end.boxed() }
 }
 
+/// An instance that is called again.
+fn kept(live: Live) -> Box<dyn Sandbox> {
+    Box::new(HttpSandbox { live: Some(live), reusable: true })
+}
+
+/// Runs the guest, and beside it what can't outlast it.
+async fn beside<T>(mut guest: Pin<Box<dyn Future<Output = T> + Send>>, other: impl Future<Output = ()>) -> T {
+    let mut other = std::pin::pin!(other.fuse());
+    poll_fn(|context| {
+        if let Poll::Ready(ended) = guest.as_mut().poll(context) {
+            return Poll::Ready(ended);
+        }
+        let _ = other.as_mut().poll(context);
+        Poll::Pending
+    })
+    .await
+}
+
 fn stopped() -> Error {
     Error::new(Code::Cancelled, "the response was dropped before its end, so the function was stopped")
 }
 
-/// Runs the guest and reads its response at the same time. An error of the reader stops the guest.
+/// Runs the guest and reads its response at the same time. An error of the reader stops the guest. The instance comes
+/// back if it finished the response.
 async fn both<T>(
     mut guest: Pin<Box<dyn Future<Output = Result<Live, Error>> + Send>>,
     reader: impl Future<Output = Result<T, Error>>,
-) -> Result<(Live, T), Error> {
-    let mut reader = std::pin::pin!(reader);
-    let (mut live, mut answer) = (None, None);
-    poll_fn(|context| {
-        if live.is_none()
-            && let Poll::Ready(ended) = guest.as_mut().poll(context)
-        {
-            live = Some(ended?);
-        }
+) -> Result<(Option<Live>, T), Error> {
+    // Not under tokio's budget for one task's poll, which would make what is there look as if it were not.
+    let mut reader = std::pin::pin!(tokio::task::unconstrained(reader));
+    let mut answer = None;
+    let live = poll_fn(|context| {
+        let ended = guest.as_mut().poll(context);
         if answer.is_none()
             && let Poll::Ready(read) = reader.as_mut().poll(context)
         {
             answer = Some(read?);
         }
-        match (live.take(), answer.take()) {
-            (Some(live), Some(answer)) => Poll::Ready(Ok((live, answer))),
-            (one, other) => {
-                (live, answer) = (one, other);
-                Poll::Pending
-            }
-        }
+        ended
     })
-    .await
+    .await?;
+    match answer {
+        Some(answer) => Ok((Some(live), answer)),
+        // It returned without finishing the body, which nobody can write to any more: it ends with the instance.
+        None => {
+            drop(live);
+            Ok((None, reader.await?))
+        }
+    }
 }
 
 /// Reads a response: the body of a good one, or the error that another one is.

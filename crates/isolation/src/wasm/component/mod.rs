@@ -11,6 +11,7 @@ mod host;
 mod http;
 mod image;
 mod stdio;
+mod streaming;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -20,7 +20,9 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 
 impl wasip2::exports::http::incoming_handler::Guest for Hostile {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
-        let path = request.path_with_query().unwrap_or_default();
+        // An event comes to "/"; what it is to do is then in the environment.
+        let asked = get_environment().into_iter().find(|(name, _)| name == "MISDEED");
+        let path = asked.map(|(_, path)| path).or(request.path_with_query()).unwrap_or_default();
         match path.as_str() {
             "/calls" => text(out, 200, &(CALLS.fetch_add(1, Ordering::Relaxed) + 1).to_string()),
             "/env" => {
@@ -98,6 +100,14 @@ impl wasip2::exports::http::incoming_handler::Guest for Hostile {
                 let body = start(out, 200, None);
                 body.write().expect("once").write(b"all there").expect("room");
                 std::mem::forget(body);
+            }
+            "/unfinished/slow" => {
+                let body = start(out, 200, None);
+                let writer = body.write().expect("once");
+                writer.write(b"all ").expect("room");
+                sleep(20);
+                writer.write(b"there").expect("room");
+                std::mem::forget((writer, body));
             }
             "/length/short" => stream(out, Some(10), |body| body.write(b"short")),
             "/length/slow" => stream(out, Some(2), |body| {
