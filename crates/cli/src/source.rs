@@ -146,7 +146,8 @@ impl Source {
     /// When it can't be read, is too large, or is no text where text is meant.
     pub fn load(&self, runtime: Runtime) -> Result<Loaded> {
         let most = match runtime {
-            Runtime::Js => limit::MAX_SOURCE,
+            Runtime::Js | Runtime::Simulated => limit::MAX_SOURCE,
+            Runtime::Python | Runtime::Nodejs | Runtime::Native | Runtime::Http => limit::MAX_PACKAGE,
             Runtime::Wasm => limit::MAX_WASM,
         };
         let bytes = match self {
@@ -163,10 +164,13 @@ impl Source {
         }
         match runtime {
             Runtime::Wasm => Ok(Loaded::Wasm(bytes)),
-            Runtime::Js => String::from_utf8(bytes).map(Loaded::Text).map_err(|error| {
-                let at = error.utf8_error().valid_up_to();
-                Failure::usage(format!("{} is not UTF-8 text (byte {at} is not)", self.shown()))
-            }),
+            Runtime::Native | Runtime::Http => Ok(Loaded::Zip(bytes)),
+            Runtime::Js | Runtime::Python | Runtime::Nodejs | Runtime::Simulated => {
+                String::from_utf8(bytes).map(Loaded::Text).map_err(|error| {
+                    let at = error.utf8_error().valid_up_to();
+                    Failure::usage(format!("{} is not UTF-8 text (byte {at} is not)", self.shown()))
+                })
+            }
         }
     }
 }

@@ -141,8 +141,43 @@ pub trait Sandbox: Send + 'static {
     async fn serve(self: Box<Self>, context: CallContext, request: http::Request<Body>) -> Result<Served, Error>;
 
     /// Whether another call of the same version may be made: false after any failure that could have
-    /// left the instance in a bad state.
+    /// left the instance in a bad state, and once an idle instance has died.
     fn is_reusable(&self) -> bool;
+
+    /// What the instance holds now.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    /// Asks an idle instance whether it still serves; false: it is to be replaced.
+    async fn probe(&mut self) -> bool {
+        self.is_reusable()
+    }
+
+    /// Stops an idle instance where it stands and gives its memory back as far as it can. [`Sandbox::wake`] undoes it.
+    /// False: this kind of instance can't, and goes on as it was.
+    async fn hibernate(&mut self) -> bool {
+        false
+    }
+
+    /// Lets a hibernated instance go on. False: it is lost.
+    async fn wake(&mut self) -> bool {
+        true
+    }
+
+    /// Ends an idle instance: asks it first, and kills it when it has not gone by `limit`. Dropping kills at once.
+    async fn stop(self: Box<Self>, limit: Duration) {
+        let _ = limit;
+    }
+}
+
+/// What an instance holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Processor time since its start.
+    pub cpu: Duration,
 }
 
 /// Answer of [`Sandbox::serve`].

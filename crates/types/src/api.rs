@@ -9,13 +9,13 @@ use crate::error::{FieldError, Thrown};
 use crate::function::Contract;
 use crate::job::JobStatus;
 use crate::log::Level;
-use crate::{Alias, Code, Error, FunctionVersion, Runtime, Timestamp};
+use crate::{Alias, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
 
 /// Body of `PUT /v1/functions/{name}`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
-    /// `js` or `wasm`.
+    /// `js`, `wasm`, `python`, `nodejs`, `native`, `http` or `simulated`.
     pub runtime: String,
     /// Name of the export that is the handler (`js` only). Default: `default`, then `handler`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,13 +25,22 @@ pub struct DeployRequest {
     /// Most memory of an instance, in MiB: 16 to 1024, default 128.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
+    /// Processor time of an instance, in cores: 0.01 to 64, default 1. Not for `js` and `wasm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// GPUs of an instance. Default 0. Not for `js` and `wasm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+    /// What an instance may reach: `none` (its own loopback, the default) or `egress`. Not for `js` and `wasm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Deadline of a call, in ms: 1 to 900,000, default 60,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// `auto` or `wasm`.
+    /// `auto`, or the name of a back end: `wasm`, `process`, `simulated`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<String>,
     /// Keep instances between calls. Default false for `js` and `wasm`.
@@ -61,13 +70,13 @@ pub struct DeployRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CodeInput {
-    /// Source text (`js`).
+    /// Source text (`js`, `python`, `nodejs`), or the parameters of a `simulated` function as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// A WebAssembly file, base64 (`wasm`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wasm: Option<String>,
-    /// A zip archive, base64, that holds the one file that the runtime takes.
+    /// A zip archive, base64: the package, or for `js` and `wasm` one that holds the one file that they take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zip: Option<String>,
     /// An OCI image reference (no runtime of this build takes one).
@@ -127,6 +136,12 @@ pub struct Settings {
     pub handler: Option<String>,
     /// Most memory of an instance, in MiB.
     pub memory_mb: u32,
+    /// Processor time of an instance, in cores.
+    pub cpus: f64,
+    /// GPUs of an instance.
+    pub gpus: u32,
+    /// What an instance may reach.
+    pub network: Network,
     /// Deadline of a call, in ms.
     pub timeout_ms: u64,
     /// Environment variables.
@@ -160,6 +175,9 @@ impl From<&FunctionVersion> for Settings {
             contract: v.contract,
             handler: v.handler.clone(),
             memory_mb: v.memory_mb,
+            cpus: f64::from(v.cpu_millis) / 1e3,
+            gpus: v.gpus,
+            network: v.network,
             timeout_ms: v.timeout_ms,
             env: v.env.clone(),
             isolation: v.isolation.clone(),

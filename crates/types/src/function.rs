@@ -30,6 +30,16 @@ pub mod limit {
     pub const MAX_SOURCE: usize = 4 << 20;
     /// Largest WebAssembly file, in bytes (48 MiB).
     pub const MAX_WASM: usize = 48 << 20;
+    /// Largest package of the runtimes that run as processes, zipped, in bytes (50 MiB).
+    pub const MAX_PACKAGE: usize = 50 << 20;
+    /// Largest such package when unpacked, in bytes (250 MiB).
+    pub const MAX_UNPACKED: u64 = 250 << 20;
+    /// Processor time of an instance when none is given, in thousandths of a core.
+    pub const DEFAULT_CPU_MILLIS: u32 = 1_000;
+    /// Most processor time of an instance, in thousandths of a core.
+    pub const MAX_CPU_MILLIS: u32 = 64_000;
+    /// Most GPUs of an instance.
+    pub const MAX_GPUS: u32 = 16;
     /// Largest event of a call and largest result of one, in bytes (6 MiB).
     pub const MAX_EVENT: usize = 6 << 20;
     /// Environment variables of a function.
@@ -48,17 +58,40 @@ pub enum Runtime {
     Js,
     /// A `wasi:http/proxy` component, or a WASI command (component or core module).
     Wasm,
+    /// Python: a source file or a package, called as `file.function`.
+    Python,
+    /// JavaScript on Node.js: a source file or a package, called as `file.function`.
+    Nodejs,
+    /// A package with an executable `bootstrap` that speaks the AWS Lambda Runtime API.
+    Native,
+    /// A package with a program that listens on `$PORT`.
+    Http,
+    /// No code at all: durations, memory and failures by parameters, for tests and load.
+    Simulated,
 }
 
 impl Runtime {
     /// Every runtime that this build has.
-    pub const ALL: [Runtime; 2] = [Runtime::Js, Runtime::Wasm];
+    pub const ALL: [Runtime; 7] = [
+        Runtime::Js,
+        Runtime::Wasm,
+        Runtime::Python,
+        Runtime::Nodejs,
+        Runtime::Native,
+        Runtime::Http,
+        Runtime::Simulated,
+    ];
 
     /// The name in JSON and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Runtime::Js => "js",
             Runtime::Wasm => "wasm",
+            Runtime::Python => "python",
+            Runtime::Nodejs => "nodejs",
+            Runtime::Native => "native",
+            Runtime::Http => "http",
+            Runtime::Simulated => "simulated",
         }
     }
 
@@ -71,6 +104,7 @@ impl Runtime {
     pub const fn default_reuse(self) -> bool {
         match self {
             Runtime::Js | Runtime::Wasm => false,
+            Runtime::Python | Runtime::Nodejs | Runtime::Native | Runtime::Http | Runtime::Simulated => true,
         }
     }
 }
@@ -103,6 +137,36 @@ impl fmt::Display for Digest {
     }
 }
 
+/// What an instance may reach over the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Nothing but its own loopback.
+    #[default]
+    None,
+    /// Its own loopback, and out of the machine as the worker's egress policy allows.
+    Egress,
+}
+
+impl Network {
+    /// The name in JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Network::None => "none",
+            Network::Egress => "egress",
+        }
+    }
+
+    /// The policy of that name.
+    pub fn parse(text: &str) -> Option<Network> {
+        [Network::None, Network::Egress].into_iter().find(|network| network.as_str() == text)
+    }
+}
+
+const fn default_cpu_millis() -> u32 {
+    limit::DEFAULT_CPU_MILLIS
+}
+
 /// One immutable version of a function: all that a worker needs to run it but the code itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FunctionVersion {
@@ -127,6 +191,15 @@ pub struct FunctionVersion {
     pub code_size: u64,
     /// Most memory of an instance, in MiB.
     pub memory_mb: u32,
+    /// Processor time of an instance, in thousandths of a core. Holds for instances that are processes.
+    #[serde(default = "default_cpu_millis")]
+    pub cpu_millis: u32,
+    /// GPUs of an instance.
+    #[serde(default)]
+    pub gpus: u32,
+    /// What an instance may reach. Holds for instances that are processes.
+    #[serde(default)]
+    pub network: Network,
     /// Wall-clock deadline of a call, in ms.
     pub timeout_ms: u64,
     /// Environment, given to the function by its runtime's custom.

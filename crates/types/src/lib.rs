@@ -16,7 +16,7 @@ pub mod time;
 
 pub use code::Code;
 pub use error::{Error, FieldError, Result};
-pub use function::{Alias, FunctionVersion, Runtime};
+pub use function::{Alias, FunctionVersion, Network, Runtime};
 pub use id::{InstanceId, InvocationId, JobId};
 pub use name::{AliasName, FunctionName, TenantName};
 pub use time::Timestamp;

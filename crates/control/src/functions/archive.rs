@@ -15,7 +15,8 @@ const MAX_FILES: usize = 10_000;
 /// Largest code of a runtime, in bytes.
 pub(super) const fn max_code(runtime: Runtime) -> usize {
     match runtime {
-        Runtime::Js => limit::MAX_SOURCE,
+        Runtime::Js | Runtime::Simulated => limit::MAX_SOURCE,
+        Runtime::Python | Runtime::Nodejs | Runtime::Native | Runtime::Http => limit::MAX_PACKAGE,
         Runtime::Wasm => limit::MAX_WASM,
     }
 }
@@ -25,6 +26,9 @@ const fn endings(runtime: Runtime) -> &'static [&'static str] {
     match runtime {
         Runtime::Js => &[".js", ".mjs"],
         Runtime::Wasm => &[".wasm"],
+        Runtime::Python => &[".py"],
+        Runtime::Nodejs => &[".js", ".mjs", ".cjs"],
+        Runtime::Native | Runtime::Http | Runtime::Simulated => &[],
     }
 }
 

@@ -8,7 +8,7 @@ use lyra_store::objects::Change;
 use lyra_types::api::DeployRequest;
 use lyra_types::function::{Contract, Digest};
 use lyra_types::{
-    Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Result, Runtime, TenantName, Timestamp,
+    Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Network, Result, Runtime, TenantName, Timestamp,
 };
 use lyra_wire::Worker;
 use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
@@ -166,6 +166,9 @@ fn like(version: &FunctionVersion, code: bytes::Bytes) -> Checked {
         handler: version.handler.clone(),
         code,
         memory_mb: version.memory_mb,
+        cpu_millis: version.cpu_millis,
+        gpus: version.gpus,
+        network: version.network,
         timeout_ms: version.timeout_ms,
         env: version.env.clone(),
         isolation: version.isolation.clone(),
@@ -186,6 +189,9 @@ fn defaults(runtime: Runtime, code: bytes::Bytes) -> Checked {
         handler: None,
         code,
         memory_mb: limit::DEFAULT_MEMORY_MB,
+        cpu_millis: limit::DEFAULT_CPU_MILLIS,
+        gpus: 0,
+        network: Network::None,
         timeout_ms: limit::DEFAULT_TIMEOUT_MS,
         env: BTreeMap::new(),
         isolation: "auto".to_owned(),
@@ -260,6 +266,9 @@ impl New<'_> {
             code: self.code.clone(),
             code_size: checked.code.len() as u64,
             memory_mb: checked.memory_mb,
+            cpu_millis: checked.cpu_millis,
+            gpus: checked.gpus,
+            network: checked.network,
             timeout_ms: checked.timeout_ms,
             env: checked.env.clone(),
             isolation: checked.isolation.clone(),

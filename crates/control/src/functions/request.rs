@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::function::limit;
-use lyra_types::{Code, Error, FieldError, Result, Runtime};
+use lyra_types::{Code, Error, FieldError, Network, Result, Runtime};
 use lyra_wire::control::RawCode;
 
 use super::archive::{code_file, max_code, runtime_of};
@@ -21,7 +21,9 @@ const MAX_INSTANCES: u32 = 100_000;
 /// Longest handler name, label name, and label value, in bytes.
 const MAX_TEXT: usize = 256;
 /// Runtimes that Lyra's interface names and this build does not have.
-const OTHER_RUNTIMES: [&str; 6] = ["nodejs", "python", "native", "http", "image", "simulated"];
+const OTHER_RUNTIMES: [&str; 1] = ["image"];
+/// Isolation back ends by name; which of them a worker has is for the worker to say.
+const ISOLATIONS: [&str; 4] = ["auto", "wasm", "process", "simulated"];
 
 /// A request that was checked, with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,9 @@ pub(super) struct Checked {
     pub(super) handler: Option<String>,
     pub(super) code: Bytes,
     pub(super) memory_mb: u32,
+    pub(super) cpu_millis: u32,
+    pub(super) gpus: u32,
+    pub(super) network: Network,
     pub(super) timeout_ms: u64,
     pub(super) env: BTreeMap<String, String>,
     pub(super) isolation: String,
@@ -84,9 +89,13 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
     check_env(&request.env, &mut faults);
     check_labels(&request.labels, &mut faults);
     let isolation = request.isolation.unwrap_or_else(|| "auto".to_owned());
-    if isolation != "auto" && isolation != "wasm" {
-        faults.add("isolation", format!("{} is not one that this build has: auto, wasm", quoted(&isolation)));
+    if !ISOLATIONS.contains(&&*isolation) {
+        let known = ISOLATIONS.join(", ");
+        faults.add("isolation", format!("{} is not one that this build has: {known}", quoted(&isolation)));
     }
+    let cpu_millis = check_cpus(request.cpus, runtime, &mut faults);
+    let gpus = check_gpus(request.gpus, runtime, &mut faults);
+    let network = check_network(request.network.as_deref(), runtime, &mut faults);
     let memory = request.memory_mb.unwrap_or(limit::DEFAULT_MEMORY_MB);
     let timeout = request.timeout_ms.unwrap_or(limit::DEFAULT_TIMEOUT_MS);
     let concurrency = request.concurrency.unwrap_or(limit::DEFAULT_CONCURRENCY);
@@ -111,6 +120,9 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
         handler: request.handler,
         code,
         memory_mb,
+        cpu_millis,
+        gpus,
+        network,
         timeout_ms,
         env: request.env,
         isolation,
@@ -136,7 +148,7 @@ pub(super) fn raw_code(raw: RawCode, function_runtime: Option<Runtime>) -> Resul
                 Some(runtime) => runtime,
                 None => runtime_of(&archive).map_err(body)?,
             };
-            (runtime, code_file(&archive, runtime).map_err(body)?)
+            (runtime, unpacked(archive.into(), runtime).map_err(body)?)
         }
     };
     if let Some(expected) = function_runtime.filter(|expected| *expected != runtime) {
@@ -182,11 +194,13 @@ fn check_code(input: CodeInput, runtime: Option<Runtime>, faults: &mut Faults) -
     }
     let runtime = runtime?;
     let expected = match runtime {
-        Runtime::Js => ["source", "zip"],
-        Runtime::Wasm => ["wasm", "zip"],
+        Runtime::Js | Runtime::Python | Runtime::Nodejs => &["source", "zip"][..],
+        Runtime::Wasm => &["wasm", "zip"],
+        Runtime::Native | Runtime::Http => &["zip"],
+        Runtime::Simulated => &["source"],
     };
     if !expected.contains(&form) {
-        faults.add(field, format!("the runtime {runtime} takes code.{} or code.zip", expected[0]));
+        faults.add(field, format!("the runtime {runtime} takes code.{}", expected.join(" or code.")));
         return None;
     }
     let code = match form {
@@ -194,7 +208,7 @@ fn check_code(input: CodeInput, runtime: Option<Runtime>, faults: &mut Faults) -
         _ => STANDARD
             .decode(text.as_bytes())
             .map_err(|error| format!("is not base64: {error}"))
-            .and_then(|bytes| if form == "zip" { code_file(&bytes, runtime) } else { Ok(Bytes::from(bytes)) }),
+            .and_then(|bytes| if form == "zip" { unpacked(bytes, runtime) } else { Ok(Bytes::from(bytes)) }),
     };
     match code {
         Ok(code) => check_bytes(&field, &code, runtime, faults).then_some(code),
@@ -203,6 +217,53 @@ fn check_code(input: CodeInput, runtime: Option<Runtime>, faults: &mut Faults) -
             None
         }
     }
+}
+
+/// The code in an archive: its one file for the runtimes that take one file, else the archive itself.
+fn unpacked(archive: Vec<u8>, runtime: Runtime) -> std::result::Result<Bytes, String> {
+    match runtime {
+        Runtime::Js | Runtime::Wasm => code_file(&archive, runtime),
+        _ => Ok(Bytes::from(archive)),
+    }
+}
+
+/// Whether instances are processes, which the settings for processor, devices and network are for.
+fn is_process(runtime: Option<Runtime>) -> bool {
+    !matches!(runtime, Some(Runtime::Js | Runtime::Wasm))
+}
+
+fn check_cpus(cpus: Option<f64>, runtime: Option<Runtime>, faults: &mut Faults) -> u32 {
+    let Some(cpus) = cpus else { return limit::DEFAULT_CPU_MILLIS };
+    let millis = (cpus * 1e3).round();
+    if !is_process(runtime) {
+        faults.add("cpus", "js and wasm code shares the processor; it has no share of its own");
+    } else if !(10.0..=f64::from(limit::MAX_CPU_MILLIS)).contains(&millis) {
+        faults.add("cpus", format!("{cpus} is not between 0.01 and {}", limit::MAX_CPU_MILLIS / 1_000));
+    } else {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range, as was just checked")]
+        return millis as u32;
+    }
+    limit::DEFAULT_CPU_MILLIS
+}
+
+fn check_gpus(gpus: Option<u32>, runtime: Option<Runtime>, faults: &mut Faults) -> u32 {
+    let gpus = gpus.unwrap_or(0);
+    if gpus > 0 && !is_process(runtime) {
+        faults.add("gpus", "js and wasm code reaches no device");
+    }
+    faults.range("gpus", gpus, 0, limit::MAX_GPUS)
+}
+
+fn check_network(network: Option<&str>, runtime: Option<Runtime>, faults: &mut Faults) -> Network {
+    let Some(text) = network else { return Network::None };
+    let Some(network) = Network::parse(text) else {
+        faults.add("network", format!("{} is neither none nor egress", quoted(text)));
+        return Network::None;
+    };
+    if network != Network::None && !is_process(runtime) {
+        faults.add("network", "js and wasm code has no network");
+    }
+    network
 }
 
 fn check_bytes(field: &str, code: &[u8], runtime: Runtime, faults: &mut Faults) -> bool {
@@ -224,8 +285,15 @@ fn check_handler(handler: Option<&str>, runtime: Option<Runtime>, faults: &mut F
     let mut chars = handler.chars();
     let starts = |c: char| c.is_alphabetic() || c == '_' || c == '$';
     let is_name = chars.next().is_some_and(starts) && chars.all(|c| starts(c) || c.is_alphanumeric());
-    if runtime == Some(Runtime::Wasm) {
-        faults.add("handler", "wasm code has no handler name");
+    let is_path =
+        |part: &str| !part.is_empty() && part.chars().all(|c| starts(c) || c.is_alphanumeric() || "-/".contains(c));
+    if matches!(runtime, Some(Runtime::Python | Runtime::Nodejs | Runtime::Native)) {
+        let is_dotted = handler.split('.').all(is_path) && !handler.starts_with('/');
+        if !is_dotted || handler.len() > MAX_TEXT {
+            faults.add("handler", format!("{} is not of the form file.function", quoted(handler)));
+        }
+    } else if matches!(runtime, Some(Runtime::Wasm | Runtime::Simulated)) {
+        faults.add("handler", format!("{} code has no handler name", runtime.map_or("", Runtime::as_str)));
     } else if !is_name || handler.len() > MAX_TEXT {
         faults.add("handler", format!("{} is not the name of an export", quoted(handler)));
     }

@@ -62,6 +62,7 @@ impl Isolation for Wasm {
         match code.key.runtime {
             Runtime::Js => self.functions.prepare(code).await,
             Runtime::Wasm => self.components.prepare(code).await,
+            other => Err(not_wasm(other)),
         }
     }
 
@@ -69,6 +70,11 @@ impl Isolation for Wasm {
         match key.runtime {
             Runtime::Js => self.functions.load(key).await,
             Runtime::Wasm => self.components.load(key).await,
+            other => Err(not_wasm(other)),
         }
     }
+}
+
+fn not_wasm(runtime: Runtime) -> Error {
+    Error::internal(format!("code for {runtime} was given to the Wasm back end"))
 }
