@@ -4,6 +4,7 @@
 //! [`embedded`] runs all of them in one process over in-process clients and the embedded parts, which is `lyra up`.
 
 pub mod embedded;
+pub mod helper;
 
 mod machine;
 mod roles;
