@@ -24,5 +24,5 @@ mod up;
 mod version;
 
 fn main() -> std::process::ExitCode {
-    lyra_node::helper::run(std::env::args_os()).unwrap_or_else(command::run)
+    lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)
 }

@@ -28,7 +28,7 @@ const ROUTES: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Where everything is kept. Made when it is missing.
     pub data_dir: PathBuf,
-    /// A program that calls [`crate::helper::run`] first, for work that is done in child processes (usually this
+    /// A program that calls [`crate::child::run`] first, for work that is done in child processes (usually this
     /// program itself, `/proc/self/exe`); `None`: it is done in this process where it can be.
     pub helper: Option<PathBuf>,
     /// Where the gateway listens. Port 0: a free one.

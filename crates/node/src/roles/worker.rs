@@ -9,8 +9,8 @@ use lyra_wire::Logs;
 use lyra_worker::{Config, Deps, Service};
 
 use super::Kit;
+use crate::child;
 use crate::embedded::Error;
-use crate::helper;
 use crate::machine;
 
 /// Share of the machine's memory that instances may have together.
@@ -29,7 +29,7 @@ pub(crate) fn start(
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
         memory_budget: machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0,
-        compiler: helper.map(|program| vec![program.into(), helper::WASM_COMPILER.into()]),
+        compiler: helper.map(|program| vec![program.into(), child::WASM_COMPILER.into()]),
         ..wasm::Config::new(images)
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
