@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Limits and sizes of a worker. Every one of them is named in the error that it causes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Calls that run at once, of all functions together.
     pub max_running: usize,
@@ -12,18 +15,22 @@ pub struct Config {
     /// Calls that wait, of one function at its own concurrency limit.
     pub max_queued_per_function: usize,
     /// Longest wait for a place.
+    #[serde(with = "humantime_serde")]
     pub queue_timeout: Duration,
     /// Longest time for loading code and starting an instance.
+    #[serde(with = "humantime_serde")]
     pub start_timeout: Duration,
     /// Largest result, in bytes.
     pub max_result: usize,
     /// Loaded code kept in memory, in bytes; the least recently used goes first.
     pub code_cache_bytes: u64,
     /// Loaded code that nobody called for so long is dropped.
+    #[serde(with = "humantime_serde")]
     pub code_idle: Duration,
     /// Idle instances kept, of all versions together; the longest idle goes first.
     pub max_idle_instances: usize,
     /// An idle instance is dropped after so long, but for a version's `min_instances`.
+    #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
     /// Log lines kept of one call.
     pub max_log_lines: u32,
