@@ -52,7 +52,7 @@ impl Default for Settings {
             log_filter: "info".to_owned(),
             gateway: embedded.gateway,
             control: embedded.control,
-            worker: embedded.worker,
+            worker: lyra_worker::Config::default(),
             logs: embedded.logs,
         }
     }
@@ -63,7 +63,8 @@ impl Settings {
     pub fn embedded(&self, data_dir: impl Into<PathBuf>) -> crate::Config {
         let fresh = crate::Config::new(data_dir, self.listen);
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
-        let (gateway, control, worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        let (gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        worker.characteristics.file = worker.characteristics.file.or(fresh.worker.characteristics.file.clone());
         crate::Config { gateway, control, worker, logs, ..fresh }
     }
 }

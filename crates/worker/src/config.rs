@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{characteristics, queue};
+
 /// Limits and sizes of a worker. Every one of them is named in the error that it causes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Calls that run at once, of all functions together.
+    /// Calls that run at once, of all functions together; the most of them, where the queue adapts the limit.
     pub max_running: usize,
     /// Calls that wait for a place, of all functions together.
     pub max_queued: usize,
@@ -36,6 +38,10 @@ pub struct Config {
     pub max_log_lines: u32,
     /// Log bytes kept of one call.
     pub max_log_bytes: u64,
+    /// Who runs next, and how many.
+    pub queue: queue::Config,
+    /// What is known of each version from its calls.
+    pub characteristics: characteristics::Config,
 }
 
 impl Default for Config {
@@ -53,6 +59,8 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(5 * 60),
             max_log_lines: 10_000,
             max_log_bytes: 1 << 20,
+            queue: queue::Config::default(),
+            characteristics: characteristics::Config::default(),
         }
     }
 }
