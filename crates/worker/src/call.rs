@@ -15,6 +15,7 @@ use crate::pool::{Grant, Instance, Lease, Pool};
 use crate::queue::Permit;
 use crate::resources::Need;
 use crate::service::Inner;
+use crate::templates::key_of;
 
 /// A call on its way. Dropping it before its end counts it as cancelled.
 pub(crate) struct Call<'a> {
@@ -84,6 +85,12 @@ impl<'a> Call<'a> {
         let Some(need) = Need::of(version) else { return Ok(None) };
         loop {
             let now = worker.clock.instant();
+            if let Some(idle) = worker.pool.take(key_of(version), now) {
+                match self.serviceable(idle).await {
+                    Some(idle) => return Ok(Some(Grant::Idle(idle))),
+                    None => continue,
+                }
+            }
             let limit = worker.config.queue_timeout.saturating_sub(now - self.arrived);
             let grant = tokio::time::timeout(limit, worker.pool.claim(version, need, now))
                 .await
@@ -104,10 +111,10 @@ impl<'a> Call<'a> {
     async fn serviceable(&self, mut idle: Instance) -> Option<Instance> {
         let pool = &self.worker.pool;
         let mut serves = idle.sandbox.is_reusable();
-        if serves && idle.hibernated {
+        if serves && idle.lease.hibernated {
             let woken = tokio::time::timeout(self.worker.config.start_timeout, idle.sandbox.wake()).await;
             serves = woken.unwrap_or(false);
-            idle.hibernated = !serves;
+            idle.lease.hibernated = !serves;
             pool.woke(serves);
         }
         if serves {
@@ -223,7 +230,7 @@ pub(crate) fn give_back(
     let lease = match lease {
         Some(lease) if version.reuse && sandbox.is_reusable() => {
             let now = worker.clock.instant();
-            worker.pool.put(Instance::of(sandbox, lease, now), now);
+            worker.pool.put(Instance { sandbox, lease }, now);
             return;
         }
         Some(mut lease) => {

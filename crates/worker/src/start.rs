@@ -63,8 +63,7 @@ impl Inner {
             Some(devices) => template.start_with(lease.id(), version, devices).await?,
             None => template.start(lease.id(), version).await?,
         };
-        let now = self.clock.instant();
-        Ok(Instance::new(sandbox, lease, now - begun, now))
+        Ok(Instance::new(sandbox, lease, self.clock.instant() - begun))
     }
 
     /// Loads a version's code and starts instances of it until `instances` are idle, waiting for resources as calls do.

@@ -8,11 +8,12 @@ use lyra_isolation::{CallContext, Sandbox, Served};
 use lyra_kit::{Clock, Ids, telemetry};
 use lyra_types::{Error, FunctionVersion};
 
-use super::{Grant, Instance, Pool};
+use super::{Instance, Pool};
 use crate::config::Config;
 use crate::metrics::PoolMetrics;
 use crate::resources::Need;
 use crate::resources::gpu::NoGpus;
+use crate::templates::key_of;
 
 /// Versions with idle instances.
 pub struct Bench {
@@ -50,23 +51,19 @@ impl Bench {
         for (version, need) in versions.iter().flat_map(|version| std::iter::repeat_n(version, instances)) {
             if let Ok(lease) = pool.claim_ahead(version, *need).await {
                 let now = clock.instant();
-                pool.put(Instance::new(Box::new(Idle), lease, now - now, now), now);
+                pool.put(Instance::new(Box::new(Idle), lease, now - now), now);
             }
         }
         Bench { pool, now: clock.instant(), versions }
     }
 
     /// Takes an instance of the version at `n` (modulo how many there are) and puts it back. False: there was none.
-    pub async fn round(&self, n: usize) -> bool {
+    pub fn round(&self, n: usize) -> bool {
         let now = self.now;
-        let Some((version, need)) = self.versions.get(n % self.versions.len()) else { return false };
-        match self.pool.claim(version, *need, now).await {
-            Ok(Grant::Idle(instance)) => {
-                Pool::begin_call(&instance.lease);
-                self.pool.put(instance, now);
-                true
-            }
-            _ => false,
-        }
+        let Some((version, _)) = self.versions.get(n % self.versions.len()) else { return false };
+        let Some(instance) = self.pool.take(key_of(version), now) else { return false };
+        Pool::begin_call(&instance.lease);
+        self.pool.put(instance, now);
+        true
     }
 }

@@ -3,6 +3,7 @@
 //! A [`Lease`] is the charge; it is there before the sandbox and is dropped after it, and dropping it gives all of it back. So
 //! however an instance ends (a failed start, a cancelled call, an eviction), nothing stays charged.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -60,7 +61,8 @@ impl Record {
     }
 
     pub(super) fn begin_call(&self) {
-        self.served.fetch_add(1, Ordering::Relaxed);
+        // Only the one call that has the instance writes here.
+        self.served.store(self.served.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Calls that it has begun to serve.
@@ -94,7 +96,12 @@ pub(super) enum Place {
 }
 
 /// The resources of one instance. Dropping it gives them back and lets those in who wait for them.
-pub(crate) struct Lease {
+///
+/// One pointer, since it moves from hand to hand with every call.
+pub(crate) struct Lease(Box<Body>);
+
+/// What the pool knows of an instance.
+pub(crate) struct Body {
     pub(crate) record: Arc<Record>,
     pub(super) held: Held,
     pub(super) place: Place,
@@ -104,26 +111,56 @@ pub(crate) struct Lease {
     pub(super) devices: Option<Box<Devices>>,
     /// How long its start took, until that was noted.
     pub(super) took: Option<Duration>,
+    /// When it became idle.
+    pub(super) since: Instant,
+    /// The keep-alive policy's mark of that moment.
+    pub(super) stamp: f64,
+    /// When it last showed that it serves.
+    pub(super) proved: Instant,
+    /// It is stopped, with most of its memory given back.
+    pub(crate) hibernated: bool,
     /// It has said that it can't be hibernated.
     pub(super) restless: bool,
     pub(super) pool: Weak<Shared>,
 }
 
 impl Lease {
+    pub(super) fn new(body: Body) -> Lease {
+        Lease(Box::new(body))
+    }
+
     /// The instance's id.
     pub(crate) fn id(&self) -> InstanceId {
-        self.record.id
+        self.0.record.id
     }
 
     /// The devices that it was granted.
     pub(crate) fn devices(&self) -> Option<&Devices> {
-        self.devices.as_deref()
+        self.0.devices.as_deref()
+    }
+
+    pub(super) fn rested(&self) -> Rested {
+        Rested { since: self.0.since, stamp: self.0.stamp, unused: self.0.record.served() == 0 }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.0
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut Body {
+        &mut self.0
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade() {
+        if let Some(pool) = self.0.pool.upgrade() {
             pool.release(self);
         }
     }
@@ -133,28 +170,12 @@ impl Drop for Lease {
 pub(crate) struct Instance {
     pub(crate) sandbox: Box<dyn Sandbox>,
     pub(crate) lease: Lease,
-    /// When it became idle.
-    pub(super) since: Instant,
-    /// The keep-alive policy's mark of that moment.
-    pub(super) stamp: f64,
-    /// When it last showed that it serves.
-    pub(super) proved: Instant,
-    pub(crate) hibernated: bool,
 }
 
 impl Instance {
-    /// A new instance; its start took `took`, until `now`.
-    pub(crate) fn new(sandbox: Box<dyn Sandbox>, mut lease: Lease, took: Duration, now: Instant) -> Instance {
+    /// A new instance; its start took `took`.
+    pub(crate) fn new(sandbox: Box<dyn Sandbox>, mut lease: Lease, took: Duration) -> Instance {
         lease.took = Some(took);
-        Instance::of(sandbox, lease, now)
-    }
-
-    /// An instance that has served, with what is charged for it.
-    pub(crate) fn of(sandbox: Box<dyn Sandbox>, lease: Lease, now: Instant) -> Instance {
-        Instance { sandbox, lease, since: now, stamp: 0.0, proved: now, hibernated: false }
-    }
-
-    pub(super) fn rested(&self) -> Rested {
-        Rested { since: self.since, stamp: self.stamp, unused: self.lease.record.served() == 0 }
+        Instance { sandbox, lease }
     }
 }

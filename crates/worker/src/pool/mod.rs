@@ -123,6 +123,11 @@ impl Pool {
         check_fits(&state.ledger, asked.runtime, asked.memory_mb, asked.cpu_millis, asked.gpus, no_gpus)
     }
 
+    /// An idle instance of the version for a call, when there is one and nobody waits.
+    pub(crate) fn take(&self, key: Key, now: Instant) -> Option<Instance> {
+        self.shared.state.lock().take(key, now)
+    }
+
     /// An idle instance of the version for a call, or the resources for a new one. Waits while there are none;
     /// dropping the future gives the place among those who wait up.
     ///

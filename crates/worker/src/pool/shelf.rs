@@ -114,7 +114,7 @@ impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Instance")
             .field("id", &self.lease.record.id)
-            .field("since", &self.since)
+            .field("since", &self.lease.since)
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::instance::{Instance, Lease, Place, Record};
+use super::instance::{Body, Instance, Lease, Place, Record};
 use super::shelf::{Keyed, Shelf};
 use crate::keep_alive::KeepAlive;
 use crate::resources::ledger::{Coming, Reserved, Short};
@@ -110,6 +110,32 @@ impl State {
         self.shelves.get_mut(&key).expect("it was inserted above")
     }
 
+    /// An idle instance for a call, when nobody waits and one is there: the warm path, with one look at the shelves.
+    pub(super) fn take(&mut self, key: Key, now: Instant) -> Option<Instance> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        let at = self.at(now);
+        let shelf = self.shelves.get_mut(&key)?;
+        let idle = &mut shelf.idle.back_mut()?.lease;
+        let is_charged = shelf.need.cpu == 0 && !idle.hibernated;
+        if !is_charged && !self.ledger.top_up(&mut idle.held, &shelf.need, &Reserved::default()) {
+            return None;
+        }
+        if idle.hibernated {
+            idle.record.set_memory(idle.held.memory);
+        }
+        idle.place = Place::Busy;
+        idle.record.enter(InstanceState::Active, at);
+        self.policy.called(&mut shelf.track, now);
+        shelf.track.calls += 1;
+        shelf.track.ended = None;
+        shelf.called = now;
+        shelf.busy += 1;
+        self.idle -= 1;
+        shelf.idle.pop_back()
+    }
+
     /// Notes a call of the version.
     pub(super) fn called(&mut self, key: Key, now: Instant) {
         let Some(shelf) = self.shelves.get_mut(&key) else { return };
@@ -133,7 +159,7 @@ impl State {
             instance.lease.place = Place::Busy;
             let record = &instance.lease.record;
             record.enter(InstanceState::Active, at);
-            if instance.hibernated {
+            if instance.lease.hibernated {
                 record.set_memory(instance.lease.held.memory);
             }
             return Some(Grant::Idle(instance));
@@ -147,8 +173,20 @@ impl State {
         let record = Arc::new(Record::new(self.ids.instance(), shelf.version.clone(), &held, at));
         self.records.insert(record.id.number(), record.clone());
         let devices = self.pool.upgrade().and_then(|pool| pool.devices_of(&held)).map(Box::new);
-        let (shelf, pool) = (shelf.serial, self.pool.clone());
-        Some(Grant::Start(Lease { record, held, place, shelf, devices, took: None, restless: false, pool }))
+        Some(Grant::Start(Lease::new(Body {
+            record,
+            held,
+            place,
+            shelf: shelf.serial,
+            devices,
+            took: None,
+            since: now,
+            stamp: 0.0,
+            proved: now,
+            hibernated: false,
+            restless: false,
+            pool: self.pool.clone(),
+        })))
     }
 
     /// What a waiter still needs: less where an idle instance of its version is there.
@@ -225,7 +263,7 @@ impl State {
             if !helps || (only_one && wanted_by == Some(*key)) {
                 continue;
             }
-            let rested = oldest.rested();
+            let rested = oldest.lease.rested();
             let rank = policy.rank(&mut shelf.track, &rested);
             let best = if spare { &mut beyond } else { &mut within };
             let order = |(rank, since, key): &(f64, Instant, Key)| (*rank, *since, *key);
@@ -283,18 +321,18 @@ impl State {
         if let Some(took) = instance.lease.took.take() {
             shelf.track.started(took);
         }
-        let state = if instance.hibernated { InstanceState::Hibernated } else { InstanceState::Standby };
+        let state = if instance.lease.hibernated { InstanceState::Hibernated } else { InstanceState::Standby };
         instance.lease.record.enter(state, at);
         let from_aside = instance.lease.place == Place::Aside;
         instance.lease.place = Place::Shelf;
         if from_aside {
             // It was idle all the time: back to where its age belongs.
-            let position = shelf.idle.partition_point(|other| other.since <= instance.since);
+            let position = shelf.idle.partition_point(|other| other.lease.since <= instance.lease.since);
             shelf.idle.insert(position, instance);
         } else {
-            instance.since = now;
-            instance.proved = now;
-            instance.stamp = self.policy.stamp();
+            instance.lease.since = now;
+            instance.lease.proved = now;
+            instance.lease.stamp = self.policy.stamp();
             shelf.idle.push_back(instance);
         }
         self.idle += 1;

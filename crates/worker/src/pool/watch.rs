@@ -72,14 +72,16 @@ impl Pool {
     /// Takes those idle instances aside that have not shown for `period` that they serve.
     pub(crate) fn take_aside_to_probe(&self, period: Duration) -> Vec<Instance> {
         self.take_aside(|instance, now| {
-            now.saturating_duration_since(instance.proved) >= period && !instance.hibernated
+            now.saturating_duration_since(instance.lease.proved) >= period && !instance.lease.hibernated
         })
     }
 
     /// Takes those aside that are idle for `after` and may be hibernated.
     pub(crate) fn take_aside_to_hibernate(&self, after: Duration) -> Vec<Instance> {
         self.take_aside(|instance, now| {
-            now.saturating_duration_since(instance.since) >= after && !instance.hibernated && !instance.lease.restless
+            now.saturating_duration_since(instance.lease.since) >= after
+                && !instance.lease.hibernated
+                && !instance.lease.restless
         })
     }
 
@@ -92,7 +94,8 @@ impl Pool {
                 (0..shelf.idle.len()).filter(|position| is_meant(&shelf.idle[*position], now)).collect();
             // Where all are meant, the one that proved itself last is left for calls; it is the first to go next time.
             if meant.len() > 1 && meant.len() == shelf.idle.len() {
-                let latest = meant.iter().copied().max_by_key(|position| (shelf.idle[*position].proved, *position));
+                let latest =
+                    meant.iter().copied().max_by_key(|position| (shelf.idle[*position].lease.proved, *position));
                 meant.retain(|position| Some(*position) != latest);
             }
             for position in meant.into_iter().rev() {
@@ -108,7 +111,7 @@ impl Pool {
 
     /// Puts an instance back that was aside; it has just shown that it serves.
     pub(crate) fn proved(&self, mut instance: Instance) {
-        instance.proved = self.shared.clock.instant();
+        instance.lease.proved = self.shared.clock.instant();
         self.back(instance);
     }
 
@@ -119,7 +122,7 @@ impl Pool {
                 let state = &mut *self.shared.state.lock();
                 state.ledger.shrink(&mut instance.lease.held, memory);
                 instance.lease.record.set_memory(instance.lease.held.memory);
-                instance.hibernated = true;
+                instance.lease.hibernated = true;
                 self.shared.metrics.hibernated("hibernated");
             }
             None => instance.lease.restless = true,
@@ -194,7 +197,7 @@ fn expire(state: &mut State, shared: &Shared, now: Instant, gone: &mut Gone, ahe
             && let Some(instance) = shelf.idle.get(position)
             && live > floor
         {
-            let rested = instance.rested();
+            let rested = instance.lease.rested();
             let keep = state.policy.keep(&mut shelf.track, &rested);
             if keep.is_some_and(|keep| now.saturating_duration_since(rested.since) >= keep) {
                 state.take_off(key, position, Reason::Expired, now, gone);
