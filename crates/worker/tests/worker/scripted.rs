@@ -175,6 +175,15 @@ pub(crate) fn worker_with(backend: &Backend, config: Config) -> Service {
 }
 
 pub(crate) fn worker_of(backend: &Backend, config: Config, logs: Arc<Collected>) -> Service {
+    measured_worker(backend, config, logs, telemetry::Metrics::new())
+}
+
+pub(crate) fn measured_worker(
+    backend: &Backend,
+    config: Config,
+    logs: Arc<Collected>,
+    metrics: telemetry::Metrics,
+) -> Service {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();
     let blobs = DirectoryBlobs::open(&folder).expect("an empty folder");
     let put = futures::executor::block_on(blobs.put(Bytes::from_static(b"code")));
@@ -188,7 +197,7 @@ pub(crate) fn worker_of(backend: &Backend, config: Config, logs: Arc<Collected>)
             logs,
             ids: Ids::new(clock.clone(), Random::seeded(1)),
             clock,
-            metrics: telemetry::Metrics::new(),
+            metrics,
         },
     )
 }
