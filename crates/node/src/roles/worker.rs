@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
 use lyra_wire::Logs;
+use lyra_worker::resources::gpu::Nvidia;
 use lyra_worker::{Config, Deps, Service};
 
 use super::Kit;
@@ -15,17 +16,26 @@ use crate::machine;
 /// Share of the machine's memory that instances may have together.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
+/// Processors are charged so many times over where nothing else is configured: most calls wait for others most of the time.
+const CPU_FACTOR: f64 = 32.0;
+
 /// Starts the back ends and a worker over them. Compiled images are kept in `images`.
 pub(crate) fn start(
-    config: Config,
+    mut config: Config,
     images: &Path,
     blobs: Arc<dyn Blobs>,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Result<Service, Error> {
+    let memory = machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0;
+    config.resources.memory.get_or_insert(memory);
+    if config.resources.cpu_millis.is_none() {
+        config.resources.cpu_millis = Some(machine::cores() * 1_000);
+        config.resources.cpu_factor = CPU_FACTOR;
+    }
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
-        memory_budget: machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0,
+        memory_budget: memory,
         ..wasm::Config::new(images)
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
@@ -37,7 +47,7 @@ pub(crate) fn start(
         ids: kit.ids.clone(),
         metrics: kit.metrics.clone(),
     };
-    let service = Service::new(config, deps);
+    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library()));
     service.start();
     Ok(service)
 }
