@@ -210,7 +210,7 @@ async fn refusals_are_counted_by_reason() {
     let calls = [(&narrow, LONG), (&narrow, LONG), (&wide, LONG), (&wide, LONG)];
     let replies = futures::future::join_all(calls.map(|(of, event)| worker.invoke(call(of, event)))).await;
     assert_eq!(replies.iter().filter(|reply| reply.outcome.is_ok()).count(), 1);
-    worker.drain(Duration::from_secs(1)).await;
+    worker.shut_down(Duration::from_secs(1)).await;
     assert!(worker.invoke(call(&wide, "null")).await.outcome.is_err());
     let text = metrics.render();
     for reason in ["function_full", "worker_full", "closed", "waited_too_long"] {
@@ -235,7 +235,7 @@ async fn estimates_are_saved_and_known_to_the_next_worker() {
     assert_eq!(known(&second), Some(2 * MS));
     second.start();
     measure(&second, &version, LONG, MS).await;
-    assert!(second.drain(Duration::from_secs(1)).await);
+    assert!(second.shut_down(Duration::from_secs(1)).await);
 
     let third = worker_with(&Backend::new(), config);
     assert_eq!(known(&third), known(&second));
