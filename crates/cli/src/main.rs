@@ -23,6 +23,14 @@ mod table;
 mod up;
 mod version;
 
+/// How the binary starts itself as the parent of sandboxed processes. Not a command for people: it speaks with the
+/// process that started it, on its standard input, and is never shown.
+const LAUNCHER: &str = "sandbox-launcher";
+
 fn main() -> std::process::ExitCode {
+    // Before anything makes a thread: this process forks.
+    if std::env::args_os().nth(1).is_some_and(|word| word == LAUNCHER) {
+        return lyra_node::serve_sandbox_launcher();
+    }
     command::run()
 }
