@@ -281,7 +281,6 @@ pub(super) fn add_filter(filter: &[seccompiler::sock_filter]) -> io::Result<()> 
 
 /// Sets the soft and the hard limit of a resource, not above the hard limit that holds now.
 pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
-    let resource = resource as libc::__rlimit_resource_t;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is written to.
     check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
@@ -407,7 +406,7 @@ pub(super) fn close_from(first: u32) -> io::Result<()> {
 }
 
 /// Closes every descriptor but those named. What owned the others must not be used any more.
-pub(super) fn close_all_but(kept: &mut Vec<RawFd>) -> io::Result<()> {
+pub(super) fn close_all_but(kept: &mut [RawFd]) -> io::Result<()> {
     kept.sort_unstable();
     let mut first = 0;
     for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {

@@ -112,13 +112,10 @@ fn lock_in(filters: &Filters) -> Result<(), Fault> {
 
 /// Resource limits that hold for each process.
 pub(super) fn process_limits(limits: &Limits, count_processes: bool) -> Vec<(u32, u64)> {
-    let mut list = vec![
-        (libc::RLIMIT_NOFILE as u32, limits.open_files),
-        (libc::RLIMIT_FSIZE as u32, limits.file_bytes),
-        (libc::RLIMIT_CORE as u32, 0),
-    ];
+    let mut list =
+        vec![(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_bytes), (libc::RLIMIT_CORE, 0)];
     if count_processes {
-        list.push((libc::RLIMIT_NPROC as u32, u64::from(limits.pids)));
+        list.push((libc::RLIMIT_NPROC, u64::from(limits.pids)));
     }
     list
 }

@@ -142,7 +142,7 @@ impl Server {
     fn request(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let request = match wire::receive(self.lyra.as_fd(), &mut buffer) {
-            Ok((bytes, _)) if bytes.is_empty() => None,
+            Ok(([], _)) => None,
             Ok((bytes, _)) => wire::decode::<Request>(bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.buffer = buffer;

@@ -23,8 +23,10 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// None ready yet.
+    /// None ready yet. The launcher leaves the machine's network for an empty one: it needs none, and an ordinary user
+    /// could not come back to the machine's.
     pub(super) fn new() -> io::Result<Networks> {
+        system::unshare(libc::CLONE_NEWNET)?;
         Ok(Networks { home: current()?, ready: VecDeque::new() })
     }
 

@@ -133,7 +133,6 @@ impl Workshop {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of one sandbox, put together by the only caller")]
     fn fork(
         &self,
         plan: &Plan,
