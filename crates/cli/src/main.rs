@@ -26,5 +26,6 @@ mod version;
 mod worker;
 
 fn main() -> std::process::ExitCode {
+    // Before anything makes a thread: some of these children fork.
     lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)
 }

@@ -1,0 +1,3 @@
+//! Sandboxes that are processes of the operating system.
+
+pub mod launch;
