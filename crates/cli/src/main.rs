@@ -8,6 +8,7 @@ mod command;
 mod completions;
 mod dead_letter;
 mod demo;
+mod directory;
 mod duration;
 mod excerpt;
 mod failure;
@@ -23,6 +24,13 @@ mod table;
 mod up;
 mod version;
 
+/// The one argument of the process that makes sandboxes: this very program, started by `lyra up`. No command for people.
+const SANDBOX_LAUNCHER: &str = "sandbox-launcher";
+
 fn main() -> std::process::ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == SANDBOX_LAUNCHER) && arguments.next().is_none() {
+        return lyra_node::sandbox_launcher();
+    }
     command::run()
 }

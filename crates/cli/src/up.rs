@@ -57,6 +57,11 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| "the name has no address".to_owned())
 }
 
+/// Where programs are looked for.
+pub fn search_path() -> String {
+    std::env::var_os("PATH").unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn default_data_dir() -> Result<PathBuf> {
     let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = of("XDG_DATA_HOME").or_else(|| Some(of("HOME")?.join(".local").join("share")));
@@ -78,6 +83,7 @@ pub async fn run(args: Args) -> Result<()> {
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
     let mut config = Config::new(data_dir, args.listen);
+    config.path = search_path();
     if let Some(path) = &args.token_file {
         config.gateway.tokens = Tokens::from_file(path)?;
     }

@@ -2,3 +2,4 @@
 
 mod component;
 mod js;
+mod process;

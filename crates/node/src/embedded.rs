@@ -1,7 +1,7 @@
 //! All roles in one process over in-process clients, with the embedded store, jobs and blobs.
 //!
 //! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `blobs/` (code),
-//! `logs/`, and `images/` (compiled code, made again when it is missing).
+//! `logs/`, `images/` (compiled code) and `process/` (unpacked code), both made again when they are missing.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ pub struct Config {
     pub control: lyra_control::Config,
     /// The worker.
     pub worker: lyra_worker::Config,
+    /// Where interpreters are looked for, in the form of `$PATH`, when the system has none in its usual place.
+    pub path: String,
     /// The logs role; its folder is always `logs` in the data directory.
     pub logs: lyra_logs::Config,
 }
@@ -51,6 +53,7 @@ impl Config {
             listen,
             control: lyra_control::Config::default(),
             worker: lyra_worker::Config::default(),
+            path: String::new(),
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
         }
@@ -115,7 +118,10 @@ impl Node {
         let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
         let as_logs: Arc<dyn Logs> = logs.clone();
         let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&dir.join("blobs")).map_err(Error::Store)?);
-        let worker = roles::worker::start(config.worker, &dir.join("images"), blobs.clone(), as_logs.clone(), &kit)?;
+        let (images, processes) = (dir.join("images"), dir.join("process"));
+        let (for_worker, for_logs) = (blobs.clone(), as_logs.clone());
+        let worker =
+            roles::worker::start(config.worker, &images, &processes, &config.path, for_worker, for_logs, &kit).await?;
         let as_worker: Arc<dyn Worker> = Arc::new(worker.clone());
         let stores = Stores::open(dir, &lock)?;
         let control =

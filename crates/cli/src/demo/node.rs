@@ -35,7 +35,7 @@ impl Running {
 
     /// Starts the node: on a free port the first time, then at the same address.
     pub async fn start(&mut self) -> Result<()> {
-        let config = Config::new(self.data_dir(), self.address);
+        let config = Config { path: crate::up::search_path(), ..Config::new(self.data_dir(), self.address) };
         let node = Box::pin(Node::start(config)).await?;
         self.address = node.addr();
         let shutdown = CancellationToken::new();
