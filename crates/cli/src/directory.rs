@@ -44,7 +44,10 @@ pub fn pack(root: &Path) -> Result<Vec<u8>> {
     let packed = packed.into_inner();
     if packed.len() > limit::MAX_PACKAGE {
         let most = limit::MAX_PACKAGE >> 20;
-        return Err(too_large(format!("{} is larger than {most} MiB when packed, the most for a package", root.display())));
+        return Err(too_large(format!(
+            "{} is larger than {most} MiB when packed, the most for a package",
+            root.display()
+        )));
     }
     Ok(packed)
 }

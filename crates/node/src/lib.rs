@@ -9,5 +9,5 @@ mod machine;
 mod roles;
 
 pub use embedded::{Config, Node};
-pub use lyra_isolation::process::launch::serve as sandbox_launcher;
 pub use lyra_gateway::Tokens;
+pub use lyra_isolation::process::launch::serve as sandbox_launcher;

@@ -14,12 +14,12 @@ use lyra_types::Error;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Config;
 use super::frames::Frames;
 use super::instance::{Instance, never_ready};
 use super::interpreter::{Interpreter, Language};
 use super::launch::{Launcher, Plan, Program};
 use super::plan::{API_PORT, Ground, SUPPORT, base_env};
-use super::Config;
 
 /// Quiet time before a cell that was taken is replaced: its taker needs the processor more.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -123,10 +123,11 @@ async fn fill(shared: Arc<Shared>) {
         // Whoever takes cells one after the other is not held up by their replacement.
         while tokio::time::timeout(PAUSE, shared.taken.notified()).await.is_ok() {}
         while shared.ready.lock().len() < shared.config.cells {
-            let ground = Ground { config: &shared.config, support: &shared.support, interpreters: vec![&shared.interpreter] };
+            let ground =
+                Ground { config: &shared.config, support: &shared.support, interpreters: vec![&shared.interpreter] };
             let program = program(&shared.interpreter, true);
             let plan = ground.plan(shared.ids.instance(), None, program, base_env());
-            match spawn(&shared.launcher, plan, shared.config.init_timeout).await {
+            match spawn(&shared, plan).await {
                 Ok(cell) => shared.ready.lock().push_back(cell),
                 Err(error) => {
                     tracing::warn!(%error, "a stem cell could not be started");
@@ -139,8 +140,26 @@ async fn fill(shared: Arc<Shared>) {
 
 /// Modules of Python that functions commonly import, and those that the bootstrap does.
 const PRELOAD: [&str; 20] = [
-    "asyncio", "base64", "collections", "dataclasses", "datetime", "decimal", "functools", "hashlib", "importlib",
-    "inspect", "itertools", "json", "logging", "os", "random", "re", "socket", "traceback", "typing", "uuid",
+    "asyncio",
+    "base64",
+    "collections",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "functools",
+    "hashlib",
+    "importlib",
+    "inspect",
+    "itertools",
+    "json",
+    "logging",
+    "os",
+    "random",
+    "re",
+    "socket",
+    "traceback",
+    "typing",
+    "uuid",
 ];
 
 /// What runs in a cell. `forked`: a Python interpreter may be a fork of one that is up already.
@@ -163,11 +182,20 @@ fn preload() -> Vec<String> {
     PRELOAD.map(str::to_owned).to_vec()
 }
 
-/// Starts a cell and waits until its bootstrap has connected.
-pub(super) async fn spawn(launcher: &Launcher, plan: Plan, limit: Duration) -> Result<Cell, Error> {
+/// Starts a cell.
+async fn spawn(shared: &Shared, plan: Plan) -> Result<Cell, Error> {
     let plan = Plan { listen: vec![API_PORT], ..plan };
     let memory_mb = u32::try_from(plan.limits.memory_bytes >> 20).unwrap_or(u32::MAX);
-    let (instance, listeners) = Instance::spawn(launcher, plan).await?;
+    let spawned = Instance::spawn(&shared.launcher, plan).await?;
+    connect(spawned, memory_mb, shared.config.init_timeout).await
+}
+
+/// Waits until the bootstrap of a started interpreter has connected.
+pub(super) async fn connect(
+    (instance, listeners): (Instance, Vec<std::net::TcpListener>),
+    memory_mb: u32,
+    limit: Duration,
+) -> Result<Cell, Error> {
     let listener = super::instance::listener(listeners.into_iter().next())?;
     let broken = |error: std::io::Error| Error::internal(format!("an instance's socket can't be used: {error}"));
     let accepted = tokio::select! {
@@ -184,4 +212,3 @@ pub(super) async fn spawn(launcher: &Launcher, plan: Plan, limit: Duration) -> R
     let (stream, _) = accepted.map_err(|_| never_ready(limit, "its interpreter did not start"))?.map_err(broken)?;
     Ok(Cell { instance, frames: Frames::new(stream).map_err(broken)? })
 }
-

@@ -11,11 +11,11 @@ use lyra_types::{Code, Error, FieldError, InstanceId, Runtime};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+use super::Shared;
 use super::instance::Instance;
 use super::interpreter::{Interpreter, Language};
 use super::package::{self, BOOTSTRAP, Entry, Unpacked, invalid, is_executable};
 use super::plan::{Ground, SUPPORT, TASK_ROOT, base_env};
-use super::Shared;
 use crate::{ImageKey, LogSink};
 
 /// Longest time that an interpreter may take to read a file.
@@ -222,7 +222,8 @@ fn looks_like_module(root: &Path, file: &str) -> bool {
 fn of_node(file: &str, said: &Said) -> Error {
     let mut lines = said.err.lines();
     let place = lines.find_map(|line| line.rsplit_once(&format!("{file}:")).and_then(|(_, n)| n.trim().parse().ok()));
-    let caret = said.err.lines().find(|line| line.contains('^') && line.chars().all(|c| c == ' ' || c == '\t' || c == '^'));
+    let caret =
+        said.err.lines().find(|line| line.contains('^') && line.chars().all(|c| c == ' ' || c == '\t' || c == '^'));
     let column = caret.and_then(|line| line.find('^')).and_then(|at| u32::try_from(at + 1).ok());
     let message = said.err.lines().find(|line| {
         let name = line.split(':').next().unwrap_or_default();
@@ -299,7 +300,8 @@ mod tests {
 
     #[test]
     fn what_node_says_becomes_a_place() {
-        let err = "/var/task/index.js:3\n  foo(\n      ^\n\nSyntaxError: Unexpected end of input\n    at wrapSafe (x:1)\n";
+        let err =
+            "/var/task/index.js:3\n  foo(\n      ^\n\nSyntaxError: Unexpected end of input\n    at wrapSafe (x:1)\n";
         let said = Said { status: Some(1), out: String::new(), err: err.to_owned() };
         let error = of_node("index.js", &said);
         assert_eq!(error.code, Code::InvalidCode);

@@ -11,15 +11,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::error::Thrown;
 use lyra_types::function::Contract;
-use lyra_types::{Code, Error, FunctionVersion, InstanceId};
+use lyra_types::{Code, Error, FunctionVersion, InstanceId, Network};
 use serde::Deserialize;
 
+use super::Shared;
 use super::cells::{self, Cell, Cells};
 use super::frames::{Frames, Kind, ReadError};
 use super::instance::{Instance, gone, never_ready, result_too_large};
+use super::launch::Plan;
 use super::package::Package;
-use super::plan::{Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
-use super::Shared;
+use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
 use crate::{Body, CallContext, Sandbox, Served, Template, Usage};
 
 /// Largest error or other message that is not a result, in bytes.
@@ -49,10 +50,12 @@ impl Template for HandlerTemplate {
 
     async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
         let env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
-        let needs_own = version.env.keys().any(|name| is_early(name));
+        let is_early = version.env.keys().any(|name| is_early(name));
+        // Node.js has to be told of its way out from the start.
+        let needs_own = is_early || version.network != Network::None;
         let cell = match if needs_own { None } else { self.cells.take() } {
             Some(cell) => self.assigned(cell, version).await,
-            None => self.spawned(id, version, &env, !needs_own).await,
+            None => self.spawned(id, version, &env, !is_early).await,
         };
         let Cell { instance, mut frames } = match cell {
             Ok(cell) => cell,
@@ -108,7 +111,9 @@ impl HandlerTemplate {
         let interpreter = self.cells.interpreter();
         let ground = Ground { config, support: &self.shared.support, interpreters: vec![interpreter] };
         let plan = ground.plan_for(id, &self.package, version, cells::program(interpreter, forked), env.to_vec());
-        cells::spawn(&self.shared.launcher, plan, config.init_timeout).await
+        let plan = Plan { listen: vec![API_PORT], ..plan };
+        let spawned = Instance::spawn_for(&self.shared, version, plan).await?;
+        cells::connect(spawned, version.memory_mb, config.init_timeout).await
     }
 }
 

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lyra_types::{Code, Error, FunctionVersion};
+use lyra_types::{Code, Error, FunctionVersion, Network};
 use tokio::task::JoinHandle;
 
+use super::Shared;
+use super::egress::{self, Policy};
 use super::launch::{Exit, Launcher, Plan, Process};
 use super::output::Output;
+use super::plan::PROXY_PORT;
 use crate::{CallContext, Usage};
 
 /// How long a process that has closed its connection may take to end by itself.
@@ -24,13 +27,18 @@ pub(super) struct Instance {
     output: Arc<Output>,
     ended: Arc<AtomicBool>,
     watcher: JoinHandle<()>,
+    /// Serves its way out, if it has one.
+    egress: Option<JoinHandle<()>>,
     /// It was frozen.
     asleep: bool,
 }
 
 impl Instance {
     /// Starts a process, and with it the reading of what it writes. The sockets that it is called over come back too.
-    pub(super) async fn spawn(launcher: &Launcher, plan: Plan) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
+    pub(super) async fn spawn(
+        launcher: &Launcher,
+        plan: Plan,
+    ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
         let mut process = launcher.spawn(plan).await.map_err(|error| not_started(&error))?;
         let listeners = std::mem::take(&mut process.listeners);
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
@@ -47,7 +55,32 @@ impl Instance {
                 tokio::join!(output.pump(), exit);
             }
         });
-        Ok((Instance { process, output, ended, watcher, asleep: false }, listeners))
+        Ok((Instance { process, output, ended, watcher, egress: None, asleep: false }, listeners))
+    }
+
+    /// The same with a way out, as far as the policy allows.
+    pub(super) async fn spawn_with_egress(
+        launcher: &Launcher,
+        mut plan: Plan,
+        policy: &Arc<Policy>,
+    ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
+        plan.listen.push(PROXY_PORT);
+        let (mut instance, mut listeners) = Instance::spawn(launcher, plan).await?;
+        let proxy = listener(listeners.pop())?;
+        instance.egress = Some(lyra_kit::tasks::spawn("egress", egress::serve(proxy, Arc::clone(policy))));
+        Ok((instance, listeners))
+    }
+
+    /// Starts an instance of a version.
+    pub(super) async fn spawn_for(
+        shared: &Shared,
+        version: &FunctionVersion,
+        plan: Plan,
+    ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
+        match version.network {
+            Network::None => Instance::spawn(&shared.launcher, plan).await,
+            Network::Egress => Instance::spawn_with_egress(&shared.launcher, plan, &shared.config.egress).await,
+        }
     }
 
     /// The process.
@@ -156,6 +189,9 @@ impl Drop for Instance {
         self.process.kill();
         // It holds the process too, whose end frees the sandbox.
         self.watcher.abort();
+        if let Some(egress) = &self.egress {
+            egress.abort();
+        }
     }
 }
 

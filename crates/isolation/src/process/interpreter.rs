@@ -44,7 +44,9 @@ impl Language {
     /// Arguments that make it print its program's path, its installation's path and its version, a line each.
     fn question(self) -> [&'static str; 2] {
         match self {
-            Language::Python => ["-c", "import sys; print(sys.executable, sys.base_prefix, sys.version.split()[0], sep='\\n')"],
+            Language::Python => {
+                ["-c", "import sys; print(sys.executable, sys.base_prefix, sys.version.split()[0], sep='\\n')"]
+            }
             Language::Node => [
                 "-p",
                 "[process.execPath, require('path').resolve(process.execPath, '../..'), process.versions.node].join('\\n')",

@@ -9,6 +9,7 @@
 
 mod cells;
 mod check;
+pub mod egress;
 mod frames;
 mod handler;
 mod instance;
@@ -35,8 +36,8 @@ use crate::{Code, ImageKey, Isolation, Template};
 use cells::Cells;
 use handler::HandlerTemplate;
 use interpreter::{Interpreter, Language};
-use native::NativeTemplate;
 use launch::{LaunchError, Launcher};
+use native::NativeTemplate;
 use package::{Entry, Package, Packages};
 use server::ServerTemplate;
 
@@ -73,6 +74,8 @@ pub struct Config {
     pub pids: u32,
     /// Most open files of a process.
     pub open_files: u64,
+    /// What instances with `network: egress` may reach.
+    pub egress: Arc<egress::Policy>,
 }
 
 impl Config {
@@ -90,6 +93,7 @@ impl Config {
             tmp_bytes: 512 << 20,
             pids: 256,
             open_files: 1024,
+            egress: Arc::default(),
         }
     }
 }

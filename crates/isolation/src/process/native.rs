@@ -46,7 +46,7 @@ impl Template for NativeTemplate {
         let program = vec![format!("{TASK_ROOT}/{BOOTSTRAP}")];
         let plan = ground.plan_for(id, &self.package, version, program, env);
         let plan = Plan { listen: vec![API_PORT], ..plan };
-        let (instance, listeners) = Instance::spawn(&shared.launcher, plan).await?;
+        let (instance, listeners) = Instance::spawn_for(shared, version, plan).await?;
         let listener = super::instance::listener(listeners.into_iter().next())?;
         let api = Api::new();
         let server = lyra_kit::tasks::spawn("runtime-api", Arc::clone(&api).serve(listener));

@@ -4,13 +4,13 @@
 
 use std::path::{Path, PathBuf};
 
-use lyra_types::{FunctionVersion, InstanceId};
+use lyra_types::{FunctionVersion, InstanceId, Network};
 
+use super::Config;
 use super::instance::resource_name;
 use super::interpreter::Interpreter;
 use super::launch::{Bind, Limits, Plan, Program};
 use super::package::Package;
-use super::Config;
 
 /// Where a function's code is in its sandbox.
 pub(super) const TASK_ROOT: &str = "/var/task";
@@ -20,6 +20,9 @@ pub(super) const SUPPORT: &str = "/opt/lyra";
 
 /// Port of the runtime interface, on the sandbox's own loopback.
 pub(super) const API_PORT: u16 = 9001;
+
+/// Port of the way out, on the sandbox's own loopback.
+pub(super) const PROXY_PORT: u16 = 9002;
 
 /// Where programs are looked for in a sandbox.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
@@ -77,13 +80,7 @@ impl Ground<'_> {
 }
 
 fn limits(config: &Config, memory_bytes: u64, cpu_millis: u32) -> Limits {
-    Limits {
-        memory_bytes,
-        cpu_millis,
-        pids: config.pids,
-        open_files: config.open_files,
-        file_bytes: config.tmp_bytes,
-    }
+    Limits { memory_bytes, cpu_millis, pids: config.pids, open_files: config.open_files, file_bytes: config.tmp_bytes }
 }
 
 /// The limits of a version's instances.
@@ -120,6 +117,19 @@ pub(super) fn env_of(id: InstanceId, version: &FunctionVersion, handler: &str) -
     set("AWS_LAMBDA_LOG_STREAM_NAME", id.to_string());
     set("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned());
     set("LYRA_TENANT", version.tenant.to_string());
+    if version.network == Network::Egress {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"] {
+            set(name, format!("http://127.0.0.1:{PROXY_PORT}"));
+        }
+        for name in ["ALL_PROXY", "all_proxy"] {
+            set(name, format!("socks5h://127.0.0.1:{PROXY_PORT}"));
+        }
+        for name in ["NO_PROXY", "no_proxy"] {
+            set(name, "127.0.0.1,localhost".to_owned());
+        }
+        // Node.js from 22.21 and 24.5 on goes by the variables above only when it is told to.
+        set("NODE_USE_ENV_PROXY", "1".to_owned());
+    }
     env
 }
 

@@ -188,7 +188,10 @@ impl Api {
             .header("lambda-runtime-aws-request-id", &invocation.id)
             .header("lambda-runtime-deadline-ms", invocation.deadline_ms)
             .header("lambda-runtime-invoked-function-arn", &invocation.resource_name)
-            .header("lambda-runtime-trace-id", format!("Root=1-00000000-000000000000000000000000;Lineage={}", invocation.id))
+            .header(
+                "lambda-runtime-trace-id",
+                format!("Root=1-00000000-000000000000000000000000;Lineage={}", invocation.id),
+            )
             .body(Full::new(invocation.event));
         response.unwrap_or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "no headers can be made"))
     }

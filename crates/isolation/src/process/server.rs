@@ -70,7 +70,7 @@ impl Template for ServerTemplate {
         let ground = Ground { config: &shared.config, support: &shared.support, interpreters };
         let program = vec![format!("{TASK_ROOT}/{}", self.program)];
         let plan = ground.plan_for(id, &self.package, version, program, env);
-        let (instance, _) = Instance::spawn(&shared.launcher, plan).await?;
+        let (instance, _) = Instance::spawn_for(shared, version, plan).await?;
         let limit = shared.config.init_timeout;
         let connected = tokio::select! {
             biased;
@@ -323,10 +323,7 @@ impl HttpBody for Passing {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
             Poll::Ready(Some(Err(error))) => {

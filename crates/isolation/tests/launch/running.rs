@@ -183,7 +183,9 @@ async fn what_cannot_be_started_says_why_and_leaves_nothing() {
 #[tokio::test]
 async fn limits_of_a_running_sandbox_can_be_changed() {
     let bench = Bench::start().await;
-    let mut process = bench.spawn(python("import sys\nsys.stdout.write('up')\nsys.stdout.flush()\nsys.stdin.read()\nwhile 1: pass")).await;
+    let mut process = bench
+        .spawn(python("import sys\nsys.stdout.write('up')\nsys.stdout.flush()\nsys.stdin.read()\nwhile 1: pass"))
+        .await;
     process.stdout.as_mut().unwrap().read_exact(&mut [0; 2]).await.unwrap();
     process.set_limits(Limits { memory_bytes: 256 << 20, ..Limits::default() }).await.unwrap();
     let usage = process.usage();

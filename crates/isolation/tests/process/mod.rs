@@ -1,6 +1,10 @@
 //! The runtimes that run as processes: deploying, calling, and what hostile code can't do.
 
+mod faults;
+mod native;
+mod nodejs;
 mod python;
+mod server;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
@@ -11,7 +15,7 @@ use bytes::Bytes;
 use lyra_isolation::process::{Config, Processes, launch};
 use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Sandbox, Template};
 use lyra_kit::{Clock, Ids};
-use lyra_types::function::{Contract, Digest};
+use lyra_types::function::Digest;
 use lyra_types::log::Level;
 use lyra_types::{Error, FunctionVersion, InvocationId, Network, Runtime, Timestamp};
 use parking_lot::Mutex;
@@ -21,7 +25,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 /// A back end of its own for each test.
 pub struct Fixture {
     pub processes: Processes,
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 /// Lines that a function wrote.
@@ -128,7 +132,7 @@ impl Fixture {
         let mut config = Config::new(dir.path().join("process"), launch);
         change(&mut config);
         let processes = Processes::start(config, Ids::default()).await.expect("a back end");
-        Fixture { processes, dir }
+        Fixture { processes, _dir: dir }
     }
 
     /// Why code is refused.
@@ -175,6 +179,10 @@ impl Fixture {
         }
     }
 
+    pub async fn node(&self, source: &str) -> Function {
+        self.deploy(source.as_bytes(), Settings::of(Runtime::Nodejs)).await
+    }
+
     pub async fn python(&self, source: &str) -> Function {
         self.deploy(source.as_bytes(), Settings::of(Runtime::Python)).await
     }
@@ -214,9 +222,4 @@ pub fn thrown(outcome: Result<String, Error>) -> (String, String) {
     assert_eq!(error.code, lyra_types::Code::FunctionError, "{error}");
     let thrown = error.thrown.expect("says what was thrown");
     (thrown.name, thrown.message)
-}
-
-#[allow(dead_code)]
-pub fn is_handler(contract: Contract) -> bool {
-    contract == Contract::Handler
 }

@@ -85,13 +85,8 @@ async fn what_is_printed_is_in_the_log_before_the_call_ends() {
     assert_eq!(function.call("1").await.expect("answers"), "null");
     let mut lines = function.lines.all();
     lines.sort();
-    let expected = [
-        (Level::Info, "a"),
-        (Level::Info, "b"),
-        (Level::Info, "d"),
-        (Level::Info, "loading"),
-        (Level::Error, "c"),
-    ];
+    let expected =
+        [(Level::Info, "a"), (Level::Info, "b"), (Level::Info, "d"), (Level::Info, "loading"), (Level::Error, "c")];
     assert_eq!(lines, expected.map(|(level, line)| (level, line.to_owned())));
 }
 
@@ -100,7 +95,11 @@ async fn a_package_has_modules_of_its_own_and_a_handler_anywhere() {
     let fixture = Fixture::new().await;
     let archive = zip(&[
         ("app/__init__.py", b"", 0o644),
-        ("app/api.py", b"from helper import double\nclass A:\n    @staticmethod\n    def run(e, c): return double(e)\nrun = A.run", 0o644),
+        (
+            "app/api.py",
+            b"from helper import double\nclass A:\n    @staticmethod\n    def run(e, c): return double(e)\nrun = A.run",
+            0o644,
+        ),
         ("helper.py", b"def double(n): return 2 * n", 0o644),
     ]);
     for handler in ["app.api.run", "app/api.run"] {

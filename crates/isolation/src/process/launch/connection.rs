@@ -150,7 +150,8 @@ impl Connection {
 
 impl Shared {
     async fn send(&self, request: &Request) -> Result<(), LaunchError> {
-        let too_long = || LaunchError::InvalidPlan("it is too long for one message; make its environment smaller".into());
+        let too_long =
+            || LaunchError::InvalidPlan("it is too long for one message; make its environment smaller".into());
         let bytes = wire::encode(request).ok_or_else(too_long)?;
         loop {
             let mut ready = self.socket.writable().await.map_err(|_| LaunchError::Gone)?;

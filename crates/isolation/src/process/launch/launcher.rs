@@ -20,8 +20,8 @@ use super::connection::{Answer, Connection, first_reply};
 use super::error::LaunchError;
 use super::plan::Plan;
 use super::process::{Parts, Process};
-use super::wire::{self, Reply, Request};
 use super::system;
+use super::wire::{self, Reply, Request};
 
 /// First of 65,536 users that sandboxes run as when Lyra is root. It lies in a range (from 0x7000_0000) that neither
 /// distributions nor service managers nor container engines hand out.

@@ -168,10 +168,8 @@ pub(super) fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     let target = path_string(target)?;
     let (from, to, flags) = (c"".as_ptr(), target.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
     // SAFETY: both paths end with a zero and live on.
-    check_long(unsafe {
-        libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), from, libc::AT_FDCWD, to, flags)
-    })
-    .map(drop)
+    check_long(unsafe { libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), from, libc::AT_FDCWD, to, flags) })
+        .map(drop)
 }
 
 /// Mounts a file system of a kind.

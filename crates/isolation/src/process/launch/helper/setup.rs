@@ -11,8 +11,8 @@ use super::super::abilities::{Abilities, Privilege};
 use super::super::cgroup::Hierarchy;
 use super::super::error::{Fault, Step};
 use super::super::plan::{Limits, Plan, Program};
-use super::super::wire::{self, MAX_MESSAGE, Reply, Request};
 use super::super::system;
+use super::super::wire::{self, MAX_MESSAGE, Reply, Request};
 use super::events::Events;
 use super::filter::Filters;
 use super::network::Networks;
@@ -124,12 +124,8 @@ fn privilege(first_user: u32) -> Result<(Privilege, Users), Fault> {
 
 /// Makes a sandbox without a program and takes it away again: the way to find out what this machine refuses.
 fn try_out(workshop: &mut Workshop) -> Result<(), Fault> {
-    let nobody = Program::Python {
-        interpreter: "/".into(),
-        preload: Vec::new(),
-        script: String::new(),
-        arguments: Vec::new(),
-    };
+    let nobody =
+        Program::Python { interpreter: "/".into(), preload: Vec::new(), script: String::new(), arguments: Vec::new() };
     let mut plan = Plan::new(InstanceId::from_parts(0, u128::from(std::process::id())), nobody);
     plan.binds.clear();
     plan.limits = Limits { memory_bytes: 64 << 20, ..Limits::default() };

@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 
 use super::super::error::{Fault, Step};
 use super::super::plan::{Plan, Program};
-use super::super::wire::{self, Reply};
 use super::super::system;
+use super::super::wire::{self, Reply};
 use super::sandbox::{Starting, Users};
 use super::{Key, Server, Told, Zygote, first, token};
 
@@ -27,9 +27,10 @@ impl Server {
         let sandbox = self.workshop.make(plan)?;
         self.numbers.insert(sandbox.pid, id);
         let report = sandbox.starting.as_ref().map(|starting| starting.report.as_fd());
-        let watched = self.events.add(sandbox.control.as_fd(), token::of(id, token::CONTROL)).and_then(|()| {
-            report.map_or(Ok(()), |report| self.events.add(report, token::of(id, token::REPORT)))
-        });
+        let watched = self
+            .events
+            .add(sandbox.control.as_fd(), token::of(id, token::CONTROL))
+            .and_then(|()| report.map_or(Ok(()), |report| self.events.add(report, token::of(id, token::REPORT))));
         if watched.is_err() {
             // Out of memory for one more: its end is noticed all the same, and answers the request.
             let _gone = system::pidfd_signal(sandbox.pidfd.as_fd(), libc::SIGKILL);
