@@ -24,13 +24,14 @@ mod table;
 mod up;
 mod version;
 
-/// The one argument of the process that makes sandboxes: this very program, started by `lyra up`. No command for people.
-const SANDBOX_LAUNCHER: &str = "sandbox-launcher";
+/// How the binary starts itself as the parent of sandboxed processes. Not a command for people: it speaks with the
+/// process that started it, on its standard input, and is never shown.
+const LAUNCHER: &str = "sandbox-launcher";
 
 fn main() -> std::process::ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == SANDBOX_LAUNCHER) && arguments.next().is_none() {
-        return lyra_node::sandbox_launcher();
+    // Before anything makes a thread: this process forks.
+    if std::env::args_os().nth(1).is_some_and(|word| word == LAUNCHER) {
+        return lyra_node::serve_sandbox_launcher();
     }
     command::run()
 }

@@ -10,4 +10,4 @@ mod roles;
 
 pub use embedded::{Config, Node};
 pub use lyra_gateway::Tokens;
-pub use lyra_isolation::process::launch::serve as sandbox_launcher;
+pub use lyra_isolation::process::launch::serve as serve_sandbox_launcher;

@@ -273,8 +273,13 @@ impl Server {
 
     /// The first process of a sandbox is gone, and with it all others of the sandbox.
     fn ended(&mut self, id: u64, status: i32) {
+        let Some(sandbox) = self.sandboxes.get_mut(&id) else { return };
+        read_status(sandbox);
+        if sandbox.status.is_some() && sandbox.starting.is_some() {
+            // It was over before its start was noticed.
+            self.runs(id);
+        }
         let Some(mut sandbox) = self.sandboxes.remove(&id) else { return };
-        read_status(&mut sandbox);
         self.events.remove(sandbox.control.as_fd());
         let reply = match sandbox.starting.take() {
             Some(starting) => {

@@ -20,7 +20,11 @@ impl Server {
         }
     }
 
-    fn begin(&mut self, id: u64, plan: Plan) -> Result<(), Fault> {
+    fn begin(&mut self, id: u64, mut plan: Plan) -> Result<(), Fault> {
+        if matches!(self.workshop.users, Users::Same) {
+            // An ordinary user's interpreter can't enter the sandbox, so it is started there.
+            plan.program = without_fork(plan.program);
+        }
         if let Program::Python { interpreter, preload, .. } = &plan.program {
             self.zygote(&(interpreter.clone(), preload.clone()))?;
         }
@@ -54,13 +58,14 @@ impl Server {
             self.fork_interpreter(id);
         } else if let Ok(fault) = wire::decode::<Fault>(said) {
             self.fail(id, fault);
-        } else if matches!(sandbox.plan.program, Program::Exec(_)) {
+        } else if matches!(sandbox.plan.program, Program::Exec(_)) && !system::is_readable(sandbox.pidfd.as_fd()) {
+            // Were the first process gone too, its end would tell whether the program has run.
             self.runs(id);
         }
     }
 
     /// The program of a sandbox runs: hands out what belongs to it.
-    fn runs(&mut self, id: u64) {
+    pub(super) fn runs(&mut self, id: u64) {
         let Some(sandbox) = self.sandboxes.get_mut(&id) else { return };
         let Some(starting) = sandbox.starting.take() else { return };
         let pid = u32::try_from(sandbox.pid).unwrap_or(0);
@@ -81,6 +86,9 @@ impl Server {
 
     /// Gets an interpreter ready and answers when it is.
     pub(super) fn warm(&mut self, id: u64, key: Key) {
+        if matches!(self.workshop.users, Users::Same) {
+            return self.answer(id, Ok(()), &[]);
+        }
         let answer = match self.zygote(&key) {
             Ok(zygote) if !zygote.ready => return zygote.waiting.push(id),
             Ok(_) => Ok(()),
@@ -96,8 +104,7 @@ impl Server {
             self.events.add(zygote.socket.as_fd(), token).step("watching an interpreter")?;
             self.zygotes.insert(key.clone(), zygote);
         }
-        let missing = || io::Error::from_raw_os_error(libc::ESRCH);
-        self.zygotes.get_mut(key).ok_or_else(missing).step("finding an interpreter")
+        self.zygotes.get_mut(key).ok_or_else(|| has_ended(key))
     }
 
     /// A sandbox stands and waits for its program to be forked into it.
@@ -117,8 +124,7 @@ impl Server {
         let mut descriptors = vec![sandbox.pidfd.as_fd(), starting.stdout.1.as_fd(), starting.stderr.1.as_fd()];
         descriptors.extend(doors.iter().map(AsFd::as_fd));
         let key = (interpreter.clone(), preload.clone());
-        let missing = || io::Error::from_raw_os_error(libc::ESRCH);
-        let zygote = self.zygotes.get_mut(&key).ok_or_else(missing).step(STEP)?;
+        let zygote = self.zygotes.get_mut(&key).ok_or_else(|| has_ended(&key))?;
         let own_users = matches!(self.workshop.users, Users::Own { .. });
         let count_processes = !self.workshop.hierarchy.abilities().pids;
         zygote.fork(id, &sandbox.plan, &descriptors, (own_users, count_processes))
@@ -178,17 +184,28 @@ impl Server {
     pub(super) fn zygote_ended(&mut self, key: &Key) {
         let Some(zygote) = self.zygotes.remove(key) else { return };
         self.events.remove(zygote.socket.as_fd());
-        let fault = || {
-            let fault = Fault::new(&format!("starting {}", key.0.display()), &super::gone());
-            fault.advise("the interpreter has ended; it must be Python 3.9 or newer with ctypes")
-        };
         for id in zygote.waiting {
-            self.answer(id, Err(fault()), &[]);
+            self.answer(id, Err(has_ended(key)), &[]);
         }
         for id in zygote.asked {
-            self.fail(id, fault());
+            self.fail(id, has_ended(key));
         }
     }
+}
+
+fn has_ended(key: &Key) -> Fault {
+    let fault = Fault::new(&format!("starting {}", key.0.display()), &super::gone());
+    fault.advise("the interpreter has ended; it must be Python 3.9 or newer with ctypes")
+}
+
+/// The same program, started afresh.
+fn without_fork(program: Program) -> Program {
+    let Program::Python { interpreter, script, arguments, .. } = program else { return program };
+    let mut words = vec![interpreter.to_string_lossy().into_owned()];
+    words.extend(["-I", "-S", "-B", "-c"].map(str::to_owned));
+    words.push(script);
+    words.extend(arguments);
+    Program::Exec(words)
 }
 
 fn too_many() -> Fault {

@@ -1,8 +1,8 @@
 //! Python interpreters that are forked into sandboxes.
 //!
 //! There is one process for each interpreter and list of preloaded modules. It is started when it is first wanted, and
-//! again when it has ended. It needs the right to enter the namespaces of sandboxes, so it keeps `CAP_SYS_ADMIN` and
-//! what follows from owning them, and it runs nothing but `zygote.py`; a sandbox's script runs in a child that has given
+//! again when it has ended. It needs the right to enter the namespaces of sandboxes, so it keeps the two capabilities for
+//! that, and it runs nothing but `zygote.py`; a sandbox's script runs in a child that has given
 //! all of that up.
 
 use std::collections::HashMap;
@@ -22,8 +22,9 @@ use super::first;
 
 const SCRIPT: &str = include_str!("zygote.py");
 
-/// The capability to enter namespaces that belong to the launcher itself.
-const CAP_SYS_ADMIN: u64 = 21;
+/// What entering a sandbox takes: its network namespace belongs to the launcher (`CAP_SYS_ADMIN`), and its first process
+/// lets nobody look into it (`CAP_SYS_PTRACE`).
+const CAPABILITIES: [libc::c_ulong; 2] = [21, 19];
 
 /// What one interpreter is known by.
 pub(super) type Key = (PathBuf, Vec<String>);
@@ -137,7 +138,7 @@ impl Zygote {
     }
 }
 
-/// Leaves the interpreter one capability only.
+/// Leaves the interpreter the capabilities that it needs.
 #[expect(unsafe_code, reason = "std can't limit capabilities of a child")]
 fn limit_rights(command: &mut Command) {
     // SAFETY: the launcher has one thread, and the closure only makes system calls.
@@ -145,7 +146,7 @@ fn limit_rights(command: &mut Command) {
         command.pre_exec(|| {
             system::unblock_all_signals()?;
             system::set_control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
-            system::drop_bounding_except(&[CAP_SYS_ADMIN])
+            system::drop_bounding_except(&CAPABILITIES)
         });
     }
 }
