@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod dead_letter;
 mod demo;
+mod directory;
 mod duration;
 mod excerpt;
 mod failure;

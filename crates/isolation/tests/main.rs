@@ -3,3 +3,4 @@
 mod component;
 mod js;
 mod launch;
+mod process;
