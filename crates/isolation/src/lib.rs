@@ -18,6 +18,7 @@ use lyra_types::log::Level;
 use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use tokio::time::Instant;
 
+pub mod simulated;
 pub mod wasm;
 
 /// An error of a body that streams.

@@ -1,8 +1,9 @@
-//! The worker role, with the Wasm back end.
+//! The worker role, with its isolation back ends.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use lyra_isolation::simulated::Simulated;
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
 use lyra_wire::Logs;
@@ -29,8 +30,9 @@ pub(crate) fn start(
         ..wasm::Config::new(images)
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
+    let simulated = Simulated::new(kit.clock.clone(), kit.random.clone());
     let deps = Deps {
-        backends: vec![Arc::new(wasm)],
+        backends: vec![Arc::new(wasm), Arc::new(simulated)],
         blobs,
         logs,
         clock: kit.clock.clone(),
