@@ -1,0 +1,52 @@
+//! Which policies a simulated worker follows, and what they are called: `queue=fcfs,keep_alive=ttl:10m`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lyra_worker::Config;
+
+use super::Machine;
+use crate::Error;
+
+/// The policies of a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Policy {
+    /// How long an idle instance is kept.
+    ttl: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { ttl: Duration::from_secs(600) }
+    }
+}
+
+impl Policy {
+    /// The worker's settings under these policies.
+    pub(crate) fn config(&self, machine: &Machine) -> Config {
+        Config {
+            max_running: machine.max_running,
+            max_queued: usize::MAX,
+            max_queued_per_function: usize::MAX,
+            queue_timeout: Duration::from_secs(86_400),
+            start_timeout: Duration::from_secs(86_400),
+            max_idle_instances: usize::MAX,
+            idle_timeout: self.ttl,
+            ..Config::default()
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "queue=fcfs,keep_alive=ttl:{}s", self.ttl.as_secs())
+    }
+}
+
+impl FromStr for Policy {
+    type Err = Error;
+    fn from_str(_: &str) -> Result<Policy, Error> {
+        Ok(Policy::default())
+    }
+}

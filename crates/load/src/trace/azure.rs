@@ -1,0 +1,1 @@
+//! Reads the public traces of Azure Functions.
