@@ -5,10 +5,16 @@
 //! same trace, policy and seed give the same report, bit by bit; a latency counts from when a call was due, so that a
 //! slow server can't hide its waits.
 
+pub mod compare;
 pub mod error;
+pub mod overhead;
+pub mod plot;
+pub mod replay;
 pub mod report;
 pub mod simulation;
 pub mod trace;
+
+mod latency;
 
 pub use error::Error;
 pub use report::Report;

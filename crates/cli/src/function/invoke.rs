@@ -48,16 +48,26 @@ pub struct Args {
 
 /// What is called.
 #[derive(Debug, Clone)]
-struct Target {
-    name: FunctionName,
-    qualifier: Qualifier,
+pub struct Target {
+    /// The function.
+    pub name: FunctionName,
+    /// Which version of it.
+    pub qualifier: Qualifier,
 }
 
-fn parse_target(text: &str) -> Result<Target, lyra_types::Error> {
+/// Reads `NAME`, `NAME@VERSION` or `NAME@ALIAS`.
+///
+/// # Errors
+/// `invalid_name` when it is none.
+pub fn parse_target(text: &str) -> Result<Target, lyra_types::Error> {
     Qualifier::split(text).map(|(name, qualifier)| Target { name, qualifier })
 }
 
-fn read_event(data: Option<&str>) -> Result<Vec<u8>> {
+/// The event that `--data` stands for: its text, a file's, or what stdin holds; `{}` without one.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read_event(data: Option<&str>) -> Result<Vec<u8>> {
     let most = u64::try_from(limit::MAX_EVENT).unwrap_or(u64::MAX);
     let read = |from: &mut dyn Read| {
         let mut bytes = Vec::new();

@@ -111,8 +111,13 @@ mod tests {
         one.resize(10);
         drop(two);
         clock.sleep(Duration::from_secs(1)).await;
-        let expected =
-            Figures { instances: 1, memory_mb: 10, peak_memory_mb: 150, memory_ms: 100_000 + 150_000 + 10_000, starts: 2 };
+        let expected = Figures {
+            instances: 1,
+            memory_mb: 10,
+            peak_memory_mb: 150,
+            memory_ms: 100_000 + 150_000 + 10_000,
+            starts: 2,
+        };
         assert_eq!(ledger.figures(), expected);
         drop(one);
         assert_eq!((ledger.figures().instances, ledger.figures().memory_mb), (0, 0));

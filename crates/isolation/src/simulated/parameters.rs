@@ -145,9 +145,8 @@ impl Overrides {
         if event.first() != Some(&b'{') || event == b"{}" {
             return Ok(None);
         }
-        let thrown = |message: String| {
-            Error::thrown(Thrown { name: "InvalidParameter".into(), message, stack: String::new() })
-        };
+        let thrown =
+            |message: String| Error::thrown(Thrown { name: "InvalidParameter".into(), message, stack: String::new() });
         let read: Overrides = serde_json::from_slice(event).map_err(|error| thrown(format!("the event: {error}")))?;
         match read.fault() {
             Some((name, reason)) => Err(thrown(format!("{name} {reason}"))),

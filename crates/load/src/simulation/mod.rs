@@ -5,7 +5,7 @@
 //! ticks in milliseconds, so nothing shorter is seen.
 
 mod policy;
-mod surroundings;
+pub(crate) mod surroundings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use lyra_types::function::{Contract, limit};
 use lyra_types::{Error as LyraError, FunctionName, FunctionVersion, InvocationId, Runtime, TenantName, Timestamp};
 use lyra_wire::Worker;
 use lyra_wire::worker::{Call, Prepare};
-use lyra_worker::{Config, Deps, Service};
+use lyra_worker::{Deps, Service};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use policy::Policy;
 
+use crate::Error;
 use crate::report::{Records, Report};
 use crate::trace::{Arrival, Function, Trace};
-use crate::Error;
 use surroundings::{Blobs, Logs};
 
 /// What a simulated worker is like, apart from its policies.
@@ -106,10 +106,11 @@ impl World {
     }
 }
 
-fn version(number: u64, function: &Function, code: &Bytes) -> Result<FunctionVersion, LyraError> {
+pub(crate) fn version(number: u64, function: &Function, code: &Bytes) -> Result<FunctionVersion, LyraError> {
     Ok(FunctionVersion {
-        tenant: TenantName::new(&function.tenant)?,
-        function: FunctionName::new(&function.name)?,
+        // Names in traces follow no rule, and nothing but what tells them apart matters here.
+        tenant: TenantName::new(&tenant_name(&function.tenant))?,
+        function: FunctionName::new(&format!("f{number}"))?,
         version: 1,
         generation: number,
         runtime: Runtime::Simulated,
@@ -132,6 +133,11 @@ fn version(number: u64, function: &Function, code: &Bytes) -> Result<FunctionVer
         labels: Default::default(),
         created_at: BEGIN,
     })
+}
+
+/// A valid name for an owner, the same for the same owner.
+fn tenant_name(owner: &str) -> String {
+    format!("t{}", &lyra_store::blobs::digest(owner.as_bytes()).0[..16])
 }
 
 async fn run(trace: &Trace, machine: &Machine, policy: &Policy) -> Result<Report, Error> {

@@ -23,6 +23,16 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// One for each keep-alive policy, over the plain queue.
+    pub fn keep_alives() -> Vec<Policy> {
+        [60, 600].map(|seconds| Policy { ttl: Duration::from_secs(seconds) }).to_vec()
+    }
+
+    /// One for each queue policy, over the plain keep-alive.
+    pub fn queues() -> Vec<Policy> {
+        vec![Policy::default()]
+    }
+
     /// The worker's settings under these policies.
     pub(crate) fn config(&self, machine: &Machine) -> Config {
         Config {
@@ -46,7 +56,21 @@ impl fmt::Display for Policy {
 
 impl FromStr for Policy {
     type Err = Error;
-    fn from_str(_: &str) -> Result<Policy, Error> {
-        Ok(Policy::default())
+
+    fn from_str(text: &str) -> Result<Policy, Error> {
+        let mut policy = Policy::default();
+        for part in text.split(',').filter(|part| !part.is_empty()) {
+            let wrong = |expected: &str| Error::Setting(format!("policy {part:?}: {expected}"));
+            match part.split_once('=') {
+                Some(("queue", "fcfs")) => {}
+                Some(("queue", _)) => return Err(wrong("the queue is fcfs")),
+                Some(("keep_alive", keep_alive)) => {
+                    let seconds = keep_alive.strip_prefix("ttl:").and_then(|ttl| ttl.strip_suffix('s')?.parse().ok());
+                    policy.ttl = Duration::from_secs(seconds.ok_or_else(|| wrong("keep_alive is ttl:SECONDSs"))?);
+                }
+                _ => return Err(wrong("expected queue=… or keep_alive=…")),
+            }
+        }
+        Ok(policy)
     }
 }

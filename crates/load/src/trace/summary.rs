@@ -95,7 +95,8 @@ mod tests {
             exec_ms: 10.0,
             memory_mb: 64,
         };
-        let arrivals = (0..10).map(|n| Arrival { at_ms: n * 1_000, function: u32::from(n == 0), exec_ms: 900 }).collect();
+        let arrivals =
+            (0..10).map(|n| Arrival { at_ms: n * 1_000, function: u32::from(n == 0), exec_ms: 900 }).collect();
         let summary = Summary::of(&Trace { functions: vec![function("a"), function("b")], arrivals });
         assert_eq!((summary.invocations, summary.tenants, summary.memory_all_mb), (10, 1, 128));
         assert_eq!((summary.popular_fifth, summary.busy, summary.rate), (0.9, 1.0, 10.0 / 9.0));
