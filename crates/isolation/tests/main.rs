@@ -1,4 +1,5 @@
 //! The back ends of this crate, through the traits that the worker uses.
 
 mod component;
+mod conformance;
 mod js;

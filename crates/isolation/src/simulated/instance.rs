@@ -93,8 +93,9 @@ impl Instance {
             return Err(Error::new(Code::OutOfMemory, detail));
         }
         self.share.resize(overrides.memory_mb.unwrap_or(0).max(self.share.memory_mb()));
-        for line in 0..overrides.log_lines.unwrap_or(parameters.log_lines) {
-            context.logs.line(Level::Info, &format!("simulated line {}", line + 1));
+        let lines = overrides.log_lines.unwrap_or(parameters.log_lines);
+        for line in 1..=lines {
+            context.logs.line(Level::Info, &format!("simulated line {line} of {lines}"));
         }
         let mut takes = overrides.exec_ms.unwrap_or(parameters.exec_ms).duration(random);
         let crashes = happens(overrides.crash_rate.unwrap_or(parameters.crash_rate), random);
