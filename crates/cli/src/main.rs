@@ -25,5 +25,5 @@ mod up;
 mod version;
 
 fn main() -> std::process::ExitCode {
-    command::run()
+    lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)
 }

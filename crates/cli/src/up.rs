@@ -78,6 +78,7 @@ pub async fn run(args: Args) -> Result<()> {
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
     let mut config = Config::new(data_dir, args.listen);
+    config.helper = Some(lyra_node::child::this_program());
     if let Some(path) = &args.token_file {
         config.gateway.tokens = Tokens::from_file(path)?;
     }
