@@ -14,7 +14,9 @@ use lyra_types::function::Contract;
 use lyra_types::invocation::{Phases, Report};
 use lyra_types::{Error as LyraError, FunctionVersion, InvocationId};
 use lyra_wire::Worker;
-use lyra_wire::worker::{Call, HttpCall, HttpReply, Prepare, Prepared, Reply, Status};
+use lyra_wire::worker::{
+    Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status,
+};
 use lyra_worker::{Config, Deps, Service};
 use serde::Serialize;
 
@@ -62,6 +64,9 @@ pub async fn measure(clients: &[usize], duration: Duration) -> Result<Vec<Overhe
         isolation: "auto".to_owned(),
         reuse: true,
         memory_mb: version.memory_mb,
+        cpu_millis: version.cpu_millis,
+        gpus: 0,
+        labels: version.labels.clone(),
     };
     worker.prepare(prepare).await.map_err(refused)?;
     let systems: [(&'static str, Arc<dyn Worker>); 2] = [("worker", Arc::new(worker)), ("floor", Arc::new(Floor))];
@@ -119,9 +124,10 @@ async fn round(
                     let id = InvocationId::from_parts(0, number);
                     let reply = worker.invoke(Call { id, version: version.clone(), event, timeout: None }).await;
                     reply.outcome?;
-                    let ended = clock.instant();
-                    latencies.add(ended - began);
-                    began = ended;
+                    latencies.add(clock.instant() - began);
+                    // Else a client would keep its thread until the end, and the others would never run.
+                    tokio::task::yield_now().await;
+                    began = clock.instant();
                 }
                 Ok::<_, LyraError>(latencies)
             })
@@ -171,6 +177,20 @@ impl Worker for Floor {
     }
     fn status(&self) -> Status {
         Status::default()
+    }
+    fn instances(&self) -> Vec<InstanceStatus> {
+        Vec::new()
+    }
+    async fn health(&self) -> Health {
+        Health::default()
+    }
+    fn cordon(&self) {}
+    fn uncordon(&self) {}
+    async fn drain(&self, _: Duration) -> Drained {
+        Drained::default()
+    }
+    async fn clean(&self) -> usize {
+        0
     }
 }
 

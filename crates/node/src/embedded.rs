@@ -175,7 +175,7 @@ impl Node {
 
 /// Ends what calls and jobs were running on, once nobody asks for more.
 async fn stop_rest(worker: &lyra_worker::Service, stores: &Stores, logs: &lyra_logs::Service) {
-    if !worker.drain(LAST_CALLS).await {
+    if !worker.shut_down(LAST_CALLS).await {
         tracing::warn!("calls did not end in time and are broken off");
     }
     stores.close().await;

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use crate::keep_alive::Policy;
+use crate::resources;
+
 /// Limits and sizes of a worker. Every one of them is named in the error that it causes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Calls that run at once, of all functions together.
     pub max_running: usize,
@@ -23,8 +26,16 @@ pub struct Config {
     pub code_idle: Duration,
     /// Idle instances kept, of all versions together; the longest idle goes first.
     pub max_idle_instances: usize,
-    /// An idle instance is dropped after so long, but for a version's `min_instances`.
+    /// The policy `ttl` drops an idle instance after so long, but for a version's `min_instances`.
     pub idle_timeout: Duration,
+    /// Which idle instances stay.
+    pub keep_alive: Policy,
+    /// An instance idle for so long is hibernated, where its kind can; `None`: none is.
+    pub hibernate_after: Option<Duration>,
+    /// Idle instances are probed once in each such period; one that crashed, hangs or fails is replaced within two.
+    pub watchdog: Duration,
+    /// Memory, processors and GPUs of instances.
+    pub resources: resources::Config,
     /// Log lines kept of one call.
     pub max_log_lines: u32,
     /// Log bytes kept of one call.
@@ -44,6 +55,10 @@ impl Default for Config {
             code_idle: Duration::from_secs(15 * 60),
             max_idle_instances: 256,
             idle_timeout: Duration::from_secs(5 * 60),
+            keep_alive: Policy::default(),
+            hibernate_after: None,
+            watchdog: Duration::from_secs(5),
+            resources: resources::Config::default(),
             max_log_lines: 10_000,
             max_log_bytes: 1 << 20,
         }

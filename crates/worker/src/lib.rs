@@ -7,14 +7,19 @@
 //! call's future frees its place, its instance and its memory.
 
 pub mod config;
+pub mod keep_alive;
+#[doc(hidden)]
+pub mod pool;
 pub mod queue;
+pub mod resources;
 pub mod service;
 
 mod call;
 mod call_log;
 mod error;
+mod health;
 mod metrics;
-mod pool;
+mod start;
 mod templates;
 
 pub use config::Config;

@@ -56,7 +56,7 @@ pub enum Program {
     Fail,
     /// Answers with more than [`MAX_RESULT`] bytes.
     Large,
-    /// Writes a line that holds `line`, then answers.
+    /// Writes lines, then answers.
     Lines,
 }
 
@@ -108,8 +108,8 @@ impl LogSink for Lines {
 }
 
 impl Lines {
-    pub fn has(&self, text: &str) -> bool {
-        self.0.lock().iter().any(|line| line.contains(text))
+    pub fn are_there(&self) -> bool {
+        self.0.lock().iter().any(|line| !line.is_empty())
     }
 }
 
@@ -131,7 +131,7 @@ pub async fn soon<T>(work: impl Future<Output = T>) -> T {
 pub fn code_of(subject: &dyn Subject, code: Bytes) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(&code)));
     let key = ImageKey { runtime: subject.runtime(), digest, handler: None, memory_mb: MEMORY_MB };
-    Code { key, bytes: code, reuse: true }
+    Code { key, bytes: code, reuse: subject.serves_once().is_none() }
 }
 
 /// Deploys a program; `None` when the subject can't have it.
@@ -170,7 +170,7 @@ pub async fn deploy_with(subject: &dyn Subject, program: Program, timeout: Durat
         timeout_ms: u64::try_from(timeout.as_millis()).expect("small"),
         env,
         isolation: "auto".into(),
-        reuse: true,
+        reuse: subject.serves_once().is_none(),
         concurrency: 10,
         min_instances: 0,
         max_instances: 10,

@@ -100,6 +100,9 @@ impl World {
             isolation: "auto".to_owned(),
             reuse: true,
             memory_mb: version.memory_mb,
+            cpu_millis: version.cpu_millis,
+            gpus: 0,
+            labels: version.labels.clone(),
         };
         self.worker.prepare(prepare).await.map_err(refused)?;
         Ok(Arc::new(version))

@@ -1,31 +1,41 @@
-//! Which policies a simulated worker follows, and what they are called: `queue=fcfs,keep_alive=ttl:10m`.
+//! Which policies a simulated worker follows, and what they are called: `queue=fcfs,keep_alive=greedy-dual`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use lyra_worker::Config;
+use lyra_worker::keep_alive::Policy as KeepAlive;
+use lyra_worker::{Config, resources};
 
 use super::Machine;
 use crate::Error;
 
+/// How long `ttl` keeps an idle instance when nothing else is said, in seconds.
+const TTL: u64 = 600;
+/// Longest wait for anything: a simulated call is never given up.
+const PATIENCE: Duration = Duration::from_secs(86_400);
+
 /// The policies of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
-    /// How long an idle instance is kept.
-    ttl: Duration,
+    /// Which idle instances stay.
+    keep_alive: KeepAlive,
+    /// How long `ttl` keeps an idle instance, in seconds.
+    ttl: u64,
 }
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { ttl: Duration::from_secs(600) }
+        Policy { keep_alive: KeepAlive::Ttl, ttl: TTL }
     }
 }
 
 impl Policy {
     /// One for each keep-alive policy, over the plain queue.
     pub fn keep_alives() -> Vec<Policy> {
-        [60, 600].map(|seconds| Policy { ttl: Duration::from_secs(seconds) }).to_vec()
+        let names = ["ttl", "lru", "greedy-dual", "landlord", "hybrid"];
+        let policies = names.into_iter().filter_map(KeepAlive::parse);
+        policies.map(|keep_alive| Policy { keep_alive, ..Policy::default() }).collect()
     }
 
     /// One for each queue policy, over the plain keep-alive.
@@ -39,10 +49,12 @@ impl Policy {
             max_running: machine.max_running,
             max_queued: usize::MAX,
             max_queued_per_function: usize::MAX,
-            queue_timeout: Duration::from_secs(86_400),
-            start_timeout: Duration::from_secs(86_400),
+            queue_timeout: PATIENCE,
+            start_timeout: PATIENCE,
             max_idle_instances: usize::MAX,
-            idle_timeout: self.ttl,
+            idle_timeout: Duration::from_secs(self.ttl),
+            keep_alive: self.keep_alive.clone(),
+            resources: resources::Config { memory: Some(machine.memory_mb << 20), ..resources::Config::default() },
             ..Config::default()
         }
     }
@@ -50,7 +62,8 @@ impl Policy {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "queue=fcfs,keep_alive=ttl:{}s", self.ttl.as_secs())
+        write!(f, "queue=fcfs,keep_alive={}", self.keep_alive.name())?;
+        if self.keep_alive == KeepAlive::Ttl { write!(f, ":{}s", self.ttl) } else { Ok(()) }
     }
 }
 
@@ -59,18 +72,50 @@ impl FromStr for Policy {
 
     fn from_str(text: &str) -> Result<Policy, Error> {
         let mut policy = Policy::default();
-        for part in text.split(',').filter(|part| !part.is_empty()) {
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let wrong = |expected: &str| Error::Setting(format!("policy {part:?}: {expected}"));
             match part.split_once('=') {
                 Some(("queue", "fcfs")) => {}
                 Some(("queue", _)) => return Err(wrong("the queue is fcfs")),
-                Some(("keep_alive", keep_alive)) => {
-                    let seconds = keep_alive.strip_prefix("ttl:").and_then(|ttl| ttl.strip_suffix('s')?.parse().ok());
-                    policy.ttl = Duration::from_secs(seconds.ok_or_else(|| wrong("keep_alive is ttl:SECONDSs"))?);
-                }
-                _ => return Err(wrong("expected queue=… or keep_alive=…")),
+                Some(("keep_alive", keep_alive)) => policy.set_keep_alive(keep_alive).map_err(|reason| wrong(&reason))?,
+                _ => return Err(wrong("it is neither queue=NAME nor keep_alive=NAME")),
             }
         }
         Ok(policy)
+    }
+}
+
+impl Policy {
+    fn set_keep_alive(&mut self, text: &str) -> Result<(), String> {
+        let (name, seconds) = match text.split_once(':') {
+            Some((name, seconds)) => (name, Some(seconds)),
+            None => (text, None),
+        };
+        let known = "keep_alive is ttl, ttl:SECONDSs, lru, greedy-dual, landlord or hybrid";
+        self.keep_alive = KeepAlive::parse(name).ok_or_else(|| known.to_owned())?;
+        match (seconds, &self.keep_alive) {
+            (None, _) => {}
+            (Some(seconds), KeepAlive::Ttl) => {
+                self.ttl = seconds.strip_suffix('s').and_then(|ttl| ttl.parse().ok()).ok_or(known)?;
+            }
+            (Some(_), _) => return Err("only ttl takes a time".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_read_again() {
+        for policy in Policy::keep_alives().into_iter().chain(Policy::queues()) {
+            assert_eq!(policy.to_string().parse::<Policy>().expect("reads"), policy);
+        }
+        assert_eq!("keep_alive=ttl:60s".parse::<Policy>().expect("reads").to_string(), "queue=fcfs,keep_alive=ttl:60s");
+        for wrong in ["fcfs", "queue=none", "keep_alive=ttl:60", "keep_alive=lru:60s", "keep_alive=none"] {
+            assert!(wrong.parse::<Policy>().is_err(), "{wrong}");
+        }
     }
 }
