@@ -48,13 +48,17 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Config {
         let data_dir = data_dir.into();
         // Both drain at the same time, and the whole must end within 30 s.
+        let mut worker = lyra_worker::Config::default();
+        worker.characteristics.file = Some(data_dir.join("worker").join("characteristics"));
         let gateway = lyra_gateway::Config { drain: Duration::from_secs(20), ..lyra_gateway::Config::default() };
+        let mut worker = lyra_worker::Config::default();
+        worker.characteristics.file = Some(data_dir.join("worker/characteristics"));
         Config {
             helper: None,
             gateway,
             listen,
             control: lyra_control::Config::default(),
-            worker: lyra_worker::Config::default(),
+            worker,
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
         }

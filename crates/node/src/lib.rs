@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod embedded;
+pub mod settings;
 
 mod machine;
 mod roles;

@@ -50,6 +50,12 @@ pub mod limit {
     pub const MAX_LABELS: usize = 64;
 }
 
+/// Labels of a function that mean something to Lyra.
+pub mod label {
+    /// When a window opens in which instances are there ahead of calls: a cron pattern.
+    pub const PREWARM_CRON: &str = "lyra.dev/prewarm-cron";
+}
+
 /// What a function's code is written for (interfaces, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -179,8 +179,8 @@ impl Inner {
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         self.cordon.set(true);
         let left = || {
-            let (running, queued) = self.queue.len();
-            running + queued
+            let lengths = self.queue.lengths();
+            lengths.running + lengths.held + lengths.eligible
         };
         let ended = async {
             while left() > 0 {

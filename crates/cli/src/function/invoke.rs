@@ -55,18 +55,18 @@ pub struct Target {
     pub qualifier: Qualifier,
 }
 
-/// Reads `NAME`, `NAME@VERSION` or `NAME@ALIAS`.
+/// Reads `NAME[@VERSION|@ALIAS]`.
 ///
 /// # Errors
-/// `invalid_name` when it is none.
+/// When either part can't be one.
 pub fn parse_target(text: &str) -> Result<Target, lyra_types::Error> {
     Qualifier::split(text).map(|(name, qualifier)| Target { name, qualifier })
 }
 
-/// The event that `--data` stands for: its text, a file's, or what stdin holds; `{}` without one.
+/// Reads what `--data` says.
 ///
 /// # Errors
-/// When it can't be read.
+/// When the file can't be read.
 pub fn read_event(data: Option<&str>) -> Result<Vec<u8>> {
     let most = u64::try_from(limit::MAX_EVENT).unwrap_or(u64::MAX);
     let read = |from: &mut dyn Read| {
@@ -139,7 +139,7 @@ fn say(call: &CallInfo) {
 }
 
 /// Adds what to do to the failures of a call.
-fn call_failure(error: lyra_client::Error, name: &FunctionName) -> Failure {
+pub fn call_failure(error: lyra_client::Error, name: &FunctionName) -> Failure {
     let failed_in_function = error.api().is_some_and(|error| error.code.is_function_fault());
     let invocation = error.call().and_then(|call| call.invocation.clone());
     let limit_passed = matches!(error, lyra_client::Error::Deadline { .. });

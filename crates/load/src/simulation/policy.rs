@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lyra_worker::keep_alive::Policy as KeepAlive;
+use lyra_worker::queue::{self, PolicyKind};
 use lyra_worker::{Config, resources};
 
 use super::Machine;
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 /// The policies of a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
+    /// Which waiting call runs next.
+    queue: PolicyKind,
     /// Which idle instances stay.
     keep_alive: KeepAlive,
     /// How long `ttl` keeps an idle instance, in seconds.
@@ -26,7 +29,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Policy {
-        Policy { keep_alive: KeepAlive::Ttl, ttl: TTL }
+        Policy { queue: PolicyKind::Fcfs, keep_alive: KeepAlive::Ttl, ttl: TTL }
     }
 }
 
@@ -38,9 +41,9 @@ impl Policy {
         policies.map(|keep_alive| Policy { keep_alive, ..Policy::default() }).collect()
     }
 
-    /// One for each queue policy, over the plain keep-alive.
+    /// One for each queue policy, over one and the same keep-alive policy.
     pub fn queues() -> Vec<Policy> {
-        vec![Policy::default()]
+        PolicyKind::ALL.map(|queue| Policy { queue, keep_alive: KeepAlive::Landlord, ..Policy::default() }).to_vec()
     }
 
     /// The worker's settings under these policies.
@@ -54,6 +57,7 @@ impl Policy {
             max_idle_instances: usize::MAX,
             idle_timeout: Duration::from_secs(self.ttl),
             keep_alive: self.keep_alive.clone(),
+            queue: queue::Config { policy: self.queue, ..queue::Config::default() },
             resources: resources::Config { memory: Some(machine.memory_mb << 20), ..resources::Config::default() },
             ..Config::default()
         }
@@ -62,7 +66,7 @@ impl Policy {
 
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "queue=fcfs,keep_alive={}", self.keep_alive.name())?;
+        write!(f, "queue={},keep_alive={}", self.queue.as_str(), self.keep_alive.name())?;
         if self.keep_alive == KeepAlive::Ttl { write!(f, ":{}s", self.ttl) } else { Ok(()) }
     }
 }
@@ -75,14 +79,20 @@ impl FromStr for Policy {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let wrong = |expected: &str| Error::Setting(format!("policy {part:?}: {expected}"));
             match part.split_once('=') {
-                Some(("queue", "fcfs")) => {}
-                Some(("queue", _)) => return Err(wrong("the queue is fcfs")),
+                Some(("queue", queue)) => {
+                    let known = PolicyKind::ALL.into_iter().find(|kind| kind.as_str() == queue);
+                    policy.queue = known.ok_or_else(|| wrong(&format!("the queue is {}", queue_names())))?;
+                }
                 Some(("keep_alive", keep_alive)) => policy.set_keep_alive(keep_alive).map_err(|reason| wrong(&reason))?,
                 _ => return Err(wrong("it is neither queue=NAME nor keep_alive=NAME")),
             }
         }
         Ok(policy)
     }
+}
+
+fn queue_names() -> String {
+    PolicyKind::ALL.map(PolicyKind::as_str).join(", ")
 }
 
 impl Policy {

@@ -7,6 +7,7 @@ use lyra_isolation::simulated::Simulated;
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
 use lyra_wire::Logs;
+use lyra_worker::resources::gpu::Nvidia;
 use lyra_worker::{Config, Deps, Service};
 
 use super::Kit;
@@ -17,19 +18,28 @@ use crate::machine;
 /// Share of the machine's memory that instances may have together.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
+/// Processors are charged so many times over where nothing else is configured: most calls wait for others most of the time.
+const CPU_FACTOR: f64 = 32.0;
+
 /// Starts the back ends and a worker over them. Compiled images are kept in `images`; `helper` is the program for
 /// child processes.
 pub(crate) fn start(
-    config: Config,
+    mut config: Config,
     images: &Path,
     helper: Option<&Path>,
     blobs: Arc<dyn Blobs>,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Result<Service, Error> {
+    let memory = machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0;
+    config.resources.memory.get_or_insert(memory);
+    if config.resources.cpu_millis.is_none() {
+        config.resources.cpu_millis = Some(machine::cores() * 1_000);
+        config.resources.cpu_factor = CPU_FACTOR;
+    }
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
-        memory_budget: machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0,
+        memory_budget: memory,
         compiler: helper.map(|program| vec![program.into(), child::WASM_COMPILER.into()]),
         ..wasm::Config::new(images)
     };
@@ -43,7 +53,7 @@ pub(crate) fn start(
         ids: kit.ids.clone(),
         metrics: kit.metrics.clone(),
     };
-    let service = Service::new(config, deps);
+    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library()));
     service.start();
     Ok(service)
 }

@@ -13,15 +13,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::histogram::IdleTimes;
 use super::{KeepAlive, Rested, Track};
 
 /// Settings of the policy; the defaults are the paper's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Hybrid {
     /// Width of a bin.
+    #[serde(with = "humantime_serde")]
     pub bin: Duration,
     /// Bins; together they are the range.
     pub bins: usize,
@@ -110,7 +113,7 @@ impl Windows {
     fn stay(&self, track: &Track, rested: &Rested) -> Duration {
         let window = self.window(track);
         // One that has served is unloaded at once where another will be started in time.
-        if !rested.unused && !window.prewarm.is_zero() { Duration::ZERO } else { window.keep }
+        if rested.served > 0 && !window.prewarm.is_zero() { Duration::ZERO } else { window.keep }
     }
 }
 

@@ -23,13 +23,15 @@ mod tests;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use histogram::IdleTimes;
 pub use hybrid::Hybrid;
 
 /// Which policy a worker has.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// Each idle instance stays for the idle timeout; under pressure the longest idle goes first.
     #[default]
@@ -117,8 +119,8 @@ pub(crate) struct Rested {
     pub(crate) since: Instant,
     /// The policy's own mark of that moment.
     pub(crate) stamp: f64,
-    /// It has served no call yet.
-    pub(crate) unused: bool,
+    /// Calls that it has served.
+    pub(crate) served: u64,
 }
 
 /// A keep-alive policy.

@@ -18,7 +18,8 @@ use lyra_types::{Code, Error, FunctionVersion, Runtime};
 pub(crate) use ledger::{Held, Ledger};
 
 /// How much a worker may charge.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Bytes of memory; `None`: not limited here.
     pub memory: Option<u64>,
