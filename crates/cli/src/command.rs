@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
-use crate::{completions, config, dead_letter, demo, function, job, logs, openapi, up, version, worker};
+use crate::{completions, config, dead_letter, demo, function, job, load, logs, openapi, up, version, worker};
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
 const WIDTH: usize = 100;
@@ -63,6 +63,9 @@ enum Command {
     /// Settings of a platform started here
     #[command(subcommand)]
     Config(config::Command),
+    /// Traces, simulations, and load on a running server
+    #[command(subcommand)]
+    Load(Box<load::Command>),
     /// Print the server's OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
@@ -101,6 +104,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
         Command::Demo(args) => on_many_threads(demo::run(args, &global)),
+        Command::Load(command) => load::run(*command, &global),
         remote => one_thread()?.block_on(Box::pin(run_remote(remote, &global))),
     }
 }
@@ -116,7 +120,12 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
         Command::Worker(command) => worker::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
-        Command::Completions(_) | Command::Config(_) | Command::Version(_) | Command::Up(_) | Command::Demo(_) => {
+        Command::Completions(_)
+        | Command::Config(_)
+        | Command::Version(_)
+        | Command::Up(_)
+        | Command::Demo(_)
+        | Command::Load(_) => {
             unreachable!("dispatched before")
         }
     }
@@ -127,7 +136,11 @@ fn one_thread() -> Result<tokio::runtime::Runtime> {
     runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))
 }
 
-fn on_many_threads(work: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs `work` on a runtime with a thread for each processor.
+///
+/// # Errors
+/// Those of the work, or that the runtime can't start.
+pub fn on_many_threads(work: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))?;
     let outcome = runtime.block_on(work);

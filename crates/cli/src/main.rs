@@ -2,7 +2,7 @@
 //! `docs/reference/cli.md`.
 //!
 //! Each noun has a file of its own with its flags, its help and what it does. Data goes to stdout, everything
-//! else to stderr; nothing here knows how the platform works inside but `up` and `demo`, which start it.
+//! else to stderr; nothing here knows how the platform works inside but `up` and `demo`, which start it, and `load`, which simulates it.
 
 mod command;
 mod completions;
@@ -15,6 +15,7 @@ mod excerpt;
 mod failure;
 mod function;
 mod job;
+mod load;
 mod logs;
 mod openapi;
 mod output;

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 pub mod grant;
 pub mod process;
+pub mod simulated;
 pub mod wasm;
 
 pub use grant::{Gpu, Grant};

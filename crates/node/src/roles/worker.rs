@@ -1,10 +1,11 @@
-//! The worker role, with the back ends for Wasm and for processes.
+//! The worker role, with its isolation back ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lyra_isolation::Isolation;
 use lyra_isolation::process::{self, Processes, Unavailable, launch};
+use lyra_isolation::simulated::Simulated;
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
 use lyra_wire::Logs;
@@ -55,8 +56,9 @@ pub(crate) async fn start(
         ..wasm::Config::new(&places.images)
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
+    let simulated = Simulated::new(kit.clock.clone(), kit.random.clone());
     let deps = Deps {
-        backends: vec![Arc::new(wasm), start_processes(places, kit).await],
+        backends: vec![Arc::new(wasm), start_processes(places, kit).await, Arc::new(simulated)],
         blobs,
         logs,
         clock: kit.clock.clone(),

@@ -113,7 +113,7 @@ impl Windows {
     fn stay(&self, track: &Track, rested: &Rested) -> Duration {
         let window = self.window(track);
         // One that has served is unloaded at once where another will be started in time.
-        if !rested.unused && !window.prewarm.is_zero() { Duration::ZERO } else { window.keep }
+        if rested.served > 0 && !window.prewarm.is_zero() { Duration::ZERO } else { window.keep }
     }
 }
 

@@ -119,8 +119,8 @@ pub(crate) struct Rested {
     pub(crate) since: Instant,
     /// The policy's own mark of that moment.
     pub(crate) stamp: f64,
-    /// It has served no call yet.
-    pub(crate) unused: bool,
+    /// Calls that it has served.
+    pub(crate) served: u64,
 }
 
 /// A keep-alive policy.

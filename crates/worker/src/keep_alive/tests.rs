@@ -10,7 +10,7 @@ fn track(calls: u64, cold_ms: u64, mib: u64) -> Track {
 }
 
 fn rested(since: Instant, stamp: f64) -> Rested {
-    Rested { since, stamp, unused: false }
+    Rested { since, stamp, served: 1 }
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn greedy_dual_ranks_by_clock_and_frequency_times_cost_by_size() {
         (10, 3_000, 512, 0.0, 30.0 / 512.0),
         (10, 3_000, 512, 0.5, 0.5 + 30.0 / 512.0),
     ] {
-        let rank = policy.rank(&mut track(calls, cold, mib), &rested(begin, stamp));
+        let rank = policy.rank(&mut track(calls, cold, mib), &Rested { served: calls, ..rested(begin, stamp) });
         assert!((rank - priority).abs() < 1e-9, "{rank} is not {priority}");
     }
     assert_eq!(policy.stamp(), 0.0);
@@ -47,7 +47,7 @@ fn greedy_dual_ranks_by_clock_and_frequency_times_cost_by_size() {
     policy.evicted(0.10);
     assert_eq!(policy.stamp(), 0.25, "and never goes back");
     // What was valuable once and is not called any more goes at last.
-    let abandoned = policy.rank(&mut track(100, 1_000, 128), &rested(begin, 0.0));
+    let abandoned = policy.rank(&mut track(100, 1_000, 128), &Rested { served: 100, ..rested(begin, 0.0) });
     for _ in 0..100 {
         let stamp = policy.stamp();
         let newcomer = policy.rank(&mut track(1, 1_000, 128), &rested(begin, stamp));
@@ -124,7 +124,7 @@ fn hybrid_unloads_what_has_served_and_keeps_what_was_prewarmed() {
     let now = begin + MINUTE * 600;
     assert_eq!(policy.prewarm(&mut track), Some(MINUTE * 27));
     assert_eq!(policy.keep(&mut track, &rested(now, 0.0)), Some(Duration::ZERO));
-    let prewarmed = Rested { unused: true, ..rested(now, 0.0) };
+    let prewarmed = Rested { served: 0, ..rested(now, 0.0) };
     assert_eq!(policy.keep(&mut track, &prewarmed).map(|keep| keep.as_secs()), Some(426));
 }
 

@@ -140,7 +140,7 @@ impl Lease {
     }
 
     pub(super) fn rested(&self) -> Rested {
-        Rested { since: self.0.since, stamp: self.0.stamp, unused: self.0.record.served() == 0 }
+        Rested { since: self.0.since, stamp: self.0.stamp, served: self.0.record.served() }
     }
 }
 

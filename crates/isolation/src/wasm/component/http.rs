@@ -342,6 +342,10 @@ async fn both<T>(
     let mut answer = None;
     let live = poll_fn(|context| {
         let ended = guest.as_mut().poll(context);
+        if matches!(ended, Poll::Ready(Err(_))) {
+            // To the reader it looks as if there were no response; this is why there is none.
+            return ended;
+        }
         if answer.is_none()
             && let Poll::Ready(read) = reader.as_mut().poll(context)
         {

@@ -1,0 +1,52 @@
+//! `lyra load overhead`: what the worker itself costs on this machine.
+
+use std::time::Duration;
+
+use super::json;
+use crate::failure::Result;
+use crate::output::print_line;
+use crate::session::{Format, Global};
+use crate::table::Table;
+
+/// Flags of `load overhead`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lyra load overhead
+  lyra load overhead --clients 1,8,32 --duration 5s -o json
+
+Calls simulated functions that take no time, in this process. `floor` is the same loop around a
+worker that only answers: what the measuring itself costs.")]
+pub struct Args {
+    /// Numbers of clients, parted by commas
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 8, 32])]
+    clients: Vec<usize>,
+    /// How long each is measured
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
+    duration: Duration,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When a call fails.
+pub async fn run(args: Args, global: &Global) -> Result<()> {
+    let all = lyra_load::overhead::measure(&args.clients, args.duration).await?;
+    if global.format == Format::Json {
+        for one in &all {
+            print_line(&json(one)?)?;
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(&["system", "clients", "per s", "p50 µs", "p99 µs", "p99.9 µs"]);
+    for one in &all {
+        table.row(vec![
+            one.system.to_owned(),
+            one.clients.to_string(),
+            format!("{:.0}", one.rps),
+            format!("{:.2}", one.p50_us),
+            format!("{:.2}", one.p99_us),
+            format!("{:.2}", one.p999_us),
+        ]);
+    }
+    print_line(&table.to_string())
+}

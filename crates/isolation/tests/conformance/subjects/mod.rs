@@ -1,0 +1,4 @@
+//! The back ends that the claims are tested on, with the programs of the claims as code of each runtime.
+
+pub mod simulated;
+pub mod wasm;
