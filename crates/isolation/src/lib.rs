@@ -18,7 +18,10 @@ use lyra_types::log::Level;
 use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use tokio::time::Instant;
 
+pub mod grant;
 pub mod wasm;
+
+pub use grant::{Gpu, Grant};
 
 /// An error of a body that streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -98,6 +101,23 @@ pub trait Template: Send + Sync + 'static {
     /// # Errors
     /// [`lyra_types::Code::Overloaded`] when there is no room for one more now.
     async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error>;
+
+    /// Starts an instance that was granted devices. Called in place of [`Template::start`] where there are any.
+    ///
+    /// # Errors
+    /// As [`Template::start`]; [`lyra_types::Code::InvalidField`] where this kind of instance can't have devices.
+    async fn start_with(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
+        if grant.gpus.is_empty() {
+            return self.start(id, version).await;
+        }
+        let reason = format!("instances of runtime {} can't use GPUs", version.runtime);
+        Err(Error::field(lyra_types::Code::InvalidField, "gpus", reason))
+    }
 }
 
 /// Takes a function's log lines. Must return at once.

@@ -5,6 +5,7 @@
 //! implements the same trait.
 
 pub mod control;
+pub mod instances;
 pub mod logs;
 pub mod worker;
 

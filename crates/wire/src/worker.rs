@@ -10,6 +10,10 @@ use lyra_types::invocation::Report;
 use lyra_types::{Error, FunctionName, FunctionVersion, InvocationId, Result, Runtime, TenantName};
 
 use crate::Body;
+pub use crate::instances::{
+    BackendStatus, Check, Drained, GpuStatus, Health, Holdings, InstanceCounts, InstanceState, InstanceStatus, Machine,
+    Resource,
+};
 
 /// A call with an event.
 #[derive(Debug, Clone)]
@@ -68,6 +72,12 @@ pub struct Prepare {
     pub reuse: bool,
     /// Most memory of an instance, in MiB.
     pub memory_mb: u32,
+    /// Processor time of an instance, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// GPUs of an instance.
+    pub gpus: u32,
+    /// The version's labels; those that begin with `lyra.dev/` tell the worker something.
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 /// What the worker found while it prepared the code.
@@ -78,7 +88,7 @@ pub struct Prepared {
 }
 
 /// What a worker holds now.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Status {
     /// Calls that run.
     pub running: usize,
@@ -100,6 +110,10 @@ pub struct Status {
     pub functions: Vec<FunctionCalls>,
     /// What is known of each version from its calls.
     pub characteristics: Vec<Characteristics>,
+    /// What its instances hold.
+    pub holdings: Holdings,
+    /// The machine and the back ends.
+    pub machine: Machine,
 }
 
 /// Calls of a function, of all its versions.
@@ -170,11 +184,13 @@ pub trait Worker: Send + Sync + 'static {
     /// Checks and compiles code, and keeps the outcome for the first call.
     ///
     /// # Errors
-    /// [`lyra_types::Code::InvalidCode`] with line and column where the code can't be loaded.
+    /// [`lyra_types::Code::InvalidCode`] with line and column where the code can't be loaded;
+    /// [`lyra_types::Code::InvalidField`] where an instance could never find its memory, processors or GPUs here.
     async fn prepare(&self, prepare: Prepare) -> Result<Prepared, Error>;
 
     /// Loads a version's code ahead of its first call and, where its instances are kept, starts them until
-    /// `instances` are there.
+    /// `instances` are there. From then on the worker holds the version's `min_instances` up, and its pre-warm
+    /// schedule; older versions of the function are held up no longer, unless they are called.
     ///
     /// # Errors
     /// When the code can't be loaded or there is no room.
@@ -192,4 +208,24 @@ pub trait Worker: Send + Sync + 'static {
 
     /// What this worker holds now.
     fn status(&self) -> Status;
+
+    /// Its instances, in the order of their ids.
+    fn instances(&self) -> Vec<InstanceStatus>;
+
+    /// Whether it works. Needs nothing from outside of the worker.
+    async fn health(&self) -> Health;
+
+    /// Takes no more calls and starts no more instances: both are refused with
+    /// [`lyra_types::Code::Unavailable`]. What runs or waits goes on.
+    fn cordon(&self);
+
+    /// Takes calls again.
+    fn uncordon(&self);
+
+    /// Cordons, waits up to `limit` for calls to end, then ends the idle instances. It stays cordoned.
+    async fn drain(&self, limit: Duration) -> Drained;
+
+    /// Ends every idle instance and drops all loaded code; both come back when they are needed. Returns how many
+    /// instances were ended.
+    async fn clean(&self) -> usize;
 }

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use crate::call_log::CallLog;
 use crate::characteristics::Record;
 use crate::error;
-use crate::pool::Idle;
+use crate::pool::{Grant, Instance, Lease, Pool};
 use crate::queue::{Ask, Permit};
+use crate::resources::Need;
 use crate::service::Inner;
 use crate::templates::key_of;
 
@@ -27,12 +28,13 @@ pub(crate) struct Call<'a> {
     ended: bool,
 }
 
-/// A place to run and an instance to run on.
+/// A place to run and an instance to run on. Dropped in this order: what was charged for the sandbox is given back when it is gone.
 pub(crate) struct Running {
-    pub(crate) permit: Permit,
     pub(crate) sandbox: Box<dyn Sandbox>,
+    /// What is charged for the instance; `None` where its engine's own budget governs it.
+    pub(crate) lease: Option<Lease>,
+    pub(crate) permit: Permit,
     pub(crate) instance: InstanceId,
-    pub(crate) served: u64,
     began: Instant,
 }
 
@@ -53,19 +55,32 @@ impl<'a> Call<'a> {
 
     /// Waits for a place and gets an instance.
     pub(crate) async fn begin(&mut self) -> Result<Running, Error> {
+        self.worker.cordon.check()?;
         let permit = self.wait_for_place().await?;
+        let grant = self.claim().await?;
         let admitted = self.worker.clock.instant();
         self.report.phases.queue = admitted - self.arrived;
-        let limit = self.worker.config.start_timeout;
-        let (start, idle) = tokio::time::timeout(limit, self.instance())
-            .await
-            .map_err(|_| error::start_too_slow(&self.version, &self.worker.config))??;
+        let (start, sandbox, lease, instance) = match grant {
+            Some(Grant::Idle(idle)) => {
+                let Instance { sandbox, lease, .. } = idle;
+                let served = Pool::begin_call(&lease);
+                self.report.reused = served > 0;
+                let start = if served == 0 { Start::Prewarmed } else { Start::Warm };
+                let id = lease.id();
+                (start, sandbox, Some(lease), id)
+            }
+            other => {
+                let lease = other.and_then(|grant| if let Grant::Start(lease) = grant { Some(lease) } else { None });
+                tokio::time::timeout(self.worker.config.start_timeout, self.start(lease, admitted))
+                    .await
+                    .map_err(|_| error::start_too_slow(&self.version, &self.worker.config))??
+            }
+        };
         let began = self.worker.clock.instant();
         self.report.start = Some(start);
-        self.report.reused = idle.served > 0;
-        self.report.instance = Some(idle.id);
+        self.report.instance = Some(instance);
         self.report.phases.start = began - admitted;
-        Ok(Running { permit, sandbox: idle.sandbox, instance: idle.id, served: idle.served, began })
+        Ok(Running { sandbox, lease, permit, instance, began })
     }
 
     async fn wait_for_place(&self) -> Result<Permit, Error> {
@@ -87,14 +102,59 @@ impl<'a> Call<'a> {
         }
     }
 
-    async fn instance(&self) -> Result<(Start, Idle), Error> {
+    /// Waits for an idle instance of the version or for the resources of a new one; `None` where the pool has no part in it.
+    async fn claim(&self) -> Result<Option<Grant>, Error> {
         let (worker, version) = (self.worker, &self.version);
-        if version.reuse
-            && let Some(idle) = worker.pool.take(key_of(version))
-        {
-            let start = if idle.served == 0 { Start::Prewarmed } else { Start::Warm };
-            return Ok((start, idle));
+        let Some(need) = Need::of(version) else { return Ok(None) };
+        loop {
+            let now = worker.clock.instant();
+            if let Some(idle) = worker.pool.take(key_of(version), now) {
+                match self.serviceable(idle).await {
+                    Some(idle) => return Ok(Some(Grant::Idle(idle))),
+                    None => continue,
+                }
+            }
+            let limit = worker.config.queue_timeout.saturating_sub(now - self.arrived);
+            let grant = tokio::time::timeout(limit, worker.pool.claim(version, need, now))
+                .await
+                .map_err(|_| error::no_room(version, &worker.config))?
+                .map_err(|_| error::closing())?;
+            match grant {
+                Grant::Idle(idle) => {
+                    if let Some(idle) = self.serviceable(idle).await {
+                        return Ok(Some(Grant::Idle(idle)));
+                    }
+                }
+                grant @ Grant::Start(_) => return Ok(Some(grant)),
+            }
         }
+    }
+
+    /// The instance, awake; `None` when it turns out to have died while it was idle.
+    async fn serviceable(&self, mut idle: Instance) -> Option<Instance> {
+        let pool = &self.worker.pool;
+        let mut serves = idle.sandbox.is_reusable();
+        if serves && idle.lease.hibernated {
+            let woken = tokio::time::timeout(self.worker.config.start_timeout, idle.sandbox.wake()).await;
+            serves = woken.unwrap_or(false);
+            idle.lease.hibernated = !serves;
+            pool.woke(serves);
+        }
+        if serves {
+            return Some(idle);
+        }
+        pool.retire(&mut idle.lease, true);
+        drop(lyra_kit::tasks::spawn("end-instance", async move { drop(idle) }));
+        None
+    }
+
+    /// Starts an instance for this call; loads the code first where it must.
+    async fn start(
+        &self,
+        lease: Option<Lease>,
+        begun: Instant,
+    ) -> Result<(Start, Box<dyn Sandbox>, Option<Lease>, InstanceId), Error> {
+        let (worker, version) = (self.worker, &self.version);
         let (start, template) = match worker.templates.loaded(version).await {
             // An instance that is kept is meant to be there already; one made for this call alone costs microseconds.
             Some(template) if version.reuse => (Start::Cold, template),
@@ -104,9 +164,15 @@ impl<'a> Call<'a> {
                 (Start::Cold, worker.templates.load(version).await?)
             }
         };
-        let id = worker.ids.instance();
-        let sandbox = template.start(id, version).await?;
-        Ok((start, Idle { id, sandbox, served: 0 }))
+        let Some(lease) = lease else {
+            let id = worker.ids.instance();
+            return Ok((start, template.start(id, version).await?, None, id));
+        };
+        let Instance { sandbox, lease, .. } = worker.start_instance(version, &*template, lease, begun).await?;
+        Pool::begin_call(&lease);
+        worker.pool.serves(&lease);
+        let id = lease.id();
+        Ok((start, sandbox, Some(lease), id))
     }
 
     /// What the sandbox is told of this call, and where its log lines go.
@@ -169,14 +235,29 @@ impl Running {
 }
 
 /// Puts the instance back where it may serve again; else frees it, and then its place.
-pub(crate) fn give_back(worker: &Inner, version: &FunctionVersion, idle: Idle, permit: Permit) {
-    if version.reuse && idle.sandbox.is_reusable() {
-        worker.pool.put(key_of(version), idle, version.min_instances as usize, worker.clock.instant());
-        return;
-    }
+pub(crate) fn give_back(
+    worker: &Inner,
+    version: &FunctionVersion,
+    sandbox: Box<dyn Sandbox>,
+    lease: Option<Lease>,
+    permit: Permit,
+) {
+    let lease = match lease {
+        Some(lease) if version.reuse && sandbox.is_reusable() => {
+            let now = worker.clock.instant();
+            worker.pool.put(Instance { sandbox, lease }, now);
+            return;
+        }
+        Some(mut lease) => {
+            worker.pool.retire(&mut lease, version.reuse);
+            Some(lease)
+        }
+        None => None,
+    };
     // Wiping an instance's memory takes as long as a short call: the answer goes out first.
     lyra_kit::tasks::spawn("free-instance", async move {
-        drop(idle);
+        drop(sandbox);
+        drop(lease);
         drop(permit);
     });
 }

@@ -53,3 +53,22 @@ pub(crate) fn start_too_slow(version: &FunctionVersion, config: &Config) -> Erro
     )
     .with_retry_after(Duration::from_secs(1))
 }
+
+/// The answer to a call that waited too long for memory, processors or GPUs.
+pub(crate) fn no_room(version: &FunctionVersion, config: &Config) -> Error {
+    Error::new(
+        Code::Overloaded,
+        format!(
+            "the {} MiB of memory, the processors or the GPUs for an instance of {} did not come free in {} s (queue_timeout): all are in use; try again",
+            version.memory_mb,
+            version.function,
+            config.queue_timeout.as_secs_f64()
+        ),
+    )
+    .with_retry_after(Duration::from_secs(1))
+}
+
+/// The answer to a call that finds the worker going away.
+pub(crate) fn closing() -> Error {
+    Error::new(Code::Unavailable, "this worker is shutting down; try again").with_retry_after(Duration::from_secs(1))
+}

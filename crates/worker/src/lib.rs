@@ -10,7 +10,11 @@
 
 pub mod characteristics;
 pub mod config;
+pub mod keep_alive;
+#[doc(hidden)]
+pub mod pool;
 pub mod queue;
+pub mod resources;
 pub mod service;
 
 mod call;
@@ -18,8 +22,9 @@ mod call_log;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod health;
 mod metrics;
-mod pool;
+mod start;
 mod templates;
 
 pub use characteristics::{Characteristics, Expected};

@@ -4,8 +4,9 @@ use lyra_kit::telemetry::Metrics as Registry;
 use lyra_kit::telemetry::prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use lyra_types::invocation::{Report, Start};
 use lyra_types::{Error, FunctionVersion, Runtime};
-use lyra_wire::worker::Status;
+use lyra_wire::worker::{InstanceState, Status};
 
+use crate::pool::Reason;
 use crate::queue::{Permit, Refused};
 
 /// Every metric of the worker.
@@ -18,6 +19,11 @@ pub(crate) struct Metrics {
     waits: Waits,
     refused: IntCounterVec,
     queue: IntGaugeVec,
+    cold: IntCounterVec,
+    states: IntGaugeVec,
+    memory: IntGaugeVec,
+    cpu: IntGaugeVec,
+    gpus: IntGaugeVec,
 }
 
 /// What happens to calls that find no place at once.
@@ -84,7 +90,11 @@ impl Metrics {
                 &["tenant", "function", "outcome", "start"],
             ),
             phases: Phases::new(&phases),
-            calls: registry.gauge("lyra_worker_calls", "Calls on this worker, by state (running, queued).", &["state"]),
+            calls: registry.gauge(
+                "lyra_worker_calls",
+                "Calls on this worker, by state (running, queued; waiting: of those that run, for resources).",
+                &["state"],
+            ),
             instances: registry.gauge(
                 "lyra_worker_instances",
                 "Instances on this worker, by state (busy, idle).",
@@ -106,6 +116,27 @@ impl Metrics {
                 "Calls that wait, by what for (held: their function's limit, eligible: the worker's).",
                 &["state"],
             ),
+            cold: registry.counter(
+                "lyra_worker_cold_starts_total",
+                "Calls for which code had to be loaded or an instance that is kept had to be started.",
+                &["runtime"],
+            ),
+            states: registry.gauge(
+                "lyra_worker_instance_states",
+                "Instances that are charged for, by state of their life.",
+                &["state"],
+            ),
+            memory: registry.gauge(
+                "lyra_worker_memory_bytes",
+                "Memory of instances (total, charged, waiting).",
+                &["kind"],
+            ),
+            cpu: registry.gauge(
+                "lyra_worker_cpu_millis",
+                "Processor time of instances, in thousandths of a core (total, charged, waiting).",
+                &["kind"],
+            ),
+            gpus: registry.gauge("lyra_worker_gpu_slots", "Slots of GPUs (total, charged, waiting).", &["kind"]),
         }
     }
 
@@ -115,6 +146,9 @@ impl Metrics {
         if let Some(start) = report.start
             && let Some([queue, begin, exec]) = self.phases.of(version.runtime, start)
         {
+            if start == Start::Cold {
+                self.cold.with_label_values(&[version.runtime.as_str()]).inc();
+            }
             queue.observe(report.phases.queue.as_secs_f64());
             begin.observe(report.phases.start.as_secs_f64());
             exec.observe(report.phases.exec.as_secs_f64());
@@ -168,5 +202,75 @@ impl Metrics {
         set(&self.queue, "held", status.held);
         set(&self.queue, "eligible", status.eligible);
         self.waits.limit.set(i64::try_from(status.concurrency_limit).unwrap_or(i64::MAX));
+        let holdings = &status.holdings;
+        set(&self.calls, "waiting", holdings.waiting);
+        for state in InstanceState::ALL.into_iter().filter(|state| *state != InstanceState::Terminated) {
+            set(&self.states, state.as_str(), holdings.instances.of(state));
+        }
+        let resources = [(&self.memory, &holdings.memory), (&self.cpu, &holdings.cpu), (&self.gpus, &holdings.gpu)];
+        for (gauge, resource) in resources {
+            let set = |kind: &str, value: u64| {
+                gauge.with_label_values(&[kind]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            };
+            set("charged", resource.charged);
+            set("waiting", resource.waiting);
+            // What is not limited has no total.
+            if let Some(total) = resource.total {
+                set("total", total);
+            }
+        }
+    }
+}
+
+/// What the pool counts.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolMetrics {
+    ended: IntCounterVec,
+    prewarms: IntCounterVec,
+    hibernations: IntCounterVec,
+    probes: IntCounterVec,
+}
+
+impl PoolMetrics {
+    pub(crate) fn new(registry: &Registry) -> PoolMetrics {
+        PoolMetrics {
+            ended: registry.counter(
+                "lyra_worker_instances_ended_total",
+                "Kept instances that were ended, by keep-alive policy and reason.",
+                &["policy", "reason"],
+            ),
+            prewarms: registry.counter(
+                "lyra_worker_prewarms_total",
+                "Instances started ahead of a call, by what asked for them (request, minimum, schedule, predicted).",
+                &["reason"],
+            ),
+            hibernations: registry.counter(
+                "lyra_worker_hibernations_total",
+                "Hibernations of idle instances, by result (hibernated, woken, lost).",
+                &["result"],
+            ),
+            probes: registry.counter(
+                "lyra_worker_failed_probes_total",
+                "Idle instances that failed their probe or did not answer it.",
+                &["runtime"],
+            ),
+        }
+    }
+
+    pub(crate) fn ended(&self, policy: &str, reason: Reason) {
+        self.ended.with_label_values(&[policy, reason.as_str()]).inc();
+    }
+
+    pub(crate) fn prewarmed(&self, why: &str) {
+        self.prewarms.with_label_values(&[why]).inc();
+    }
+
+    pub(crate) fn hibernated(&self, result: &str) {
+        self.hibernations.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn failed_probe(&self, policy: &str, runtime: Runtime) {
+        self.ended(policy, Reason::Probe);
+        self.probes.with_label_values(&[runtime.as_str()]).inc();
     }
 }

@@ -11,7 +11,10 @@ use lyra_kit::{Clock, Ids, Load, Tasks, telemetry};
 use lyra_store::Blobs;
 use lyra_types::invocation::{Report, Start};
 use lyra_types::{Error, FunctionVersion};
-use lyra_wire::worker::{Call, FunctionCalls, HttpCall, HttpReply, Prepare, Prepared, Reply, Status};
+use lyra_wire::worker::{
+    BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare,
+    Prepared, Reply, Status,
+};
 use lyra_wire::{Logs, Worker};
 use tokio::time::Instant;
 
@@ -19,10 +22,14 @@ use crate::call::{self, Running};
 use crate::call_log::CallLog;
 use crate::characteristics::{Characteristics, Record};
 use crate::config::Config;
-use crate::metrics::Metrics;
-use crate::pool::{Idle, Pool};
+use crate::health::Beat;
+use crate::keep_alive::schedule::Window;
+use crate::metrics::{Metrics, PoolMetrics};
+use crate::pool::{Lease, Pool, Reason};
 use crate::queue::{Instances, Limits, LoadKind, Permit, Queue};
-use crate::templates::{Templates, key_of};
+use crate::resources::gpu::{NoGpus, Source};
+use crate::start::Cordon;
+use crate::templates::Templates;
 
 /// What a worker is made of.
 pub struct Deps {
@@ -57,16 +64,25 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) metrics: Metrics,
+    pub(crate) cordon: Cordon,
+    pub(crate) watch_beat: Beat,
+    pub(crate) sweep_beat: Beat,
+    begin: tokio::time::Instant,
     /// Work was done since freed memory was last given back.
     untrimmed: AtomicBool,
 }
 
-/// How often idle instances and freed memory are looked after.
+/// How often freed memory is looked after.
 const SWEEP: Duration = Duration::from_secs(10);
 
 impl Service {
     /// A worker that takes calls at once; [`Service::start`] adds its background work.
     pub fn new(config: Config, deps: Deps) -> Service {
+        Service::with_gpus(config, deps, Arc::new(NoGpus))
+    }
+
+    /// The same, with GPUs to give out.
+    pub fn with_gpus(config: Config, deps: Deps, gpus: Arc<dyn Source>) -> Service {
         let limits = Limits {
             running: config.max_running,
             queued: config.max_queued,
@@ -77,7 +93,11 @@ impl Service {
             queue: Queue::new(limits, &config.queue, Arc::new(Ready(inner.clone())), deps.clock.clone()),
             characteristics: Arc::new(characteristics),
             templates: Templates::new(&config, deps.backends, deps.blobs),
-            pool: Pool::new(&config),
+            pool: Pool::new(&config, deps.clock.clone(), deps.ids.clone(), gpus, PoolMetrics::new(&deps.metrics)),
+            cordon: Cordon::default(),
+            watch_beat: Beat::new("watch", config.watchdog * 3, deps.clock.instant()),
+            sweep_beat: Beat::new("sweep", SWEEP * 3, deps.clock.instant()),
+            begin: deps.clock.instant(),
             logs: deps.logs,
             clock: deps.clock,
             ids: deps.ids,
@@ -94,8 +114,8 @@ impl Service {
         Service { inner, tasks: Tasks::new() }
     }
 
-    /// Starts the sweep of idle instances and of memory that was freed, the saving of estimates, and the adaption of the
-    /// concurrency limit to the machine's load.
+    /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption
+    /// of the concurrency limit to the machine's load.
     pub fn start(&self) {
         let load = match self.inner.queue.adaptive().map(|adaptive| adaptive.load) {
             Some(LoadKind::Average) => Load::average(),
@@ -121,14 +141,21 @@ impl Service {
             });
         }
         let inner = self.inner.clone();
+        // Twice in a period, so that whatever one round leaves out, the period does not.
+        self.tasks.every("worker-watch", (inner.config.watchdog / 2).max(Duration::from_millis(1)), move || {
+            let inner = inner.clone();
+            async move { inner.watch().await }
+        });
+        let inner = self.inner.clone();
         self.tasks.every("worker-sweep", SWEEP, move || {
             let inner = inner.clone();
             async move { inner.sweep().await }
         });
     }
 
-    /// Takes no more calls, and waits up to `limit` for those that run. Says whether all have ended.
-    pub async fn drain(&self, limit: Duration) -> bool {
+    /// Takes no more calls, and waits up to `limit` for those that run; then all instances end. Says whether all calls had
+    /// ended.
+    pub async fn shut_down(&self, limit: Duration) -> bool {
         self.inner.queue.close();
         let ended = tokio::time::timeout(limit, async {
             while self.inner.queue.lengths().running > 0 {
@@ -138,6 +165,7 @@ impl Service {
         .await
         .is_ok();
         let stopped = self.tasks.stop(Duration::from_secs(1)).await;
+        drop(self.inner.pool.take_all(Reason::Drained));
         self.inner.save_characteristics().await;
         stopped && ended
     }
@@ -150,7 +178,7 @@ impl Service {
 
 impl Inner {
     async fn sweep(&self) {
-        self.pool.sweep(self.clock.instant());
+        self.sweep_beat.beat(self.clock.instant());
         // Not while calls run: it would make them wait for the allocator.
         if self.queue.lengths().running == 0 && self.untrimmed.swap(false, Ordering::Relaxed) {
             drop(lyra_kit::tasks::blocking(lyra_kit::memory::trim).await);
@@ -189,6 +217,7 @@ impl Inner {
             bypassing: lengths.bypassing,
             concurrency_limit: lengths.limit,
             queue_policy: self.config.queue.policy.as_str(),
+            holdings: self.pool.holdings(),
             ..Status::default()
         }
     }
@@ -208,7 +237,18 @@ impl Inner {
                 });
             }
         }
-        Status { functions, characteristics, ..self.counts() }
+        let backends = self
+            .templates
+            .backends()
+            .iter()
+            .map(|backend| BackendStatus { name: backend.name().to_owned(), runtimes: backend.runtimes().to_vec() });
+        let machine = Machine {
+            uptime: self.clock.instant().saturating_duration_since(self.begin),
+            load: load_averages(),
+            cordoned: self.cordon.is_set(),
+            backends: backends.collect(),
+        };
+        Status { functions, characteristics, machine, ..self.counts() }
     }
 }
 
@@ -231,6 +271,8 @@ impl Instances for Ready {
 impl Worker for Service {
     async fn prepare(&self, prepare: Prepare) -> Result<Prepared, Error> {
         let backend = self.inner.templates.backend(prepare.runtime, &prepare.isolation)?;
+        self.inner.pool.check(&prepare)?;
+        Window::of(&prepare.labels)?;
         let key = ImageKey {
             runtime: prepare.runtime,
             digest: lyra_store::blobs::digest(&prepare.code),
@@ -243,21 +285,7 @@ impl Worker for Service {
     }
 
     async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<(), Error> {
-        let inner = &self.inner;
-        let template = inner.templates.load(&version).await?;
-        if !version.reuse {
-            return Ok(());
-        }
-        while inner.pool.count(key_of(&version)) < instances as usize {
-            let id = inner.ids.instance();
-            let sandbox = template.start(id, &version).await?;
-            let idle = Idle { id, sandbox, served: 0 };
-            inner.pool.put(key_of(&version), idle, version.min_instances as usize, inner.clock.instant());
-            if inner.pool.total() >= inner.config.max_idle_instances {
-                break;
-            }
-        }
-        Ok(())
+        self.inner.prewarm(version, instances).await
     }
 
     fn forget(&self, generation: u64, version: Option<u64>) {
@@ -281,8 +309,8 @@ impl Worker for Service {
             call::log_failure(&logs, error);
         }
         let report = call.end(outcome.as_ref().err());
-        let Running { permit, sandbox, instance, served, .. } = running;
-        call::give_back(inner, &request.version, Idle { id: instance, sandbox, served: served + 1 }, permit);
+        let Running { sandbox, lease, permit, .. } = running;
+        call::give_back(inner, &request.version, sandbox, lease, permit);
         Reply { report, outcome }
     }
 
@@ -295,7 +323,7 @@ impl Worker for Service {
         };
         let (context, logs) = call.context(&running, None);
         let began = running.began();
-        let Running { permit, sandbox, instance, served, .. } = running;
+        let Running { sandbox, lease, permit, .. } = running;
         let served_outcome = sandbox.serve(context, request.request).await;
         call.executed(began);
         match served_outcome {
@@ -307,13 +335,14 @@ impl Worker for Service {
                     report: report.clone(),
                     began,
                     logs,
+                    lease,
                     permit,
                 };
                 let mut end = answer.end;
                 if let Some(end) = (&mut end).now_or_never() {
-                    rest.end(end, instance, served + 1);
+                    rest.end(end);
                 } else {
-                    lyra_kit::tasks::spawn("streamed-call", async move { rest.end(end.await, instance, served + 1) });
+                    lyra_kit::tasks::spawn("streamed-call", async move { rest.end(end.await) });
                 }
                 HttpReply { report, outcome: Ok(answer.response) }
             }
@@ -327,6 +356,37 @@ impl Worker for Service {
     fn status(&self) -> Status {
         self.inner.status()
     }
+
+    fn instances(&self) -> Vec<InstanceStatus> {
+        self.inner.pool.list()
+    }
+
+    async fn health(&self) -> Health {
+        self.inner.check_up()
+    }
+
+    fn cordon(&self) {
+        self.inner.cordon.set(true);
+    }
+
+    fn uncordon(&self) {
+        self.inner.cordon.set(false);
+    }
+
+    async fn drain(&self, limit: Duration) -> Drained {
+        self.inner.drain(limit).await
+    }
+
+    async fn clean(&self) -> usize {
+        self.inner.clean().await
+    }
+}
+
+/// The machine's load averages; `None` where the system doesn't tell.
+fn load_averages() -> Option<[f64; 3]> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
 }
 
 /// What is left of a streamed call after its headers. It holds the call's place until the instance has ended.
@@ -336,11 +396,12 @@ struct Rest {
     report: Report,
     began: Instant,
     logs: Arc<CallLog>,
+    lease: Option<Lease>,
     permit: Permit,
 }
 
 impl Rest {
-    fn end(self, end: End, instance: lyra_types::InstanceId, served: u64) {
+    fn end(self, end: End) {
         if let Err(error) = &end.outcome {
             call::log_failure(&self.logs, error);
         }
@@ -351,7 +412,7 @@ impl Rest {
         whole.phases.exec = self.worker.clock.instant() - self.began;
         call::note(&self.worker.characteristics.of(&self.version), &whole, error);
         if let Some(sandbox) = end.sandbox {
-            call::give_back(&self.worker, &self.version, Idle { id: instance, sandbox, served }, self.permit);
+            call::give_back(&self.worker, &self.version, sandbox, self.lease, self.permit);
         }
     }
 }

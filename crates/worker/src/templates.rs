@@ -61,6 +61,16 @@ impl Templates {
             })
     }
 
+    /// The back ends of this worker, the preferred one first.
+    pub(crate) fn backends(&self) -> &[Arc<dyn Isolation>] {
+        &self.backends
+    }
+
+    /// Drops all loaded code.
+    pub(crate) fn clear(&self) {
+        self.loaded.invalidate_all();
+    }
+
     /// The version's template when it is in memory.
     pub(crate) async fn loaded(&self, version: &FunctionVersion) -> Option<Arc<dyn Template>> {
         self.loaded.get(&key_of(version)).await

@@ -3,6 +3,7 @@
 //! Each test starts a server of its own, so they may run in any order and at the same time.
 
 mod aliases;
+mod config;
 mod dead_letters;
 mod demo;
 mod deploy;
@@ -16,3 +17,4 @@ mod start;
 mod up;
 mod usage;
 mod watch;
+mod worker;

@@ -80,6 +80,9 @@ impl Functions {
             isolation: checked.isolation.clone(),
             reuse: checked.reuse,
             memory_mb: checked.memory_mb,
+            cpu_millis: checked.cpu_millis,
+            gpus: checked.gpus,
+            labels: checked.labels.clone(),
         };
         let contract = self.worker.prepare(prepare).await?.contract;
         let changed = {

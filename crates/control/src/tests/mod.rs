@@ -128,6 +128,26 @@ impl Worker for Scripted {
     fn status(&self) -> Status {
         Status::default()
     }
+
+    fn instances(&self) -> Vec<lyra_wire::worker::InstanceStatus> {
+        Vec::new()
+    }
+
+    async fn health(&self) -> lyra_wire::worker::Health {
+        lyra_wire::worker::Health { healthy: true, checks: Vec::new() }
+    }
+
+    fn cordon(&self) {}
+
+    fn uncordon(&self) {}
+
+    async fn drain(&self, _: Duration) -> lyra_wire::worker::Drained {
+        lyra_wire::worker::Drained::default()
+    }
+
+    async fn clean(&self) -> usize {
+        0
+    }
 }
 
 /// Remembers whose lines were forgotten.

@@ -471,7 +471,27 @@ impl Worker for FakeWorker {
     }
 
     fn status(&self) -> Status {
-        Status { running: 1, queued: 2, idle_instances: 3 }
+        Status { running: 1, queued: 2, idle_instances: 3, ..Status::default() }
+    }
+
+    fn instances(&self) -> Vec<lyra_wire::worker::InstanceStatus> {
+        Vec::new()
+    }
+
+    async fn health(&self) -> lyra_wire::worker::Health {
+        lyra_wire::worker::Health { healthy: true, checks: Vec::new() }
+    }
+
+    fn cordon(&self) {}
+
+    fn uncordon(&self) {}
+
+    async fn drain(&self, _: Duration) -> lyra_wire::worker::Drained {
+        lyra_wire::worker::Drained::default()
+    }
+
+    async fn clean(&self) -> usize {
+        0
     }
 }
 

@@ -9,16 +9,19 @@ use lyra_wire::Logs;
 use lyra_worker::{Config, Deps, Service};
 
 use super::Kit;
+use crate::child;
 use crate::embedded::Error;
 use crate::machine;
 
 /// Share of the machine's memory that instances may have together.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
-/// Starts the back ends and a worker over them. Compiled images are kept in `images`.
+/// Starts the back ends and a worker over them. Compiled images are kept in `images`; `helper` is the program for
+/// child processes.
 pub(crate) fn start(
     config: Config,
     images: &Path,
+    helper: Option<&Path>,
     blobs: Arc<dyn Blobs>,
     logs: Arc<dyn Logs>,
     kit: &Kit,
@@ -26,6 +29,7 @@ pub(crate) fn start(
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
         memory_budget: machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0,
+        compiler: helper.map(|program| vec![program.into(), child::WASM_COMPILER.into()]),
         ..wasm::Config::new(images)
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;

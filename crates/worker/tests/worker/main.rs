@@ -185,7 +185,7 @@ async fn a_drained_worker_finishes_what_runs_and_takes_no_more() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let drained = lyra_kit::tasks::spawn("drain", {
         let worker = worker.clone();
-        async move { worker.drain(Duration::from_secs(30)).await }
+        async move { worker.shut_down(Duration::from_secs(30)).await }
     });
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(outcome(&worker, &version).await.2, Err(Code::Unavailable));

@@ -1,0 +1,214 @@
+//! Instances that are started, looked at and ended apart from calls: the worker's watch, pre-warming, draining.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use lyra_isolation::Template;
+use lyra_types::{Code, Error, FunctionVersion};
+use lyra_wire::worker::Drained;
+use tokio::time::Instant;
+
+use crate::error;
+use crate::pool::watch::Ahead;
+use crate::pool::{Instance, Lease, Reason};
+use crate::resources::Need;
+use crate::service::Inner;
+use crate::templates::key_of;
+
+/// Instances that are probed, hibernated or ended at the same time.
+const AT_ONCE: usize = 64;
+
+/// How long an instance has to end by itself before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Whether new calls are taken.
+#[derive(Debug, Default)]
+pub(crate) struct Cordon(AtomicBool);
+
+impl Cordon {
+    pub(crate) fn set(&self, cordoned: bool) {
+        self.0.store(cordoned, Ordering::Release);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Refuses while the worker is cordoned.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`].
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if !self.is_set() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Unavailable, "this worker is cordoned: it takes no new calls; try again, or uncordon it")
+            .with_retry_after(Duration::from_secs(1)))
+    }
+}
+
+impl Inner {
+    /// Starts a sandbox with resources that are charged already. Gives them back when that fails. `begun`: when
+    /// the start began, loading of code counted in.
+    pub(crate) async fn start_instance(
+        &self,
+        version: &Arc<FunctionVersion>,
+        template: &dyn Template,
+        lease: Lease,
+        begun: Instant,
+    ) -> Result<Instance, Error> {
+        let sandbox = match lease.devices() {
+            Some(devices) => template.start_with(lease.id(), version, devices).await?,
+            None => template.start(lease.id(), version).await?,
+        };
+        Ok(Instance::new(sandbox, lease, self.clock.instant() - begun))
+    }
+
+    /// Loads a version's code and starts instances of it until `instances` are idle, waiting for resources as calls do.
+    pub(crate) async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<(), Error> {
+        self.cordon.check()?;
+        let template = self.templates.load(&version).await?;
+        let Some(need) = Need::of(&version).filter(|_| version.reuse) else { return Ok(()) };
+        self.pool.hold_up(&version, need);
+        let most = if version.max_instances == 0 { instances } else { instances.min(version.max_instances) };
+        while self.pool.count(key_of(&version)) < most as usize {
+            if self.pool.total() >= self.config.max_idle_instances {
+                break;
+            }
+            let limit = self.config.queue_timeout;
+            let lease = tokio::time::timeout(limit, self.pool.claim_ahead(&version, need))
+                .await
+                .map_err(|_| error::no_room(&version, &self.config))?
+                .map_err(|_| error::closing())?;
+            let starting = self.start_instance(&version, &*template, lease, self.clock.instant());
+            let instance = tokio::time::timeout(self.config.start_timeout, starting)
+                .await
+                .map_err(|_| error::start_too_slow(&version, &self.config))??;
+            self.pool.put(instance, self.clock.instant());
+            self.pool.prewarmed("request");
+        }
+        Ok(())
+    }
+
+    /// One round of the worker's watch.
+    pub(crate) async fn watch(self: &Arc<Inner>) {
+        let period = self.config.watchdog;
+        let (expired, ahead) = self.pool.tend(self.config.resources.memory_buffer);
+        self.end_in_background(expired);
+        if !self.cordon.is_set() {
+            for ahead in ahead {
+                let worker = self.clone();
+                drop(lyra_kit::tasks::spawn("start-ahead", async move { worker.start_ahead(ahead).await }));
+            }
+        }
+        self.probe(period / 2).await;
+        if let Some(after) = self.config.hibernate_after {
+            self.hibernate(after).await;
+        }
+        self.watch_beat.beat(self.clock.instant());
+    }
+
+    /// Brings a version up to what it should have, with resources that are free; the next round tries again.
+    async fn start_ahead(&self, ahead: Ahead) {
+        let Ahead { version, instances, why } = ahead;
+        let mut started = 0;
+        while started < instances
+            && let Some(lease) = self.pool.try_claim_ahead(&version)
+        {
+            let begun = self.clock.instant();
+            let start = async {
+                let template = self.templates.load(&version).await?;
+                self.start_instance(&version, &*template, lease, begun).await
+            };
+            match tokio::time::timeout(self.config.start_timeout, start).await {
+                Ok(Ok(instance)) => {
+                    self.pool.put(instance, self.clock.instant());
+                    self.pool.prewarmed(why);
+                    started += 1;
+                }
+                Ok(Err(error)) => {
+                    self.pool.could_not_refill(&version);
+                    tracing::warn!(version = %version.key(), %error, why, "an instance can't be started ahead");
+                    return;
+                }
+                Err(_) => {
+                    tracing::warn!(version = %version.key(), why, "an instance did not start ahead in time");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks idle instances whether they still serve. One that does not answer in time does not.
+    async fn probe(&self, half: Duration) {
+        let aside = self.pool.take_aside_to_probe(half);
+        let probe = |mut instance: Instance| async move {
+            let answer = tokio::time::timeout(half, instance.sandbox.probe()).await;
+            if answer.unwrap_or(false) { self.pool.proved(instance) } else { self.pool.failed_probe(instance) }
+        };
+        futures::stream::iter(aside).for_each_concurrent(AT_ONCE, probe).await;
+    }
+
+    async fn hibernate(&self, after: Duration) {
+        let aside = self.pool.take_aside_to_hibernate(after);
+        let limit = self.config.watchdog;
+        let hibernate = |mut instance: Instance| async move {
+            match tokio::time::timeout(limit, instance.sandbox.hibernate()).await {
+                Ok(true) => {
+                    let memory = instance.sandbox.usage().memory;
+                    self.pool.rests(instance, Some(memory));
+                }
+                Ok(false) => self.pool.rests(instance, None),
+                // Neither asleep nor awake: nobody can tell what it is.
+                Err(_) => self.pool.failed_probe(instance),
+            }
+        };
+        futures::stream::iter(aside).for_each_concurrent(AT_ONCE, hibernate).await;
+    }
+
+    /// Ends instances that nobody waits for: they are asked first.
+    fn end_in_background(&self, instances: Vec<Instance>) {
+        if !instances.is_empty() {
+            drop(lyra_kit::tasks::spawn("end-instances", end(instances)));
+        }
+    }
+
+    /// Cordons, waits for the calls, ends the idle instances.
+    pub(crate) async fn drain(&self, limit: Duration) -> Drained {
+        self.cordon.set(true);
+        let left = || {
+            let lengths = self.queue.lengths();
+            lengths.running + lengths.held + lengths.eligible
+        };
+        let ended = async {
+            while left() > 0 {
+                self.clock.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let ended = tokio::time::timeout(limit, ended).await.is_ok();
+        let idle = self.pool.take_all(Reason::Drained);
+        let evacuated = idle.len();
+        end(idle).await;
+        Drained { ended, left: left(), evacuated }
+    }
+
+    /// Ends the idle instances and drops the loaded code.
+    pub(crate) async fn clean(&self) -> usize {
+        let idle = self.pool.take_all(Reason::Cleaned);
+        let cleaned = idle.len();
+        end(idle).await;
+        self.templates.clear();
+        cleaned
+    }
+}
+
+async fn end(instances: Vec<Instance>) {
+    let end = |instance: Instance| async move {
+        let Instance { sandbox, lease, .. } = instance;
+        sandbox.stop(GRACE).await;
+        drop(lease);
+    };
+    futures::stream::iter(instances).for_each_concurrent(AT_ONCE, end).await;
+}
