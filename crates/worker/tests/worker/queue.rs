@@ -235,7 +235,7 @@ async fn estimates_are_saved_and_known_to_the_next_worker() {
     assert_eq!(known(&second), Some(2 * MS));
     second.start();
     measure(&second, &version, LONG, MS).await;
-    assert!(second.drain(Duration::from_secs(1)).await);
+    assert!(second.shut_down(Duration::from_secs(1)).await);
 
     let third = worker_with(&Backend::new(), config);
     assert_eq!(known(&third), known(&second));
@@ -260,4 +260,28 @@ async fn the_status_tells_who_runs_and_who_waits_for_what() {
     functions.sort_unstable();
     assert_eq!(functions, [("narrow", 1, 1, 0), ("wide", 1, 0, 1)]);
     assert_eq!(status.characteristics.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_idle_instances_hold_is_noted() {
+    let worker = worker_with(&Backend::new(), Config::default());
+    let version = version("f", 1, |v| v.reuse = true);
+    assert!(worker.invoke(call(&version, "null")).await.outcome.is_ok());
+    assert_eq!(worker.status().characteristics[0].memory, None);
+    worker.start();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.status().characteristics[0].memory, Some(48 << 20));
+    assert_eq!(worker.characteristics().expected(&version).memory, 48 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cold_priority_tells_versions_with_an_idle_instance_from_those_without() {
+    let (kept, gone) = (version("kept", 1, |v| v.reuse = true), version("gone", 1, |v| v.reuse = true));
+    let worker = worker_of(PolicyKind::ColdPriority);
+    measure(&worker, &kept, MIDDLE, MS).await;
+    measure(&worker, &gone, MIDDLE, MS).await;
+    // Both take 11 ms, and start cold in 10 ms.
+    assert_eq!(order(&worker, &[(&gone, MIDDLE), (&kept, MIDDLE)]).await, [0, 1]);
+    assert!(worker.invoke(call(&gone, "\"crash\"")).await.outcome.is_err());
+    assert_eq!(order(&worker, &[(&gone, MIDDLE), (&kept, MIDDLE)]).await, [1, 0]);
 }
