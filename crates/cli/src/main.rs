@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod dead_letter;
 mod demo;
+mod directory;
 mod duration;
 mod excerpt;
 mod failure;
@@ -26,5 +27,6 @@ mod version;
 mod worker;
 
 fn main() -> std::process::ExitCode {
+    // Before anything makes a thread: some of these children fork.
     lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)
 }

@@ -16,6 +16,9 @@ const ENTRY_STEMS: [&str; 3] = ["index", "main", "handler"];
 /// Endings of JavaScript files.
 const JS: [&str; 2] = ["js", "mjs"];
 
+/// Runtimes that take a whole directory.
+const OF_DIRECTORIES: [Runtime; 4] = [Runtime::Python, Runtime::Nodejs, Runtime::Native, Runtime::Http];
+
 /// Code to deploy, before it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -23,6 +26,8 @@ pub enum Source {
     Stdin,
     /// A file.
     File(PathBuf),
+    /// A directory that is a package of that runtime.
+    Directory(PathBuf, Runtime),
 }
 
 /// Code to deploy.
@@ -59,17 +64,20 @@ fn listed(paths: &[PathBuf]) -> String {
 }
 
 impl Source {
-    /// Finds the code at `path`: `-`, a file, or a directory that holds one clear candidate.
+    /// Finds the code at `path`: `-`, a file, or a directory that is a package or holds one clear candidate.
     ///
     /// # Errors
     /// When there is none, or no telling which of several.
-    pub fn find(path: &Path) -> Result<Source> {
+    pub fn find(path: &Path, asked: Option<Runtime>) -> Result<Source> {
         if path.as_os_str() == "-" {
             return Ok(Source::Stdin);
         }
         let kind = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if !kind.is_dir() {
             return Ok(Source::File(path.to_owned()));
+        }
+        if let Some(runtime) = asked.filter(|runtime| OF_DIRECTORIES.contains(runtime)) {
+            return Ok(Source::Directory(path.to_owned(), runtime));
         }
         let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
         let mut files: Vec<PathBuf> = entries
@@ -84,7 +92,13 @@ impl Source {
         };
         match (&*named, &*files) {
             ([one], _) | ([], [one]) => Ok(Source::File(one.clone())),
-            ([], []) => Err(Failure::usage(format!("{} holds no .js, .mjs or .wasm file", path.display()))),
+            ([], []) if path.join("main.py").is_file() => Ok(Source::Directory(path.to_owned(), Runtime::Python)),
+            ([], []) if path.join("bootstrap").is_file() => Ok(Source::Directory(path.to_owned(), Runtime::Native)),
+            ([], []) => Err(Failure::usage(format!(
+                "{} holds no .js, .mjs or .wasm file, no main.py and no bootstrap",
+                path.display()
+            ))
+            .hint("--runtime python, nodejs, native or http takes the whole directory")),
             ([], _) => Err(ambiguous(&files)),
             (_, _) => Err(ambiguous(&named)),
         }
@@ -94,7 +108,7 @@ impl Source {
     pub fn shown(&self) -> String {
         match self {
             Source::Stdin => "<stdin>".to_owned(),
-            Source::File(path) => path.display().to_string(),
+            Source::File(path) | Source::Directory(path, _) => path.display().to_string(),
         }
     }
 
@@ -107,14 +121,16 @@ impl Source {
             return Ok(runtime);
         }
         match self {
-            Source::Stdin => Err(Failure::usage("code from stdin needs --runtime: js or wasm")),
+            Source::Stdin => Err(Failure::usage("code from stdin needs --runtime: js, python, …")),
+            Source::Directory(_, runtime) => Ok(*runtime),
             Source::File(path) if JS.contains(&extension(path)) => Ok(Runtime::Js),
             Source::File(path) if extension(path) == "wasm" => Ok(Runtime::Wasm),
+            Source::File(path) if extension(path) == "py" => Ok(Runtime::Python),
             Source::File(path) => Err(Failure::usage(format!(
-                "{} does not say what it is written for: it ends in none of .js, .mjs, .wasm",
+                "{} does not say what it is written for: it ends in none of .js, .mjs, .wasm, .py",
                 path.display()
             ))
-            .hint("--runtime js or --runtime wasm says it")),
+            .hint("--runtime says it: js, wasm, python, nodejs, native or http")),
         }
     }
 
@@ -123,11 +139,16 @@ impl Source {
     /// # Errors
     /// When no name can be made of it.
     pub fn name(&self) -> Result<(FunctionName, Option<String>)> {
-        let Source::File(path) = self else {
-            return Err(Failure::usage("code from stdin needs --name"));
+        let (mut raw, path) = match self {
+            Source::Stdin => return Err(Failure::usage("code from stdin needs --name")),
+            Source::File(path) => (stem(path).to_owned(), path),
+            Source::Directory(path, _) => {
+                let whole = fs::canonicalize(path).map_err(|error| unreadable(path, &error))?;
+                (whole.file_name().unwrap_or_default().to_string_lossy().into_owned(), path)
+            }
         };
-        let mut raw = stem(path).to_owned();
-        if ENTRY_STEMS.contains(&&*raw)
+        if matches!(self, Source::File(_))
+            && (ENTRY_STEMS.contains(&&*raw) || stem(path) == "bootstrap")
             && let Ok(whole) = fs::canonicalize(path)
             && let Some(parent) = whole.parent().and_then(Path::file_name)
         {
@@ -151,6 +172,7 @@ impl Source {
             Runtime::Wasm => limit::MAX_WASM,
         };
         let bytes = match self {
+            Source::Directory(path, _) => return crate::directory::pack(path).map(Loaded::Zip),
             Source::Stdin => read_some(std::io::stdin().lock(), most),
             Source::File(path) => fs::File::open(path).and_then(|file| read_some(file, most)),
         };
@@ -217,7 +239,23 @@ mod tests {
             (&["handler.js", "a.wasm"], "handler.js"),
         ] {
             let dir = directory(files);
-            assert_eq!(Source::find(dir.path()).expect("found"), Source::File(dir.path().join(found)));
+            assert_eq!(Source::find(dir.path(), None).expect("found"), Source::File(dir.path().join(found)));
+        }
+    }
+
+    #[test]
+    fn a_directory_is_a_package_where_that_is_asked_for_or_clear() {
+        for (files, asked, runtime) in [
+            (&["main.py", "helper.py"][..], None, Runtime::Python),
+            (&["bootstrap"], None, Runtime::Native),
+            (&["bootstrap"], Some(Runtime::Http), Runtime::Http),
+            (&["index.js"], Some(Runtime::Nodejs), Runtime::Nodejs),
+        ] {
+            let dir = directory(files);
+            let found = Source::find(dir.path(), asked).expect("found");
+            assert_eq!(found, Source::Directory(dir.path().to_owned(), runtime));
+            assert_eq!(found.runtime(asked).ok(), Some(runtime));
+            assert!(matches!(found.load(runtime), Ok(Loaded::Zip(_))));
         }
     }
 
@@ -228,11 +266,11 @@ mod tests {
             (&["index.js", "main.js"], "index.js, main.js"),
             (&["notes.txt"], "no .js"),
         ] {
-            let failure = Source::find(directory(files).path()).expect_err(why);
+            let failure = Source::find(directory(files).path(), None).expect_err(why);
             assert!(failure.error().detail.contains(why), "{:?}", failure.error().detail);
             assert_eq!(failure.exit_code(), 2);
         }
-        assert_eq!(Source::find(Path::new("/no/such")).expect_err("missing").exit_code(), 2);
+        assert_eq!(Source::find(Path::new("/no/such"), None).expect_err("missing").exit_code(), 2);
     }
 
     #[test]
@@ -258,7 +296,8 @@ mod tests {
     fn the_runtime_comes_from_the_ending_or_is_asked_for() {
         let of = |path: &str| Source::File(path.into()).runtime(None);
         assert_eq!((of("a.mjs").ok(), of("a.wasm").ok()), (Some(Runtime::Js), Some(Runtime::Wasm)));
-        assert_eq!(of("a.py").expect_err("unknown").exit_code(), 2);
+        assert_eq!(of("a.py").ok(), Some(Runtime::Python));
+        assert_eq!(of("a.rb").expect_err("unknown").exit_code(), 2);
         assert_eq!(Source::Stdin.runtime(Some(Runtime::Js)).ok(), Some(Runtime::Js));
         assert!(Source::Stdin.runtime(None).is_err());
     }

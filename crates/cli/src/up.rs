@@ -61,6 +61,11 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     addresses.next().ok_or_else(|| "the name has no address".to_owned())
 }
 
+/// Where programs are looked for.
+pub fn search_path() -> String {
+    std::env::var_os("PATH").unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn default_data_dir() -> Result<PathBuf> {
     let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = of("XDG_DATA_HOME").or_else(|| Some(of("HOME")?.join(".local").join("share")));
@@ -91,6 +96,7 @@ pub async fn run(args: Args) -> Result<()> {
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
     let mut config = settings.embedded(data_dir);
     config.helper = Some(lyra_node::child::this_program());
+    config.path = search_path();
     if !settings.token_file.as_os_str().is_empty() {
         config.gateway.tokens = Tokens::from_file(&settings.token_file)?;
     }

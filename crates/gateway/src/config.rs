@@ -53,7 +53,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             max_event_bytes: limit::MAX_EVENT,
-            max_deploy_bytes: limit::MAX_WASM.div_ceil(3) * 4 + (1 << 20),
+            max_deploy_bytes: limit::MAX_WASM.max(limit::MAX_PACKAGE).div_ceil(3) * 4 + (1 << 20),
             max_code_bytes: limit::MAX_WASM,
             max_json_bytes: 1 << 20,
             body_memory_bytes: 512 << 20,

@@ -19,6 +19,7 @@ use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use tokio::time::Instant;
 
 pub mod grant;
+pub mod process;
 pub mod wasm;
 
 pub use grant::{Gpu, Grant};

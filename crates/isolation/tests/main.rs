@@ -2,3 +2,5 @@
 
 mod component;
 mod js;
+mod launch;
+mod process;

@@ -10,11 +10,15 @@ use std::process::ExitCode;
 /// First argument of the process that compiles WebAssembly.
 pub(crate) const WASM_COMPILER: &str = "wasm-compiler";
 
+/// First argument of the process that is the parent of all sandboxes.
+pub(crate) const SANDBOX_LAUNCHER: &str = "sandbox-launcher";
+
 /// Does a child's work, if `arguments` (with the program's name first) say that this process is one.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     let mut arguments = arguments.into_iter().skip(1);
     match arguments.next()?.to_str()? {
         WASM_COMPILER => Some(lyra_isolation::wasm::compiler::run(arguments)),
+        SANDBOX_LAUNCHER => Some(lyra_isolation::process::launch::serve()),
         _ => None,
     }
 }

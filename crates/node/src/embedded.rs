@@ -1,7 +1,7 @@
 //! All roles in one process over in-process clients, with the embedded store, jobs and blobs.
 //!
 //! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `blobs/` (code),
-//! `logs/`, and `images/` (compiled code, made again when it is missing).
+//! `logs/`, `images/` (compiled code) and `process/` (unpacked code), both made again when they are missing.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -39,6 +39,8 @@ pub struct Config {
     pub control: lyra_control::Config,
     /// The worker.
     pub worker: lyra_worker::Config,
+    /// Where interpreters are looked for, in the form of `$PATH`, when the system has none in its usual place.
+    pub path: String,
     /// The logs role; its folder is always `logs` in the data directory.
     pub logs: lyra_logs::Config,
 }
@@ -51,14 +53,13 @@ impl Config {
         let mut worker = lyra_worker::Config::default();
         worker.characteristics.file = Some(data_dir.join("worker").join("characteristics"));
         let gateway = lyra_gateway::Config { drain: Duration::from_secs(20), ..lyra_gateway::Config::default() };
-        let mut worker = lyra_worker::Config::default();
-        worker.characteristics.file = Some(data_dir.join("worker/characteristics"));
         Config {
             helper: None,
             gateway,
             listen,
             control: lyra_control::Config::default(),
             worker,
+            path: String::new(),
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
         }
@@ -123,10 +124,13 @@ impl Node {
         let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
         let as_logs: Arc<dyn Logs> = logs.clone();
         let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&dir.join("blobs")).map_err(Error::Store)?);
-        let worker = {
-            let (images, helper) = (dir.join("images"), config.helper.as_deref());
-            roles::worker::start(config.worker, &images, helper, blobs.clone(), as_logs.clone(), &kit)?
+        let places = roles::worker::Places {
+            images: dir.join("images"),
+            processes: dir.join("process"),
+            helper: config.helper.clone(),
+            path: config.path.clone(),
         };
+        let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
         let as_worker: Arc<dyn Worker> = Arc::new(worker.clone());
         let stores = Stores::open(dir, &lock)?;
         let control =

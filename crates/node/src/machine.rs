@@ -11,6 +11,11 @@ pub(crate) fn memory() -> u64 {
     limit.into_iter().chain(machine).min().unwrap_or(1 << 30)
 }
 
+/// Processors that this process may use.
+pub(crate) fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
+}
+
 fn total_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)

@@ -34,6 +34,10 @@ pub mod limit {
     pub const MAX_PACKAGE: usize = 50 << 20;
     /// Largest such package when unpacked, in bytes (250 MiB).
     pub const MAX_UNPACKED: u64 = 250 << 20;
+    /// Files and directories in such a package.
+    pub const MAX_PACKAGE_FILES: usize = 50_000;
+    /// Most memory of an instance that is a process, in MiB.
+    pub const MAX_PROCESS_MEMORY_MB: u32 = 10_240;
     /// Processor time of an instance when none is given, in thousandths of a core.
     pub const DEFAULT_CPU_MILLIS: u32 = 1_000;
     /// Most processor time of an instance, in thousandths of a core.
@@ -48,6 +52,12 @@ pub mod limit {
     pub const MAX_ENV_BYTES: usize = 64 << 10;
     /// Labels of a function.
     pub const MAX_LABELS: usize = 64;
+}
+
+/// Labels of a function that mean something to Lyra.
+pub mod label {
+    /// When a window opens in which instances are there ahead of calls: a cron pattern.
+    pub const PREWARM_CRON: &str = "lyra.dev/prewarm-cron";
 }
 
 /// What a function's code is written for (interfaces, section 3).

@@ -233,6 +233,8 @@ pub trait Control: Send + Sync + 'static {
 pub enum RawCode {
     /// `text/javascript`.
     JavaScript(Bytes),
+    /// `text/x-python`.
+    Python(Bytes),
     /// `application/wasm`.
     Wasm(Bytes),
     /// `application/zip`.

@@ -37,6 +37,7 @@ impl Running {
     pub async fn start(&mut self) -> Result<()> {
         let mut config = Config::new(self.data_dir(), self.address);
         config.helper = Some(lyra_node::child::this_program());
+        config.path = crate::up::search_path();
         let node = Box::pin(Node::start(config)).await?;
         self.address = node.addr();
         let shutdown = CancellationToken::new();

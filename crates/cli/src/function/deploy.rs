@@ -22,22 +22,24 @@ use crate::table::millis;
   lyra deploy hello.js
   lyra deploy hello.js --watch                 and again each time it is saved
   lyra deploy ./resize --memory 256 --timeout 5s --env QUALITY=80
+  lyra deploy ./thumbnails --runtime python --handler app.run
   lyra fn deploy api.wasm --no-promote         `live` stays where it points
   echo 'export default e => e' | lyra deploy - --name echo --runtime js
 
 A deploy says all about the new version: a flag that is left out has its default, whatever the
 version before had.")]
 pub struct Args {
-    /// A .js, .mjs or .wasm file, a directory that holds one, or - for stdin
+    /// A .js, .mjs, .wasm, .py or .zip file, a directory, or - for stdin
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Name of the function [default: from the file's or directory's name]
     #[arg(long, value_name = "NAME")]
     name: Option<FunctionName>,
-    /// What the code is written for: js or wasm [default: from the file's ending]
+    /// What the code is written for: js, wasm, python, nodejs, native or http [default: from the file's ending]
     #[arg(long, value_name = "RUNTIME", value_parser = parse_runtime)]
     runtime: Option<Runtime>,
-    /// Export that is the handler [default: default, then handler]
+    /// The handler: an export's name for js [default: default, then handler], file.function for
+    /// nodejs and python [default: index.handler, main.handler]
     #[arg(long, value_name = "NAME")]
     handler: Option<String>,
     /// Most memory of an instance, in MiB [default: 128]
@@ -52,9 +54,19 @@ pub struct Args {
     /// File with a K=V on each line: keeps secrets off the command line
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Keep instances between calls, with their state [default: a fresh instance for every call]
+    /// Keep instances between calls, with their state [default for js and wasm: a fresh instance for
+    /// every call; for the others: kept]
     #[arg(long)]
     reuse: bool,
+    /// Processors of an instance that is a process: 0.5, 2 [default: 1]
+    #[arg(long, value_name = "N")]
+    cpus: Option<f64>,
+    /// GPUs of an instance that is a process [default: 0]
+    #[arg(long, value_name = "N")]
+    gpus: Option<u32>,
+    /// What an instance that is a process may reach: none or egress [default: none]
+    #[arg(long, value_name = "POLICY")]
+    network: Option<String>,
     /// Calls that run at once; more wait [default: 1000]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
@@ -138,6 +150,9 @@ impl Plan {
             memory_mb: args.memory,
             timeout_ms: args.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             env,
+            cpus: args.cpus,
+            gpus: args.gpus,
+            network: args.network.clone(),
             reuse: args.reuse.then_some(true),
             concurrency: args.concurrency,
             min_instances: args.min_instances,
@@ -157,6 +172,11 @@ impl Plan {
     pub async fn deploy(&self, client: &Client, source: &Source) -> Result<Deployed> {
         let runtime = source.runtime(self.asked)?;
         self.deploy_code(client, source, runtime, source.load(runtime)?).await
+    }
+
+    /// The runtime that was asked for.
+    pub fn asked(&self) -> Option<Runtime> {
+        self.asked
     }
 
     /// The runtime of `source`.
@@ -212,7 +232,7 @@ pub fn report(session: &Session, deployed: &Deployed, took: Duration) -> Result<
 /// # Errors
 /// What is wrong with the flags or the code.
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let source = Source::find(&args.path)?;
+    let source = Source::find(&args.path, args.runtime)?;
     if args.watch && source == Source::Stdin {
         return Err(Failure::usage("--watch needs a file or a directory, not stdin"));
     }

@@ -104,10 +104,10 @@ impl Watch<'_> {
     }
 
     async fn deploy(&mut self) -> Result<Option<lyra_client::Deployed>> {
-        let source = Source::find(self.path)?;
+        let source = Source::find(self.path, self.plan.asked())?;
         let runtime = self.plan.runtime(&source)?;
         let code = source.load(runtime)?;
-        let Source::File(file) = &source else { return Ok(None) };
+        let (Source::File(file) | Source::Directory(file, _)) = &source else { return Ok(None) };
         let current = (file.clone(), code.clone());
         if self.last.as_ref() == Some(&current) {
             return Ok(None);

@@ -12,6 +12,7 @@ mod functions;
 mod invoke;
 mod jobs;
 mod logs;
+mod processes;
 mod reference;
 mod start;
 mod up;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lyra_store::objects::Change;
 use lyra_types::api::DeployRequest;
-use lyra_types::function::{Contract, Digest};
+use lyra_types::function::{Contract, Digest, label};
 use lyra_types::{
     Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Network, Result, Runtime, TenantName, Timestamp,
 };
@@ -127,9 +127,9 @@ impl Functions {
     }
 }
 
-/// Starts the instances that a version wants kept even when idle.
+/// Starts the instances that a version wants kept even when idle, and tells the worker of those it wants at certain hours.
 pub(super) async fn prewarm(worker: &dyn Worker, version: Arc<FunctionVersion>) {
-    if version.min_instances == 0 {
+    if version.min_instances == 0 && !version.labels.contains_key(label::PREWARM_CRON) {
         return;
     }
     let (key, instances) = (version.key(), version.min_instances);

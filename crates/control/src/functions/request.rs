@@ -103,7 +103,8 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
     let reuse = request.reuse.unwrap_or_else(|| runtime.is_some_and(Runtime::default_reuse));
     let min = request.min_instances.unwrap_or(0);
     let max = request.max_instances.unwrap_or_else(|| concurrency.max(min));
-    let memory_mb = faults.range("memory_mb", memory, limit::MIN_MEMORY_MB, limit::MAX_MEMORY_MB);
+    let most_memory = if is_process(runtime) { limit::MAX_PROCESS_MEMORY_MB } else { limit::MAX_MEMORY_MB };
+    let memory_mb = faults.range("memory_mb", memory, limit::MIN_MEMORY_MB, most_memory);
     let timeout_ms = faults.range("timeout_ms", timeout, 1, limit::MAX_TIMEOUT_MS);
     let concurrency = faults.range("concurrency", concurrency, 1, MAX_CONCURRENCY);
     let max_attempts = faults.range("max_attempts", attempts, 1, limit::MAX_ATTEMPTS);
@@ -141,7 +142,10 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
 pub(super) fn raw_code(raw: RawCode, function_runtime: Option<Runtime>) -> Result<(Runtime, Bytes)> {
     let body = |reason: String| Error::field(Code::InvalidField, "body", reason);
     let (runtime, code) = match raw {
+        // The same text may be written for either; what the function has been until now says which.
+        RawCode::JavaScript(source) if function_runtime == Some(Runtime::Nodejs) => (Runtime::Nodejs, source),
         RawCode::JavaScript(source) => (Runtime::Js, source),
+        RawCode::Python(source) => (Runtime::Python, source),
         RawCode::Wasm(wasm) => (Runtime::Wasm, wasm),
         RawCode::Zip(archive) => {
             let runtime = match function_runtime {

@@ -136,6 +136,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, scope: Scope, request: Requ
     ),
     request_body(content(
         (String = "text/javascript", example = "export default (event) => event"),
+        (String = "text/x-python", example = "def handler(event, context): return event"),
         (Vec<u8> = "application/wasm"),
         (Vec<u8> = "application/zip")
     )),
@@ -158,9 +159,10 @@ pub(crate) async fn put_code(State(app): State<Arc<App>>, scope: Scope, request:
 }
 
 fn raw_kind(headers: &HeaderMap) -> Result<fn(Bytes) -> RawCode> {
-    const TAKEN: &str = "text/javascript, application/wasm and application/zip";
+    const TAKEN: &str = "text/javascript, text/x-python, application/wasm and application/zip";
     match media_type(headers).as_str() {
         "text/javascript" | "application/javascript" | "application/x-javascript" => Ok(RawCode::JavaScript),
+        "text/x-python" | "text/python" | "application/x-python-code" => Ok(RawCode::Python),
         "application/wasm" => Ok(RawCode::Wasm),
         "application/zip" | "application/x-zip-compressed" => Ok(RawCode::Zip),
         "" => {

@@ -228,6 +228,7 @@ impl Control for FakeControl {
     ) -> Result<Changed<Deployed>> {
         let (runtime, bytes) = match code {
             RawCode::JavaScript(bytes) => ("js", bytes),
+            RawCode::Python(bytes) => ("python", bytes),
             RawCode::Wasm(bytes) | RawCode::Zip(bytes) => ("wasm", bytes),
         };
         let mut request = DeployRequest { runtime: runtime.into(), ..DeployRequest::default() };

@@ -1,11 +1,14 @@
-//! The worker role, with the Wasm back end.
+//! The worker role, with the back ends for Wasm and for processes.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use lyra_isolation::Isolation;
+use lyra_isolation::process::{self, Processes, Unavailable, launch};
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
 use lyra_wire::Logs;
+use lyra_worker::resources::gpu::Nvidia;
 use lyra_worker::{Config, Deps, Service};
 
 use super::Kit;
@@ -16,32 +19,68 @@ use crate::machine;
 /// Share of the machine's memory that instances may have together.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
-/// Starts the back ends and a worker over them. Compiled images are kept in `images`; `helper` is the program for
-/// child processes.
-pub(crate) fn start(
-    config: Config,
-    images: &Path,
-    helper: Option<&Path>,
+/// Processors are charged so many times over where nothing else is configured: most calls wait for others most of the time.
+const CPU_FACTOR: f64 = 32.0;
+
+/// What a worker needs of the file system.
+pub(crate) struct Places {
+    /// Where compiled images are kept.
+    pub(crate) images: PathBuf,
+    /// Where packages, and what belongs to sandboxes, are kept.
+    pub(crate) processes: PathBuf,
+    /// The program for child processes.
+    pub(crate) helper: Option<PathBuf>,
+    /// Where interpreters are looked for, in the form of `$PATH`.
+    pub(crate) path: String,
+}
+
+/// Starts the back ends and a worker over them.
+pub(crate) async fn start(
+    mut config: Config,
+    places: &Places,
     blobs: Arc<dyn Blobs>,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Result<Service, Error> {
+    let memory = machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0;
+    config.resources.memory.get_or_insert(memory);
+    if config.resources.cpu_millis.is_none() {
+        config.resources.cpu_millis = Some(machine::cores() * 1_000);
+        config.resources.cpu_factor = CPU_FACTOR;
+    }
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
-        memory_budget: machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0,
-        compiler: helper.map(|program| vec![program.into(), child::WASM_COMPILER.into()]),
-        ..wasm::Config::new(images)
+        memory_budget: memory,
+        compiler: places.helper.as_ref().map(|program| vec![program.into(), child::WASM_COMPILER.into()]),
+        ..wasm::Config::new(&places.images)
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
     let deps = Deps {
-        backends: vec![Arc::new(wasm)],
+        backends: vec![Arc::new(wasm), start_processes(places, kit).await],
         blobs,
         logs,
         clock: kit.clock.clone(),
         ids: kit.ids.clone(),
         metrics: kit.metrics.clone(),
     };
-    let service = Service::new(config, deps);
+    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library()));
     service.start();
     Ok(service)
+}
+
+/// The back end for processes; where the machine does not allow it, one that says so.
+async fn start_processes(places: &Places, kit: &Kit) -> Arc<dyn Isolation> {
+    let mut launcher = launch::Config::new(places.processes.join("launcher"));
+    if let Some(program) = &places.helper {
+        launcher.helper = vec![program.into(), child::SANDBOX_LAUNCHER.into()];
+    }
+    let settings = process::Config { path: places.path.clone(), ..process::Config::new(&places.processes, launcher) };
+    match Processes::start(settings, kit.ids.clone()).await {
+        Ok(processes) => Arc::new(processes),
+        Err(error) => {
+            let unavailable = Unavailable::new(&error);
+            tracing::warn!(reason = unavailable.reason(), "no functions can run as processes");
+            Arc::new(unavailable)
+        }
+    }
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use croner::Cron;
 use jiff::tz::TimeZone;
+use lyra_types::function::label::PREWARM_CRON as CRON;
 use lyra_types::{Code, Error, Timestamp};
 
-/// When a window opens; a cron pattern of five fields.
-pub(crate) const CRON: &str = "lyra.dev/prewarm-cron";
 const INSTANCES: &str = "lyra.dev/prewarm-instances";
 const MINUTES: &str = "lyra.dev/prewarm-minutes";
 const TIMEZONE: &str = "lyra.dev/prewarm-timezone";

@@ -108,4 +108,17 @@ impl Pool {
         };
         Check { name: "pool".to_owned(), healthy, detail }
     }
+
+    /// Nothing is held, nobody waits. For tests.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.records.is_empty()
+            && state.waiters.is_empty()
+            && state.idle == 0
+            && state.ledger.memory().charged == 0
+            && state.ledger.cpu().charged == 0
+            && state.ledger.gpu().charged == 0
+            && state.coming == crate::resources::ledger::Coming::default()
+    }
 }

@@ -175,17 +175,25 @@ impl Pool {
                 if state.waiters.is_empty() { state.attempt(key, false, &Reserved::default(), now) } else { None };
             match grant {
                 Some(grant) => Arrival::Granted(grant),
-                None => Arrival::Waiting(self.wait(state, key, need, false, now, &mut gone)),
+                None => Arrival::Waiting(self.wait(state, version, need, false, now, &mut gone)),
             }
         };
         self.dispose(gone);
         arrival
     }
 
-    fn wait(&self, state: &mut State, key: Key, need: Need, ahead: bool, now: Instant, gone: &mut Gone) -> Waiting<'_> {
+    fn wait(
+        &self,
+        state: &mut State,
+        version: &Arc<FunctionVersion>,
+        need: Need,
+        ahead: bool,
+        now: Instant,
+        gone: &mut Gone,
+    ) -> Waiting<'_> {
         let ticket = state.number();
         let (grant, granted) = oneshot::channel();
-        state.waiters.push_back(Waiter { ticket, key, need, ahead, grant });
+        state.waiters.push_back(Waiter { ticket, version: version.clone(), need, ahead, grant });
         state.settle(now, gone);
         Waiting { pool: self, ticket, granted, done: false }
     }
@@ -200,7 +208,7 @@ impl Pool {
             let state = &mut *self.shared.state.lock();
             let now = self.shared.clock.instant();
             state.shelf(version, need, now);
-            self.wait(state, key_of(version), need, true, now, &mut gone)
+            self.wait(state, version, need, true, now, &mut gone)
         };
         self.dispose(gone);
         match waiting.granted().await? {

@@ -12,7 +12,7 @@ use super::instance::Instance;
 use crate::keep_alive::{Track, schedule};
 use crate::resources::Need;
 
-/// A version that nobody calls any more and that was replaced by a newer one holds its minimum for so long.
+/// A version that is not held up keeps its minimum for so long after a call.
 const FAREWELL: Duration = Duration::from_secs(10 * 60);
 
 /// Longest time between two tries to bring a version's instances up to its minimum.
@@ -32,8 +32,8 @@ pub(super) struct Shelf {
     pub(super) aside: usize,
     pub(super) track: Track,
     pub(super) called: Instant,
-    /// A newer version of the function has taken over.
-    pub(super) replaced: bool,
+    /// The worker was told to hold its minimum and its window up, and no newer version has taken over since.
+    pub(super) held_up: bool,
     /// Instances that stay however long they are idle.
     pub(super) floor: usize,
     pub(super) window: Option<schedule::Window>,
@@ -57,8 +57,8 @@ impl Shelf {
             aside: 0,
             track: Track { memory: need.memory, ..Track::default() },
             called: now,
-            replaced: false,
-            floor: version.min_instances as usize,
+            held_up: false,
+            floor: 0,
             window,
             predicted: false,
             retry: now,
@@ -78,10 +78,10 @@ impl Shelf {
 
     /// Sets the floor for `now`, and says what sets it.
     pub(super) fn refresh_floor(&mut self, now: Instant, wall: lyra_types::Timestamp) -> &'static str {
-        let stands_down = self.replaced && now.saturating_duration_since(self.called) >= FAREWELL;
+        let stands_down = !self.held_up && now.saturating_duration_since(self.called) >= FAREWELL;
         let minimum = if stands_down { 0 } else { self.version.min_instances as usize };
         let scheduled = match &self.window {
-            Some(window) if !self.replaced => window.wanted(wall) as usize,
+            Some(window) if self.held_up => window.wanted(wall) as usize,
             _ => 0,
         };
         self.floor = minimum.max(scheduled).min(self.most());

@@ -64,7 +64,7 @@ pub(super) type Gone = Vec<(Reason, Grant)>;
 
 pub(super) struct Waiter {
     pub(super) ticket: u64,
-    pub(super) key: Key,
+    pub(super) version: Arc<FunctionVersion>,
     pub(super) need: Need,
     /// Wants a new instance, ahead of a call.
     pub(super) ahead: bool,
@@ -101,10 +101,11 @@ impl State {
     pub(super) fn shelf(&mut self, version: &Arc<FunctionVersion>, need: Need, now: Instant) -> &mut Shelf {
         let key = key_of(version);
         if !self.shelves.contains_key(&key) {
-            let mut shelf = Shelf::new(self.number(), version, need, now);
-            let newer =
-                |other: &Shelf| other.version.generation == key.0 && other.version.version > key.1 && !other.replaced;
-            shelf.replaced = self.shelves.values().any(newer);
+            let shelf = Shelf::new(self.number(), version, need, now);
+            // Older versions of the function are held up no longer.
+            for (_, other) in self.shelves.iter_mut().filter(|(other, _)| other.0 == key.0 && other.1 < key.1) {
+                other.held_up = false;
+            }
             self.shelves.insert(key, shelf);
         }
         self.shelves.get_mut(&key).expect("it was inserted above")
@@ -191,7 +192,7 @@ impl State {
 
     /// What a waiter still needs: less where an idle instance of its version is there.
     fn still_needed(&self, waiter: &Waiter) -> Need {
-        let idle = self.shelves.get(&waiter.key).and_then(|shelf| shelf.idle.back());
+        let idle = self.shelves.get(&key_of(&waiter.version)).and_then(|shelf| shelf.idle.back());
         match idle {
             Some(idle) if !waiter.ahead => Need {
                 memory: waiter.need.memory.saturating_sub(idle.lease.held.memory),
@@ -207,10 +208,15 @@ impl State {
         let mut reserved = Reserved::default();
         let mut n = 0;
         while let Some(waiter) = self.waiters.get(n) {
-            let (key, ahead) = (waiter.key, waiter.ahead);
+            let (key, ahead) = (key_of(&waiter.version), waiter.ahead);
             if waiter.grant.is_closed() {
                 self.waiters.remove(n);
                 continue;
+            }
+            if !self.shelves.contains_key(&key) {
+                // The function was deleted while the call waited; it may still run.
+                let (version, need) = (waiter.version.clone(), waiter.need);
+                self.shelf(&version, need, now);
             }
             if let Some(grant) = self.attempt(key, ahead, &reserved, now) {
                 let Some(waiter) = self.waiters.remove(n) else { break };

@@ -52,10 +52,10 @@ impl Pool {
     pub(crate) fn hold_up(&self, version: &Arc<FunctionVersion>, need: crate::resources::Need) {
         let state = &mut *self.shared.state.lock();
         let (key, now) = (key_of(version), self.shared.clock.instant());
-        state.shelf(version, need, now).replaced = false;
+        state.shelf(version, need, now).held_up = true;
         for (other, shelf) in &mut state.shelves {
             if other.0 == key.0 && other.1 != key.1 {
-                shelf.replaced = true;
+                shelf.held_up = false;
             }
         }
     }

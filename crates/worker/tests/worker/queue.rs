@@ -210,7 +210,7 @@ async fn refusals_are_counted_by_reason() {
     let calls = [(&narrow, LONG), (&narrow, LONG), (&wide, LONG), (&wide, LONG)];
     let replies = futures::future::join_all(calls.map(|(of, event)| worker.invoke(call(of, event)))).await;
     assert_eq!(replies.iter().filter(|reply| reply.outcome.is_ok()).count(), 1);
-    worker.drain(Duration::from_secs(1)).await;
+    worker.shut_down(Duration::from_secs(1)).await;
     assert!(worker.invoke(call(&wide, "null")).await.outcome.is_err());
     let text = metrics.render();
     for reason in ["function_full", "worker_full", "closed", "waited_too_long"] {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::BoxStream;
-use lyra_isolation::{CallContext, Code, End, ImageKey, Isolation, Sandbox, Served, Template};
+use lyra_isolation::{CallContext, Code, End, ImageKey, Isolation, Sandbox, Served, Template, Usage};
 use lyra_kit::{Clock, Ids, Random, telemetry};
 use lyra_store::{Blobs, DirectoryBlobs};
 use lyra_types::function::{Contract, Digest};
@@ -19,6 +19,7 @@ use lyra_types::{
 use lyra_wire::Logs;
 use lyra_wire::logs::Query;
 use lyra_wire::worker::{Call, HttpCall};
+use lyra_worker::resources::gpu::{NoGpus, Source};
 use lyra_worker::{Config, Deps, Service};
 use tokio::sync::Notify;
 
@@ -30,6 +31,10 @@ struct Counts {
     most: AtomicUsize,
     lost: AtomicBool,
     stream_end: Notify,
+    /// Every instance that is there fails its probe, or does not answer it.
+    sick: AtomicBool,
+    hung: AtomicBool,
+    hibernated: AtomicUsize,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +59,15 @@ impl Backend {
     pub(crate) fn lose_images(&self) {
         self.0.lost.store(true, Ordering::SeqCst);
     }
+    pub(crate) fn fall_sick(&self, sick: bool) {
+        self.0.sick.store(sick, Ordering::SeqCst);
+    }
+    pub(crate) fn hang(&self, hung: bool) {
+        self.0.hung.store(hung, Ordering::SeqCst);
+    }
+    pub(crate) fn hibernated(&self) -> usize {
+        self.0.hibernated.load(Ordering::SeqCst)
+    }
     pub(crate) fn end_stream(&self) {
         self.0.stream_end.notify_one();
     }
@@ -65,7 +79,7 @@ impl Isolation for Backend {
         "scripted"
     }
     fn runtimes(&self) -> &'static [Runtime] {
-        &[Runtime::Js]
+        &[Runtime::Js, Runtime::Native]
     }
     async fn prepare(&self, _: &Code) -> Result<Contract, Error> {
         self.0.lost.store(false, Ordering::SeqCst);
@@ -136,6 +150,27 @@ impl Sandbox for Instance {
         Ok(Served { response: http::Response::new(lyra_wire::full_body("")), end: end.boxed() })
     }
 
+    async fn probe(&mut self) -> bool {
+        if self.counts.hung.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        !self.counts.sick.load(Ordering::SeqCst)
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { memory: 16 << 20, cpu: Duration::ZERO }
+    }
+
+    async fn hibernate(&mut self) -> bool {
+        self.counts.hibernated.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    async fn wake(&mut self) -> bool {
+        self.counts.hibernated.fetch_sub(1, Ordering::SeqCst);
+        true
+    }
+
     fn is_reusable(&self) -> bool {
         !self.broken
     }
@@ -188,12 +223,26 @@ pub(crate) fn measured_worker(
     logs: Arc<Collected>,
     metrics: telemetry::Metrics,
 ) -> Service {
+    build(backend, config, logs, metrics, Arc::new(NoGpus))
+}
+
+pub(crate) fn worker_on(backend: &Backend, config: Config, logs: Arc<Collected>, gpus: Arc<dyn Source>) -> Service {
+    build(backend, config, logs, telemetry::Metrics::new(), gpus)
+}
+
+fn build(
+    backend: &Backend,
+    config: Config,
+    logs: Arc<Collected>,
+    metrics: telemetry::Metrics,
+    gpus: Arc<dyn Source>,
+) -> Service {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();
     let blobs = DirectoryBlobs::open(&folder).expect("an empty folder");
     let put = futures::executor::block_on(blobs.put(Bytes::from_static(b"code")));
     put.expect("a blob is stored");
     let clock = Clock::simulated(Timestamp::from_millis(0));
-    Service::new(
+    Service::with_gpus(
         config,
         Deps {
             backends: vec![Arc::new(backend.clone())],
@@ -203,6 +252,7 @@ pub(crate) fn measured_worker(
             clock,
             metrics,
         },
+        gpus,
     )
 }
 

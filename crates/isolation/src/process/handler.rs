@@ -1,0 +1,244 @@
+//! Python and Node.js functions, called over frames by Lyra's own bootstraps.
+//!
+//! What must hold: a call ends by its deadline, with the instance killed; whatever an instance sends, a caller gets a
+//! result or one error that says what went wrong; an instance that failed in any other way than by throwing is not called
+//! again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_types::error::Thrown;
+use lyra_types::function::Contract;
+use lyra_types::{Code, Error, FunctionVersion, InstanceId, Network};
+use serde::Deserialize;
+
+use super::Shared;
+use super::cells::{self, Cell, Cells};
+use super::frames::{Frames, Kind, ReadError};
+use super::instance::{Instance, gone, never_ready, result_too_large};
+use super::launch::Plan;
+use super::package::Package;
+use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
+use crate::{Body, CallContext, Sandbox, Served, Template, Usage};
+
+/// Largest error or other message that is not a result, in bytes.
+const MAX_MESSAGE: usize = 2 << 20;
+
+/// Longest wait for an idle instance's sign of life.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// A Python or Node.js package.
+pub(super) struct HandlerTemplate {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cells: Arc<Cells>,
+    pub(super) package: Package,
+    pub(super) file: String,
+    pub(super) function: String,
+}
+
+#[async_trait]
+impl Template for HandlerTemplate {
+    fn contract(&self) -> Contract {
+        Contract::Handler
+    }
+
+    fn weight(&self) -> usize {
+        1 << 10
+    }
+
+    async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        let env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
+        let is_early = version.env.keys().any(|name| is_early(name));
+        // Node.js has to be told of its way out from the start.
+        let needs_own = is_early || version.network != Network::None;
+        let cell = match if needs_own { None } else { self.cells.take() } {
+            Some(cell) => self.assigned(cell, version).await,
+            None => self.spawned(id, version, &env, !is_early).await,
+        };
+        let Cell { instance, mut frames } = match cell {
+            Ok(cell) => cell,
+            Err(error) => return Err(error),
+        };
+        let assignment = Assignment::new(id, version, &self.file, &self.function, &env);
+        let assignment = serde_json::to_vec(&assignment).map_err(|error| Error::internal(error.to_string()))?;
+        let limit = self.shared.config.init_timeout;
+        let ready = async {
+            frames.send(Kind::Assign, &[], &assignment).await.map_err(|_| ReadError::Closed)?;
+            frames.receive(MAX_MESSAGE).await
+        };
+        let failed = match tokio::time::timeout(limit, ready).await {
+            Ok(Ok((Kind::Ready, _))) => None,
+            Ok(Ok((Kind::Fatal, what))) => Some(thrown(&what)),
+            Ok(Ok(_) | Err(ReadError::Nonsense | ReadError::TooLarge)) => Some(confused(&instance)),
+            Ok(Err(ReadError::Closed)) => Some(instance.failure(version.memory_mb).await),
+            Err(_) => {
+                instance.kill();
+                Some(never_ready(limit, "its code was still being loaded"))
+            }
+        };
+        Ok(Box::new(HandlerSandbox { usable: failed.is_none(), instance, frames, failed }))
+    }
+}
+
+impl HandlerTemplate {
+    /// Makes a cell one of this package's.
+    async fn assigned(&self, cell: Cell, version: &FunctionVersion) -> Result<Cell, Error> {
+        let process = cell.instance.process();
+        let limits = limits_of(&self.shared.config, version);
+        let given = async {
+            process.bind(&self.package.root, TASK_ROOT.as_ref()).await?;
+            process.set_limits(limits).await
+        };
+        match given.await {
+            Ok(()) => Ok(cell),
+            Err(error) => {
+                tracing::error!(%error, "a stem cell could not be given its code");
+                Err(Error::internal("this worker could not start an instance; its log says why"))
+            }
+        }
+    }
+
+    async fn spawned(
+        &self,
+        id: InstanceId,
+        version: &FunctionVersion,
+        env: &[(String, String)],
+        forked: bool,
+    ) -> Result<Cell, Error> {
+        let config = &self.shared.config;
+        let interpreter = self.cells.interpreter();
+        let ground = Ground { config, support: &self.shared.support, interpreters: vec![interpreter] };
+        let plan = ground.plan_for(id, &self.package, version, cells::program(interpreter, forked), env.to_vec());
+        let plan = Plan { listen: vec![API_PORT], ..plan };
+        let spawned = Instance::spawn_for(&self.shared, version, plan).await?;
+        cells::connect(spawned, version.memory_mb, config.init_timeout).await
+    }
+}
+
+/// A file's name without its ending.
+fn stem(file: &str) -> &str {
+    file.rsplit_once('.').map_or(file, |(stem, _)| stem)
+}
+
+/// An instance of a Python or Node.js function.
+struct HandlerSandbox {
+    instance: Instance,
+    frames: Frames,
+    /// Why it did not get ready; told to the first call, whose log has what was written until then.
+    failed: Option<Error>,
+    usable: bool,
+}
+
+#[async_trait]
+impl Sandbox for HandlerSandbox {
+    async fn call(&mut self, context: CallContext, event: Bytes) -> Result<Bytes, Error> {
+        self.instance.output().begin(&context.logs);
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut self.usable, false) {
+            return Err(gone());
+        }
+        let mut head = Vec::with_capacity(40);
+        head.extend_from_slice(context.invocation.to_string().as_bytes());
+        head.extend_from_slice(&context.deadline_ms.to_le_bytes());
+        let exchange = async {
+            self.frames.send(Kind::Call, &head, &event).await.map_err(|_| ReadError::Closed)?;
+            self.frames.receive(context.max_result.max(MAX_MESSAGE)).await
+        };
+        let Ok(answer) = tokio::time::timeout_at(context.deadline, exchange).await else {
+            return Err(self.instance.timed_out(&context));
+        };
+        let (outcome, usable) = match answer {
+            Ok((Kind::Result, result)) if result.len() > context.max_result => {
+                (Err(result_too_large(context.max_result)), true)
+            }
+            Ok((Kind::Result, result)) => (Ok(result), true),
+            Ok((Kind::Thrown, what)) => (Err(thrown(&what)), true),
+            Ok((Kind::Fatal, what)) => (Err(thrown(&what)), false),
+            Ok((Kind::NoJson, why)) => (Err(no_json(&why)), true),
+            Ok((Kind::Ready | Kind::Pong | Kind::Assign | Kind::Call | Kind::Ping | Kind::Stop, _))
+            | Err(ReadError::Nonsense) => (Err(confused(&self.instance)), false),
+            Err(ReadError::TooLarge) => {
+                self.instance.kill();
+                (Err(result_too_large(context.max_result)), false)
+            }
+            Err(ReadError::Closed) => (Err(self.instance.failure(context.version.memory_mb).await), false),
+        };
+        self.instance.output().drain();
+        self.usable = usable;
+        outcome
+    }
+
+    async fn serve(self: Box<Self>, _: CallContext, _: http::Request<Body>) -> Result<Served, Error> {
+        Err(Error::internal("a handler was given an HTTP request"))
+    }
+
+    fn is_reusable(&self) -> bool {
+        self.usable && self.instance.is_alive() && self.frames.is_quiet()
+    }
+
+    fn usage(&self) -> Usage {
+        self.instance.usage()
+    }
+
+    async fn probe(&mut self) -> bool {
+        if !std::mem::replace(&mut self.usable, false) {
+            return false;
+        }
+        let answer = async {
+            self.frames.send(Kind::Ping, &[], &[]).await.map_err(|_| ReadError::Closed)?;
+            self.frames.receive(MAX_MESSAGE).await
+        };
+        self.usable = matches!(tokio::time::timeout(PROBE, answer).await, Ok(Ok((Kind::Pong, _))));
+        self.usable
+    }
+
+    async fn hibernate(&mut self) -> bool {
+        self.instance.hibernate().await
+    }
+
+    async fn wake(&mut self) -> bool {
+        self.instance.wake().await
+    }
+
+    async fn stop(mut self: Box<Self>, limit: Duration) {
+        if self.usable && self.frames.send(Kind::Stop, &[], &[]).await.is_ok() {
+            self.instance.gone(limit).await;
+        }
+    }
+}
+
+/// What an interpreter says was thrown.
+fn thrown(what: &[u8]) -> Error {
+    #[derive(Deserialize)]
+    struct What {
+        name: String,
+        message: String,
+        stack: String,
+    }
+    match serde_json::from_slice(what) {
+        Ok(What { name, message, stack }) => Error::thrown(Thrown { name, message, stack }),
+        Err(_) => Error::thrown(Thrown {
+            name: "Error".to_owned(),
+            message: "the function failed, and what it threw could not be read".to_owned(),
+            stack: String::new(),
+        }),
+    }
+}
+
+fn no_json(why: &[u8]) -> Error {
+    let why = String::from_utf8_lossy(&why[..why.len().min(1 << 10)]);
+    Error::new(Code::InvalidResult, format!("the function's result can't be made JSON: {why}"))
+}
+
+/// The error for an instance that speaks out of turn; it is ended.
+fn confused(instance: &Instance) -> Error {
+    instance.kill();
+    Error::new(
+        Code::InstanceCrashed,
+        "the instance wrote to its connection to the runtime interface what does not belong there, and was ended",
+    )
+}

@@ -1,0 +1,175 @@
+//! The first process of a sandbox: builds it from the inside, starts the program, and stays.
+//!
+//! It stays because the first process of a pid namespace is special: it must collect the processes that lost their
+//! parents, signals without a handler pass it by, and when it ends the kernel kills all others. So a program that
+//! isn't written for that place must not have it, and ending a sandbox is ending this process. It is a fork of the
+//! launcher, not a program of its own, so that nothing has to be found in the sandbox's files.
+//!
+//! It does nothing before the launcher says that its user and its limits stand, and it ends when the launcher does.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use super::super::error::{Fault, Step};
+use super::super::plan::{Limits, Plan, Program};
+use super::super::system::{self, Forked};
+use super::filter::Filters;
+use super::root::{self, Sources};
+
+/// User and group inside of every sandbox.
+pub(super) const USER: u32 = 1000;
+
+/// What a sandbox sees as the machine's name.
+const HOST: &str = "lyra";
+
+/// Number, inside, of a program that comes from elsewhere: nobody else can be there before it.
+const JOINED: i32 = 2;
+
+/// What is written to the report when the sandbox stands and waits for its program from elsewhere.
+pub(super) const READY: &[u8] = b"R";
+
+/// What the launcher sends once user and limits stand.
+pub(super) const GO: &[u8] = b"G";
+
+/// What the first process starts from.
+pub(super) struct Start<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) sources: &'a Sources,
+    pub(super) filters: &'a Filters,
+    /// The launcher's orders come in here; signals are numbers. The status of the program goes out.
+    pub(super) control: OwnedFd,
+    /// A fault is written to it; it is closed without one when the program runs.
+    pub(super) report: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// Whether the groups of the launcher are to be given up (which an ordinary user can't).
+    pub(super) leave_groups: bool,
+    /// Bound the number of processes by `RLIMIT_NPROC`, for lack of a controller.
+    pub(super) count_processes: bool,
+}
+
+/// Runs the first process.
+pub(super) fn run(start: &Start<'_>) -> ! {
+    // Nothing may unwind into the copy of the launcher's loop.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(start)));
+    if let Ok(Err(fault)) = &ended {
+        report(start, fault);
+    }
+    system::exit_now(1)
+}
+
+fn report(start: &Start<'_>, fault: &Fault) {
+    let bytes = serde_json::to_vec(fault).unwrap_or_default();
+    let _unread = system::write(start.report.as_fd(), &bytes);
+}
+
+fn live(start: &Start<'_>) -> Result<(), Fault> {
+    let _cosmetic = system::set_process_name(c"lyra-init");
+    // What the launcher holds is not for here; its ends of sockets would hide from us that it has ended.
+    let own = [&start.control, &start.report, &start.stdout, &start.stderr];
+    let mut kept: Vec<_> = own.into_iter().map(AsRawFd::as_raw_fd).chain(start.sources.descriptors()).collect();
+    kept.extend([0, 1, 2]);
+    system::close_all_but(&mut kept).step("closing what the launcher holds")?;
+    if system::read(start.control.as_fd(), &mut [0]).step("waiting for the launcher")? == 0 {
+        return Ok(());
+    }
+    // Only now, so that the group it is in is the root of what it sees.
+    system::unshare(libc::CLONE_NEWCGROUP).step("making a cgroup namespace")?;
+    system::become_user(USER, USER, start.leave_groups).step("changing the user")?;
+    // What it was forked from has seen the plans of others: nobody may look into it.
+    system::set_control(libc::PR_SET_DUMPABLE, 0).step("hiding memory")?;
+    system::set_control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).step("tying to the launcher")?;
+    system::set_host_name(HOST).step("naming the machine")?;
+    root::build(start.sources, start.plan)?;
+
+    let program = match &start.plan.program {
+        Program::Exec(words) => match system::fork_into(0).step("forking")? {
+            Forked::Child => {
+                let Err(fault) = execute(start, words);
+                report(start, &fault);
+                system::exit_now(127)
+            }
+            Forked::Parent { pid, .. } => Some(pid),
+        },
+        Program::Python { .. } => {
+            system::write(start.report.as_fd(), READY).step("reporting")?;
+            None
+        }
+    };
+    lock_in(start.filters)?;
+    keep(start, program).step("waiting for processes")
+}
+
+/// Gives up all rights and all calls that are not on the list.
+fn lock_in(filters: &Filters) -> Result<(), Fault> {
+    system::drop_capabilities().step("dropping capabilities")?;
+    system::set_control(libc::PR_SET_NO_NEW_PRIVS, 1).step("forbidding new rights")?;
+    system::add_filter(&filters.allowed).step("filtering system calls")?;
+    system::add_filter(&filters.unknown).step("filtering system calls")
+}
+
+/// Resource limits that hold for each process.
+pub(super) fn process_limits(limits: &Limits, count_processes: bool) -> Vec<(u32, u64)> {
+    let mut list =
+        vec![(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_bytes), (libc::RLIMIT_CORE, 0)];
+    if count_processes {
+        list.push((libc::RLIMIT_NPROC, u64::from(limits.pids)));
+    }
+    list
+}
+
+fn execute(start: &Start<'_>, words: &[String]) -> Result<std::convert::Infallible, Fault> {
+    let plan = start.plan;
+    let strings = |list: Vec<Vec<u8>>| -> io::Result<Vec<CString>> {
+        let string = |bytes| CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+        list.into_iter().map(string).collect()
+    };
+    let program = strings(words.iter().map(|word| word.clone().into_bytes()).collect()).step("reading arguments")?;
+    let variables = plan.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+    let environment = strings(variables.collect()).step("reading the environment")?;
+
+    system::duplicate_to(start.stdout.as_fd(), 1).step("connecting stdout")?;
+    system::duplicate_to(start.stderr.as_fd(), 2).step("connecting stderr")?;
+    let _already_a_leader = system::new_session();
+    for (resource, value) in process_limits(&plan.limits, start.count_processes) {
+        system::set_limit(resource, value).step("limiting resources")?;
+    }
+    std::env::set_current_dir(&plan.cwd).step("going to the working directory")?;
+    system::reset_signals();
+    lock_in(start.filters)?;
+    let error = system::execute(&program, &environment);
+    let name = Path::new(words.first().map_or("", String::as_str)).display();
+    Err(Fault::new(&format!("starting {name} in a sandbox"), &error))
+}
+
+/// Collects processes and passes signals on, until the program or the launcher has ended.
+fn keep(start: &Start<'_>, program: Option<i32>) -> io::Result<()> {
+    const CONTROL: i32 = 3;
+    // Beside the control socket everything goes, the launcher's standard error and its other sandboxes too.
+    system::duplicate_to(system::standard_input(), 1)?;
+    system::duplicate_to(system::standard_input(), 2)?;
+    let control = system::duplicate_above(start.control.as_fd(), CONTROL + 1)?;
+    system::duplicate_to(control.as_fd(), CONTROL)?;
+    system::close_from(CONTROL as u32 + 1)?;
+    let control = system::inherited(CONTROL);
+    let children = system::signal_fd(&[libc::SIGCHLD])?;
+    loop {
+        while let Some((pid, status)) = system::reap() {
+            if Some(pid) == program {
+                system::write(control, &status.to_ne_bytes())?;
+                return Ok(());
+            }
+        }
+        system::wait_readable(&[control.as_raw_fd(), children.as_raw_fd()])?;
+        system::drain(children.as_fd());
+        if system::is_readable(control) {
+            let mut signal = [0];
+            if system::read(control, &mut signal)? == 0 {
+                return Ok(());
+            }
+            let _gone = system::kill(program.unwrap_or(JOINED), i32::from(signal[0]));
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The launcher's own process: small, with one thread, and the parent of all sandboxes.
+//!
+//! It is the same program, started again by [`super::Launcher`] with its standard input as the socket to Lyra. It waits for
+//! requests and for what happens to its sandboxes, and never for one of them alone: sandboxes start beside each other,
+//! and answers come as they are ready.
+//!
+//! It ends when Lyra does, in whatever way; its sandboxes end with it, since their first processes do.
+
+mod events;
+mod filter;
+mod first;
+mod network;
+mod root;
+mod sandbox;
+mod setup;
+mod starts;
+mod zygote;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use self::events::Events;
+use self::sandbox::{Sandbox, Workshop};
+use self::zygote::{Key, Told, Zygote};
+use super::cgroup::Group;
+use super::error::{Fault, Step};
+use super::plan::Limits;
+use super::wire::{self, Reply, Request};
+use super::{members, system};
+
+/// Exit code when the launcher could not leave a sandbox's network.
+const NO_WAY_HOME: i32 = 71;
+
+/// How often is tried again what can't be done now: to send an answer, to remove a cgroup.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// How often memory is looked at where no cgroup bounds it.
+const WATCH: Duration = Duration::from_millis(100);
+
+/// How often a cgroup is tried to be removed before its sandbox counts as gone all the same.
+const REMOVALS: u32 = 400;
+
+/// Answers that Lyra has not taken yet; above it no more requests are read.
+const MAX_UNSENT: usize = 4096;
+
+/// What an event belongs to, in the lowest bits of its token; the number of the sandbox or the process is above.
+mod token {
+    pub(super) const LYRA: u64 = 0;
+    pub(super) const PARENT: u64 = 1;
+    pub(super) const CHILDREN: u64 = 2;
+    pub(super) const CONTROL: u64 = 3;
+    pub(super) const REPORT: u64 = 4;
+    pub(super) const ZYGOTE: u64 = 5;
+    pub(super) const BITS: u32 = 3;
+    pub(super) const fn of(id: u64, kind: u64) -> u64 {
+        id << BITS | kind
+    }
+}
+
+/// Runs the launcher's process, as it is started by [`super::Launcher`]; returns when Lyra has gone.
+pub fn serve() -> ExitCode {
+    match setup::server() {
+        Ok(server) => {
+            server.run();
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// A sandbox that has ended and whose cgroup is still to be removed.
+struct Leaving {
+    group: Group,
+    reply: Reply,
+    tries: u32,
+}
+
+/// The state of the process.
+struct Server {
+    lyra: OwnedFd,
+    /// Lyra's process; ready when it has ended.
+    _parent: OwnedFd,
+    children: OwnedFd,
+    events: Events,
+    workshop: Workshop,
+    sandboxes: HashMap<u64, Sandbox>,
+    numbers: HashMap<i32, u64>,
+    zygotes: HashMap<Key, Zygote>,
+    leaving: Vec<Leaving>,
+    unsent: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    buffer: Vec<u8>,
+    over: bool,
+}
+
+impl Server {
+    fn run(mut self) {
+        while !self.over {
+            self.flush();
+            self.remove_groups();
+            let busy = !self.unsent.is_empty() || !self.leaving.is_empty();
+            let watching = self.sandboxes.values().any(|sandbox| !sandbox.group.bounds_memory());
+            let ready = match (busy, watching) {
+                (true, _) => self.events.wait(Some(AGAIN)),
+                (_, true) => self.events.wait(Some(WATCH)),
+                // Nothing to do now: a good time to make networks ahead, one at a time.
+                _ => match self.events.wait(Some(Duration::ZERO)) {
+                    ready if ready.is_empty() && self.workshop.networks.prepare() => ready,
+                    ready if ready.is_empty() => self.events.wait(None),
+                    ready => ready,
+                },
+            };
+            for token in ready {
+                self.handle(token);
+            }
+            if watching {
+                self.watch();
+            }
+        }
+        self.end();
+    }
+
+    fn handle(&mut self, token: u64) {
+        let id = token >> token::BITS;
+        match token & ((1 << token::BITS) - 1) {
+            token::LYRA if self.unsent.len() < MAX_UNSENT => self.request(),
+            token::PARENT => self.over = true,
+            token::CHILDREN => {
+                system::drain(self.children.as_fd());
+                self.reap();
+            }
+            token::CONTROL => self.program_ended(id),
+            token::REPORT => self.reported(id),
+            token::ZYGOTE => self.zygote_told(i32::try_from(id).unwrap_or(0)),
+            _ => {}
+        }
+    }
+
+    fn request(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let request = match wire::receive(self.lyra.as_fd(), &mut buffer) {
+            Ok(([], _)) => None,
+            Ok((bytes, _)) => wire::decode::<Request>(bytes).ok(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.buffer = buffer;
+                return;
+            }
+            Err(_) => None,
+        };
+        self.buffer = buffer;
+        match request {
+            // The other end is gone, or is not what it should be.
+            None | Some(Request::Hello { .. }) => self.over = true,
+            Some(Request::Spawn { id, plan }) => self.spawn(id, *plan),
+            Some(Request::Warm { id, interpreter, preload }) => self.warm(id, (interpreter, preload)),
+            Some(Request::Bind { id, sandbox, source, target }) => {
+                let bound = self.bind(sandbox, &source, &target);
+                self.answer(id, bound, &[]);
+            }
+            Some(Request::Socket { id, sandbox }) => match self.socket(sandbox) {
+                Ok(socket) => self.answer(id, Ok(()), &[socket.as_fd()]),
+                Err(fault) => self.answer(id, Err(fault), &[]),
+            },
+            Some(Request::Limits { id, sandbox, limits }) => {
+                let set = self.set_limits(sandbox, limits);
+                self.answer(id, set, &[]);
+            }
+            Some(Request::Signal { sandbox, signal }) => self.signal(sandbox, signal),
+        }
+    }
+
+    fn answer(&mut self, id: u64, result: Result<(), Fault>, descriptors: &[BorrowedFd<'_>]) {
+        let reply = match result {
+            Ok(()) => Reply::Done { id },
+            Err(fault) => Reply::Failed { id, fault },
+        };
+        self.tell(&reply, descriptors);
+    }
+
+    /// Sends a reply, or keeps it until there is room.
+    fn tell(&mut self, reply: &Reply, descriptors: &[BorrowedFd<'_>]) {
+        let Some(bytes) = wire::encode(reply) else { return };
+        if self.unsent.is_empty() {
+            match wire::send(self.lyra.as_fd(), &bytes, descriptors) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
+        let copies = descriptors.iter().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
+        self.unsent.push_back((bytes, copies));
+    }
+
+    fn flush(&mut self) {
+        while let Some((bytes, descriptors)) = self.unsent.front() {
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            match wire::send(self.lyra.as_fd(), bytes, &borrowed) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                _ => drop(self.unsent.pop_front()),
+            }
+        }
+    }
+
+    fn socket(&self, sandbox: u64) -> Result<OwnedFd, Fault> {
+        const STEP: &str = "making a socket in a sandbox";
+        let sandbox = self.sandboxes.get(&sandbox).ok_or_else(gone).step(STEP)?;
+        self.workshop.networks.inside(&sandbox.network, system::tcp_socket).step(STEP)
+    }
+
+    /// Mounts something into a running sandbox. The mount is opened here, with the launcher's rights, and put in its
+    /// place by a child that has gone into the sandbox, so that the path means what it means there.
+    fn bind(&self, sandbox: u64, source: &Path, target: &Path) -> Result<(), Fault> {
+        let step = format!("mounting {} into a running sandbox", source.display());
+        let sandbox = self.sandboxes.get(&sandbox).ok_or_else(gone).step(&step)?;
+        let mount = root::open(source, false).step(&step)?;
+        let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+        match system::fork_into(0).step(&step)? {
+            system::Forked::Child => {
+                let placed = system::enter(sandbox.pidfd.as_fd(), namespaces)
+                    .and_then(|()| system::attach(mount.as_fd(), target));
+                let error = placed.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+                system::exit_now(error)
+            }
+            system::Forked::Parent { pid, .. } => match libc::WEXITSTATUS(system::wait_for(pid).step(&step)?) {
+                0 => Ok(()),
+                error => Err(Fault::new(&step, &io::Error::from_raw_os_error(error))),
+            },
+        }
+    }
+
+    fn signal(&mut self, sandbox: u64, signal: i32) {
+        let Some(sandbox) = self.sandboxes.get(&sandbox) else { return };
+        // What comes too late meets nobody: that is no error.
+        if let Ok(signal) = u8::try_from(signal) {
+            let _late = system::write(sandbox.control.as_fd(), &[signal]);
+        }
+    }
+
+    fn set_limits(&mut self, sandbox: u64, limits: Limits) -> Result<(), Fault> {
+        const STEP: &str = "changing the limits of a sandbox";
+        let sandbox = self.sandboxes.get_mut(&sandbox).ok_or_else(gone).step(STEP)?;
+        sandbox.group.set_limits(&limits).step(STEP)?;
+        sandbox.plan.limits = limits;
+        Ok(())
+    }
+
+    /// The first process says how the program has ended; its own end follows.
+    fn program_ended(&mut self, id: u64) {
+        let Some(sandbox) = self.sandboxes.get_mut(&id) else { return };
+        read_status(sandbox);
+        self.events.remove(sandbox.control.as_fd());
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, status)) = system::reap() {
+            if let Some(id) = self.numbers.remove(&pid) {
+                self.ended(id, status);
+            } else if let Some(key) = self.zygotes.iter().find(|(_, zygote)| zygote.pid() == pid).map(|(key, _)| key) {
+                let key = key.clone();
+                self.zygote_ended(&key);
+            } else if let Some(id) = self.sandbox_of_fork(pid) {
+                // Its interpreter has ended before it.
+                self.fork_ended(id, status);
+            }
+        }
+    }
+
+    fn sandbox_of_fork(&self, pid: i32) -> Option<u64> {
+        self.sandboxes.iter().find(|(_, sandbox)| sandbox.forked == Some(pid)).map(|(id, _)| *id)
+    }
+
+    /// The first process of a sandbox is gone, and with it all others of the sandbox.
+    fn ended(&mut self, id: u64, status: i32) {
+        let Some(sandbox) = self.sandboxes.get_mut(&id) else { return };
+        read_status(sandbox);
+        if sandbox.status.is_some() && sandbox.starting.is_some() {
+            // It was over before its start was noticed.
+            self.runs(id);
+        }
+        let Some(mut sandbox) = self.sandboxes.remove(&id) else { return };
+        self.events.remove(sandbox.control.as_fd());
+        let reply = match sandbox.starting.take() {
+            Some(starting) => {
+                self.events.remove(starting.report.as_fd());
+                let fault = starts::read_fault(&starting).unwrap_or_else(|| {
+                    let fault = Fault::new("starting a sandbox", &gone());
+                    fault.advise("it was ended before its program ran; is its memory limit too low?")
+                });
+                Reply::Failed { id, fault }
+            }
+            None => Reply::Exited {
+                sandbox: id,
+                status: sandbox.status.unwrap_or(status),
+                out_of_memory: sandbox.over_limit || sandbox.group.ran_out_of_memory(),
+            },
+        };
+        self.workshop.users.give_back(sandbox.user);
+        self.leaving.push(Leaving { group: sandbox.group, reply, tries: 0 });
+    }
+
+    /// Removes the cgroups of sandboxes that are gone, and tells of their end once nothing of them is left.
+    fn remove_groups(&mut self) {
+        for mut leaving in std::mem::take(&mut self.leaving) {
+            leaving.tries += 1;
+            if leaving.group.remove() || leaving.tries > REMOVALS {
+                self.tell(&leaving.reply, &[]);
+            } else {
+                self.leaving.push(leaving);
+            }
+        }
+    }
+
+    /// Ends sandboxes that hold more memory than they may, where no cgroup does it.
+    fn watch(&mut self) {
+        for sandbox in self.sandboxes.values_mut().filter(|sandbox| !sandbox.group.bounds_memory()) {
+            let roots: Vec<i32> = [Some(sandbox.pid), sandbox.forked].into_iter().flatten().collect();
+            if members::usage(&members::descendants(&roots)).memory > sandbox.plan.limits.memory_bytes {
+                sandbox.over_limit = true;
+                let _gone = system::pidfd_signal(sandbox.pidfd.as_fd(), libc::SIGKILL);
+            }
+        }
+    }
+
+    /// Ends everything: Lyra is gone.
+    fn end(mut self) {
+        for zygote in self.zygotes.values() {
+            let _gone = system::kill(zygote.pid(), libc::SIGKILL);
+        }
+        for sandbox in self.sandboxes.values() {
+            let _thawed = sandbox.group.set_frozen(false);
+            let _gone = system::pidfd_signal(sandbox.pidfd.as_fd(), libc::SIGKILL);
+        }
+        // Each is certain to end; the bound is for a kernel that has lost one.
+        for _ in 0..REMOVALS {
+            self.reap();
+            self.remove_groups();
+            if self.sandboxes.is_empty() && self.leaving.is_empty() {
+                break;
+            }
+            system::is_readable_within(self.children.as_fd(), 5);
+            system::drain(self.children.as_fd());
+        }
+        self.workshop.hierarchy.remove();
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESRCH)
+}
+
+fn read_status(sandbox: &mut Sandbox) {
+    let mut bytes = [0; 4];
+    if matches!(system::read(sandbox.control.as_fd(), &mut bytes), Ok(4)) {
+        sandbox.status = Some(i32::from_ne_bytes(bytes));
+    }
+}

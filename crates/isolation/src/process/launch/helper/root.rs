@@ -1,0 +1,175 @@
+//! The files that a sandbox sees.
+//!
+//! Two halves. [`Sources`] is filled by the launcher, with its rights: it opens what shall be seen as detached mounts and
+//! makes them read-only, so that the sandbox's own user need not be able to get there. [`build`] runs in the
+//! sandbox's first process: a small memory file system becomes the root, the mounts are put in their places, the old
+//! root goes away, and the new one becomes read-only.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use super::super::error::{Fault, Step};
+use super::super::plan::Plan;
+use super::super::system::{self, attribute};
+
+/// Where the new root is put before it becomes the root: any directory will do that every machine has and every user
+/// may enter.
+const STAGE: &str = "/tmp";
+
+/// Devices that every sandbox has.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// Size of the memory file system that is the root; it holds directories and a few short files.
+const ROOT_OPTIONS: &str = "size=1m,nr_inodes=4096,mode=755";
+
+/// A bound that no file system of many small files can pass: each inode takes memory of the kernel.
+const BYTES_PER_INODE: u64 = 4096;
+
+const USERS: &str = "root:x:0:0::/:/usr/sbin/nologin\nsandbox:x:1000:1000::/tmp:/bin/sh\n";
+const GROUPS: &str = "root:x:0:\nsandbox:x:1000:\n";
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+const NAMES: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
+
+/// What is put where.
+enum Piece {
+    /// A mount, over a directory or a file.
+    Mount { mount: OwnedFd, target: PathBuf, is_directory: bool },
+    /// A symbolic link.
+    Link { target: PathBuf, to: PathBuf },
+}
+
+/// What a sandbox shall see, opened.
+pub(super) struct Sources(Vec<Piece>);
+
+impl Sources {
+    /// Opens what a plan names.
+    pub(super) fn open(plan: &Plan) -> Result<Sources, Fault> {
+        let mut pieces = Vec::with_capacity(plan.binds.len() + DEVICES.len() + plan.devices.len());
+        for bind in &plan.binds {
+            let failed = || format!("mounting {} into a sandbox", bind.source.display());
+            let kind = fs::symlink_metadata(&bind.source).step(&failed())?.file_type();
+            if kind.is_symlink() && bind.source == bind.target {
+                let to = fs::read_link(&bind.source).step(&failed())?;
+                if to.is_relative() {
+                    pieces.push(Piece::Link { target: bind.target.clone(), to });
+                    continue;
+                }
+            }
+            let mount = open(&bind.source, bind.writable).step(&failed())?;
+            let is_directory = if kind.is_symlink() { bind.source.is_dir() } else { kind.is_dir() };
+            pieces.push(Piece::Mount { mount, target: bind.target.clone(), is_directory });
+        }
+        for device in DEVICES.iter().map(Path::new).chain(plan.devices.iter().map(PathBuf::as_path)) {
+            let failed = || format!("handing the device {} to a sandbox", device.display());
+            let mount = system::open_tree(device).step(&failed())?;
+            system::restrict_mount(mount.as_fd(), attribute::NO_SUID, true).step(&failed())?;
+            pieces.push(Piece::Mount { mount, target: device.to_owned(), is_directory: device.is_dir() });
+        }
+        Ok(Sources(pieces))
+    }
+}
+
+impl Sources {
+    /// The numbers of what is open.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Mount { mount, .. } => Some(mount.as_raw_fd()),
+            Piece::Link { .. } => None,
+        })
+    }
+}
+
+/// A detached mount of a place, without devices or programs that change the user.
+pub(super) fn open(source: &Path, writable: bool) -> io::Result<OwnedFd> {
+    let mount = system::open_tree(source)?;
+    let write = if writable { 0 } else { attribute::READ_ONLY };
+    system::restrict_mount(mount.as_fd(), attribute::NO_SUID | attribute::NO_DEVICES | write, true)?;
+    Ok(mount)
+}
+
+/// Builds the root and goes into it. Runs in the sandbox's first process, with all rights over its own namespaces only.
+pub(super) fn build(sources: &Sources, plan: &Plan) -> Result<(), Fault> {
+    system::set_propagation(libc::MS_PRIVATE).step("making mounts private")?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV;
+    let stage = Path::new(STAGE);
+    system::mount("tmpfs", stage, flags, ROOT_OPTIONS).step("mounting the root of a sandbox")?;
+    std::env::set_current_dir(stage).step("going to the root of a sandbox")?;
+    directory(Path::new("proc")).step("making /proc")?;
+    // Before the old root goes: the kernel allows it only where an unhidden /proc is seen already.
+    system::mount("proc", Path::new("proc"), flags | libc::MS_NOEXEC, "")
+        .step("mounting /proc in a sandbox")
+        .map_err(|fault| fault.advise("in a container, it must be started with /proc not masked"))?;
+    system::replace_root(|| Ok(())).step("changing to the root of a sandbox")?;
+
+    let inodes = (plan.tmp_bytes / BYTES_PER_INODE).clamp(1024, 1 << 20);
+    let options = format!("size={},nr_inodes={inodes},mode=1777", plan.tmp_bytes.max(4096));
+    directory(Path::new("/tmp")).step("making /tmp")?;
+    system::mount("tmpfs", Path::new("/tmp"), flags, &options).step("mounting /tmp in a sandbox")?;
+    furnish().step("filling the root of a sandbox")?;
+    for piece in &sources.0 {
+        place(piece).step(match piece {
+            Piece::Mount { .. } => "putting a mount in its place",
+            Piece::Link { .. } => "making a link",
+        })?;
+    }
+    for point in &plan.mount_points {
+        directory(point).step("making a mount point")?;
+    }
+    let root = fs::File::open("/").step("opening the root of a sandbox")?;
+    let restricted = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES;
+    system::restrict_mount(root.as_fd(), restricted, false).step("making the root of a sandbox read-only")
+}
+
+/// What programs expect to find and is not the machine's.
+fn furnish() -> io::Result<()> {
+    directory(Path::new("/dev"))?;
+    directory(Path::new("/etc"))?;
+    for (path, to) in [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+        // Shared memory lies in /tmp and is bounded with it.
+        ("/dev/shm", "/tmp"),
+    ] {
+        symlink(to, path)?;
+    }
+    for (path, text) in
+        [("/etc/passwd", USERS), ("/etc/group", GROUPS), ("/etc/hosts", HOSTS), ("/etc/nsswitch.conf", NAMES)]
+    {
+        fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+fn place(piece: &Piece) -> io::Result<()> {
+    match piece {
+        Piece::Mount { mount, target, is_directory } => {
+            if *is_directory {
+                directory(target)?;
+            } else {
+                file(target)?;
+            }
+            system::attach(mount.as_fd(), target)
+        }
+        Piece::Link { target, to } => {
+            target.parent().map_or(Ok(()), directory)?;
+            symlink(to, target)
+        }
+    }
+}
+
+fn directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn file(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    path.parent().map_or(Ok(()), directory)?;
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(path).map(drop)
+}

@@ -1,0 +1,535 @@
+//! The system calls that the launcher needs and that `std` does not have, each with a safe face.
+//!
+//! Nothing here decides anything: a function makes one call (or the fixed few that belong together) and returns what the
+//! kernel said. Numbers of calls and flags that `libc` does not have yet are those of the kernel's headers.
+#![expect(unsafe_code, reason = "namespaces, mounts, capabilities and seccomp have no safe interface")]
+
+use std::ffi::{CString, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+
+/// Attributes of a mount, as `mount_setattr` takes them.
+pub(super) mod attribute {
+    pub(crate) const READ_ONLY: u64 = 1;
+    pub(crate) const NO_SUID: u64 = 2;
+    pub(crate) const NO_DEVICES: u64 = 4;
+}
+
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn check_long(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(fd: c_int) -> io::Result<OwnedFd> {
+    let fd = check(fd)?;
+    // SAFETY: the kernel has just returned it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn path_string(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// A new process.
+pub(super) enum Forked {
+    /// This is the parent.
+    Parent {
+        /// The child's number.
+        pid: i32,
+        /// Refers to the child, whatever becomes of its number.
+        pidfd: OwnedFd,
+    },
+    /// This is the child.
+    Child,
+}
+
+/// Forks into new namespaces (`CLONE_NEW…`). The caller must have one thread only.
+pub(super) fn fork_into(namespaces: c_int) -> io::Result<Forked> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: all zeroes is a valid `clone_args`.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::from(namespaces.cast_unsigned()) | u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    arguments.pidfd = (&raw mut pidfd).addr() as u64;
+    arguments.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // SAFETY: without CLONE_VM this is a fork: the child goes on with a copy of the memory, and with one thread no lock
+    // is left held in it.
+    let pid = check_long(unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of_val(&arguments)) })?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    Ok(Forked::Parent { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd: owned(pidfd)? })
+}
+
+/// Ends this process at once, without running anything else of it.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: takes no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Refers to a process.
+pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    owned(c_int::try_from(fd).unwrap_or(-1))
+}
+
+/// Sends a signal to the process that `pidfd` refers to.
+pub(super) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
+    let no_info = std::ptr::null::<c_void>();
+    // SAFETY: no information is handed over, so no memory is read.
+    check_long(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+}
+
+/// Sends a signal by number. Only for children that have not been waited for.
+pub(super) fn kill(pid: i32, signal: c_int) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// A child that has ended, if there is one: its number and the status as `wait` gives it.
+pub(super) fn reap() -> Option<(i32, i32)> {
+    let mut status = 0;
+    // SAFETY: `status` is written to.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then_some((pid, status))
+}
+
+/// Waits for one child.
+pub(super) fn wait_for(pid: i32) -> io::Result<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is written to.
+        match check(unsafe { libc::waitpid(pid, &raw mut status, 0) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(status),
+        }
+    }
+}
+
+/// Moves this process into namespaces: those of a process (by its pidfd), or one by its own descriptor.
+pub(super) fn enter(namespace: BorrowedFd<'_>, kinds: c_int) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kinds) }).map(drop)
+}
+
+/// Moves this process into new namespaces.
+pub(super) fn unshare(kinds: c_int) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::unshare(kinds) }).map(drop)
+}
+
+/// A detached copy of a mount with all that is mounted below it.
+pub(super) fn open_tree(path: &Path) -> io::Result<OwnedFd> {
+    let path = path_string(path)?;
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE.cast_unsigned();
+    // SAFETY: `path` ends with a zero and lives on.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    owned(c_int::try_from(fd).unwrap_or(-1))
+}
+
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Adds attributes to a mount and, with `recursive`, to all below it.
+pub(super) fn restrict_mount(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path and the attributes live on; the size is theirs.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Puts a detached mount at a place.
+pub(super) fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let target = path_string(target)?;
+    let (from, to, flags) = (c"".as_ptr(), target.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: both paths end with a zero and live on.
+    check_long(unsafe { libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), from, libc::AT_FDCWD, to, flags) })
+        .map(drop)
+}
+
+/// Mounts a file system of a kind.
+pub(super) fn mount(kind: &str, target: &Path, flags: libc::c_ulong, options: &str) -> io::Result<()> {
+    let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let (kind, options) = (CString::new(kind).map_err(invalid)?, CString::new(options).map_err(invalid)?);
+    let target = path_string(target)?;
+    // SAFETY: all strings end with a zero and live on.
+    check(unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) })
+        .map(drop)
+}
+
+/// Sets how mounts below `/` spread to and from other namespaces (`MS_SLAVE`, `MS_PRIVATE`).
+pub(super) fn set_propagation(kind: libc::c_ulong) -> io::Result<()> {
+    let (nothing, none) = (std::ptr::null(), std::ptr::null());
+    // SAFETY: the path is a literal, and the others are not read.
+    check(unsafe { libc::mount(nothing, c"/".as_ptr(), nothing, libc::MS_REC | kind, none) }).map(drop)
+}
+
+/// Makes the working directory the root, and takes the old root away with all that is mounted below it.
+pub(super) fn replace_root(between: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let here = c".".as_ptr();
+    // SAFETY: literals.
+    check_long(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) })?;
+    between()?;
+    // SAFETY: a literal. The old root lies on top of the new one.
+    check(unsafe { libc::umount2(here, libc::MNT_DETACH) })?;
+    std::env::set_current_dir("/")
+}
+
+/// Names the machine as this namespace sees it.
+pub(super) fn set_host_name(name: &str) -> io::Result<()> {
+    // SAFETY: pointer and length belong together.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// Takes on a user and a group for good. `leave_groups`: gives up all other groups too.
+pub(super) fn become_user(uid: u32, gid: u32, leave_groups: bool) -> io::Result<()> {
+    if leave_groups {
+        // SAFETY: an empty list is not read.
+        check(unsafe { libc::setgroups(0, std::ptr::null()) })?;
+    }
+    // SAFETY: take no memory.
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: takes no memory.
+    check(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+struct CapabilitySet {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The third version of the interface: 64 capabilities in two halves.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// Empties all capability sets of this process: bounding, ambient, inheritable, permitted, effective.
+pub(super) fn drop_capabilities() -> io::Result<()> {
+    drop_bounding_except(&[])?;
+    set_control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let none = || CapabilitySet { effective: 0, permitted: 0, inheritable: 0 };
+    let sets = [none(), none()];
+    // SAFETY: this version of the header takes two sets.
+    check_long(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) }).map(drop)
+}
+
+/// Empties the bounding set but for what is named.
+pub(super) fn drop_bounding_except(kept: &[libc::c_ulong]) -> io::Result<()> {
+    for capability in (0..64).filter(|capability| !kept.contains(capability)) {
+        match set_control(libc::PR_CAPBSET_DROP, capability) {
+            // The kernel has no more of them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// `prctl` with one value.
+pub(super) fn set_control(option: c_int, value: libc::c_ulong) -> io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: no option used here reads memory.
+    check(unsafe { libc::prctl(option, value, none, none, none) }).map(drop)
+}
+
+/// How this process is called in lists of processes; at most 15 bytes.
+pub(super) fn set_process_name(name: &std::ffi::CStr) -> io::Result<()> {
+    // SAFETY: ends with a zero and lives on; the kernel copies 16 bytes at most, up to the zero.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }).map(drop)
+}
+
+/// Adds a filter of system calls to this process. Needs `PR_SET_NO_NEW_PRIVS`.
+pub(super) fn add_filter(filter: &[seccompiler::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
+    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+    // SAFETY: `sock_filter` of both crates is the kernel's struct; the kernel only reads it.
+    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program, 0, 0) }).map(drop)
+}
+
+/// Sets the soft and the hard limit of a resource, not above the hard limit that holds now.
+pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is written to.
+    check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
+    let value = value.min(limit.rlim_max);
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: `limit` is read.
+    check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+}
+
+fn signals(which: Option<&[c_int]>) -> libc::sigset_t {
+    // SAFETY: `sigemptyset` makes the zeroes a valid set.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in which.unwrap_or_default() {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
+}
+
+/// Holds signals back, so that [`signal_fd`] gets them.
+pub(super) fn block_signals(which: &[c_int]) -> io::Result<()> {
+    let set = signals(Some(which));
+    // SAFETY: the set is read; the old one is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }).map(drop)
+}
+
+/// Puts every signal back to what a new program expects: default actions, none held back.
+pub(super) fn reset_signals() {
+    let none = signals(None);
+    for signal in 1..=64 {
+        // SAFETY: default actions run no code of ours. Fails for the two that can't be set, which is as it should be.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: the set is read.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// Holds no signal back.
+pub(super) fn unblock_all_signals() -> io::Result<()> {
+    let none = signals(None);
+    // SAFETY: the set is read; the old one is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) }).map(drop)
+}
+
+/// A descriptor that is readable when a held back signal has come.
+pub(super) fn signal_fd(which: &[c_int]) -> io::Result<OwnedFd> {
+    let set = signals(Some(which));
+    // SAFETY: the set is read.
+    owned(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })
+}
+
+/// Takes what has come on a non-blocking descriptor and forgets it.
+pub(super) fn drain(fd: BorrowedFd<'_>) {
+    let mut buffer = [0u8; 512];
+    while matches!(read(fd, &mut buffer), Ok(1..)) {}
+}
+
+/// Reads.
+pub(super) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: pointer and length belong together.
+        let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        match usize::try_from(count) {
+            Ok(count) => return Ok(count),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// Writes once; never raises `SIGPIPE` in a process that ignores it.
+pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length belong together.
+    let count = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Both ends of a pipe: to read, to write.
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: two descriptors are written.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok((owned(ends[0])?, owned(ends[1])?))
+}
+
+/// A pair of sockets that keep the bounds of messages and tell when the other end is gone.
+pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: two descriptors are written.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
+    Ok((owned(ends[0])?, owned(ends[1])?))
+}
+
+/// Makes calls on a descriptor return at once.
+pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: takes no memory.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// Makes `target` refer to what `fd` refers to; it stays open across an exec.
+pub(super) fn duplicate_to(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    // SAFETY: takes no memory; what `target` was is closed, as the caller wants it.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), target) }).map(drop)
+}
+
+/// A copy of a descriptor whose number is at least `least`, closed at an exec.
+pub(super) fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })
+}
+
+/// Closes every descriptor from a number on. What owned them must not be used any more.
+pub(super) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check_long(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Closes every descriptor but those named. What owned the others must not be used any more.
+pub(super) fn close_all_but(kept: &mut [RawFd]) -> io::Result<()> {
+    kept.sort_unstable();
+    let mut first = 0;
+    for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {
+        if fd > first {
+            // SAFETY: takes no memory.
+            check_long(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
+        }
+        first = fd + 1;
+    }
+    close_from(first)
+}
+
+/// The descriptor that this process was started with in place of its standard input.
+pub(super) fn take_standard_input() -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open (or the call fails); the copy is nobody else's.
+    let socket = unsafe { BorrowedFd::borrow_raw(0) };
+    let socket = duplicate_above(socket, 3)?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    duplicate_to(std::os::fd::AsFd::as_fd(&nothing), 0)?;
+    Ok(socket)
+}
+
+/// Replaces this process by a program. Returns only when that fails.
+pub(super) fn execute(program: &[CString], environment: &[CString]) -> io::Error {
+    let terminated = |strings: &[CString]| -> Vec<_> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let (arguments, environment) = (terminated(program), terminated(environment));
+    if program.is_empty() {
+        return io::Error::from_raw_os_error(libc::EINVAL);
+    }
+    // SAFETY: both lists end with a null pointer, and their strings live on.
+    unsafe { libc::execve(arguments[0], arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// A TCP socket in this process's network namespace.
+pub(super) fn tcp_socket() -> io::Result<OwnedFd> {
+    // SAFETY: takes no memory.
+    owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })
+}
+
+/// Switches the loopback interface of this process's network namespace on.
+pub(super) fn loopback_up() -> io::Result<()> {
+    let socket = tcp_socket()?;
+    // SAFETY: all zeroes is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(1);
+    // SAFETY: the request is an `ifreq`, as this call wants it.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) }).map(drop)
+}
+
+/// The caller's effective user and group.
+pub(super) fn effective_user() -> (u32, u32) {
+    // SAFETY: take no memory and can't fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// The version of Landlock that the kernel has; 0: none.
+pub(super) fn landlock_version() -> u32 {
+    let nothing = std::ptr::null::<c_void>();
+    // SAFETY: with this flag no memory is read.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, 1u32) };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// Locks a file until it is closed; false: somebody else has it.
+pub(super) fn try_lock(file: &std::fs::File) -> io::Result<bool> {
+    // SAFETY: takes no memory.
+    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Starts a session of its own, without a terminal.
+pub(super) fn new_session() -> io::Result<()> {
+    // SAFETY: takes no memory.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// Standard input; for processes in which it is open.
+pub(super) fn standard_input() -> BorrowedFd<'static> {
+    inherited(0)
+}
+
+/// A descriptor that is open by its number and stays open as long as the process lives.
+pub(super) fn inherited(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: callers name descriptors that they themselves have put there and never close.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Waits until one of the descriptors can be read or its other end is gone.
+pub(super) fn wait_readable(descriptors: &[RawFd]) -> io::Result<()> {
+    poll(descriptors, -1).map(drop)
+}
+
+/// Whether a descriptor can be read now, or its other end is gone.
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(&[fd.as_raw_fd()], 0).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits for a descriptor to be readable for some ms; false: it is not.
+pub(super) fn is_readable_within(fd: BorrowedFd<'_>, millis: c_int) -> bool {
+    poll(&[fd.as_raw_fd()], millis).is_ok_and(|ready| ready > 0)
+}
+
+fn poll(descriptors: &[RawFd], millis: c_int) -> io::Result<c_int> {
+    let entry = |fd: &RawFd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 };
+    let mut list: Vec<libc::pollfd> = descriptors.iter().map(entry).collect();
+    // SAFETY: pointer and length belong together.
+    match check(unsafe { libc::poll(list.as_mut_ptr(), list.len() as libc::nfds_t, millis) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        other => other,
+    }
+}
+
+/// Ends a connection: the other end sees it closed, whoever else still holds this end.
+pub(super) fn shut_down(socket: BorrowedFd<'_>) {
+    // SAFETY: takes no memory.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}

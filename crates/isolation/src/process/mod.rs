@@ -1,0 +1,334 @@
+//! Processes of the operating system as instances: the runtimes `python`, `nodejs`, `native` and `http`.
+//!
+//! [`launch`] makes sandboxes; the rest knows what runs in them. A deploy unpacks a package ([`package`]) and checks it
+//! ([`check`]). An instance is called over frames by Lyra's own bootstraps ([`handler`], [`frames`]), over the AWS
+//! Lambda Runtime API ([`native`], [`runtime_api`]), or over HTTP ([`server`]).
+//!
+//! What always holds: a function's process sees its own package, the system's programs and libraries read-only, its own
+//! `/tmp`, and nothing else; an instance serves one version; when an instance is dropped all its processes are killed.
+
+mod cells;
+mod check;
+pub mod egress;
+mod frames;
+mod handler;
+mod instance;
+mod interpreter;
+pub mod launch;
+mod native;
+mod output;
+mod package;
+mod plan;
+mod runtime_api;
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lyra_kit::Ids;
+use lyra_types::function::Contract;
+use lyra_types::{Code as ErrorCode, Error, Runtime};
+use tokio::sync::OnceCell;
+
+use crate::{Code, ImageKey, Isolation, Template};
+use cells::Cells;
+use handler::HandlerTemplate;
+use interpreter::{Interpreter, Language};
+use launch::{LaunchError, Launcher};
+use native::NativeTemplate;
+use package::{Entry, Package, Packages};
+use server::ServerTemplate;
+
+pub use package::PackageError;
+
+/// What the back end takes.
+const RUNTIMES: [Runtime; 4] = [Runtime::Python, Runtime::Nodejs, Runtime::Native, Runtime::Http];
+
+/// What runs Python functions.
+const BOOTSTRAP_PY: &str = include_str!("bootstrap/bootstrap.py");
+
+/// Settings of the process back end.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where packages are unpacked. Only this process may write there.
+    pub dir: PathBuf,
+    /// The launcher.
+    pub launch: launch::Config,
+    /// python3; `None`: the one of the system, or the first in `path`.
+    pub python: Option<PathBuf>,
+    /// node; `None`: the one of the system, or the first in `path`.
+    pub node: Option<PathBuf>,
+    /// Where interpreters are looked for, in the form of `$PATH`.
+    pub path: String,
+    /// Started interpreters that wait for a function, of each language.
+    pub cells: usize,
+    /// Most memory of one of them, in bytes.
+    pub cell_memory: u64,
+    /// Longest time for loading a function's code.
+    pub init_timeout: Duration,
+    /// Size of an instance's `/tmp`, and of the largest file, in bytes.
+    pub tmp_bytes: u64,
+    /// Most processes and threads of an instance.
+    pub pids: u32,
+    /// Most open files of a process.
+    pub open_files: u64,
+    /// What instances with `network: egress` may reach.
+    pub egress: Arc<egress::Policy>,
+}
+
+impl Config {
+    /// The defaults, with packages in `dir`.
+    pub fn new(dir: impl Into<PathBuf>, launch: launch::Config) -> Config {
+        Config {
+            dir: dir.into(),
+            launch,
+            python: None,
+            node: None,
+            path: String::new(),
+            cells: 2,
+            cell_memory: 512 << 20,
+            init_timeout: Duration::from_secs(15),
+            tmp_bytes: 512 << 20,
+            pids: 256,
+            open_files: 1024,
+            egress: Arc::default(),
+        }
+    }
+}
+
+/// Why the back end can't be used on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The directory of packages can't be used.
+    #[error(transparent)]
+    Packages(#[from] PackageError),
+    /// What instances are started with can't be written.
+    #[error("the bootstraps can't be written to {path}")]
+    Support {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The launcher can't be started.
+    #[error("the sandbox launcher can't be started")]
+    Launch(#[source] LaunchError),
+}
+
+/// The process back end.
+pub struct Processes {
+    shared: Arc<Shared>,
+}
+
+/// What all templates of the back end share.
+struct Shared {
+    config: Config,
+    launcher: Launcher,
+    packages: Packages,
+    /// Looked for when they are first needed: asking one for its version takes as long as starting it.
+    python: OnceCell<Result<Arc<Cells>, Error>>,
+    node: OnceCell<Result<Arc<Cells>, Error>>,
+    /// Where the bootstraps are.
+    support: PathBuf,
+    ids: Ids,
+}
+
+impl Shared {
+    /// The interpreters that there are, for programs that are started by one.
+    async fn interpreters(&self) -> Vec<Interpreter> {
+        let (python, node) = tokio::join!(self.cells(Language::Python), self.cells(Language::Node));
+        [python, node].into_iter().flatten().map(|cells| cells.interpreter().clone()).collect()
+    }
+
+    /// The stem cells of a language, or what to install.
+    async fn cells(&self, language: Language) -> Result<&Arc<Cells>, Error> {
+        let (cell, configured) = match language {
+            Language::Python => (&self.python, &self.config.python),
+            Language::Node => (&self.node, &self.config.node),
+        };
+        let found = cell.get_or_init(|| async {
+            let interpreter = interpreter::find(language, configured.as_deref(), &self.config.path).await?;
+            tracing::info!(program = %interpreter.program.display(), version = interpreter.version, "interpreter found");
+            Ok(Arc::new(Cells::new(&self.launcher, &self.config, interpreter, &self.support, &self.ids)))
+        });
+        found.await.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Processes {
+    /// Starts the launcher and looks for interpreters.
+    ///
+    /// # Errors
+    /// [`ProcessError`] when this machine can't sandbox processes, or the directory can't be written.
+    pub async fn start(config: Config, ids: Ids) -> Result<Processes, ProcessError> {
+        let packages = Packages::open(&config.dir.join("packages"))?;
+        let support = config.dir.join("support");
+        write_support(&support).map_err(|source| ProcessError::Support { path: support.clone(), source })?;
+        let launcher = Launcher::start(config.launch.clone()).await.map_err(ProcessError::Launch)?;
+        let (python, node) = (OnceCell::new(), OnceCell::new());
+        let shared = Shared { config, launcher, packages, python, node, support, ids };
+        Ok(Processes { shared: Arc::new(shared) })
+    }
+
+    /// The launcher, for what it can do on this machine.
+    pub fn launcher(&self) -> &Launcher {
+        &self.shared.launcher
+    }
+
+    /// Each runtime with its interpreter's version, or why this worker does not have it.
+    pub async fn offered(&self) -> Vec<(Runtime, Result<String, Error>)> {
+        let version = |found: Result<&Arc<Cells>, Error>| found.map(|cells| cells.interpreter().version.clone());
+        let (python, node) = tokio::join!(self.shared.cells(Language::Python), self.shared.cells(Language::Node));
+        vec![
+            (Runtime::Python, version(python)),
+            (Runtime::Nodejs, version(node)),
+            (Runtime::Native, Ok(String::new())),
+            (Runtime::Http, Ok(String::new())),
+        ]
+    }
+
+    /// Interpreters that wait for a function, and the bytes of memory that they hold.
+    pub fn waiting_cells(&self) -> (usize, u64) {
+        let all = [&self.shared.python, &self.shared.node].into_iter().filter_map(|cells| cells.get()?.as_ref().ok());
+        all.map(|cells| cells.waiting()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    async fn template(&self, key: &ImageKey, package: Package) -> Result<Arc<dyn Template>, Error> {
+        let shared = Arc::clone(&self.shared);
+        match (package.entry.clone(), Language::of(key.runtime)) {
+            (Entry::Handler { file, function }, Some(language)) => {
+                let cells = Arc::clone(self.shared.cells(language).await?);
+                cells.want();
+                Ok(Arc::new(HandlerTemplate { shared, cells, package, file, function }))
+            }
+            (Entry::Bootstrap, _) => Ok(Arc::new(NativeTemplate { shared, package })),
+            (Entry::Server { program }, _) => Ok(Arc::new(ServerTemplate { shared, package, program })),
+            (Entry::Handler { .. }, None) => {
+                Err(Error::internal(format!("a package of {} has a handler", key.runtime)))
+            }
+        }
+    }
+}
+
+/// Writes what instances are started with, in one step, so that instances of another process are not disturbed.
+fn write_support(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let mut dirs = std::fs::DirBuilder::new();
+    dirs.recursive(true).mode(0o755).create(dir)?;
+    let files: [(&str, &str); 4] = [
+        ("bootstrap.py", BOOTSTRAP_PY),
+        ("bootstrap.mjs", include_str!("bootstrap/bootstrap.mjs")),
+        ("check.py", include_str!("bootstrap/check.py")),
+        ("check.mjs", include_str!("bootstrap/check.mjs")),
+    ];
+    for (name, text) in files {
+        let new = dir.join(format!("{name}.new"));
+        std::fs::write(&new, text)?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644))?;
+        std::fs::rename(new, dir.join(name))?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Isolation for Processes {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn runtimes(&self) -> &'static [Runtime] {
+        &RUNTIMES
+    }
+
+    async fn prepare(&self, code: &Code) -> Result<Contract, Error> {
+        let contract = match code.key.runtime {
+            Runtime::Http => Contract::Http,
+            _ => Contract::Handler,
+        };
+        if let Some(language) = Language::of(code.key.runtime) {
+            self.shared.cells(language).await?.want();
+        }
+        let find = |shared: &Shared, key: &ImageKey| shared.packages.find(key).ok().flatten();
+        let unpack = {
+            let (shared, code) = (Arc::clone(&self.shared), code.clone());
+            move || match find(&shared, &code.key) {
+                Some(_) => Ok(None),
+                None => shared.packages.unpack(&code.key, &code.bytes).map(Some),
+            }
+        };
+        let Some(unpacked) = lyra_kit::tasks::blocking(unpack).await.map_err(|_| broken_off())?? else {
+            return Ok(contract);
+        };
+        let entry = check::entry(&self.shared, &code.key, &unpacked).await?;
+        lyra_kit::tasks::blocking(move || unpacked.keep(&entry)).await.map_err(|_| broken_off())??;
+        Ok(contract)
+    }
+
+    async fn load(&self, key: &ImageKey) -> Result<Option<Arc<dyn Template>>, Error> {
+        let (shared, wanted) = (Arc::clone(&self.shared), key.clone());
+        let found = lyra_kit::tasks::blocking(move || shared.packages.find(&wanted)).await.map_err(|_| broken_off())?;
+        let found = found.map_err(|error| {
+            tracing::error!(%error, "a package can't be read");
+            Error::internal("the package can't be read on this worker")
+        })?;
+        match found {
+            Some(package) => self.template(key, package).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The back end of a machine that can't sandbox processes: refuses each deploy, and says why.
+#[derive(Debug)]
+pub struct Unavailable {
+    reason: String,
+}
+
+impl Unavailable {
+    /// For the reason that the back end could not be started.
+    pub fn new(error: &ProcessError) -> Unavailable {
+        let mut reason = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        Unavailable { reason }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    fn error(&self, runtime: Runtime) -> Error {
+        let reason = &self.reason;
+        Error::field(ErrorCode::InvalidField, "runtime", format!("this worker can't run {runtime} functions: {reason}"))
+    }
+}
+
+#[async_trait]
+impl Isolation for Unavailable {
+    fn name(&self) -> &'static str {
+        "process"
+    }
+
+    fn runtimes(&self) -> &'static [Runtime] {
+        &RUNTIMES
+    }
+
+    async fn prepare(&self, code: &Code) -> Result<Contract, Error> {
+        Err(self.error(code.key.runtime))
+    }
+
+    async fn load(&self, key: &ImageKey) -> Result<Option<Arc<dyn Template>>, Error> {
+        Err(self.error(key.runtime))
+    }
+}
+
+fn broken_off() -> Error {
+    Error::internal("the work on a package was broken off")
+}

@@ -1,0 +1,375 @@
+//! The AWS Lambda Runtime API, served to one instance on a socket inside of its own network.
+//!
+//! As Amazon documents it ("Using the Lambda runtime API", version 2018-06-01): the instance asks for the next
+//! invocation, and posts its response or its error. What must hold: an event is handed out once; an answer is taken only
+//! for the invocation that runs, once; nothing that an instance sends is larger than the result may be. Responses that
+//! stream are collected.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use lyra_types::error::Thrown;
+use lyra_types::{Code, Error};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::instance::result_too_large;
+
+/// Connections of one instance at a time; more wait.
+const CONNECTIONS: usize = 16;
+
+/// Largest error report, in bytes.
+const MAX_REPORT: usize = 1 << 20;
+
+/// What the path of every request starts with.
+const ROOT: &str = "/2018-06-01/runtime/";
+
+/// One invocation, as the instance gets it.
+#[derive(Debug)]
+pub(super) struct Invocation {
+    pub(super) id: String,
+    pub(super) deadline_ms: i64,
+    pub(super) resource_name: String,
+    pub(super) event: Bytes,
+    pub(super) max_result: usize,
+}
+
+/// How far an instance has come.
+#[derive(Debug, Clone)]
+pub(super) enum Progress {
+    /// It has not asked for an invocation yet.
+    Loading,
+    /// It waits for an invocation, or works on one.
+    Serving,
+    /// It said that it can't serve.
+    Failed(Error),
+}
+
+/// The interface of one instance.
+pub(super) struct Api {
+    slot: Mutex<Slot>,
+    handed: Notify,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Default)]
+struct Slot {
+    next: Option<Invocation>,
+    running: Option<Running>,
+    /// The instance waits for an invocation.
+    asked: bool,
+}
+
+struct Running {
+    id: String,
+    max_result: usize,
+    answer: oneshot::Sender<Result<Bytes, Error>>,
+}
+
+/// What an instance reports of an error.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Report {
+    error_type: String,
+    error_message: String,
+    stack_trace: serde_json::Value,
+}
+
+impl Api {
+    pub(super) fn new() -> Arc<Api> {
+        let progress = watch::Sender::new(Progress::Loading);
+        Arc::new(Api { slot: Mutex::default(), handed: Notify::new(), progress })
+    }
+
+    /// Waits until the instance has asked for an invocation, or said that it never will.
+    pub(super) async fn ready(&self) -> Result<(), Error> {
+        let mut progress = self.progress.subscribe();
+        let reached = progress.wait_for(|progress| !matches!(progress, Progress::Loading)).await;
+        match reached.as_deref() {
+            Ok(Progress::Failed(error)) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the instance waits for an invocation now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.slot.lock().asked
+    }
+
+    /// Hands an invocation out; the answer comes later. An answer that is never given ends with the receiver's error.
+    pub(super) fn hand(&self, invocation: Invocation) -> oneshot::Receiver<Result<Bytes, Error>> {
+        let (answer, receiver) = oneshot::channel();
+        let running = Running { id: invocation.id.clone(), max_result: invocation.max_result, answer };
+        let mut slot = self.slot.lock();
+        slot.running = Some(running);
+        slot.next = Some(invocation);
+        drop(slot);
+        self.handed.notify_one();
+        receiver
+    }
+
+    /// Serves until it is dropped.
+    pub(super) async fn serve(self: Arc<Api>, listener: tokio::net::TcpListener) {
+        let mut connections = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if connections.len() < CONNECTIONS => {
+                    let Ok((stream, _)) = accepted else {
+                        // Too many open files, for one: what is served already may go on.
+                        tokio::task::yield_now().await;
+                        continue;
+                    };
+                    let _ = stream.set_nodelay(true);
+                    let api = Arc::clone(&self);
+                    let service = service_fn(move |request| Arc::clone(&api).answer(request));
+                    connections.push(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                }
+                // A connection that breaks is the instance's own affair: it may open another.
+                Some(_) = connections.next() => {}
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Api>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().strip_prefix(ROOT).unwrap_or_default();
+        Ok(match (parts.method, path) {
+            (Method::GET, "invocation/next") => self.next().await,
+            (Method::POST, "init/error") => self.init_error(&parts.headers, body).await,
+            (Method::POST, "restore/error") => self.init_error(&parts.headers, body).await,
+            (Method::POST, path) => match path.strip_prefix("invocation/").and_then(|rest| rest.split_once('/')) {
+                Some((id, "response")) => self.response(id, body).await,
+                Some((id, "error")) => self.error(id, &parts.headers, body).await,
+                _ => refused(StatusCode::NOT_FOUND, "NotFound", "there is no such resource"),
+            },
+            _ => refused(StatusCode::NOT_FOUND, "NotFound", "there is no such resource"),
+        })
+    }
+
+    async fn next(&self) -> Response<Full<Bytes>> {
+        let unanswered = {
+            let mut slot = self.slot.lock();
+            slot.asked = true;
+            if slot.next.is_none() { slot.running.take() } else { None }
+        };
+        if let Some(running) = unanswered {
+            let detail = "the runtime asked for the next invocation before it had answered this one";
+            let _ = running.answer.send(Err(Error::new(Code::InvalidResult, detail)));
+        }
+        self.progress.send_if_modified(|progress| {
+            let first = matches!(progress, Progress::Loading);
+            if first {
+                *progress = Progress::Serving;
+            }
+            first
+        });
+        let invocation = loop {
+            let handed = self.handed.notified();
+            {
+                let mut slot = self.slot.lock();
+                if let Some(invocation) = slot.next.take() {
+                    slot.asked = false;
+                    break invocation;
+                }
+            }
+            handed.await;
+        };
+        let response = Response::builder()
+            .header("content-type", "application/json")
+            .header("lambda-runtime-aws-request-id", &invocation.id)
+            .header("lambda-runtime-deadline-ms", invocation.deadline_ms)
+            .header("lambda-runtime-invoked-function-arn", &invocation.resource_name)
+            .header(
+                "lambda-runtime-trace-id",
+                format!("Root=1-00000000-000000000000000000000000;Lineage={}", invocation.id),
+            )
+            .body(Full::new(invocation.event));
+        response.unwrap_or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "no headers can be made"))
+    }
+
+    /// The most that the running invocation may answer, if it is `id`.
+    fn limit_of(&self, id: &str) -> Option<usize> {
+        self.slot.lock().running.as_ref().filter(|running| running.id == id).map(|running| running.max_result)
+    }
+
+    /// Ends the running invocation, if it is `id`.
+    fn finish(&self, id: &str, outcome: Result<Bytes, Error>) -> Response<Full<Bytes>> {
+        let running = {
+            let mut slot = self.slot.lock();
+            slot.running.take_if(|running| running.id == id)
+        };
+        match running {
+            Some(running) => {
+                // Whoever waited may have gone.
+                let _ = running.answer.send(outcome);
+                accepted()
+            }
+            None => unknown_id(),
+        }
+    }
+
+    async fn response(&self, id: &str, body: Incoming) -> Response<Full<Bytes>> {
+        let Some(limit) = self.limit_of(id) else { return unknown_id() };
+        match collect(body, limit).await {
+            Collected::All(bytes, trailers) => {
+                if let Some(error) = trailers.as_ref().and_then(streamed_error) {
+                    return self.finish(id, Err(error));
+                }
+                self.finish(id, checked(bytes))
+            }
+            Collected::TooLarge => {
+                let _ = self.finish(id, Err(result_too_large(limit)));
+                refused(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "the result is too large")
+            }
+            // The connection is broken: nobody hears the answer, and the end of the instance tells the caller.
+            Collected::Broken => refused(StatusCode::BAD_REQUEST, "BadRequest", "the body is broken"),
+        }
+    }
+
+    async fn error(&self, id: &str, headers: &HeaderMap, body: Incoming) -> Response<Full<Bytes>> {
+        if self.limit_of(id).is_none() {
+            return unknown_id();
+        }
+        match collect(body, MAX_REPORT).await {
+            Collected::All(bytes, _) => self.finish(id, Err(reported(headers, &bytes))),
+            Collected::TooLarge => self.finish(id, Err(reported(headers, b""))),
+            Collected::Broken => refused(StatusCode::BAD_REQUEST, "BadRequest", "the body is broken"),
+        }
+    }
+
+    async fn init_error(&self, headers: &HeaderMap, body: Incoming) -> Response<Full<Bytes>> {
+        let error = match collect(body, MAX_REPORT).await {
+            Collected::All(bytes, _) => reported(headers, &bytes),
+            Collected::TooLarge | Collected::Broken => reported(headers, b""),
+        };
+        self.progress.send_if_modified(|progress| {
+            let loading = matches!(progress, Progress::Loading);
+            if loading {
+                *progress = Progress::Failed(error);
+            }
+            loading
+        });
+        accepted()
+    }
+}
+
+enum Collected {
+    All(Bytes, Option<HeaderMap>),
+    TooLarge,
+    Broken,
+}
+
+async fn collect(mut body: Incoming, limit: usize) -> Collected {
+    let (mut first, mut rest, mut trailers) = (Bytes::new(), BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return Collected::Broken };
+        match frame.into_data() {
+            Ok(data) if first.len() + rest.len() + data.len() > limit => return Collected::TooLarge,
+            // Most results come in one piece, which is not copied.
+            Ok(data) if first.is_empty() => first = data,
+            Ok(data) => rest.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    if rest.is_empty() {
+        return Collected::All(first, trailers);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Collected::All(whole.freeze(), trailers)
+}
+
+/// A result, if it is JSON. Nothing at all stands for `null`.
+fn checked(bytes: Bytes) -> Result<Bytes, Error> {
+    if bytes.is_empty() {
+        return Ok(Bytes::from_static(b"null"));
+    }
+    match serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Error::new(Code::InvalidResult, format!("the function's result is no JSON: {error}"))),
+    }
+}
+
+/// What was thrown, from a report: a JSON document, and a header with the error's type.
+fn reported(headers: &HeaderMap, body: &[u8]) -> Error {
+    let header = headers.get("lambda-runtime-function-error-type").and_then(|value| value.to_str().ok());
+    let report: Report = serde_json::from_slice(body).unwrap_or_else(|_| Report {
+        error_message: String::from_utf8_lossy(&body[..body.len().min(4 << 10)]).into_owned(),
+        ..Report::default()
+    });
+    let name = match (report.error_type.is_empty(), header) {
+        (false, _) => report.error_type,
+        (true, Some(header)) => header.to_owned(),
+        (true, None) => "Error".to_owned(),
+    };
+    let stack = match report.stack_trace {
+        serde_json::Value::Array(lines) => {
+            let line = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            lines.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+        serde_json::Value::String(text) => text,
+        _ => String::new(),
+    };
+    Error::thrown(Thrown { name, message: report.error_message, stack })
+}
+
+/// The error that a response which streams may end with, in its trailers.
+fn streamed_error(trailers: &HeaderMap) -> Option<Error> {
+    use base64::Engine;
+    let name = trailers.get("lambda-runtime-function-error-type")?;
+    let body = trailers.get("lambda-runtime-function-error-body").map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let body = base64::engine::general_purpose::STANDARD.decode(body).unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    headers.insert("lambda-runtime-function-error-type", name.clone());
+    Some(reported(&headers, &body))
+}
+
+fn accepted() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"{\"status\":\"OK\"}")));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+fn unknown_id() -> Response<Full<Bytes>> {
+    refused(StatusCode::BAD_REQUEST, "InvalidRequestID", "no such invocation runs on this instance")
+}
+
+fn refused(status: StatusCode, name: &str, message: &str) -> Response<Full<Bytes>> {
+    let body = format!("{{\"errorType\":\"{name}\",\"errorMessage\":\"{message}\"}}");
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_read_in_every_form() {
+        let mut headers = HeaderMap::new();
+        let of = |headers: &HeaderMap, body: &[u8]| reported(headers, body).thrown.expect("thrown");
+        let whole = of(&headers, br#"{"errorType":"T","errorMessage":"m","stackTrace":["a",["b",1]]}"#);
+        assert_eq!((&*whole.name, &*whole.message, &*whole.stack), ("T", "m", "a\n[\"b\",1]"));
+        headers.insert("lambda-runtime-function-error-type", "Runtime.Bad".parse().expect("a value"));
+        let bare = of(&headers, b"no json");
+        assert_eq!((&*bare.name, &*bare.message), ("Runtime.Bad", "no json"));
+    }
+
+    #[test]
+    fn results_are_json_or_nothing() {
+        assert_eq!(checked(Bytes::new()).as_deref(), Ok(&b"null"[..]));
+        assert_eq!(checked(Bytes::from_static(b" {\"a\":1}")).as_deref(), Ok(&b" {\"a\":1}"[..]));
+        assert_eq!(checked(Bytes::from_static(b"{")).expect_err("no JSON").code, Code::InvalidResult);
+    }
+}
