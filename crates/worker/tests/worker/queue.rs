@@ -270,8 +270,8 @@ async fn what_idle_instances_hold_is_noted() {
     assert_eq!(worker.status().characteristics[0].memory, None);
     worker.start();
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(worker.status().characteristics[0].memory, Some(48 << 20));
-    assert_eq!(worker.characteristics().expected(&version).memory, 48 << 20);
+    assert_eq!(worker.status().characteristics[0].memory, Some(16 << 20));
+    assert_eq!(worker.characteristics().expected(&version).memory, 16 << 20);
 }
 
 #[tokio::test(start_paused = true)]

@@ -174,10 +174,6 @@ impl Sandbox for Instance {
     fn is_reusable(&self) -> bool {
         !self.broken
     }
-
-    fn usage(&self) -> lyra_isolation::Usage {
-        lyra_isolation::Usage { memory: 48 << 20, ..Default::default() }
-    }
 }
 
 #[derive(Default)]
