@@ -258,12 +258,11 @@ struct Ready(Weak<Inner>);
 impl Instances for Ready {
     fn ready(&self, version: &Record) -> Start {
         let Some(worker) = self.0.upgrade() else { return Start::Cold };
-        let is_there = if version.reuse() {
-            worker.pool.count(version.key()) > 0
-        } else {
-            worker.templates.is_loaded(version.key())
-        };
-        if is_there { Start::Warm } else { Start::Cold }
+        match version.reuse() {
+            true => worker.pool.next_start(version.key()),
+            false if worker.templates.is_loaded(version.key()) => Start::Warm,
+            false => Start::Cold,
+        }
     }
 }
 

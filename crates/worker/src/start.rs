@@ -146,9 +146,23 @@ impl Inner {
         let aside = self.pool.take_aside_to_probe(half);
         let probe = |mut instance: Instance| async move {
             let answer = tokio::time::timeout(half, instance.sandbox.probe()).await;
-            if answer.unwrap_or(false) { self.pool.proved(instance) } else { self.pool.failed_probe(instance) }
+            if !answer.unwrap_or(false) {
+                return self.pool.failed_probe(instance);
+            }
+            self.note_memory(&instance);
+            self.pool.proved(instance)
         };
         futures::stream::iter(aside).for_each_concurrent(AT_ONCE, probe).await;
+    }
+
+    /// Notes what a proved instance of the version holds; a back end that does not measure it says 0.
+    fn note_memory(&self, instance: &Instance) {
+        let memory = instance.sandbox.usage().memory;
+        if memory > 0
+            && let Some(record) = self.characteristics.get(key_of(&instance.lease.record.version))
+        {
+            record.needed(memory);
+        }
     }
 
     async fn hibernate(&self, after: Duration) {

@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Saved>, Error> {
 /// Replaces the file. Makes its folder.
 pub(super) fn write(path: &Path, records: &[Saved]) -> Result<(), Error> {
     let content = serde_json::to_vec(records).map_err(Error::Content)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::Write)?;
     let mut name = path.as_os_str().to_owned();
     name.push(".new");

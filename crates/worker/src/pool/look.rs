@@ -2,15 +2,29 @@
 
 use std::time::Duration;
 
+use lyra_types::invocation::Start;
 use lyra_wire::worker::{Check, GpuStatus, Holdings, InstanceStatus};
 
 use super::Pool;
 use super::instance::Record;
+use crate::templates::Key;
 
 /// Longest that a health check waits for the pool's lock.
 const LOCK_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Pool {
+    /// The start that a call of the version would have now.
+    pub(crate) fn next_start(&self, key: Key) -> Start {
+        let state = self.shared.state.lock();
+        // Nobody passes those who wait for resources.
+        let is_open = state.waiters.is_empty();
+        match state.shelves.get(&key).and_then(|shelf| shelf.idle.back()).filter(|_| is_open) {
+            Some(next) if next.lease.record.served() == 0 => Start::Prewarmed,
+            Some(_) => Start::Warm,
+            None => Start::Cold,
+        }
+    }
+
     /// What instances hold, and who waits for more.
     pub(crate) fn holdings(&self) -> Holdings {
         let shared = &*self.shared;

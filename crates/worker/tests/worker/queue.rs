@@ -261,3 +261,27 @@ async fn the_status_tells_who_runs_and_who_waits_for_what() {
     assert_eq!(functions, [("narrow", 1, 1, 0), ("wide", 1, 0, 1)]);
     assert_eq!(status.characteristics.len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_idle_instances_hold_is_noted() {
+    let worker = worker_with(&Backend::new(), Config::default());
+    let version = version("f", 1, |v| v.reuse = true);
+    assert!(worker.invoke(call(&version, "null")).await.outcome.is_ok());
+    assert_eq!(worker.status().characteristics[0].memory, None);
+    worker.start();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(worker.status().characteristics[0].memory, Some(16 << 20));
+    assert_eq!(worker.characteristics().expected(&version).memory, 16 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cold_priority_tells_versions_with_an_idle_instance_from_those_without() {
+    let (kept, gone) = (version("kept", 1, |v| v.reuse = true), version("gone", 1, |v| v.reuse = true));
+    let worker = worker_of(PolicyKind::ColdPriority);
+    measure(&worker, &kept, MIDDLE, MS).await;
+    measure(&worker, &gone, MIDDLE, MS).await;
+    // Both take 11 ms, and start cold in 10 ms.
+    assert_eq!(order(&worker, &[(&gone, MIDDLE), (&kept, MIDDLE)]).await, [0, 1]);
+    assert!(worker.invoke(call(&gone, "\"crash\"")).await.outcome.is_err());
+    assert_eq!(order(&worker, &[(&gone, MIDDLE), (&kept, MIDDLE)]).await, [1, 0]);
+}

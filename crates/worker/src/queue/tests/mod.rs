@@ -126,7 +126,7 @@ fn a_call_is_told_how_long_it_waited_behind_which_limit() {
         clock.sleep(30 * MS).await;
         drop(first);
         let other = permit(&mut other);
-        assert_eq!(other.waited(), Some(Waited { held: 0 * MS, eligible: 30 * MS, aged: false }));
+        assert_eq!(other.waited(), Some(Waited { held: Duration::ZERO, eligible: 30 * MS, aged: false }));
         clock.sleep(12 * MS).await;
         drop(other);
         assert_eq!(permit(&mut held).waited(), Some(Waited { held: 30 * MS, eligible: 12 * MS, aged: false }));
