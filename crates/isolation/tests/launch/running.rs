@@ -200,10 +200,8 @@ async fn limits_of_a_running_sandbox_can_be_changed() {
 #[tokio::test]
 async fn an_ordinary_user_gets_sandboxes_by_user_namespaces() {
     // The helper must be where that user may get to.
-    let place = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .tempdir()
-        .unwrap();
+    let place =
+        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
     let helper = place.path().join("lyra-sandbox");
     std::fs::copy(env!("CARGO_BIN_EXE_lyra-sandbox"), &helper).unwrap();
     let words = ["/usr/bin/setpriv", "--reuid=61234", "--regid=61234", "--clear-groups"];

@@ -290,6 +290,11 @@ pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
     check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
 }
 
+/// Raises the soft limit of a resource to the hard one.
+pub(super) fn raise_limit(resource: u32) -> io::Result<()> {
+    set_limit(resource, u64::MAX)
+}
+
 fn signals(which: Option<&[c_int]>) -> libc::sigset_t {
     // SAFETY: `sigemptyset` makes the zeroes a valid set.
     unsafe {

@@ -68,7 +68,11 @@ pub fn serve() -> ExitCode {
             server.run();
             ExitCode::SUCCESS
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let told = format!("lyra: the launcher of sandboxes can't work: {error}\n");
+            let _unread = system::write(system::inherited(2), told.as_bytes());
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -185,7 +189,7 @@ impl Server {
         let Some(bytes) = wire::encode(reply) else { return };
         if self.unsent.is_empty() {
             match wire::send(self.lyra.as_fd(), &bytes, descriptors) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_passing(&error) => {}
                 _ => return,
             }
         }
@@ -197,7 +201,7 @@ impl Server {
         while let Some((bytes, descriptors)) = self.unsent.front() {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             match wire::send(self.lyra.as_fd(), bytes, &borrowed) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_passing(&error) => return,
                 _ => drop(self.unsent.pop_front()),
             }
         }
@@ -344,6 +348,12 @@ impl Server {
         }
         self.workshop.hierarchy.remove();
     }
+}
+
+/// Whether a message may be sent later that could not be sent now. Otherwise Lyra is gone, which is noticed elsewhere.
+fn is_passing(error: &io::Error) -> bool {
+    const FULL: [i32; 3] = [libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS];
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| FULL.contains(&number))
 }
 
 fn gone() -> io::Error {

@@ -89,6 +89,8 @@ fn detach(lyra: &OwnedFd) -> Result<(Events, OwnedFd), Fault> {
     let _cosmetic = system::set_process_name(c"lyra-launcher");
     let _already_a_leader = system::new_session();
     std::env::set_current_dir("/").step(STEP)?;
+    // A sandbox takes three descriptors as long as it runs.
+    system::raise_limit(libc::RLIMIT_NOFILE).step(STEP)?;
     // What a forked interpreter leaves behind comes here.
     system::set_control(libc::PR_SET_CHILD_SUBREAPER, 1).step(STEP)?;
     system::block_signals(&[libc::SIGCHLD]).step(STEP)?;
