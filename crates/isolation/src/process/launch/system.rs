@@ -190,11 +190,10 @@ pub(super) fn set_propagation(kind: libc::c_ulong) -> io::Result<()> {
 }
 
 /// Makes the working directory the root, and takes the old root away with all that is mounted below it.
-pub(super) fn replace_root(between: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace_root() -> io::Result<()> {
     let here = c".".as_ptr();
     // SAFETY: literals.
     check_long(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) })?;
-    between()?;
     // SAFETY: a literal. The old root lies on top of the new one.
     check(unsafe { libc::umount2(here, libc::MNT_DETACH) })?;
     std::env::set_current_dir("/")

@@ -110,9 +110,9 @@ impl Server {
             let ready = match (busy, watching) {
                 (true, _) => self.events.wait(Some(AGAIN)),
                 (_, true) => self.events.wait(Some(WATCH)),
-                // Nothing to do now: a good time to make networks ahead, one at a time.
+                // Nothing to do now: a good time to make sandboxes ahead, one at a time.
                 _ => match self.events.wait(Some(Duration::ZERO)) {
-                    ready if ready.is_empty() && self.workshop.networks.prepare() => ready,
+                    ready if ready.is_empty() && self.workshop.prepare() => ready,
                     ready if ready.is_empty() => self.events.wait(None),
                     ready => ready,
                 },
@@ -267,6 +267,8 @@ impl Server {
             } else if let Some(id) = self.sandbox_of_fork(pid) {
                 // Its interpreter has ended before it.
                 self.fork_ended(id, status);
+            } else {
+                self.workshop.lost(pid);
             }
         }
     }
@@ -332,6 +334,7 @@ impl Server {
         for zygote in self.zygotes.values() {
             let _gone = system::kill(zygote.pid(), libc::SIGKILL);
         }
+        self.workshop.discard_all();
         for sandbox in self.sandboxes.values() {
             let _thawed = sandbox.group.set_frozen(false);
             let _gone = system::pidfd_signal(sandbox.pidfd.as_fd(), libc::SIGKILL);

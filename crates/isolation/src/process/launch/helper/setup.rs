@@ -43,7 +43,7 @@ pub(super) fn server() -> io::Result<Server> {
         let hierarchy = if cgroups { Hierarchy::find(&name, parent) } else { Hierarchy::None };
         let filters = Filters::new().map_err(io::Error::other).step("compiling the filter of system calls")?;
         let networks = Networks::new().step("opening the network namespace")?;
-        let mut workshop = Workshop { hierarchy, networks, filters, users };
+        let mut workshop = Workshop { hierarchy, networks, filters, users, blanks: VecDeque::new(), made: 0 };
         if let Err(fault) = try_out(&mut workshop) {
             workshop.hierarchy.remove();
             return Err(fault);
