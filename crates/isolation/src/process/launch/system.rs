@@ -190,11 +190,10 @@ pub(super) fn set_propagation(kind: libc::c_ulong) -> io::Result<()> {
 }
 
 /// Makes the working directory the root, and takes the old root away with all that is mounted below it.
-pub(super) fn replace_root(between: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace_root() -> io::Result<()> {
     let here = c".".as_ptr();
     // SAFETY: literals.
     check_long(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) })?;
-    between()?;
     // SAFETY: a literal. The old root lies on top of the new one.
     check(unsafe { libc::umount2(here, libc::MNT_DETACH) })?;
     std::env::set_current_dir("/")
@@ -288,6 +287,11 @@ pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: `limit` is read.
     check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+}
+
+/// Raises the soft limit of a resource to the hard one.
+pub(super) fn raise_limit(resource: u32) -> io::Result<()> {
+    set_limit(resource, u64::MAX)
 }
 
 fn signals(which: Option<&[c_int]>) -> libc::sigset_t {

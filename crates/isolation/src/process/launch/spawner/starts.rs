@@ -127,7 +127,9 @@ impl Server {
         let zygote = self.zygotes.get_mut(&key).ok_or_else(|| has_ended(&key))?;
         let own_users = matches!(self.workshop.users, Users::Own { .. });
         let count_processes = !self.workshop.hierarchy.abilities().pids;
-        zygote.fork(id, &sandbox.plan, &descriptors, (own_users, count_processes))
+        let asked = zygote.fork(id, &sandbox.plan, &descriptors, (own_users, count_processes));
+        // One that ends just now is told of as one that has ended.
+        asked.map_err(|fault| if HUNG_UP.contains(&fault.errno) { has_ended(&key) } else { fault })
     }
 
     /// An interpreter has something to say.
@@ -192,6 +194,9 @@ impl Server {
         }
     }
 }
+
+/// Errors of a socket whose other end is gone.
+const HUNG_UP: [i32; 2] = [libc::EPIPE, libc::ECONNRESET];
 
 fn has_ended(key: &Key) -> Fault {
     let fault = Fault::new(&format!("starting {}", key.0.display()), &super::gone());
