@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
-use crate::{completions, dead_letter, demo, function, job, logs, openapi, up, version};
+use crate::{completions, config, dead_letter, demo, function, job, logs, openapi, up, version};
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
 const WIDTH: usize = 100;
@@ -57,6 +57,9 @@ enum Command {
     /// Jobs whose tries are used up
     #[command(subcommand)]
     DeadLetter(dead_letter::Command),
+    /// Settings of a platform started here
+    #[command(subcommand)]
+    Config(config::Command),
     /// Print the server's OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
@@ -91,6 +94,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     let Cli { global, command } = cli;
     match command {
         Command::Completions(args) => completions::run(&args),
+        Command::Config(command) => config::run(&command, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
         Command::Demo(args) => on_many_threads(demo::run(args, &global)),
@@ -108,7 +112,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Job(command) => job::run(command, &session).await,
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
-        Command::Completions(_) | Command::Version(_) | Command::Up(_) | Command::Demo(_) => {
+        Command::Completions(_) | Command::Config(_) | Command::Version(_) | Command::Up(_) | Command::Demo(_) => {
             unreachable!("dispatched before")
         }
     }

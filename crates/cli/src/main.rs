@@ -6,6 +6,7 @@
 
 mod command;
 mod completions;
+mod config;
 mod dead_letter;
 mod demo;
 mod duration;
@@ -24,5 +25,5 @@ mod up;
 mod version;
 
 fn main() -> std::process::ExitCode {
-    command::run()
+    lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)
 }

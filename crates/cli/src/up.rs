@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::Tokens;
-use lyra_node::embedded::{Config, Error, Node};
+use lyra_node::embedded::{Error, Node};
+use lyra_node::settings::Flags;
 use lyra_types::Code;
 
+use crate::config::{self, File};
 use crate::failure::{Failure, Result};
 use crate::output::print_line;
 
@@ -19,33 +21,35 @@ use crate::output::print_line;
   lyra up --data-dir ./data --listen 127.0.0.1:0     a free port; the line on stdout says which
   lyra up --listen 0.0.0.0:8080 --token-file tokens.txt
   lyra up --log json --log-filter lyra_worker=debug,info
+  lyra up --config lyra.toml                         `lyra config print` shows what that sets
 
 Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`. Functions, versions,
 aliases, jobs and logs are kept in the data directory. SIGTERM or Ctrl-C: no new calls, those that
 run end, exit 0; a second one ends at once.")]
 pub struct Args {
+    #[command(flatten)]
+    file: File,
     /// Where everything is kept [default: $XDG_DATA_HOME/lyra, else ~/.local/share/lyra]
     #[arg(long, env = "LYRA_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
-    /// Address and port to listen on; port 0 takes a free one
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(
         long,
         env = "LYRA_LISTEN",
         value_name = "ADDR:PORT",
-        default_value = "127.0.0.1:8080",
         hide_env_values = true,
         value_parser = parse_listen
     )]
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, env = "LYRA_TOKEN_FILE", value_name = "FILE", hide_env_values = true)]
     token_file: Option<PathBuf>,
-    /// How Lyra's own log on stderr looks: text or json
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = parse_format)]
-    log: Format,
-    /// What Lyra's own log holds: error, warn, info, debug, or by part
-    #[arg(long, env = "LYRA_LOG", value_name = "FILTER", default_value = "info", hide_env_values = true)]
-    log_filter: String,
+    /// How Lyra's own log on stderr looks: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    log: Option<Format>,
+    /// What Lyra's own log holds: error, warn, info, debug, or by part [default: info]
+    #[arg(long, env = "LYRA_LOG", value_name = "FILTER", hide_env_values = true)]
+    log_filter: Option<String>,
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {
@@ -70,16 +74,25 @@ fn default_data_dir() -> Result<PathBuf> {
 /// # Errors
 /// When the platform can't start, or does not stop in time.
 pub async fn run(args: Args) -> Result<()> {
-    telemetry::init(args.log, &args.log_filter);
-    let data_dir = match args.data_dir.filter(|dir| !dir.as_os_str().is_empty()) {
-        Some(dir) => dir,
-        None => default_data_dir()?,
+    let flags = Flags {
+        data_dir: args.data_dir,
+        listen: args.listen,
+        token_file: args.token_file,
+        log: args.log,
+        log_filter: args.log_filter,
+    };
+    let settings = config::settings(&args.file, &flags)?;
+    telemetry::init(settings.log, &settings.log_filter);
+    let data_dir = match settings.data_dir.as_os_str().is_empty() {
+        false => settings.data_dir.clone(),
+        true => default_data_dir()?,
     };
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
-    let mut config = Config::new(data_dir, args.listen);
-    if let Some(path) = &args.token_file {
-        config.gateway.tokens = Tokens::from_file(path)?;
+    let mut config = settings.embedded(data_dir);
+    config.helper = Some(lyra_node::child::this_program());
+    if !settings.token_file.as_os_str().is_empty() {
+        config.gateway.tokens = Tokens::from_file(&settings.token_file)?;
     }
     let started = tokio::select! {
         started = Box::pin(Node::start(config)) => started,

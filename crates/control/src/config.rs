@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use lyra_kit::retry::Backoff;
+use serde::{Deserialize, Serialize};
 
 /// Settings of the control role. The defaults fit a laptop and a small server.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Versions kept of one function. A deploy beyond it drops the oldest that no alias points at and no waiting,
     /// running or dead job is pinned to; where all are in use, more are kept.
@@ -13,6 +15,7 @@ pub struct Config {
     /// Aliases of one function.
     pub max_aliases: usize,
     /// How often code that no version uses any more is looked for.
+    #[serde(with = "humantime_serde")]
     pub sweep_code_every: Duration,
     /// Jobs.
     pub jobs: JobsConfig,
@@ -30,7 +33,8 @@ impl Default for Config {
 }
 
 /// Settings of jobs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct JobsConfig {
     /// Jobs that run at once.
     pub max_in_flight: usize,
@@ -41,28 +45,37 @@ pub struct JobsConfig {
     /// Jobs that wait; more are refused with 503. Checked against a count that is up to 5 s old.
     pub max_queued: u64,
     /// How long a lease holds without a heartbeat.
+    #[serde(with = "humantime_serde")]
     pub lease_ttl: Duration,
     /// How often leases are prolonged.
+    #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
     /// Waits between the tries of a job.
     pub retry: Backoff,
     /// Waits when the worker has no capacity; such tries don't count.
     pub busy: Backoff,
     /// How long running jobs may go on after shutdown began; after that they are given back, and the try does not count.
+    #[serde(with = "humantime_serde")]
     pub drain: Duration,
     /// How long ended jobs are kept, but for dead ones.
+    #[serde(with = "humantime_serde")]
     pub keep_finished: Duration,
     /// How long dead jobs are kept.
+    #[serde(with = "humantime_serde")]
     pub keep_dead: Duration,
     /// How often old jobs are looked for.
+    #[serde(with = "humantime_serde")]
     pub sweep_every: Duration,
     /// How long an idempotency key is remembered.
+    #[serde(with = "humantime_serde")]
     pub keep_keys: Duration,
     /// Callers that wait for jobs to end; more get an answer at once.
     pub max_waiters: usize,
     /// Longest time that a caller may wait for a job to end.
+    #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
     /// The store belongs to this process alone: leases of other owners are of a former process, and are ended at start.
+    #[serde(skip)]
     pub exclusive: bool,
 }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use lyra_types::function::limit;
+use serde::{Deserialize, Serialize};
 
 use crate::auth::Tokens;
 
 /// Settings of the gateway.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Largest event of a call, in bytes: 6 MiB.
     pub max_event_bytes: usize,
@@ -22,21 +24,28 @@ pub struct Config {
     /// Most connections: 10,000. A further one gets 503 and is closed.
     pub max_connections: usize,
     /// Longest wait for a request's headers, and for the next request of a connection: 60 s.
+    #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// Longest wait for the next piece of a body: 30 s.
+    #[serde(with = "humantime_serde")]
     pub body_idle_timeout: Duration,
     /// Longest time for a whole body that is read before it is used: 5 min.
+    #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
     /// Longest `?wait=`: 60 s.
+    #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
     /// Longest wait for the route table, at start and after a change: 2 s.
+    #[serde(with = "humantime_serde")]
     pub route_wait: Duration,
     /// Longest time that open requests get to end after a stop was asked for: 25 s.
+    #[serde(with = "humantime_serde")]
     pub drain: Duration,
     /// Domain of host names `{id}.func.{domain}`. Where it is `None`, any domain is taken, except that a
     /// listener without authentication takes only `localhost`.
     pub domain: Option<String>,
     /// Who may call. Where there are none, only loopback listeners are served.
+    #[serde(skip)]
     pub tokens: Tokens,
 }
 

@@ -1,5 +1,5 @@
 //! What every service needs and none should write twice: clock, randomness, ids, tasks, shutdown,
-//! telemetry, retry, freed memory.
+//! telemetry, retry, freed memory, the machine's load.
 //!
 //! The list is closed: a new module needs a design record. This is the only crate that reads the
 //! clock, the environment or randomness, or spawns tasks, so that a whole cluster can run under
@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod ids;
+pub mod load;
 pub mod memory;
 pub mod random;
 pub mod retry;
@@ -16,5 +17,6 @@ pub mod telemetry;
 
 pub use clock::Clock;
 pub use ids::Ids;
+pub use load::Load;
 pub use random::Random;
 pub use tasks::Tasks;

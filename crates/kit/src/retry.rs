@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Random;
 
 /// How long to wait before each further try: doubling from `first` to `max`, then "equal jitter":
 /// half of it fixed, half drawn (Brooker, "Exponential Backoff and Jitter", AWS 2015).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Backoff {
     /// Wait before the second try, before jitter.
+    #[serde(with = "humantime_serde")]
     pub first: Duration,
     /// Longest wait, before jitter.
+    #[serde(with = "humantime_serde")]
     pub max: Duration,
 }
 

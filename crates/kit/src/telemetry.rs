@@ -11,7 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub use prometheus;
 
 /// How Lyra's own log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For people.
     #[default]

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Settings of the log service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Folder of the database, `logs.db`; made when it is missing.
+    #[serde(skip)]
     pub dir: PathBuf,
     /// Most bytes of lines kept, 256 MiB. A line counts as its text and 128 bytes for the rest of its row.
     ///
@@ -16,14 +20,17 @@ pub struct Config {
     /// (`max_bytes` / number of functions) therefore never loses a line to another one.
     pub max_bytes: u64,
     /// Longest time a line is kept, 7 days.
+    #[serde(with = "humantime_serde")]
     pub max_age: Duration,
     /// Most lines that wait to be written, 65,536. One function may hold half of them.
     pub queue_lines: usize,
     /// Most bytes of lines that wait to be written, 32 MiB. One function may hold half of them.
     pub queue_bytes: usize,
     /// How long lines wait for others, to be written in one go, 100 ms. A query or a follower cuts it short.
+    #[serde(with = "humantime_serde")]
     pub batch_delay: Duration,
     /// Longest time a query waits for the lines offered before it to be written, and for a free reader, 10 s.
+    #[serde(with = "humantime_serde")]
     pub read_wait: Duration,
     /// Most queries that read at once, 8; more wait.
     pub readers: usize,
@@ -33,6 +40,13 @@ pub struct Config {
     pub max_answer_lines: usize,
     /// Most bytes of text in one answer, 32 MiB: the newest that fit.
     pub max_answer_bytes: usize,
+}
+
+impl Default for Config {
+    /// The defaults, with the database in the folder `logs`.
+    fn default() -> Config {
+        Config::new("logs")
+    }
 }
 
 impl Config {

@@ -28,6 +28,9 @@ const ROUTES: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Where everything is kept. Made when it is missing.
     pub data_dir: PathBuf,
+    /// A program that calls [`crate::child::run`] first, for work that is done in child processes (usually this
+    /// program itself, `/proc/self/exe`); `None`: it is done in this process where it can be.
+    pub helper: Option<PathBuf>,
     /// Where the gateway listens. Port 0: a free one.
     pub listen: SocketAddr,
     /// The gateway.
@@ -46,11 +49,14 @@ impl Config {
         let data_dir = data_dir.into();
         // Both drain at the same time, and the whole must end within 30 s.
         let gateway = lyra_gateway::Config { drain: Duration::from_secs(20), ..lyra_gateway::Config::default() };
+        let mut worker = lyra_worker::Config::default();
+        worker.characteristics.file = Some(data_dir.join("worker/characteristics"));
         Config {
+            helper: None,
             gateway,
             listen,
             control: lyra_control::Config::default(),
-            worker: lyra_worker::Config::default(),
+            worker,
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
         }
@@ -115,7 +121,10 @@ impl Node {
         let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
         let as_logs: Arc<dyn Logs> = logs.clone();
         let blobs: Arc<dyn Blobs> = Arc::new(DirectoryBlobs::open(&dir.join("blobs")).map_err(Error::Store)?);
-        let worker = roles::worker::start(config.worker, &dir.join("images"), blobs.clone(), as_logs.clone(), &kit)?;
+        let worker = {
+            let (images, helper) = (dir.join("images"), config.helper.as_deref());
+            roles::worker::start(config.worker, &images, helper, blobs.clone(), as_logs.clone(), &kit)?
+        };
         let as_worker: Arc<dyn Worker> = Arc::new(worker.clone());
         let stores = Stores::open(dir, &lock)?;
         let control =

@@ -3,7 +3,9 @@
 //! Each role has a file in `roles/` that turns settings and the other roles' clients into one running service.
 //! [`embedded`] runs all of them in one process over in-process clients and the embedded parts, which is `lyra up`.
 
+pub mod child;
 pub mod embedded;
+pub mod settings;
 
 mod machine;
 mod roles;

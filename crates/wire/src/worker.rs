@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::function::Contract;
 use lyra_types::invocation::Report;
-use lyra_types::{Error, FunctionVersion, InvocationId, Result, Runtime};
+use lyra_types::{Error, FunctionName, FunctionVersion, InvocationId, Result, Runtime, TenantName};
 
 use crate::Body;
 pub use crate::instances::{
@@ -100,6 +100,79 @@ pub struct Status {
     pub holdings: Holdings,
     /// The machine and the back ends.
     pub machine: Machine,
+    /// Of `queued`: those that wait for the concurrency limit of their function.
+    pub held: usize,
+    /// Of `queued`: those that wait for the worker's concurrency limit.
+    pub eligible: usize,
+    /// Of `running`: those let past the worker's concurrency limit, being short.
+    pub bypassing: usize,
+    /// Calls that the worker lets run at once now.
+    pub concurrency_limit: usize,
+    /// The queue's policy.
+    pub queue_policy: &'static str,
+    /// Functions with calls that run or wait.
+    pub functions: Vec<FunctionCalls>,
+    /// What is known of each version from its calls.
+    pub characteristics: Vec<Characteristics>,
+}
+
+/// Calls of a function, of all its versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionCalls {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// See [`FunctionVersion::generation`].
+    pub generation: u64,
+    /// Calls that run.
+    pub running: usize,
+    /// Calls that wait for the function's own concurrency limit.
+    pub held: usize,
+    /// Calls that wait for the worker's concurrency limit.
+    pub eligible: usize,
+}
+
+/// What a worker knows of a version from its calls. A quantity that was never measured is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Characteristics {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// See [`FunctionVersion::generation`].
+    pub generation: u64,
+    /// Number of the version.
+    pub version: u64,
+    /// Calls that reached an instance.
+    pub calls: u64,
+    /// Time to get an instance that had to be started.
+    pub cold: Option<Estimate>,
+    /// Time to get an instance that was started ahead.
+    pub prewarmed: Option<Estimate>,
+    /// Time to get an instance that was there.
+    pub warm: Option<Estimate>,
+    /// Time in the handler.
+    pub exec: Option<Estimate>,
+    /// Time from arrival to answer.
+    pub end_to_end: Option<Estimate>,
+    /// Time between two arrivals.
+    pub inter_arrival: Option<Estimate>,
+    /// Memory of an instance, in bytes.
+    pub memory: Option<u64>,
+}
+
+/// A time as it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Measurements.
+    pub samples: u64,
+    /// Their average, the latest weighing most.
+    pub average: Duration,
+    /// The middle one of the last 16.
+    pub recent_median: Duration,
+    /// The longest of the last 16.
+    pub recent_max: Duration,
 }
 
 /// A node that runs instances.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use lyra_isolation::{CallContext, Sandbox};
 use lyra_types::invocation::{Phases, Report, Start};
 use lyra_types::log::Level;
-use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId};
+use lyra_types::{Code, Error, FunctionVersion, InstanceId, InvocationId};
 use tokio::time::Instant;
 
 use crate::call_log::CallLog;
+use crate::characteristics::Record;
 use crate::error;
 use crate::pool::{Grant, Instance, Lease, Pool};
-use crate::queue::Permit;
+use crate::queue::{Ask, Permit};
 use crate::resources::Need;
 use crate::service::Inner;
 use crate::templates::key_of;
@@ -21,6 +22,7 @@ use crate::templates::key_of;
 pub(crate) struct Call<'a> {
     worker: &'a Arc<Inner>,
     version: Arc<FunctionVersion>,
+    record: Arc<Record>,
     pub(crate) report: Report,
     arrived: Instant,
     ended: bool,
@@ -46,7 +48,9 @@ impl<'a> Call<'a> {
             instance: None,
             phases: Phases::default(),
         };
-        Call { worker, version: version.clone(), report, arrived: worker.clock.instant(), ended: false }
+        let arrived = worker.clock.instant();
+        let record = worker.characteristics.arrived(version, arrived);
+        Call { worker, version: version.clone(), record, report, arrived, ended: false }
     }
 
     /// Waits for a place and gets an instance.
@@ -77,6 +81,25 @@ impl<'a> Call<'a> {
         self.report.instance = Some(instance);
         self.report.phases.start = began - admitted;
         Ok(Running { sandbox, lease, permit, instance, began })
+    }
+
+    async fn wait_for_place(&self) -> Result<Permit, Error> {
+        let (version, config) = (&self.version, &self.worker.config);
+        let ask = Ask { record: &self.record, concurrency: crate::concurrency(version), arrived: self.arrived };
+        match tokio::time::timeout(config.queue_timeout, self.worker.queue.admit(ask)).await {
+            Ok(Ok(permit)) => {
+                self.worker.metrics.admitted(&permit);
+                Ok(permit)
+            }
+            Ok(Err(refused)) => {
+                self.worker.metrics.refused(Some(refused));
+                Err(error::refused(refused, version, config))
+            }
+            Err(_) => {
+                self.worker.metrics.refused(None);
+                Err(error::waited_too_long(version, config))
+            }
+        }
     }
 
     /// Waits for an idle instance of the version or for the resources of a new one; `None` where the pool has no part in it.
@@ -152,15 +175,6 @@ impl<'a> Call<'a> {
         Ok((start, sandbox, Some(lease), id))
     }
 
-    async fn wait_for_place(&self) -> Result<Permit, Error> {
-        let (version, config) = (&self.version, &self.worker.config);
-        let admit = self.worker.queue.admit(version.generation, crate::concurrency(version));
-        match tokio::time::timeout(config.queue_timeout, admit).await {
-            Ok(admitted) => admitted.map_err(|refused| error::refused(refused, version, config)),
-            Err(_) => Err(error::waited_too_long(version, config)),
-        }
-    }
-
     /// What the sandbox is told of this call, and where its log lines go.
     pub(crate) fn context(&self, running: &Running, timeout: Option<Duration>) -> (CallContext, Arc<CallLog>) {
         let worker = self.worker;
@@ -193,6 +207,7 @@ impl<'a> Call<'a> {
     /// Counts the call and gives its report out.
     pub(crate) fn end(mut self, error: Option<&Error>) -> Report {
         self.ended = true;
+        note(&self.record, &self.report, error);
         self.worker.metrics.ended(&self.version, &self.report, error);
         self.report.clone()
     }
@@ -245,6 +260,15 @@ pub(crate) fn give_back(
         drop(lease);
         drop(permit);
     });
+}
+
+/// Notes what the call took, for those that decide by it.
+pub(crate) fn note(record: &Record, report: &Report, error: Option<&Error>) {
+    if let Some(start) = report.start {
+        // What a crash or a fault of the platform took says nothing about the next call.
+        let ran = error.is_none_or(|error| matches!(error.code, Code::FunctionError | Code::Timeout));
+        record.ended(start, &report.phases, ran);
+    }
 }
 
 /// Writes what went wrong in the function to the function's log.

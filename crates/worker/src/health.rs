@@ -46,8 +46,9 @@ impl Inner {
     /// Looks at the loops, the queue, the pool and the back ends.
     pub(crate) fn check_up(&self) -> Health {
         let now = self.clock.instant();
-        let (running, queued) = self.queue.len();
-        let room = running < self.config.max_running;
+        let lengths = self.queue.lengths();
+        let (running, queued) = (lengths.running, lengths.held + lengths.eligible);
+        let room = running < lengths.limit;
         let backends = self.templates.backends();
         let checks = vec![
             self.watch_beat.check(now),

@@ -3,9 +3,12 @@
 //! A call's way is the reading order of this crate: `service` (the door) → `call` (its life) → `queue` (may it run
 //! now?) → `templates` (is the code loaded?) → `pool` (is an instance kept?) → the isolation back end.
 //!
+//! What calls were seen to take is noted in `characteristics`, which policies decide by.
+//!
 //! What always holds: a call that was let in ends by its deadline; an instance serves one version only; dropping a
 //! call's future frees its place, its instance and its memory.
 
+pub mod characteristics;
 pub mod config;
 pub mod keep_alive;
 #[doc(hidden)]
@@ -17,11 +20,14 @@ pub mod service;
 mod call;
 mod call_log;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod health;
 mod metrics;
 mod start;
 mod templates;
 
+pub use characteristics::{Characteristics, Expected};
 pub use config::Config;
 pub use service::{Deps, Service};
 

@@ -1,12 +1,13 @@
 //! The worker's metrics.
 
 use lyra_kit::telemetry::Metrics as Registry;
-use lyra_kit::telemetry::prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+use lyra_kit::telemetry::prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use lyra_types::invocation::{Report, Start};
 use lyra_types::{Error, FunctionVersion, Runtime};
 use lyra_wire::worker::{InstanceState, Status};
 
 use crate::pool::Reason;
+use crate::queue::{Permit, Refused};
 
 /// Every metric of the worker.
 pub(crate) struct Metrics {
@@ -20,6 +21,18 @@ pub(crate) struct Metrics {
     memory: IntGaugeVec,
     cpu: IntGaugeVec,
     gpus: IntGaugeVec,
+    waits: Waits,
+    refused: IntCounterVec,
+    queue: IntGaugeVec,
+}
+
+/// What happens to calls that find no place at once.
+struct Waits {
+    held: Histogram,
+    eligible: Histogram,
+    aged: IntCounter,
+    bypassed: IntCounter,
+    limit: IntGauge,
 }
 
 /// The histograms by runtime, start and phase, looked up once.
@@ -40,6 +53,26 @@ impl Phases {
         let runtime = Runtime::ALL.into_iter().position(|r| r == runtime)?;
         let start = STARTS.into_iter().position(|s| s == start)?;
         self.0.get(runtime * STARTS.len() + start)
+    }
+}
+
+impl Waits {
+    fn new(registry: &Registry) -> Waits {
+        let waits = registry.histogram(
+            "lyra_worker_queue_wait_seconds",
+            "Time that calls waited, of those that did, by what for (held: their function's limit, eligible: the worker's).",
+            &["state"],
+        );
+        let count = |name: &str, help: &str| registry.counter(name, help, &[]).with_label_values(&[] as &[&str]);
+        Waits {
+            held: waits.with_label_values(&["held"]),
+            eligible: waits.with_label_values(&["eligible"]),
+            aged: count("lyra_worker_aged_total", "Calls let in for their age, past what the queue's policy says."),
+            bypassed: count("lyra_worker_bypassed_total", "Calls let past the worker's limit, being short."),
+            limit: registry
+                .gauge("lyra_worker_concurrency_limit", "Calls that the worker lets run at once now.", &[])
+                .with_label_values(&[] as &[&str]),
+        }
     }
 }
 
@@ -93,6 +126,17 @@ impl Metrics {
                 &["kind"],
             ),
             gpus: registry.gauge("lyra_worker_gpu_slots", "Slots of GPUs (total, charged, waiting).", &["kind"]),
+            waits: Waits::new(registry),
+            refused: registry.counter(
+                "lyra_worker_refused_total",
+                "Calls that got no place, by reason (function_full, worker_full, closed, waited_too_long).",
+                &["reason"],
+            ),
+            queue: registry.gauge(
+                "lyra_worker_queue_calls",
+                "Calls that wait, by what for (held: their function's limit, eligible: the worker's).",
+                &["state"],
+            ),
         }
     }
 
@@ -116,6 +160,32 @@ impl Metrics {
         self.invocations.with_label_values(&[version.tenant.as_str(), version.function.as_str(), outcome, start]).inc();
     }
 
+    /// A call has got its place.
+    pub(crate) fn admitted(&self, permit: &Permit) {
+        if permit.bypasses() {
+            self.waits.bypassed.inc();
+        }
+        let Some(waited) = permit.waited() else { return };
+        if !waited.held.is_zero() {
+            self.waits.held.observe(waited.held.as_secs_f64());
+        }
+        self.waits.eligible.observe(waited.eligible.as_secs_f64());
+        if waited.aged {
+            self.waits.aged.inc();
+        }
+    }
+
+    /// A call got no place; `None`: not in time.
+    pub(crate) fn refused(&self, refused: Option<Refused>) {
+        let reason = match refused {
+            Some(Refused::FunctionFull) => "function_full",
+            Some(Refused::WorkerFull) => "worker_full",
+            Some(Refused::Closed) => "closed",
+            None => "waited_too_long",
+        };
+        self.refused.with_label_values(&[reason]).inc();
+    }
+
     pub(crate) fn loaded(&self, runtime: Runtime) {
         self.loads.with_label_values(&[runtime.as_str()]).inc();
     }
@@ -129,6 +199,9 @@ impl Metrics {
         set(&self.calls, "queued", status.queued);
         set(&self.instances, "busy", status.running);
         set(&self.instances, "idle", status.idle_instances);
+        set(&self.queue, "held", status.held);
+        set(&self.queue, "eligible", status.eligible);
+        self.waits.limit.set(i64::try_from(status.concurrency_limit).unwrap_or(i64::MAX));
         let holdings = &status.holdings;
         set(&self.calls, "waiting", holdings.waiting);
         for state in InstanceState::ALL.into_iter().filter(|state| *state != InstanceState::Terminated) {

@@ -1,30 +1,32 @@
 //! The worker's door: [`lyra_wire::Worker`] over queue, code, pool and back ends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
 use lyra_isolation::{Code, End, ImageKey, Isolation};
-use lyra_kit::{Clock, Ids, Tasks, telemetry};
+use lyra_kit::{Clock, Ids, Load, Tasks, telemetry};
 use lyra_store::Blobs;
-use lyra_types::invocation::Report;
+use lyra_types::invocation::{Report, Start};
 use lyra_types::{Error, FunctionVersion};
 use lyra_wire::worker::{
-    BackendStatus, Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare, Prepared, Reply,
-    Status,
+    BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare,
+    Prepared, Reply, Status,
 };
 use lyra_wire::{Logs, Worker};
+use tokio::time::Instant;
 
 use crate::call::{self, Running};
 use crate::call_log::CallLog;
+use crate::characteristics::{Characteristics, Record};
 use crate::config::Config;
 use crate::health::Beat;
 use crate::keep_alive::schedule::Window;
 use crate::metrics::{Metrics, PoolMetrics};
 use crate::pool::{Lease, Pool, Reason};
-use crate::queue::{Limits, Permit, Queue};
+use crate::queue::{Instances, Limits, LoadKind, Permit, Queue};
 use crate::resources::gpu::{NoGpus, Source};
 use crate::start::Cordon;
 use crate::templates::Templates;
@@ -55,6 +57,7 @@ pub struct Service {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) queue: Queue,
+    pub(crate) characteristics: Arc<Characteristics>,
     pub(crate) templates: Templates,
     pub(crate) pool: Pool,
     pub(crate) logs: Arc<dyn Logs>,
@@ -85,8 +88,10 @@ impl Service {
             queued: config.max_queued,
             queued_per_function: config.max_queued_per_function,
         };
-        let inner = Arc::new(Inner {
-            queue: Queue::new(limits),
+        let characteristics = Characteristics::open(config.characteristics.clone(), deps.clock.clone());
+        let inner = Arc::new_cyclic(|inner| Inner {
+            queue: Queue::new(limits, &config.queue, Arc::new(Ready(inner.clone())), deps.clock.clone()),
+            characteristics: Arc::new(characteristics),
             templates: Templates::new(&config, deps.backends, deps.blobs),
             pool: Pool::new(&config, deps.clock.clone(), deps.ids.clone(), gpus, PoolMetrics::new(&deps.metrics)),
             cordon: Cordon::default(),
@@ -103,14 +108,38 @@ impl Service {
         let gauges = Arc::downgrade(&inner);
         deps.metrics.before_render(move || {
             if let Some(inner) = gauges.upgrade() {
-                inner.metrics.refresh(&inner.status());
+                inner.metrics.refresh(&inner.counts());
             }
         });
         Service { inner, tasks: Tasks::new() }
     }
 
-    /// Starts the watch over the instances and the sweep of memory that was freed.
+    /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption of
+    /// the concurrency limit to the machine's load.
     pub fn start(&self) {
+        let load = match self.inner.queue.adaptive().map(|adaptive| adaptive.load) {
+            Some(LoadKind::Average) => Load::average(),
+            _ => Load::pressure(),
+        };
+        self.start_under(load);
+    }
+
+    /// As [`Service::start`], with the load measured by `load`.
+    pub fn start_under(&self, load: Load) {
+        if let Some(adaptive) = self.inner.queue.adaptive() {
+            let inner = self.inner.clone();
+            self.tasks.every("worker-concurrency", adaptive.period, move || {
+                inner.adapt(&load);
+                std::future::ready(())
+            });
+        }
+        if let Some(period) = self.inner.characteristics.save_every() {
+            let inner = self.inner.clone();
+            self.tasks.every("worker-characteristics", period, move || {
+                let inner = inner.clone();
+                async move { inner.save_characteristics().await }
+            });
+        }
         let inner = self.inner.clone();
         // Twice in a period, so that whatever one round leaves out, the period does not.
         self.tasks.every("worker-watch", (inner.config.watchdog / 2).max(Duration::from_millis(1)), move || {
@@ -129,7 +158,7 @@ impl Service {
     pub async fn shut_down(&self, limit: Duration) -> bool {
         self.inner.queue.close();
         let ended = tokio::time::timeout(limit, async {
-            while self.inner.queue.len().0 > 0 {
+            while self.inner.queue.lengths().running > 0 {
                 self.inner.clock.sleep(Duration::from_millis(10)).await;
             }
         })
@@ -137,7 +166,13 @@ impl Service {
         .is_ok();
         let stopped = self.tasks.stop(Duration::from_secs(1)).await;
         drop(self.inner.pool.take_all(Reason::Drained));
+        self.inner.save_characteristics().await;
         stopped && ended
+    }
+
+    /// What is known of each version from its calls.
+    pub fn characteristics(&self) -> &Characteristics {
+        &self.inner.characteristics
     }
 }
 
@@ -145,7 +180,7 @@ impl Inner {
     async fn sweep(&self) {
         self.sweep_beat.beat(self.clock.instant());
         // Not while calls run: it would make them wait for the allocator.
-        if self.queue.len().0 == 0 && self.untrimmed.swap(false, Ordering::Relaxed) {
+        if self.queue.lengths().running == 0 && self.untrimmed.swap(false, Ordering::Relaxed) {
             drop(lyra_kit::tasks::blocking(lyra_kit::memory::trim).await);
         }
     }
@@ -157,20 +192,78 @@ impl Inner {
         }
     }
 
+    async fn save_characteristics(&self) {
+        let characteristics = self.characteristics.clone();
+        drop(lyra_kit::tasks::blocking(move || characteristics.save()).await);
+    }
+
+    fn adapt(&self, load: &Load) {
+        match load.percent(self.clock.instant()) {
+            Ok(Some(percent)) => drop(self.queue.adapt(percent)),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the load can't be read, the concurrency limit stays as it is"),
+        }
+    }
+
+    /// Numbers only, which cost little.
+    fn counts(&self) -> Status {
+        let lengths = self.queue.lengths();
+        Status {
+            running: lengths.running,
+            queued: lengths.held + lengths.eligible,
+            idle_instances: self.pool.total(),
+            held: lengths.held,
+            eligible: lengths.eligible,
+            bypassing: lengths.bypassing,
+            concurrency_limit: lengths.limit,
+            queue_policy: self.config.queue.policy.as_str(),
+            holdings: self.pool.holdings(),
+            ..Status::default()
+        }
+    }
+
     fn status(&self) -> Status {
-        let (running, queued) = self.queue.len();
-        let backends = self
-            .templates
-            .backends()
-            .iter()
-            .map(|backend| BackendStatus { name: backend.name().to_owned(), runtimes: backend.runtimes().to_vec() });
+        let backends = self.templates.backends().iter();
+        let show = |backend: &Arc<dyn Isolation>| BackendStatus {
+            name: backend.name().to_owned(),
+            runtimes: backend.runtimes().to_vec(),
+        };
         let machine = Machine {
             uptime: self.clock.instant().saturating_duration_since(self.begin),
             load: load_averages(),
             cordoned: self.cordon.is_set(),
-            backends: backends.collect(),
+            backends: backends.map(show).collect(),
         };
-        Status { running, queued, idle_instances: self.pool.total(), holdings: self.pool.holdings(), machine }
+        let characteristics = self.characteristics.view();
+        let mut functions = Vec::new();
+        for (generation, calls) in self.queue.functions() {
+            if let Some(of) = characteristics.iter().find(|of| of.generation == generation) {
+                functions.push(FunctionCalls {
+                    tenant: of.tenant.clone(),
+                    function: of.function.clone(),
+                    generation,
+                    running: calls.running,
+                    held: calls.held,
+                    eligible: calls.eligible,
+                });
+            }
+        }
+        Status { functions, characteristics, machine, ..self.counts() }
+    }
+}
+
+/// Tells the queue what the pool has.
+struct Ready(Weak<Inner>);
+
+impl Instances for Ready {
+    fn ready(&self, version: &Record) -> Start {
+        let Some(worker) = self.0.upgrade() else { return Start::Cold };
+        let is_there = if version.reuse() {
+            worker.pool.count(version.key()) > 0
+        } else {
+            worker.templates.is_loaded(version.key())
+        };
+        if is_there { Start::Warm } else { Start::Cold }
     }
 }
 
@@ -198,6 +291,7 @@ impl Worker for Service {
     fn forget(&self, generation: u64, version: Option<u64>) {
         self.inner.templates.forget(generation, version);
         self.inner.pool.forget(generation, version);
+        self.inner.characteristics.forget(generation, version);
     }
 
     async fn invoke(&self, request: Call) -> Reply {
@@ -235,8 +329,15 @@ impl Worker for Service {
         match served_outcome {
             Ok(answer) => {
                 let report = call.hand_over();
-                let (worker, version) = (inner.clone(), request.version);
-                let rest = Rest { worker, version, report: report.clone(), logs, lease, permit };
+                let rest = Rest {
+                    worker: inner.clone(),
+                    version: request.version,
+                    report: report.clone(),
+                    began,
+                    logs,
+                    lease,
+                    permit,
+                };
                 let mut end = answer.end;
                 if let Some(end) = (&mut end).now_or_never() {
                     rest.end(end);
@@ -293,6 +394,7 @@ struct Rest {
     worker: Arc<Inner>,
     version: Arc<FunctionVersion>,
     report: Report,
+    began: Instant,
     logs: Arc<CallLog>,
     lease: Option<Lease>,
     permit: Permit,
@@ -303,7 +405,12 @@ impl Rest {
         if let Err(error) = &end.outcome {
             call::log_failure(&self.logs, error);
         }
-        self.worker.metrics.ended(&self.version, &self.report, end.outcome.as_ref().err());
+        let error = end.outcome.as_ref().err();
+        self.worker.metrics.ended(&self.version, &self.report, error);
+        // The place is held to the end of the stream: that is what the next call is expected to take.
+        let mut whole = self.report.clone();
+        whole.phases.exec = self.worker.clock.instant() - self.began;
+        call::note(&self.worker.characteristics.of(&self.version), &whole, error);
         if let Some(sandbox) = end.sandbox {
             call::give_back(&self.worker, &self.version, sandbox, self.lease, self.permit);
         }

@@ -146,7 +146,15 @@ impl Inner {
         let aside = self.pool.take_aside_to_probe(half);
         let probe = |mut instance: Instance| async move {
             let answer = tokio::time::timeout(half, instance.sandbox.probe()).await;
-            if answer.unwrap_or(false) { self.pool.proved(instance) } else { self.pool.failed_probe(instance) }
+            if !answer.unwrap_or(false) {
+                return self.pool.failed_probe(instance);
+            }
+            // Not with every call: reading it is a file or two for a process.
+            let memory = instance.sandbox.usage().memory;
+            if memory > 0 {
+                self.characteristics.of(instance.lease.version()).needed(memory);
+            }
+            self.pool.proved(instance);
         };
         futures::stream::iter(aside).for_each_concurrent(AT_ONCE, probe).await;
     }
@@ -179,8 +187,8 @@ impl Inner {
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         self.cordon.set(true);
         let left = || {
-            let (running, queued) = self.queue.len();
-            running + queued
+            let lengths = self.queue.lengths();
+            lengths.running + lengths.held + lengths.eligible
         };
         let ended = async {
             while left() > 0 {

@@ -76,6 +76,11 @@ impl Templates {
         self.loaded.get(&key_of(version)).await
     }
 
+    /// Whether the version's template is in memory.
+    pub(crate) fn is_loaded(&self, key: Key) -> bool {
+        self.loaded.contains_key(&key)
+    }
+
     /// The version's template, loaded if need be.
     pub(crate) async fn load(&self, version: &Arc<FunctionVersion>) -> Result<Arc<dyn Template>, Error> {
         self.loaded.try_get_with(key_of(version), self.read(version)).await.map_err(|error| Error::clone(&error))

@@ -35,7 +35,8 @@ impl Running {
 
     /// Starts the node: on a free port the first time, then at the same address.
     pub async fn start(&mut self) -> Result<()> {
-        let config = Config::new(self.data_dir(), self.address);
+        let mut config = Config::new(self.data_dir(), self.address);
+        config.helper = Some(lyra_node::child::this_program());
         let node = Box::pin(Node::start(config)).await?;
         self.address = node.addr();
         let shutdown = CancellationToken::new();

@@ -4,11 +4,13 @@
 //! be swapped out, see [`Config`]); an idle process is not woken by ticks; the ticker's thread ends with the last
 //! clone of the engine. It knows nothing of JavaScript or components.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use wasmtime::{Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
@@ -28,7 +30,7 @@ const CORE_INSTANCES_PER_COMPONENT: u32 = 40;
 const MEMORIES_PER_COMPONENT: u32 = 4;
 
 /// Settings of the Wasm back end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     /// Where compiled images are kept. Only this process may write there.
     pub images_dir: PathBuf,
@@ -44,6 +46,9 @@ pub struct Config {
     pub warm_slots: u32,
     /// Guests that may compute at once after their first slices; `None`: one for each core.
     pub cpus: Option<usize>,
+    /// The program, with its first arguments, that calls [`super::compiler::run`] with the arguments that follow;
+    /// `None`: code is compiled in this process.
+    pub compiler: Option<Vec<OsString>>,
 }
 
 impl Config {
@@ -57,6 +62,7 @@ impl Config {
             keep_resident: 1 << 20,
             warm_slots: 64,
             cpus: None,
+            compiler: None,
         }
     }
 }
@@ -259,6 +265,15 @@ fn settings(config: &Config) -> wasmtime::Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(WASM_STACK + HOST_STACK);
     settings
+}
+
+/// An engine that compiles as the one with `config` does, and runs nothing.
+///
+/// # Errors
+/// When the settings don't fit this machine.
+pub(super) fn compiling(config: &Config) -> wasmtime::Result<wasmtime::Engine> {
+    // Room for one instance: a pool of many takes more address space than a compiler may have.
+    wasmtime::Engine::new(&settings(&Config { max_instances: 1, ..config.clone() }))
 }
 
 /// Stack of a guest, in bytes.

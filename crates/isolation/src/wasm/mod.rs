@@ -4,6 +4,7 @@
 //! instance is a linear memory that starts as a copy-on-write view of an image, so a fresh one costs microseconds
 //! and none needs to be kept warm.
 
+pub mod compiler;
 mod component;
 pub mod engine;
 pub mod governor;

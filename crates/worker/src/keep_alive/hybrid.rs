@@ -13,15 +13,18 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::histogram::IdleTimes;
 use super::{KeepAlive, Rested, Track};
 
 /// Settings of the policy; the defaults are the paper's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Hybrid {
     /// Width of a bin.
+    #[serde(with = "humantime_serde")]
     pub bin: Duration,
     /// Bins; together they are the range.
     pub bins: usize,

@@ -1,29 +1,62 @@
 //! The invocation queue: which call runs now, which waits, which is refused.
 //!
 //! Two limits hold at once: calls that run on this worker, and calls that run of one function (its
-//! `concurrency`). A call that finds both free runs at once and touches no queue. Otherwise it waits in the order of
-//! arrival: behind its own function's limit, then behind the worker's. A function at its limit never holds up
-//! another function. Both queues are bounded; the wait has a deadline, which the caller enforces by dropping the
-//! future of [`Queue::admit`].
+//! `concurrency`). A call that finds both free runs at once and touches no queue. Otherwise it waits: behind its own
+//! function's limit in the order of arrival, then behind the worker's in the order of a [policy](PolicyKind). A function
+//! at its limit never holds up another function. Both queues are bounded; the wait has a deadline, which the caller
+//! enforces by dropping the future of [`Queue::admit`]. Where it is set so, short calls that have an instance run outside
+//! of the worker's limit, and that limit follows the machine's load.
 
+mod adaptive;
+mod cold_priority;
+mod config;
+mod deadline;
+mod fair_share;
 mod fcfs;
+mod inter_arrival;
+mod places;
+mod policy;
+mod ranked;
+mod shortest;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use lyra_kit::Clock;
+use lyra_types::invocation::Start;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use fcfs::{Admission, Fcfs, Refusal, Ticket};
+pub use config::{Adaptive, Bypass, Config, FairShare, LoadKind, PolicyKind};
+pub use places::Lengths;
+pub use policy::Instances;
+
+use crate::characteristics::Record;
+use places::{Admission, Place, Places, Ticket};
 
 /// Sizes of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Calls that run at once.
+    /// Calls that run at once; the most of them, where the limit is adapted.
     pub running: usize,
     /// Calls that wait.
     pub queued: usize,
     /// Calls of one function that wait.
     pub queued_per_function: usize,
+}
+
+/// What a call asks for a place with.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// What is known of its version. Generations tell functions apart.
+    pub record: &'a Arc<Record>,
+    /// The function's limit.
+    pub concurrency: usize,
+    /// When the call came.
+    pub arrived: Instant,
 }
 
 /// Why a call was not admitted.
@@ -40,66 +73,137 @@ pub enum Refused {
     Closed,
 }
 
+/// How long a call waited, behind which limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// Behind its function's limit.
+    pub held: Duration,
+    /// Behind the worker's limit.
+    pub eligible: Duration,
+    /// It was let in for its age, past what the policy says.
+    pub aged: bool,
+}
+
+/// Calls of one function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls {
+    /// That run.
+    pub running: usize,
+    /// That wait for the function's limit.
+    pub held: usize,
+    /// That wait for the worker's limit.
+    pub eligible: usize,
+}
+
 /// The queue. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Queue {
-    state: Arc<Mutex<Fcfs>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    places: Mutex<Places>,
+    instances: Arc<dyn Instances>,
+    adaptive: Option<Adaptive>,
+    /// The greatest limit.
+    max_running: usize,
 }
 
 impl Queue {
     /// An empty queue.
-    pub fn new(limits: Limits) -> Queue {
-        Queue { state: Arc::new(Mutex::new(Fcfs::new(limits))) }
+    pub fn new(limits: Limits, config: &Config, instances: Arc<dyn Instances>, clock: Clock) -> Queue {
+        let policy = policy::of(config, &instances, clock.instant());
+        let adaptive = config.adaptive.clone();
+        let max_running = limits.running;
+        let running = adaptive.as_ref().map_or(max_running, |adaptive| adaptive.min.get().min(max_running));
+        let places = Places::new(Limits { running, ..limits }, config.bypass.clone(), policy, clock);
+        Queue { shared: Arc::new(Shared { places: Mutex::new(places), instances, adaptive, max_running }) }
     }
 
-    /// Waits for a place. `function` tells functions apart; `concurrency` is its limit.
+    /// Waits for a place.
     ///
     /// Dropping the future gives the place in the queue up.
     ///
     /// # Errors
     /// At once, when a queue is full or closed.
-    pub async fn admit(&self, function: u64, concurrency: usize) -> Result<Permit, Refused> {
-        let admission = self.state.lock().arrive(function, concurrency);
+    pub async fn admit(&self, ask: Ask<'_>) -> Result<Permit, Refused> {
+        let shared = &self.shared;
+        let is_ready = || shared.instances.ready(ask.record) != Start::Cold;
+        let admission = shared.places.lock().arrive(&ask, is_ready)?;
         match admission {
-            Ok(Admission::Run) => Ok(Permit { state: self.state.clone(), function }),
-            Ok(Admission::Wait(ticket, granted)) => {
-                Waiting { state: &self.state, ticket, granted, done: false }.admitted().await
-            }
-            Err(Refusal::Function) => Err(Refused::FunctionFull),
-            Err(Refusal::Worker) => Err(Refused::WorkerFull),
-            Err(Refusal::Closed) => Err(Refused::Closed),
+            Admission::Run(place) => Ok(Permit { shared: shared.clone(), place }),
+            Admission::Wait(ticket, granted) => Waiting { shared, ticket, granted, done: false }.admitted().await,
         }
     }
 
     /// Refuses further calls and those that wait; the ones that run go on.
     pub fn close(&self) {
-        self.state.lock().close();
+        self.shared.places.lock().close();
     }
 
-    /// Calls that run, calls that wait.
-    pub fn len(&self) -> (usize, usize) {
-        self.state.lock().len()
+    /// How many calls run and wait.
+    pub fn lengths(&self) -> Lengths {
+        self.shared.places.lock().lengths()
+    }
+
+    /// Functions with calls that run or wait, by generation.
+    pub fn functions(&self) -> Vec<(u64, Calls)> {
+        self.shared.places.lock().functions()
+    }
+
+    /// How the limit is adapted, where it is.
+    pub(crate) fn adaptive(&self) -> Option<&Adaptive> {
+        self.shared.adaptive.as_ref()
+    }
+
+    /// Adapts the worker's limit to the machine's load, in percent. Gives the limit back. Does nothing where it is fixed.
+    pub fn adapt(&self, load: u32) -> usize {
+        let mut places = self.shared.places.lock();
+        let lengths = places.lengths();
+        let Some(adaptive) = &self.shared.adaptive else { return lengths.limit };
+        let observed = adaptive::Observed {
+            limit: lengths.limit,
+            running: places.running_within_limit(),
+            waiting: lengths.eligible > 0,
+            load,
+        };
+        let next = adaptive::next_limit(adaptive, self.shared.max_running, observed);
+        if next != lengths.limit {
+            places.set_limit(next);
+        }
+        next
     }
 }
 
 /// A place to run. Dropping it lets the next call in.
-#[derive(Debug)]
 pub struct Permit {
-    state: Arc<Mutex<Fcfs>>,
-    function: u64,
+    shared: Arc<Shared>,
+    place: Place,
+}
+
+impl Permit {
+    /// How long the call waited; `None` when it ran at once.
+    pub fn waited(&self) -> Option<Waited> {
+        self.place.waited
+    }
+
+    /// Whether the call runs outside of the worker's limit.
+    pub fn bypasses(&self) -> bool {
+        self.place.bypasses()
+    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.state.lock().leave(self.function);
+        self.shared.places.lock().leave(&self.place);
     }
 }
 
 /// Keeps the count right when a waiting call is dropped, before or after it was let in.
 struct Waiting<'a> {
-    state: &'a Arc<Mutex<Fcfs>>,
+    shared: &'a Arc<Shared>,
     ticket: Ticket,
-    granted: oneshot::Receiver<()>,
+    granted: oneshot::Receiver<Place>,
     done: bool,
 }
 
@@ -108,7 +212,7 @@ impl Waiting<'_> {
         let outcome = (&mut self.granted).await;
         self.done = true;
         match outcome {
-            Ok(()) => Ok(Permit { state: self.state.clone(), function: self.ticket.function() }),
+            Ok(place) => Ok(Permit { shared: self.shared.clone(), place }),
             Err(_) => Err(Refused::Closed),
         }
     }
@@ -119,13 +223,11 @@ impl Drop for Waiting<'_> {
         if self.done {
             return;
         }
-        let mut state = self.state.lock();
-        let was_let_in = !state.give_up(self.ticket) && self.granted.try_recv().is_ok();
-        if was_let_in {
-            state.leave(self.ticket.function());
+        let mut places = self.shared.places.lock();
+        if !places.give_up(self.ticket)
+            && let Ok(place) = self.granted.try_recv()
+        {
+            places.leave(&place);
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Uploads are hostile until shown otherwise. Wasmtime validates them before it compiles; size is bounded by
 //! [`MAX_WASM`], work by [`COMPILE_PERMITS`] compilations at a time and [`COMPILE_TIME`] for each until its deploy is
-//! given up (a compilation can't be stopped: it keeps its permit until it ends, so that it can't be multiplied).
+//! given up and its compiler stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::Program;
 use super::host::{self, PROVIDED};
 use super::stdio::Stdio;
 use super::{Linkers, failure};
+use crate::wasm::compiler::{self, CompileError, Kind};
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::Governed;
 
@@ -32,13 +33,6 @@ const TRIAL_TIME: Duration = Duration::from_secs(5);
 
 /// Most import names in one message.
 const NAMED_IMPORTS: usize = 10;
-
-/// What an upload is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Component,
-    Module,
-}
 
 /// Code that was checked and compiled.
 pub(super) struct Compiled {
@@ -66,15 +60,14 @@ pub(super) async fn compile(
     }
     let work = async {
         // The semaphore is never closed.
-        let permit = Arc::clone(permits).acquire_owned().await.map_err(|_| busy())?;
-        let (engine, linkers, bytes) = (engine.clone(), Arc::clone(linkers), code.bytes.clone());
-        let compiled = lyra_kit::tasks::blocking(move || {
-            let compiled = compile_now(&engine, &linkers, kind, &bytes);
-            drop(permit);
-            compiled
-        });
-        compiled.await.map_err(|error| {
-            tracing::error!(%error, digest = %code.key.digest, "the compiler failed");
+        let permit = permits.acquire().await.map_err(|_| busy())?;
+        let machine_code = compiler::compile(engine, kind, code.bytes.clone()).await;
+        drop(permit);
+        let machine_code = machine_code.map_err(|error| failed(kind, &error))?;
+        let (engine, linkers) = (engine.clone(), Arc::clone(linkers));
+        let checked = lyra_kit::tasks::blocking(move || check(&engine, &linkers, kind, machine_code));
+        checked.await.map_err(|error| {
+            tracing::error!(%error, digest = %code.key.digest, "compiled code can't be checked");
             Error::internal("the code could not be compiled")
         })?
     };
@@ -142,26 +135,55 @@ pub(super) fn kind(bytes: &[u8]) -> Result<Kind, Error> {
     Err(invalid(format!("{found}; expected a WebAssembly component or core module (the file begins with \"\\0asm\")")))
 }
 
-fn compile_now(engine: &Engine, linkers: &Linkers, kind: Kind, bytes: &[u8]) -> Result<Compiled, Error> {
-    match kind {
-        Kind::Component => compile_component(engine, linkers, bytes),
-        Kind::Module => compile_module(engine, linkers, bytes),
+/// What to say when there is no machine code; for invalid code, with the place in the file (`at offset …`).
+fn failed(kind: Kind, error: &CompileError) -> Error {
+    match (error, kind) {
+        (CompileError::Refused(reason), Kind::Component) => invalid(format!("is not a valid component: {reason}")),
+        (CompileError::Refused(reason), Kind::Module) => invalid(format!("is not a valid module: {reason}")),
+        (CompileError::Stopped(_), _) => invalid("takes more time or memory to compile than a deploy may have"),
+        (CompileError::Run(_) | CompileError::Thread(_), _) => {
+            tracing::error!(%error, source = ?std::error::Error::source(error), "code can't be compiled");
+            Error::internal("the code could not be compiled")
+        }
     }
 }
 
-/// The reason why Wasmtime took it not; says where in the file (`at offset …`) for invalid code.
 fn refused(what: &str, error: &wasmtime::Error) -> Error {
     invalid(format!("{what}: {error:#}"))
 }
 
 fn internal(error: &wasmtime::Error) -> Error {
-    tracing::error!(error = format!("{error:#}"), "compiled code can't be serialized");
-    Error::internal("the compiled code could not be kept")
+    tracing::error!(error = format!("{error:#}"), "machine code can't be loaded");
+    Error::internal("the code could not be compiled")
 }
 
-fn compile_component(engine: &Engine, linkers: &Linkers, bytes: &[u8]) -> Result<Compiled, Error> {
+/// Checks whether compiled code can run here.
+#[expect(unsafe_code, reason = "deserializing compiled code")]
+fn check(engine: &Engine, linkers: &Linkers, kind: Kind, machine_code: Vec<u8>) -> Result<Compiled, Error> {
+    let wasmtime = engine.wasmtime();
+    match kind {
+        Kind::Component => {
+            // SAFETY: the bytes come from our own compiler with the same settings, which validated what it compiled.
+            // JUSTIFICATION: compiling in another process is what bounds it; there is no safe form.
+            let component = unsafe { Component::deserialize(wasmtime, &machine_code) };
+            check_component(engine, linkers, &component.map_err(|error| internal(&error))?, machine_code)
+        }
+        Kind::Module => {
+            // SAFETY: as above.
+            // JUSTIFICATION: as above.
+            let module = unsafe { Module::deserialize(wasmtime, &machine_code) };
+            check_module(engine, linkers, &module.map_err(|error| internal(&error))?, machine_code)
+        }
+    }
+}
+
+fn check_component(
+    engine: &Engine,
+    linkers: &Linkers,
+    component: &Component,
+    bytes: Vec<u8>,
+) -> Result<Compiled, Error> {
     let engine = engine.wasmtime();
-    let component = Component::new(engine, bytes).map_err(|error| refused("is not a valid component", &error))?;
     let component_type = component.component_type();
     let imports: Vec<&str> = component_type.imports(engine).map(|(name, _)| name).collect();
     let unknown: Vec<&str> = imports.iter().copied().filter(|name| !is_provided(name)).collect();
@@ -170,9 +192,8 @@ fn compile_component(engine: &Engine, linkers: &Linkers, bytes: &[u8]) -> Result
     }
     let exports: Vec<&str> = component_type.exports(engine).map(|(name, _)| name).collect();
     let contract = contract_of(&exports)?;
-    let program = Program::component(linkers, &component, contract)
+    let program = Program::component(linkers, component, contract)
         .map_err(|error| refused("does not fit the interfaces that it names", &error))?;
-    let bytes = component.serialize().map_err(|error| internal(&error))?;
     let memory = component.resources_required().map_or(0, |required| initial_memory(&required));
     Ok(Compiled { program, contract, bytes, memory })
 }
@@ -219,8 +240,7 @@ fn unknown_imports(what: &str, names: &[&str]) -> Error {
     ))
 }
 
-fn compile_module(engine: &Engine, linkers: &Linkers, bytes: &[u8]) -> Result<Compiled, Error> {
-    let module = Module::new(engine.wasmtime(), bytes).map_err(|error| refused("is not a valid module", &error))?;
+fn check_module(engine: &Engine, linkers: &Linkers, module: &Module, bytes: Vec<u8>) -> Result<Compiled, Error> {
     let mut store = host::store(engine, None, 0, &Stdio::logging())?;
     let mut unknown: Vec<String> = Vec::new();
     for import in module.imports() {
@@ -243,8 +263,7 @@ fn compile_module(engine: &Engine, linkers: &Linkers, bytes: &[u8]) -> Result<Co
             ));
         }
     }
-    let program = Program::module(linkers, &module).map_err(|error| refused("does not fit WASI", &error))?;
-    let bytes = module.serialize().map_err(|error| internal(&error))?;
+    let program = Program::module(linkers, module).map_err(|error| refused("does not fit WASI", &error))?;
     let memory = initial_memory(&module.resources_required());
     Ok(Compiled { program, contract: Contract::Command, bytes, memory })
 }

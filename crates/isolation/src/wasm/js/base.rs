@@ -14,6 +14,7 @@ use wasmtime::{InstancePre, Linker, Module, ModuleExport, Result, format_err};
 use super::guest::Guest;
 use super::host::{self, Host};
 use super::image::Image;
+use crate::wasm::compiler::{self, Kind};
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::Governor;
 
@@ -84,10 +85,8 @@ fn compiled(engine: &Engine, digest: &[u8]) -> Result<Module> {
             }
         }
     }
-    let code = engine.wasmtime().precompile_module(QUICKJS)?;
+    let code = compiler::compile_blocking(engine, Kind::Module, QUICKJS)?;
     engine.images().write(&path, &[&code])?;
-    drop(code);
-    give_memory_back();
     map(engine, &path)
 }
 
@@ -98,17 +97,6 @@ fn map(engine: &Engine, path: &std::path::Path) -> Result<Module> {
     #[expect(unsafe_code, reason = "deserializing compiled code")]
     unsafe {
         Module::deserialize_file(engine.wasmtime(), path)
-    }
-}
-
-/// Compiling takes a lot of memory for a moment, which the allocator would keep.
-fn give_memory_back() {
-    // SAFETY: has no preconditions.
-    // JUSTIFICATION: tens of MiB that an idle process would hold for ever; there is no safe form.
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "malloc_trim has no safe form")]
-    unsafe {
-        libc::malloc_trim(0);
     }
 }
 

@@ -1,0 +1,292 @@
+//! What can be set on a node, and where each value comes from (interfaces, section 6).
+//!
+//! Four layers, each over the one before: built-in defaults, a TOML file, variables `LYRA__SECTION__KEY`, flags. A key
+//! that does not exist is an error, with the layer that holds it. Nothing here reads a secret: tokens stay in a file of
+//! their own, of which only the path is a setting.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::value::{Dict, Value};
+use figment::{Figment, Metadata, Provider, Source};
+use lyra_kit::telemetry::Format;
+use serde::{Deserialize, Serialize};
+
+/// What variables of settings begin with.
+const PREFIX: &str = "LYRA__";
+
+/// Settings of a node that runs all roles.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where everything is kept; an empty path: where the user's own data is kept.
+    pub data_dir: PathBuf,
+    /// Where the gateway listens. Port 0: a free one.
+    pub listen: SocketAddr,
+    /// File of tokens; an empty path: none.
+    pub token_file: PathBuf,
+    /// How Lyra's own log looks.
+    pub log: Format,
+    /// What Lyra's own log holds.
+    pub log_filter: String,
+    /// The gateway.
+    pub gateway: lyra_gateway::Config,
+    /// The control role.
+    pub control: lyra_control::Config,
+    /// The worker.
+    pub worker: lyra_worker::Config,
+    /// The logs role.
+    pub logs: lyra_logs::Config,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let embedded = crate::Config::new("", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
+        Settings {
+            data_dir: PathBuf::new(),
+            listen: embedded.listen,
+            token_file: PathBuf::new(),
+            log: Format::Text,
+            log_filter: "info".to_owned(),
+            gateway: embedded.gateway,
+            control: embedded.control,
+            worker: lyra_worker::Config::default(),
+            logs: embedded.logs,
+        }
+    }
+}
+
+impl Settings {
+    /// The embedded node with these settings and its data in `data_dir`; tokens are the caller's to read.
+    pub fn embedded(&self, data_dir: impl Into<PathBuf>) -> crate::Config {
+        let fresh = crate::Config::new(data_dir, self.listen);
+        let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
+        let (gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        worker.characteristics.file = worker.characteristics.file.or(fresh.worker.characteristics.file.clone());
+        crate::Config { gateway, control, worker, logs, ..fresh }
+    }
+}
+
+/// Flags that were given: the uppermost layer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Flags {
+    /// See [`Settings::data_dir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// See [`Settings::listen`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// See [`Settings::token_file`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// See [`Settings::log`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Format>,
+    /// See [`Settings::log_filter`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_filter: Option<String>,
+}
+
+/// Why settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file is not there, or can't be read.
+    #[error("the configuration file {path} can't be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A layer holds something that can't be a setting.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// One setting with its origin.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Origin {
+    /// The value, as in TOML.
+    pub value: serde_json::Value,
+    /// `default`, `flag`, the variable's name, or the file's.
+    pub source: String,
+}
+
+/// All layers, put together.
+pub struct Layers {
+    figment: Figment,
+}
+
+impl Layers {
+    /// Reads `file` (if there is one to be read) and the environment.
+    ///
+    /// # Errors
+    /// [`SettingsError::Read`].
+    pub fn read(file: Option<&Path>, flags: &Flags) -> Result<Layers, SettingsError> {
+        let mut figment = Figment::from(Layer::new("default", Settings::default()));
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+            figment = figment.merge(Named { name: path.display().to_string(), inner: Toml::string(&text) });
+        }
+        figment = figment.merge(Env::prefixed(PREFIX).split("__")).merge(Layer::new("flag", flags.clone()));
+        Ok(Layers { figment })
+    }
+
+    /// The settings that hold.
+    ///
+    /// # Errors
+    /// [`SettingsError::Invalid`] with every layer's faults.
+    pub fn settings(&self) -> Result<Settings, SettingsError> {
+        self.figment.extract().map_err(|error| {
+            let all: Vec<String> = error.into_iter().map(|error| explain(&error)).collect();
+            SettingsError::Invalid(all.join("; "))
+        })
+    }
+
+    /// Every setting by its dotted name, with its value and where that comes from.
+    ///
+    /// # Errors
+    /// [`SettingsError::Invalid`] as for [`Layers::settings`].
+    pub fn origins(&self) -> Result<BTreeMap<String, Origin>, SettingsError> {
+        // What is printed is what holds, with nothing unknown in it.
+        self.settings()?;
+        let root = self.figment.find_value("").map_err(|error| SettingsError::Invalid(explain(&error)))?;
+        let mut origins = BTreeMap::new();
+        self.collect(String::new(), &root, &mut origins);
+        Ok(origins)
+    }
+
+    fn collect(&self, name: String, value: &Value, origins: &mut BTreeMap<String, Origin>) {
+        if let Some(dict) = value.as_dict().filter(|dict| !dict.is_empty() || name.is_empty()) {
+            for (key, value) in dict {
+                let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                self.collect(name, value, origins);
+            }
+            return;
+        }
+        let source = self.figment.get_metadata(value.tag()).map_or_else(|| "default".to_owned(), |m| origin(m, &name));
+        let value = serde_json::to_value(value).unwrap_or_default();
+        origins.insert(name, Origin { value, source });
+    }
+}
+
+/// The name of a layer's source of the setting `name`.
+fn origin(metadata: &Metadata, name: &str) -> String {
+    match &metadata.source {
+        None if metadata.name.contains("environment") => variable(name),
+        Some(Source::File(path)) => path.display().to_string(),
+        _ => metadata.name.to_string(),
+    }
+}
+
+/// The variable that sets `name`.
+fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.replace('.', "__").to_uppercase())
+}
+
+fn explain(error: &figment::Error) -> String {
+    let name = error.path.join(".");
+    let at = match &error.metadata {
+        Some(metadata) => format!(" (in {})", origin(metadata, &name)),
+        None => String::new(),
+    };
+    let kind = &error.kind;
+    if name.is_empty() { format!("{kind}{at}") } else { format!("{name}: {kind}{at}") }
+}
+
+/// A layer with a name of its own.
+struct Named<P> {
+    name: String,
+    inner: P,
+}
+
+impl<P: Provider> Provider for Named<P> {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<figment::value::Map<figment::Profile, Dict>, figment::Error> {
+        self.inner.data()
+    }
+}
+
+/// A layer made from a value.
+struct Layer;
+
+impl Layer {
+    #[expect(clippy::new_ret_no_self, reason = "a layer is any provider with a name")]
+    fn new<T: Serialize>(name: &str, value: T) -> Named<Serialized<T>> {
+        Named { name: name.to_owned(), inner: Serialized::defaults(value) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        file
+    }
+
+    fn read(text: &str, flags: &Flags) -> Result<Settings, SettingsError> {
+        Layers::read(Some(file(text).path()), flags)?.settings()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_embedded_node() {
+        let settings = Layers::read(None, &Flags::default()).unwrap().settings().unwrap();
+        assert_eq!(settings.worker, lyra_worker::Config::default());
+        assert_eq!(settings.control, lyra_control::Config::default());
+        assert!(settings.control.jobs.exclusive);
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn a_file_is_below_a_flag() {
+        let text = "listen = \"127.0.0.1:1\"\nlog_filter = \"debug\"\n[control.jobs]\nlease_ttl = \"7s\"\n";
+        let flags = Flags { listen: Some(SocketAddr::from(([127, 0, 0, 1], 2))), ..Flags::default() };
+        let settings = read(text, &flags).unwrap();
+        assert_eq!((settings.listen.port(), settings.log_filter.as_str()), (2, "debug"));
+        assert_eq!(settings.control.jobs.lease_ttl.as_secs(), 7);
+        assert_eq!(settings.control.jobs.heartbeat, lyra_control::Config::default().jobs.heartbeat);
+    }
+
+    #[test]
+    fn what_is_not_a_setting_is_refused_by_name_and_place() {
+        for (text, says) in [
+            ("lisen = \"x\"", "lisen"),
+            ("[worker]\nmax_runing = 1", "max_runing"),
+            ("[gateway]\ntokens = []", "tokens"),
+            ("[worker]\nmax_running = \"many\"", "worker.max_running"),
+            ("[worker]\nqueue_timeout = \"soon\"", "worker.queue_timeout"),
+            ("listen = ", "TOML parse error"),
+        ] {
+            let said = read(text, &Flags::default()).unwrap_err().to_string();
+            assert!(said.contains(says) && said.contains("(in /"), "{text}: {said}");
+        }
+        let missing = Layers::read(Some(Path::new("/nonexistent/lyra.toml")), &Flags::default());
+        assert!(matches!(missing, Err(SettingsError::Read { .. })));
+    }
+
+    #[test]
+    fn every_value_says_where_it_comes_from() {
+        let file = file("[worker]\nmax_running = 7\n");
+        let flags = Flags { log_filter: Some("warn".into()), ..Flags::default() };
+        let origins = Layers::read(Some(file.path()), &flags).unwrap().origins().unwrap();
+        assert_eq!(origins["worker.max_running"].value, 7);
+        assert_eq!(origins["worker.max_running"].source, file.path().display().to_string());
+        assert_eq!(origins["log_filter"].source, "flag");
+        assert_eq!(origins["control.jobs.lease_ttl"].source, "default");
+        assert_eq!(origins["control.jobs.lease_ttl"].value, "30s");
+    }
+
+    #[test]
+    fn a_variable_is_named_after_its_setting() {
+        assert_eq!(variable("worker.queue.policy"), "LYRA__WORKER__QUEUE__POLICY");
+    }
+}
