@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
-use crate::{completions, config, dead_letter, demo, function, job, logs, openapi, up, version};
+use crate::{completions, config, dead_letter, demo, function, job, logs, openapi, up, version, worker};
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
 const WIDTH: usize = 100;
@@ -57,6 +57,9 @@ enum Command {
     /// Jobs whose tries are used up
     #[command(subcommand)]
     DeadLetter(dead_letter::Command),
+    /// Workers: what they hold, and operations on them
+    #[command(subcommand)]
+    Worker(worker::Command),
     /// Settings of a platform started here
     #[command(subcommand)]
     Config(config::Command),
@@ -111,6 +114,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Fn(command) => function::run(command, &session).await,
         Command::Job(command) => job::run(command, &session).await,
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
+        Command::Worker(command) => worker::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_) | Command::Config(_) | Command::Version(_) | Command::Up(_) | Command::Demo(_) => {
             unreachable!("dispatched before")

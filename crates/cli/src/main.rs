@@ -23,6 +23,7 @@ mod source;
 mod table;
 mod up;
 mod version;
+mod worker;
 
 fn main() -> std::process::ExitCode {
     lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)

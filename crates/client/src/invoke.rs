@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use lyra_types::FunctionName;
 use lyra_types::api::JobAccepted;
 use lyra_types::name::Qualifier;
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, Url};
 
 use crate::{Answer, CallInfo, Client, Result};
 
@@ -22,7 +22,11 @@ pub struct Invocation {
 
 impl Client {
     fn invoke_request(&self, name: &FunctionName, qualifier: &Qualifier, event: Bytes) -> RequestBuilder {
-        let mut url = self.at(&["v1", "functions", name.as_str(), "invoke"]);
+        self.call_request(self.at(&["v1", "functions", name.as_str(), "invoke"]), qualifier, event)
+    }
+
+    /// A call by the route `url`, without a deadline.
+    pub(crate) fn call_request(&self, mut url: Url, qualifier: &Qualifier, event: Bytes) -> RequestBuilder {
         match qualifier {
             Qualifier::Live => {}
             Qualifier::Version(version) => {
@@ -52,6 +56,10 @@ impl Client {
         if let Some(limit) = limit {
             request = request.timeout(limit);
         }
+        self.call(request).await
+    }
+
+    pub(crate) async fn call(&self, request: RequestBuilder) -> Result<Invocation> {
         let whole = self.send(request).await?;
         Ok(Invocation { call: CallInfo::read(&whole.headers), body: whole.body })
     }

@@ -20,6 +20,7 @@ mod log;
 mod server;
 mod transport;
 mod trigger;
+mod worker;
 
 pub use answer::{Answer, Listing};
 pub use call::{CallInfo, PhaseTimes};

@@ -7,7 +7,7 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi};
 
-use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions};
+use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
 use crate::trigger;
 
 #[derive(OpenApi)]
@@ -26,7 +26,10 @@ use crate::trigger;
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented,
-        meta::worker, meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
+        workers::list, workers::get, workers::known, workers::health,
+        workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
+        workers::instances,
+        meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),
     security((), ("token" = [])),

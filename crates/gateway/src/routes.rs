@@ -14,7 +14,7 @@ use lyra_types::{Code, Error};
 
 use crate::metrics::Measure;
 use crate::problem;
-use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions};
+use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
 use crate::service::App;
 
 /// Path of HTTP triggers, as the document and the metrics call it.
@@ -71,7 +71,17 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/dead-letters/{id}", dead_letters::get),
         row("DELETE", "/v1/dead-letters/{id}", dead_letters::delete),
         row("POST", "/v1/dead-letters/{id}/redrive", dead_letters::redrive),
-        row("GET", "/v1/worker", meta::worker),
+        row("GET", "/v1/workers", workers::list),
+        row("GET", "/v1/workers/{worker}", workers::get),
+        row("GET", "/v1/workers/{worker}/characteristics", workers::known),
+        row("GET", "/v1/workers/{worker}/health", workers::health),
+        row("POST", "/v1/workers/{worker}/cordon", workers::cordon),
+        row("POST", "/v1/workers/{worker}/uncordon", workers::uncordon),
+        row("POST", "/v1/workers/{worker}/drain", workers::drain),
+        row("POST", "/v1/workers/{worker}/clean", workers::clean),
+        row("POST", "/v1/workers/{worker}/prewarm", workers::prewarm),
+        row("POST", "/v1/workers/{worker}/functions/{name}/invoke", workers::invoke_on),
+        row("GET", "/v1/instances", workers::instances),
         row("GET", "/healthz", meta::healthz),
         row("GET", "/readyz", meta::readyz),
         row("GET", "/metrics", meta::metrics),

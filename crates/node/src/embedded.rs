@@ -48,6 +48,8 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>, listen: SocketAddr) -> Config {
         let data_dir = data_dir.into();
         // Both drain at the same time, and the whole must end within 30 s.
+        let mut worker = lyra_worker::Config::default();
+        worker.characteristics.file = Some(data_dir.join("worker").join("characteristics"));
         let gateway = lyra_gateway::Config { drain: Duration::from_secs(20), ..lyra_gateway::Config::default() };
         let mut worker = lyra_worker::Config::default();
         worker.characteristics.file = Some(data_dir.join("worker/characteristics"));

@@ -96,10 +96,6 @@ pub struct Status {
     pub queued: usize,
     /// Instances kept idle.
     pub idle_instances: usize,
-    /// What its instances hold.
-    pub holdings: Holdings,
-    /// The machine and the back ends.
-    pub machine: Machine,
     /// Of `queued`: those that wait for the concurrency limit of their function.
     pub held: usize,
     /// Of `queued`: those that wait for the worker's concurrency limit.
@@ -114,6 +110,10 @@ pub struct Status {
     pub functions: Vec<FunctionCalls>,
     /// What is known of each version from its calls.
     pub characteristics: Vec<Characteristics>,
+    /// What its instances hold.
+    pub holdings: Holdings,
+    /// The machine and the back ends.
+    pub machine: Machine,
 }
 
 /// Calls of a function, of all its versions.

@@ -16,14 +16,14 @@ pub(crate) struct Metrics {
     calls: IntGaugeVec,
     instances: IntGaugeVec,
     loads: IntCounterVec,
+    waits: Waits,
+    refused: IntCounterVec,
+    queue: IntGaugeVec,
     cold: IntCounterVec,
     states: IntGaugeVec,
     memory: IntGaugeVec,
     cpu: IntGaugeVec,
     gpus: IntGaugeVec,
-    waits: Waits,
-    refused: IntCounterVec,
-    queue: IntGaugeVec,
 }
 
 /// What happens to calls that find no place at once.
@@ -105,6 +105,17 @@ impl Metrics {
                 "Loads of a version's code into memory.",
                 &["runtime"],
             ),
+            waits: Waits::new(registry),
+            refused: registry.counter(
+                "lyra_worker_refused_total",
+                "Calls that got no place, by reason (function_full, worker_full, closed, waited_too_long).",
+                &["reason"],
+            ),
+            queue: registry.gauge(
+                "lyra_worker_queue_calls",
+                "Calls that wait, by what for (held: their function's limit, eligible: the worker's).",
+                &["state"],
+            ),
             cold: registry.counter(
                 "lyra_worker_cold_starts_total",
                 "Calls for which code had to be loaded or an instance that is kept had to be started.",
@@ -126,17 +137,6 @@ impl Metrics {
                 &["kind"],
             ),
             gpus: registry.gauge("lyra_worker_gpu_slots", "Slots of GPUs (total, charged, waiting).", &["kind"]),
-            waits: Waits::new(registry),
-            refused: registry.counter(
-                "lyra_worker_refused_total",
-                "Calls that got no place, by reason (function_full, worker_full, closed, waited_too_long).",
-                &["reason"],
-            ),
-            queue: registry.gauge(
-                "lyra_worker_queue_calls",
-                "Calls that wait, by what for (held: their function's limit, eligible: the worker's).",
-                &["state"],
-            ),
         }
     }
 

@@ -114,8 +114,8 @@ impl Service {
         Service { inner, tasks: Tasks::new() }
     }
 
-    /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption of
-    /// the concurrency limit to the machine's load.
+    /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption
+    /// of the concurrency limit to the machine's load.
     pub fn start(&self) {
         let load = match self.inner.queue.adaptive().map(|adaptive| adaptive.load) {
             Some(LoadKind::Average) => Load::average(),
@@ -223,17 +223,6 @@ impl Inner {
     }
 
     fn status(&self) -> Status {
-        let backends = self.templates.backends().iter();
-        let show = |backend: &Arc<dyn Isolation>| BackendStatus {
-            name: backend.name().to_owned(),
-            runtimes: backend.runtimes().to_vec(),
-        };
-        let machine = Machine {
-            uptime: self.clock.instant().saturating_duration_since(self.begin),
-            load: load_averages(),
-            cordoned: self.cordon.is_set(),
-            backends: backends.map(show).collect(),
-        };
         let characteristics = self.characteristics.view();
         let mut functions = Vec::new();
         for (generation, calls) in self.queue.functions() {
@@ -248,6 +237,17 @@ impl Inner {
                 });
             }
         }
+        let backends = self
+            .templates
+            .backends()
+            .iter()
+            .map(|backend| BackendStatus { name: backend.name().to_owned(), runtimes: backend.runtimes().to_vec() });
+        let machine = Machine {
+            uptime: self.clock.instant().saturating_duration_since(self.begin),
+            load: load_averages(),
+            cordoned: self.cordon.is_set(),
+            backends: backends.collect(),
+        };
         Status { functions, characteristics, machine, ..self.counts() }
     }
 }

@@ -48,16 +48,26 @@ pub struct Args {
 
 /// What is called.
 #[derive(Debug, Clone)]
-struct Target {
-    name: FunctionName,
-    qualifier: Qualifier,
+pub struct Target {
+    /// The function.
+    pub name: FunctionName,
+    /// Which version of it.
+    pub qualifier: Qualifier,
 }
 
-fn parse_target(text: &str) -> Result<Target, lyra_types::Error> {
+/// Reads `NAME[@VERSION|@ALIAS]`.
+///
+/// # Errors
+/// When either part can't be one.
+pub fn parse_target(text: &str) -> Result<Target, lyra_types::Error> {
     Qualifier::split(text).map(|(name, qualifier)| Target { name, qualifier })
 }
 
-fn read_event(data: Option<&str>) -> Result<Vec<u8>> {
+/// Reads what `--data` says.
+///
+/// # Errors
+/// When the file can't be read.
+pub fn read_event(data: Option<&str>) -> Result<Vec<u8>> {
     let most = u64::try_from(limit::MAX_EVENT).unwrap_or(u64::MAX);
     let read = |from: &mut dyn Read| {
         let mut bytes = Vec::new();
@@ -129,7 +139,7 @@ fn say(call: &CallInfo) {
 }
 
 /// Adds what to do to the failures of a call.
-fn call_failure(error: lyra_client::Error, name: &FunctionName) -> Failure {
+pub fn call_failure(error: lyra_client::Error, name: &FunctionName) -> Failure {
     let failed_in_function = error.api().is_some_and(|error| error.code.is_function_fault());
     let invocation = error.call().and_then(|call| call.invocation.clone());
     let limit_passed = matches!(error, lyra_client::Error::Deadline { .. });

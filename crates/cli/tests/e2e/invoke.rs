@@ -88,7 +88,8 @@ async fn a_command_that_is_interrupted_cancels_its_call() -> Result<()> {
     child.kill().await?;
     let idle = async {
         loop {
-            let worker: Value = lyra.http()?.get(format!("{}/v1/worker", lyra.url())).send().await?.json().await?;
+            let worker: Value =
+                lyra.http()?.get(format!("{}/v1/workers/local", lyra.url())).send().await?.json().await?;
             if worker["running"] == 0 {
                 return anyhow::Ok(());
             }

@@ -17,3 +17,4 @@ mod start;
 mod up;
 mod usage;
 mod watch;
+mod worker;

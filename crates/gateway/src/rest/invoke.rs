@@ -8,11 +8,13 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
+use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use lyra_types::api::JobAccepted;
 use lyra_types::function::Contract;
 use lyra_types::name::Qualifier;
 use lyra_types::{AliasName, Code, Error, FunctionVersion, Result};
+use lyra_wire::Worker;
 use lyra_wire::control::Submit;
 use lyra_wire::worker::{Call, Reply};
 
@@ -67,7 +69,19 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
     if later {
         return submit(&app, &parts.headers, version, event).await;
     }
-    Ok(call(&app, version, event).await)
+    Ok(call(&app, &app.worker, version, event).await)
+}
+
+/// A call on `worker`, with the version that the query names.
+pub(crate) async fn now(app: &App, worker: &Arc<dyn Worker>, parts: &Parts, name: &str, body: Body) -> Answer {
+    let params = Params::of(&parts.uri);
+    let tenant = tenant_text(&parts.headers, &params)?;
+    let qualifier = qualifier(&params)?;
+    let route = app.table.find(tenant, name, app.config.route_wait).await?;
+    let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
+    let body = body::read(app, &parts.headers, body, app.config.max_event_bytes).await?;
+    let event = event(version.contract, body.bytes.clone())?;
+    Ok(call(app, worker, version, event).await)
 }
 
 fn qualifier(params: &Params<'_>) -> Result<Qualifier> {
@@ -108,10 +122,10 @@ async fn submit(app: &App, request: &http::HeaderMap, version: Arc<FunctionVersi
 }
 
 /// Runs the call inside of the caller's future: dropping it cancels the invocation.
-async fn call(app: &App, version: Arc<FunctionVersion>, event: Bytes) -> Response {
+async fn call(app: &App, worker: &Arc<dyn Worker>, version: Arc<FunctionVersion>, event: Bytes) -> Response {
     let id = app.ids.invocation();
     let contract = version.contract;
-    let Reply { report, outcome } = app.worker.invoke(Call { id, version, event, timeout: None }).await;
+    let Reply { report, outcome } = worker.invoke(Call { id, version, event, timeout: None }).await;
     let mut response = match outcome {
         Ok(result) => result_response(contract, result),
         Err(error) => problem::of_call(id, &error),

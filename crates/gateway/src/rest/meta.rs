@@ -1,4 +1,4 @@
-//! What Lyra says of itself: health, readiness, metrics, version, the OpenAPI document, the worker's load.
+//! What Lyra says of itself: health, readiness, metrics, version, the OpenAPI document.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,17 +20,6 @@ use crate::service::App;
 pub(crate) struct VersionInfo {
     /// Semantic version.
     version: &'static str,
-}
-
-/// What the worker holds now.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(crate) struct WorkerView {
-    /// Calls that run.
-    running: usize,
-    /// Calls that wait.
-    queued: usize,
-    /// Instances kept idle.
-    idle_instances: usize,
 }
 
 /// Whether the process answers.
@@ -85,15 +74,4 @@ pub(crate) async fn openapi() -> Answer {
 )]
 pub(crate) async fn version() -> Answer {
     Ok(Json(VersionInfo { version: env!("CARGO_PKG_VERSION") }).into_response())
-}
-
-/// What the worker holds now.
-#[utoipa::path(
-    get, path = "/v1/worker", tag = "platform", operation_id = "getWorker",
-    responses((status = 200, description = "Its load", body = WorkerView), Refused)
-)]
-pub(crate) async fn worker(State(app): State<Arc<App>>) -> Answer {
-    let status = app.worker.status();
-    let view = WorkerView { running: status.running, queued: status.queued, idle_instances: status.idle_instances };
-    Ok(Json(view).into_response())
 }

@@ -8,6 +8,7 @@ pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod meta;
 pub(crate) mod versions;
+pub(crate) mod workers;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

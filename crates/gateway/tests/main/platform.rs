@@ -109,10 +109,10 @@ async fn lyra_tells_of_itself() {
     let gateway = start().await;
     assert_eq!(gateway.get("/healthz").await.status, OK);
     assert_eq!(gateway.get("/version").await.json()["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(
-        gateway.get("/v1/worker").await.json(),
-        serde_json::json!({"running": 1, "queued": 2, "idle_instances": 3})
-    );
+    let worker = gateway.get("/v1/workers/local").await.json();
+    assert_eq!((&worker["running"], &worker["queued"], &worker["idle_instances"]), (&1.into(), &2.into(), &3.into()));
+    assert_eq!(gateway.get("/v1/workers").await.json()["items"][0], worker);
+    assert_eq!(gateway.get("/v1/workers/other").await.status, 404);
     assert_eq!(gateway.get("/openapi.json").await.json(), documented());
     gateway.send("POST /v1/functions/echo/invoke", &[], "1").await;
     gateway.send("POST /v1/functions/none/invoke", &[], "1").await;

@@ -113,6 +113,8 @@ impl FairShare {
             }
             keep
         });
+        // Numbers break ties: they must not depend on the order of a hash table.
+        free.sort_unstable();
         self.sticky = None;
         self.forget_at = (self.by_tenant.len() * 2).max(FORGET_FROM);
     }

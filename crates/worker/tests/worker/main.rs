@@ -1,6 +1,7 @@
 //! The worker through its door, under virtual time, over a back end whose every step the test decides.
 
 mod instances;
+mod queue;
 mod scripted;
 
 use std::sync::Arc;

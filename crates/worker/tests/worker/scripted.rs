@@ -210,10 +210,29 @@ pub(crate) fn worker_with(backend: &Backend, config: Config) -> Service {
 }
 
 pub(crate) fn worker_of(backend: &Backend, config: Config, logs: Arc<Collected>) -> Service {
-    worker_on(backend, config, logs, Arc::new(NoGpus))
+    measured_worker(backend, config, logs, telemetry::Metrics::new())
+}
+
+pub(crate) fn measured_worker(
+    backend: &Backend,
+    config: Config,
+    logs: Arc<Collected>,
+    metrics: telemetry::Metrics,
+) -> Service {
+    build(backend, config, logs, metrics, Arc::new(NoGpus))
 }
 
 pub(crate) fn worker_on(backend: &Backend, config: Config, logs: Arc<Collected>, gpus: Arc<dyn Source>) -> Service {
+    build(backend, config, logs, telemetry::Metrics::new(), gpus)
+}
+
+fn build(
+    backend: &Backend,
+    config: Config,
+    logs: Arc<Collected>,
+    metrics: telemetry::Metrics,
+    gpus: Arc<dyn Source>,
+) -> Service {
     let folder = tempfile::tempdir().expect("a temporary folder").keep();
     let blobs = DirectoryBlobs::open(&folder).expect("an empty folder");
     let put = futures::executor::block_on(blobs.put(Bytes::from_static(b"code")));
@@ -227,7 +246,7 @@ pub(crate) fn worker_on(backend: &Backend, config: Config, logs: Arc<Collected>,
             logs,
             ids: Ids::new(clock.clone(), Random::seeded(1)),
             clock,
-            metrics: telemetry::Metrics::new(),
+            metrics,
         },
         gpus,
     )

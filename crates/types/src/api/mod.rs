@@ -1,5 +1,7 @@
 //! Bodies of the public HTTP API, shared by the gateway and the client.
 
+mod worker;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,11 @@ use crate::function::Contract;
 use crate::job::JobStatus;
 use crate::log::Level;
 use crate::{Alias, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
+
+pub use worker::{
+    BackendView, CharacteristicsView, CheckView, CleanedView, DrainedView, EstimateView, GpuView, HealthView,
+    InstanceView, PrewarmRequest, PrewarmedView, ResourceView, WorkerView,
+};
 
 /// Body of `PUT /v1/functions/{name}`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
