@@ -262,6 +262,11 @@ impl Pool {
         self.shared.state.lock().shelves.get(&key).map_or(0, |shelf| shelf.idle.len())
     }
 
+    /// Whether the version has as many instances as it may.
+    pub(crate) fn is_full(&self, key: Key) -> bool {
+        self.shared.state.lock().shelves.get(&key).is_some_and(|shelf| shelf.live() >= shelf.most())
+    }
+
     /// Idle instances of all versions.
     pub(crate) fn total(&self) -> usize {
         self.shared.state.lock().idle
