@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keep_alive::Policy;
+use crate::keep_alive::{Hybrid, Policy};
 use crate::{characteristics, queue, resources};
 
 /// Limits and sizes of a worker. Every one of them is named in the error that it causes.
@@ -37,6 +37,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Which idle instances stay.
     pub keep_alive: Policy,
+    /// Settings of the policy `hybrid`.
+    pub hybrid: Hybrid,
     /// An instance idle for so long is hibernated, where its kind can; `None`: none is.
     #[serde(with = "humantime_serde")]
     pub hibernate_after: Option<Duration>,
@@ -69,6 +71,7 @@ impl Default for Config {
             max_idle_instances: 256,
             idle_timeout: Duration::from_secs(5 * 60),
             keep_alive: Policy::default(),
+            hybrid: Hybrid::default(),
             hibernate_after: None,
             watchdog: Duration::from_secs(5),
             resources: resources::Config::default(),

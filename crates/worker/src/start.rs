@@ -72,9 +72,9 @@ impl Inner {
         let template = self.templates.load(&version).await?;
         let Some(need) = Need::of(&version).filter(|_| version.reuse) else { return Ok(()) };
         self.pool.hold_up(&version, need);
-        let most = if version.max_instances == 0 { instances } else { instances.min(version.max_instances) };
-        while self.pool.count(key_of(&version)) < most as usize {
-            if self.pool.total() >= self.config.max_idle_instances {
+        let key = key_of(&version);
+        while self.pool.count(key) < instances as usize {
+            if self.pool.is_full(key) || self.pool.total() >= self.config.max_idle_instances {
                 break;
             }
             let limit = self.config.queue_timeout;

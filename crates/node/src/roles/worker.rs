@@ -20,9 +20,6 @@ use crate::machine;
 /// Share of the machine's memory that instances may have together.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
-/// Processors are charged so many times over where nothing else is configured: most calls wait for others most of the time.
-const CPU_FACTOR: f64 = 32.0;
-
 /// What a worker needs of the file system.
 pub(crate) struct Places {
     /// Where compiled images are kept.
@@ -45,10 +42,7 @@ pub(crate) async fn start(
 ) -> Result<Service, Error> {
     let memory = machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0;
     config.resources.memory.get_or_insert(memory);
-    if config.resources.cpu_millis.is_none() {
-        config.resources.cpu_millis = Some(machine::cores() * 1_000);
-        config.resources.cpu_factor = CPU_FACTOR;
-    }
+    config.resources.cpu_millis.get_or_insert(machine::cores() * 1_000);
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
         memory_budget: memory,

@@ -30,7 +30,7 @@ use histogram::IdleTimes;
 pub use hybrid::Hybrid;
 
 /// Which policy a worker has.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Policy {
     /// Each idle instance stays for the idle timeout; under pressure the longest idle goes first.
@@ -43,35 +43,35 @@ pub enum Policy {
     /// Landlord: rent by size, paid out of the cold start that an instance spares; only under pressure.
     Landlord,
     /// Histograms of idle times, with pre-warming.
-    Hybrid(Hybrid),
+    Hybrid,
 }
 
 impl Policy {
     /// The policy's name in status and metrics.
-    pub fn name(&self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Policy::Ttl => "ttl",
             Policy::Lru => "lru",
             Policy::GreedyDual => "greedy-dual",
             Policy::Landlord => "landlord",
-            Policy::Hybrid(_) => "hybrid",
+            Policy::Hybrid => "hybrid",
         }
     }
 
-    /// The policy of that name, with its own defaults.
+    /// The policy of that name.
     pub fn parse(name: &str) -> Option<Policy> {
-        let all = [Policy::Ttl, Policy::Lru, Policy::GreedyDual, Policy::Landlord, Policy::Hybrid(Hybrid::default())];
+        let all = [Policy::Ttl, Policy::Lru, Policy::GreedyDual, Policy::Landlord, Policy::Hybrid];
         all.into_iter().find(|policy| policy.name() == name)
     }
 
     /// Makes the policy; `begin` is the moment from which it measures time.
-    pub(crate) fn build(&self, idle_timeout: Duration, begin: Instant) -> Box<dyn KeepAlive> {
+    pub(crate) fn build(self, idle_timeout: Duration, hybrid: &Hybrid, begin: Instant) -> Box<dyn KeepAlive> {
         match self {
             Policy::Ttl => Box::new(ttl::Ttl::new(idle_timeout, begin)),
             Policy::Lru => Box::new(lru::Lru::new(begin)),
             Policy::GreedyDual => Box::new(greedy_dual::GreedyDual::default()),
             Policy::Landlord => Box::new(landlord::Landlord::default()),
-            Policy::Hybrid(hybrid) => Box::new(hybrid::Windows::new(hybrid.clone(), begin)),
+            Policy::Hybrid => Box::new(hybrid::Windows::new(hybrid.clone(), begin)),
         }
     }
 }

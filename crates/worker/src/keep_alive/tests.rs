@@ -5,6 +5,10 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+fn build(policy: Policy, begin: Instant) -> Box<dyn KeepAlive> {
+    policy.build(MINUTE, &Hybrid::default(), begin)
+}
+
 fn track(calls: u64, cold_ms: u64, mib: u64) -> Track {
     Track { calls, memory: mib << 20, cold: Some(Duration::from_millis(cold_ms)), ..Track::default() }
 }
@@ -16,7 +20,7 @@ fn rested(since: Instant, stamp: f64) -> Rested {
 #[test]
 fn ttl_and_lru_let_the_longest_idle_go_first_and_only_ttl_lets_go_without_pressure() {
     let begin = Instant::now();
-    let (ttl, lru) = (Policy::Ttl.build(MINUTE, begin), Policy::Lru.build(MINUTE, begin));
+    let (ttl, lru) = (build(Policy::Ttl, begin), build(Policy::Lru, begin));
     let (old, new) = (rested(begin, 0.0), rested(begin + MINUTE, 0.0));
     let (mut cheap, mut dear) = (track(1, 1, 1), track(9, 9_000, 1));
     for policy in [&ttl, &lru] {
@@ -29,7 +33,7 @@ fn ttl_and_lru_let_the_longest_idle_go_first_and_only_ttl_lets_go_without_pressu
 #[test]
 fn greedy_dual_ranks_by_clock_and_frequency_times_cost_by_size() {
     let begin = Instant::now();
-    let mut policy = Policy::GreedyDual.build(MINUTE, begin);
+    let mut policy = build(Policy::GreedyDual, begin);
     // (frequency, cold start in ms, MiB, stamp) and the priority by the paper's formula.
     for (calls, cold, mib, stamp, priority) in [
         (1, 1_000, 128, 0.0, 1.0 / 128.0),
@@ -60,7 +64,7 @@ fn greedy_dual_ranks_by_clock_and_frequency_times_cost_by_size() {
 #[test]
 fn landlord_lets_the_one_go_whose_credit_for_each_byte_is_used_up_first() {
     let begin = Instant::now();
-    let mut policy = Policy::Landlord.build(MINUTE, begin);
+    let mut policy = build(Policy::Landlord, begin);
     // Credits 1 s, 3 s, 3 s over 100, 100 and 600 MiB: 10, 30 and 5 ms for each MiB.
     let mut tracks = [track(50, 1_000, 100), track(1, 3_000, 100), track(1, 3_000, 600)];
     let ranks = |policy: &dyn KeepAlive, tracks: &mut [Track; 3]| {
@@ -115,7 +119,7 @@ fn hybrid_windows_are_those_of_the_papers_definition() {
 #[test]
 fn hybrid_unloads_what_has_served_and_keeps_what_was_prewarmed() {
     let begin = Instant::now();
-    let mut policy = Policy::Hybrid(Hybrid::default()).build(MINUTE, begin);
+    let mut policy = build(Policy::Hybrid, begin);
     let mut track = track(1, 1_000, 128);
     for n in 1..=20u32 {
         policy.called(&mut track, begin + MINUTE * 30 * n);

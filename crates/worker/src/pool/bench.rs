@@ -51,7 +51,7 @@ impl Bench {
         for (version, need) in versions.iter().flat_map(|version| std::iter::repeat_n(version, instances)) {
             if let Ok(lease) = pool.claim_ahead(version, *need).await {
                 let now = clock.instant();
-                pool.put(Instance::new(Box::new(Idle), lease, now - now), now);
+                pool.put(Instance::new(Box::new(Idle), lease, std::time::Duration::ZERO), now);
             }
         }
         Bench { pool, now: clock.instant(), versions }

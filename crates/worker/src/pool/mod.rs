@@ -41,7 +41,7 @@ use crate::config::Config;
 use crate::metrics::PoolMetrics;
 use crate::resources::gpu::Source;
 use crate::resources::ledger::{Coming, Reserved};
-use crate::resources::{Held, Ledger, Need, check_fits};
+use crate::resources::{self, Held, Ledger, Need, check_fits};
 use crate::templates::{Key, key_of};
 
 /// How long a call waits for an instance that is being looked at, before it starts one of its own.
@@ -64,7 +64,7 @@ pub(crate) struct Shared {
     gpus: Vec<Gpu>,
     no_gpus: Option<String>,
     source: Arc<dyn Source>,
-    slots: u32,
+    resources: resources::Config,
 }
 
 /// No instance could be had: the pool is going away.
@@ -94,7 +94,7 @@ impl Pool {
                 ledger: Ledger::new(&config.resources, gpus.len()),
                 coming: Coming::default(),
                 waiters: VecDeque::new(),
-                policy: config.keep_alive.build(config.idle_timeout, begin.0),
+                policy: config.keep_alive.build(config.idle_timeout, &config.hybrid, begin.0),
                 records: BTreeMap::new(),
                 idle: 0,
                 max_idle: config.max_idle_instances,
@@ -105,7 +105,7 @@ impl Pool {
             returned: Notify::new(),
             metrics,
             policy: config.keep_alive.name(),
-            slots: config.resources.gpu_slots.max(1),
+            resources: config.resources.clone(),
             gpus,
             no_gpus,
             source,
@@ -118,9 +118,8 @@ impl Pool {
     /// # Errors
     /// [`lyra_types::Code::InvalidField`] with the fields at fault.
     pub(crate) fn check(&self, asked: &lyra_wire::worker::Prepare) -> Result<(), lyra_types::Error> {
-        let state = self.shared.state.lock();
-        let no_gpus = self.shared.no_gpus.as_deref();
-        check_fits(&state.ledger, asked.runtime, asked.memory_mb, asked.cpu_millis, asked.gpus, no_gpus)
+        let shared = &self.shared;
+        check_fits(&shared.resources, asked, shared.gpus.len(), shared.no_gpus.as_deref())
     }
 
     /// An idle instance of the version for a call, when there is one and nobody waits.
@@ -263,6 +262,11 @@ impl Pool {
         self.shared.state.lock().shelves.get(&key).map_or(0, |shelf| shelf.idle.len())
     }
 
+    /// Whether the version has as many instances as it may.
+    pub(crate) fn is_full(&self, key: Key) -> bool {
+        self.shared.state.lock().shelves.get(&key).is_some_and(|shelf| shelf.live() >= shelf.most())
+    }
+
     /// Idle instances of all versions.
     pub(crate) fn total(&self) -> usize {
         self.shared.state.lock().idle
@@ -341,7 +345,7 @@ impl Shared {
         let gpus: Vec<Gpu> =
             held.gpus.iter().filter_map(|position| self.gpus.get(*position as usize).cloned()).collect();
         let least = gpus.iter().map(|gpu| gpu.memory).min()?;
-        Some(Devices { gpus, gpu_memory: least / u64::from(self.slots) })
+        Some(Devices { gpus, gpu_memory: least / u64::from(self.resources.gpu_slots.max(1)) })
     }
 }
 

@@ -222,6 +222,8 @@ impl State {
                 let Some(waiter) = self.waiters.remove(n) else { break };
                 if let Err(grant) = waiter.grant.send(grant) {
                     self.unwanted(grant, now, gone);
+                    // That may have served others: from the start again.
+                    (n, reserved) = (0, Reserved::default());
                 }
                 continue;
             }

@@ -18,7 +18,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::keep_alive::Policy;
 use crate::resources::gpu::Load;
-use crate::resources::{self};
 
 /// Counts sandboxes, and panics when a busy one is dropped while its call still has it.
 struct Nothing(Arc<Lock<usize>>);
@@ -105,6 +104,7 @@ fn pool(memory_mb: u64, cores: u64, policy: Policy) -> Pool {
         resources: resources::Config {
             memory: Some(memory_mb << 20),
             cpu_millis: Some(cores * 1_000),
+            cpu_factor: 1.0,
             ..resources::Config::default()
         },
         ..Config::default()
@@ -394,8 +394,12 @@ async fn play(policy: Policy, steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     // No wake-up is lost: as busy ones return, everyone who waits is served.
     for _ in 0..500 {
-        let Some(instance) = busy.pop() else { break };
-        pool.put(instance, pool.shared.clock.instant());
+        if busy.is_empty() && waiting.is_empty() {
+            break;
+        }
+        if let Some(instance) = busy.pop() {
+            pool.put(instance, pool.shared.clock.instant());
+        }
         settle().await;
         let mut still = Vec::new();
         for (version, mut claim) in waiting {

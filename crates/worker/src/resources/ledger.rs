@@ -100,11 +100,6 @@ impl Ledger {
         Resource { total: Some(total), charged: self.taken.iter().map(|taken| u64::from(*taken)).sum(), waiting: 0 }
     }
 
-    /// Devices that there are.
-    pub(crate) fn devices(&self) -> usize {
-        self.taken.len()
-    }
-
     /// Slots of each device, and how many of them the device at `position` has given out.
     pub(crate) fn slots_of(&self, position: usize) -> (u32, u32) {
         (self.slots, self.taken.get(position).copied().unwrap_or_default())

@@ -15,10 +15,12 @@ pub(crate) mod ledger;
 
 use lyra_types::{Code, Error, FunctionVersion, Runtime};
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use ledger::{Held, Ledger};
 
 /// How much a worker may charge.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Bytes of memory; `None`: not limited here.
@@ -27,7 +29,8 @@ pub struct Config {
     pub memory_factor: f64,
     /// Thousandths of a core; `None`: not limited here.
     pub cpu_millis: Option<u64>,
-    /// Processors may be charged so many times over; 1: never more than there are.
+    /// Processors may be charged so many times over; 1: never more than there are. 32 by default: most calls wait for
+    /// others most of the time, and what a version asks for is a ceiling for each of its instances.
     pub cpu_factor: f64,
     /// Instances that may share one GPU; each is meant to use that part of its memory.
     pub gpu_slots: u32,
@@ -89,30 +92,32 @@ impl Need {
 /// # Errors
 /// [`Code::InvalidField`], one field for each resource at fault.
 pub(crate) fn check_fits(
-    ledger: &Ledger,
-    runtime: Runtime,
-    memory_mb: u32,
-    cpu_millis: u32,
-    gpus: u32,
+    config: &Config,
+    asked: &lyra_wire::worker::Prepare,
+    devices: usize,
     no_gpus: Option<&str>,
 ) -> Result<(), Error> {
+    let (runtime, gpus) = (asked.runtime, asked.gpus);
     let mut reasons = Vec::new();
     let in_engine = matches!(runtime, Runtime::Js | Runtime::Wasm);
-    let memory = u64::from(memory_mb) << 20;
-    if ledger.memory().total.is_some_and(|total| memory > total) {
-        let most = ledger.memory().total.unwrap_or_default() >> 20;
-        reasons.push(("memory_mb", format!("{memory_mb} MiB are more than this worker has for instances, {most} MiB")));
+    // A factor lets several instances share; it makes no single one larger than the machine.
+    let most = |amount: Option<u64>, total: Option<u64>| amount.map(|amount| amount.min(total.unwrap_or(amount)));
+    let memory = most(config.memory, config.memory_total()).map(|bytes| bytes >> 20);
+    if let Some(most) = memory.filter(|most| u64::from(asked.memory_mb) > *most) {
+        let asked = asked.memory_mb;
+        reasons.push(("memory_mb", format!("{asked} MiB are more than this worker has for instances, {most} MiB")));
     }
-    if !in_engine && ledger.cpu().total.is_some_and(|total| u64::from(cpu_millis) > total) {
-        let most = ledger.cpu().total.unwrap_or_default();
-        reasons.push(("cpu_millis", format!("{cpu_millis} are more than this worker has for instances, {most}")));
+    let cpu = most(config.cpu_millis, config.cpu_total());
+    if let Some(most) = cpu.filter(|most| !in_engine && u64::from(asked.cpu_millis) > *most) {
+        let asked = asked.cpu_millis;
+        reasons.push(("cpu_millis", format!("{asked} are more than this worker has for instances, {most}")));
     }
     if gpus > 0 && in_engine {
         reasons.push(("gpus", format!("instances of runtime {runtime} can't use GPUs")));
-    } else if gpus as usize > ledger.devices() {
+    } else if gpus as usize > devices {
         let reason = match no_gpus {
-            Some(why) if ledger.devices() == 0 => format!("this worker has no GPU: {why}"),
-            _ => format!("{gpus} are more than this worker has, {}", ledger.devices()),
+            Some(why) if devices == 0 => format!("this worker has no GPU: {why}"),
+            _ => format!("{gpus} are more than this worker has, {devices}"),
         };
         reasons.push(("gpus", reason));
     }

@@ -9,7 +9,7 @@ use lyra_types::invocation::Start;
 use lyra_types::{Code, FunctionVersion, Runtime};
 use lyra_wire::Worker;
 use lyra_wire::worker::{InstanceState, Prepare};
-use lyra_worker::keep_alive::{Hybrid, Policy};
+use lyra_worker::keep_alive::Policy;
 use lyra_worker::resources::gpu::{Load, Source};
 use lyra_worker::{Config, Service, resources};
 
@@ -165,8 +165,7 @@ async fn a_cron_window_has_its_instances_there_and_lets_them_go() {
 #[tokio::test(start_paused = true)]
 async fn the_hybrid_policy_unloads_and_starts_again_before_the_predicted_call() {
     let backend = Backend::new();
-    let policy = Policy::Hybrid(Hybrid::default());
-    let worker = worker_with(&backend, Config { keep_alive: policy, ..Config::default() });
+    let worker = worker_with(&backend, Config { keep_alive: Policy::Hybrid, ..Config::default() });
     worker.start();
     let f = kept("f", 128, |_| {});
     assert_eq!(start_of(&worker, &f).await, Ok(Some(Start::Cold)));
