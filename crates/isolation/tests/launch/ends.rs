@@ -14,8 +14,8 @@ fn mark() -> String {
 }
 
 async fn up(process: &mut Process) {
-    let stdout = process.stdout.as_mut().unwrap();
-    tokio::io::AsyncReadExt::read_exact(stdout, &mut [0; 3]).await.unwrap();
+    let stdout = process.stdout.as_mut().expect("nobody has taken it");
+    tokio::io::AsyncReadExt::read_exact(stdout, &mut [0; 3]).await.expect("it says that it is up");
 }
 
 /// Waits until there is nothing more of a kind.

@@ -35,7 +35,7 @@ impl Bench {
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Bench {
         assert!(Path::new(PYTHON).exists(), "{PYTHON} is missing: apt-get install python3");
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
         let mut config = config(directory.path());
         change(&mut config);
         let launcher = Launcher::start(config).await.expect("the launcher starts: these tests need root");
@@ -43,7 +43,7 @@ impl Bench {
     }
 
     pub async fn spawn(&self, plan: Plan) -> Process {
-        self.launcher.spawn(plan).await.unwrap()
+        self.launcher.spawn(plan).await.expect("it starts")
     }
 
     /// Runs a plan to its end.
@@ -68,12 +68,12 @@ pub struct Outcome {
 
 /// Reads all that a program writes, and waits for its end.
 pub async fn finish(mut process: Process) -> Outcome {
-    let (mut stdout, mut stderr) = (process.stdout.take().unwrap(), process.stderr.take().unwrap());
+    let (mut stdout, mut stderr) = (process.stdout.take().expect("untaken"), process.stderr.take().expect("untaken"));
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let all = async {
         let (one, two) = tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
-        one.unwrap();
-        two.unwrap();
+        one.expect("stdout");
+        two.expect("stderr");
         process.wait().await
     };
     let exit = tokio::time::timeout(PATIENCE, all).await.expect("the sandbox ends");
@@ -114,7 +114,7 @@ pub fn forked(script: &str) -> Plan {
 pub fn groups_of(directory: &Path) -> Vec<PathBuf> {
     use sha2::Digest as _;
     use std::os::unix::ffi::OsStrExt;
-    let digest = sha2::Sha256::digest(directory.canonicalize().unwrap().as_os_str().as_bytes());
+    let digest = sha2::Sha256::digest(directory.canonicalize().expect("it is there").as_os_str().as_bytes());
     let name = format!("lyra-{}", hex::encode(&digest[..6]));
     let mut found = Vec::new();
     let mut next = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -133,7 +133,7 @@ pub fn groups_of(directory: &Path) -> Vec<PathBuf> {
 
 /// Processes of the machine whose command line holds a text.
 pub fn processes_with(text: &str) -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     numbers
         .filter(|pid| {

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{FromRawFd, IntoRawFd};
 
-use lyra_isolation::process::launch::{Bind, LaunchError, Limits};
+use lyra_isolation::process::launch::{Bind, LaunchError, Limits, Privilege};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -194,5 +194,34 @@ async fn limits_of_a_running_sandbox_can_be_changed() {
     process.wait().await;
     let late = process.set_limits(Limits::default()).await;
     assert!(matches!(late, Err(LaunchError::Refused(_))), "{late:?}");
+    bench.finish().await;
+}
+
+#[tokio::test]
+async fn an_ordinary_user_gets_sandboxes_by_user_namespaces() {
+    // The helper must be where that user may get to.
+    let place =
+        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let helper = place.path().join("lyra-sandbox");
+    std::fs::copy(env!("CARGO_BIN_EXE_lyra-sandbox"), &helper).unwrap();
+    let words = ["/usr/bin/setpriv", "--reuid=61234", "--regid=61234", "--clear-groups"];
+    let bench = Bench::with(|config| {
+        config.helper = words.iter().map(Into::into).chain([helper.into_os_string()]).collect();
+    })
+    .await;
+    assert_eq!(bench.launcher.abilities().privilege, Privilege::UserNamespace);
+    assert_eq!(bench.launcher.abilities().cgroups.version, 0);
+    let look = "import os\nprint(os.getuid(), sorted(p for p in os.listdir('/proc') if p.isdigit()))\n\
+                for path in ('/proc/1/mem', '/proc/1/environ'):\n  try: print('OPEN', open(path, 'rb').read(1))\n  except OSError: pass\n\
+                for call in (lambda: os.listdir('/root'), lambda: open('/usr/x', 'w'), lambda: os.setuid(0)):\n  try: print('OPEN', call())\n  except OSError: pass\n";
+    for plan in [python(look), forked(look)] {
+        let outcome = bench.run(plan).await;
+        assert_eq!(outcome.stdout, "1000 ['1', '2']\n", "{}", outcome.stderr);
+    }
+    let process = bench.spawn(shell("read x; while :; do :; done")).await;
+    let refused = process.bind(Path::new("/usr"), Path::new("/tmp")).await;
+    assert!(matches!(refused, Err(LaunchError::Refused(_))));
+    process.kill();
+    assert_eq!(process.wait().await.signal, Some(9));
     bench.finish().await;
 }

@@ -195,7 +195,13 @@ impl Shared {
             }
             Reply::Ready(_) | Reply::Unable(_) => return,
         };
-        let waits = self.waiting.lock().answers.remove(&id);
+        let waits = {
+            let mut waiting = self.waiting.lock();
+            if matches!(answer, Answer::Failed(_)) {
+                waiting.ends.remove(&id);
+            }
+            waiting.answers.remove(&id)
+        };
         // When nobody waits any more, a sandbox that was started ends here.
         drop(waits.map(|waits| waits.send(answer)));
     }

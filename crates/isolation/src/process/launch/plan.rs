@@ -84,6 +84,9 @@ impl Plan {
         if !self.targets().all(is_plain) || !self.binds.iter().all(|bind| bind.source.is_absolute()) {
             return invalid("paths must be absolute, and those in the sandbox without '..'");
         }
+        if self.binds.iter().any(|bind| bind.target.parent().is_none()) {
+            return invalid("the root of a sandbox can't be replaced");
+        }
         if !self.devices.iter().all(|device| device.starts_with("/dev") && is_plain(device)) {
             return invalid("devices must lie below /dev");
         }
@@ -230,6 +233,7 @@ mod tests {
         assert!(refused(|plan| plan.env = vec![("A=B".to_owned(), String::new())]));
         assert!(refused(|plan| plan.binds.push(Bind::new("/etc", "/a/../etc"))));
         assert!(refused(|plan| plan.binds.push(Bind::new("etc", "/a"))));
+        assert!(refused(|plan| plan.binds.push(Bind::new("/etc", "/"))));
         assert!(refused(|plan| plan.mount_points.push("a".into())));
         assert!(refused(|plan| plan.cwd = "tmp".into()));
         assert!(refused(|plan| plan.devices.push("/etc/passwd".into())));

@@ -190,11 +190,10 @@ pub(super) fn set_propagation(kind: libc::c_ulong) -> io::Result<()> {
 }
 
 /// Makes the working directory the root, and takes the old root away with all that is mounted below it.
-pub(super) fn replace_root(between: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn replace_root() -> io::Result<()> {
     let here = c".".as_ptr();
     // SAFETY: literals.
     check_long(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) })?;
-    between()?;
     // SAFETY: a literal. The old root lies on top of the new one.
     check(unsafe { libc::umount2(here, libc::MNT_DETACH) })?;
     std::env::set_current_dir("/")
@@ -281,7 +280,6 @@ pub(super) fn add_filter(filter: &[seccompiler::sock_filter]) -> io::Result<()> 
 
 /// Sets the soft and the hard limit of a resource, not above the hard limit that holds now.
 pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
-    let resource = resource as libc::__rlimit_resource_t;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is written to.
     check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
@@ -289,6 +287,11 @@ pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: `limit` is read.
     check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+}
+
+/// Raises the soft limit of a resource to the hard one.
+pub(super) fn raise_limit(resource: u32) -> io::Result<()> {
+    set_limit(resource, u64::MAX)
 }
 
 fn signals(which: Option<&[c_int]>) -> libc::sigset_t {
@@ -407,7 +410,7 @@ pub(super) fn close_from(first: u32) -> io::Result<()> {
 }
 
 /// Closes every descriptor but those named. What owned the others must not be used any more.
-pub(super) fn close_all_but(kept: &mut Vec<RawFd>) -> io::Result<()> {
+pub(super) fn close_all_but(kept: &mut [RawFd]) -> io::Result<()> {
     kept.sort_unstable();
     let mut first = 0;
     for fd in kept.iter().filter_map(|fd| u32::try_from(*fd).ok()) {

@@ -21,7 +21,7 @@ use super::plan::{Limits, Plan};
 pub(super) const MAX_MESSAGE: usize = 160 << 10;
 
 /// Most descriptors that a message brings.
-pub(super) const MAX_DESCRIPTORS: usize = 32;
+pub(super) const MAX_DESCRIPTORS: usize = 160;
 
 /// What Lyra asks of the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ pub(super) enum Reply {
 
 /// Room for the control message with the descriptors, aligned as the kernel wants it.
 #[repr(align(8))]
-struct Control([u8; 256]);
+struct Control([u8; 704]);
 
 fn space(count: usize) -> usize {
     let bytes = u32::try_from(count * size_of::<RawFd>()).unwrap_or(u32::MAX);
@@ -82,7 +82,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut control = Control([0; 256]);
+    let mut control = Control([0; 704]);
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: all zeroes is a valid `msghdr`.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -116,7 +116,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Borrowed
 
 /// Receives one packet into `buffer` and returns it with its descriptors; an empty one: the other end is gone.
 pub(super) fn receive<'a>(socket: BorrowedFd<'_>, buffer: &'a mut [u8]) -> io::Result<(&'a [u8], Vec<OwnedFd>)> {
-    let mut control = Control([0; 256]);
+    let mut control = Control([0; 704]);
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all zeroes is a valid `msghdr`.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };

@@ -5,7 +5,7 @@
 //! only paths: launcher and Lyra both work on its files, each after its part.
 //!
 //! What must hold: all groups of one Lyra lie in a directory of its own, `lyra-<name>`, so that the next start finds what
-//! an earlier one left. A group's limits stand before its first process is in it.
+//! an earlier one left. A group's limits stand before a program is in it.
 
 mod v1;
 mod v2;
@@ -57,14 +57,14 @@ impl Hierarchy {
         }
     }
 
-    /// A group for one sandbox, with its limits.
-    pub(super) fn create(&self, id: &str, limits: &Limits) -> io::Result<Group> {
+    /// A group for one sandbox, without limits yet.
+    pub(super) fn create(&self, id: &str) -> io::Result<Group> {
         let group = match self {
             Hierarchy::One(trees) => trees.group(id),
             Hierarchy::Two(tree) => tree.group(id),
             Hierarchy::None => Group::None,
         };
-        let made = group.directories().into_iter().try_for_each(fs::create_dir).and_then(|()| group.set_limits(limits));
+        let made = group.directories().into_iter().try_for_each(fs::create_dir);
         if let Err(error) = made {
             group.remove();
             return Err(error);

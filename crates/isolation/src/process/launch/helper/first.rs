@@ -5,18 +5,23 @@
 //! isn't written for that place must not have it, and ending a sandbox is ending this process. It is a fork of the
 //! launcher, not a program of its own, so that nothing has to be found in the sandbox's files.
 //!
-//! It does nothing before the launcher says that its user and its limits stand, and it ends when the launcher does.
+//! It does nothing before the launcher says that its user and its cgroup stand, and it ends when the launcher does. A few
+//! are made ahead, up to the empty root, and wait to be told what they are for.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::error::{Fault, Step};
 use super::super::plan::{Limits, Plan, Program};
 use super::super::system::{self, Forked};
+use super::super::wire::{self, MAX_MESSAGE};
 use super::filter::Filters;
-use super::root::{self, Sources};
+use super::root::{self, Piece, Sources};
 
 /// User and group inside of every sandbox.
 pub(super) const USER: u32 = 1000;
@@ -33,47 +38,64 @@ pub(super) const READY: &[u8] = b"R";
 /// What the launcher sends once user and limits stand.
 pub(super) const GO: &[u8] = b"G";
 
-/// What the first process starts from.
+/// What a first process starts from, before it is known what its sandbox is for.
 pub(super) struct Start<'a> {
-    pub(super) plan: &'a Plan,
-    pub(super) sources: &'a Sources,
     pub(super) filters: &'a Filters,
-    /// The launcher's orders come in here; signals are numbers. The status of the program goes out.
+    /// The launcher's orders come in here: first [`GO`], then a [`Task`], then signals as numbers. The status of the
+    /// program goes out.
     pub(super) control: OwnedFd,
-    /// A fault is written to it; it is closed without one when the program runs.
-    pub(super) report: OwnedFd,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
     /// Whether the groups of the launcher are to be given up (which an ordinary user can't).
     pub(super) leave_groups: bool,
     /// Bound the number of processes by `RLIMIT_NPROC`, for lack of a controller.
     pub(super) count_processes: bool,
 }
 
+/// What the sandbox is for. Brings: the report, stdout, stderr, then the mounts. A fault is written to the report; it is
+/// closed without one when the program runs.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Task<'a> {
+    pub(super) plan: Cow<'a, Plan>,
+    pub(super) pieces: Cow<'a, [Piece]>,
+}
+
+/// A task as it arrives.
+struct Assigned<'a> {
+    start: &'a Start<'a>,
+    plan: Plan,
+    sources: Sources,
+    report: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
 /// Runs the first process.
 pub(super) fn run(start: &Start<'_>) -> ! {
     // Nothing may unwind into the copy of the launcher's loop.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(start)));
-    if let Ok(Err(fault)) = &ended {
-        report(start, fault);
-    }
+    let _unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(start)));
     system::exit_now(1)
 }
 
-fn report(start: &Start<'_>, fault: &Fault) {
+fn report(assigned: &Assigned<'_>, fault: &Fault) {
     let bytes = serde_json::to_vec(fault).unwrap_or_default();
-    let _unread = system::write(start.report.as_fd(), &bytes);
+    let _unread = system::write(assigned.report.as_fd(), &bytes);
 }
 
-fn live(start: &Start<'_>) -> Result<(), Fault> {
+fn live(start: &Start<'_>) {
     let _cosmetic = system::set_process_name(c"lyra-init");
+    let staged = stage(start);
+    let Some(assigned) = receive(start) else { return };
+    if let Err(fault) = staged.and_then(|()| work(&assigned)) {
+        report(&assigned, &fault);
+    }
+}
+
+/// What can be done before it is known what the sandbox is for.
+fn stage(start: &Start<'_>) -> Result<(), Fault> {
     // What the launcher holds is not for here; its ends of sockets would hide from us that it has ended.
-    let own = [&start.control, &start.report, &start.stdout, &start.stderr];
-    let mut kept: Vec<_> = own.into_iter().map(AsRawFd::as_raw_fd).chain(start.sources.descriptors()).collect();
-    kept.extend([0, 1, 2]);
+    let mut kept = [0, 1, 2, start.control.as_raw_fd()];
     system::close_all_but(&mut kept).step("closing what the launcher holds")?;
     if system::read(start.control.as_fd(), &mut [0]).step("waiting for the launcher")? == 0 {
-        return Ok(());
+        system::exit_now(1);
     }
     // Only now, so that the group it is in is the root of what it sees.
     system::unshare(libc::CLONE_NEWCGROUP).step("making a cgroup namespace")?;
@@ -82,24 +104,38 @@ fn live(start: &Start<'_>) -> Result<(), Fault> {
     system::set_control(libc::PR_SET_DUMPABLE, 0).step("hiding memory")?;
     system::set_control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).step("tying to the launcher")?;
     system::set_host_name(HOST).step("naming the machine")?;
-    root::build(start.sources, start.plan)?;
+    root::stage()
+}
 
-    let program = match &start.plan.program {
+/// Waits for the task; `None`: there will be none.
+fn receive<'a>(start: &'a Start<'a>) -> Option<Assigned<'a>> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let (bytes, descriptors) = wire::receive(start.control.as_fd(), &mut buffer).ok()?;
+    let task: Task<'static> = wire::decode(bytes).ok()?;
+    let mut descriptors = descriptors.into_iter();
+    let (report, stdout, stderr) = (descriptors.next()?, descriptors.next()?, descriptors.next()?);
+    let sources = Sources { pieces: task.pieces.into_owned(), mounts: descriptors.collect() };
+    Some(Assigned { start, plan: task.plan.into_owned(), sources, report, stdout, stderr })
+}
+
+fn work(assigned: &Assigned<'_>) -> Result<(), Fault> {
+    root::fill(&assigned.sources, &assigned.plan)?;
+    let program = match &assigned.plan.program {
         Program::Exec(words) => match system::fork_into(0).step("forking")? {
             Forked::Child => {
-                let Err(fault) = execute(start, words);
-                report(start, &fault);
+                let Err(fault) = execute(assigned, words);
+                report(assigned, &fault);
                 system::exit_now(127)
             }
             Forked::Parent { pid, .. } => Some(pid),
         },
         Program::Python { .. } => {
-            system::write(start.report.as_fd(), READY).step("reporting")?;
+            system::write(assigned.report.as_fd(), READY).step("reporting")?;
             None
         }
     };
-    lock_in(start.filters)?;
-    keep(start, program).step("waiting for processes")
+    lock_in(assigned.start.filters)?;
+    keep(assigned.start, program).step("waiting for processes")
 }
 
 /// Gives up all rights and all calls that are not on the list.
@@ -112,19 +148,16 @@ fn lock_in(filters: &Filters) -> Result<(), Fault> {
 
 /// Resource limits that hold for each process.
 pub(super) fn process_limits(limits: &Limits, count_processes: bool) -> Vec<(u32, u64)> {
-    let mut list = vec![
-        (libc::RLIMIT_NOFILE as u32, limits.open_files),
-        (libc::RLIMIT_FSIZE as u32, limits.file_bytes),
-        (libc::RLIMIT_CORE as u32, 0),
-    ];
+    let mut list =
+        vec![(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_bytes), (libc::RLIMIT_CORE, 0)];
     if count_processes {
-        list.push((libc::RLIMIT_NPROC as u32, u64::from(limits.pids)));
+        list.push((libc::RLIMIT_NPROC, u64::from(limits.pids)));
     }
     list
 }
 
-fn execute(start: &Start<'_>, words: &[String]) -> Result<std::convert::Infallible, Fault> {
-    let plan = start.plan;
+fn execute(assigned: &Assigned<'_>, words: &[String]) -> Result<std::convert::Infallible, Fault> {
+    let (start, plan) = (assigned.start, &assigned.plan);
     let strings = |list: Vec<Vec<u8>>| -> io::Result<Vec<CString>> {
         let string = |bytes| CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
         list.into_iter().map(string).collect()
@@ -133,8 +166,8 @@ fn execute(start: &Start<'_>, words: &[String]) -> Result<std::convert::Infallib
     let variables = plan.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
     let environment = strings(variables.collect()).step("reading the environment")?;
 
-    system::duplicate_to(start.stdout.as_fd(), 1).step("connecting stdout")?;
-    system::duplicate_to(start.stderr.as_fd(), 2).step("connecting stderr")?;
+    system::duplicate_to(assigned.stdout.as_fd(), 1).step("connecting stdout")?;
+    system::duplicate_to(assigned.stderr.as_fd(), 2).step("connecting stderr")?;
     let _already_a_leader = system::new_session();
     for (resource, value) in process_limits(&plan.limits, start.count_processes) {
         system::set_limit(resource, value).step("limiting resources")?;

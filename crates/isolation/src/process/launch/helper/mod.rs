@@ -68,7 +68,11 @@ pub fn serve() -> ExitCode {
             server.run();
             ExitCode::SUCCESS
         }
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let told = format!("lyra: the launcher of sandboxes can't work: {error}\n");
+            let _unread = system::write(system::inherited(2), told.as_bytes());
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -106,9 +110,9 @@ impl Server {
             let ready = match (busy, watching) {
                 (true, _) => self.events.wait(Some(AGAIN)),
                 (_, true) => self.events.wait(Some(WATCH)),
-                // Nothing to do now: a good time to make networks ahead, one at a time.
+                // Nothing to do now: a good time to make sandboxes ahead, one at a time.
                 _ => match self.events.wait(Some(Duration::ZERO)) {
-                    ready if ready.is_empty() && self.workshop.networks.prepare() => ready,
+                    ready if ready.is_empty() && self.workshop.prepare() => ready,
                     ready if ready.is_empty() => self.events.wait(None),
                     ready => ready,
                 },
@@ -142,7 +146,7 @@ impl Server {
     fn request(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
         let request = match wire::receive(self.lyra.as_fd(), &mut buffer) {
-            Ok((bytes, _)) if bytes.is_empty() => None,
+            Ok(([], _)) => None,
             Ok((bytes, _)) => wire::decode::<Request>(bytes).ok(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.buffer = buffer;
@@ -185,7 +189,7 @@ impl Server {
         let Some(bytes) = wire::encode(reply) else { return };
         if self.unsent.is_empty() {
             match wire::send(self.lyra.as_fd(), &bytes, descriptors) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_passing(&error) => {}
                 _ => return,
             }
         }
@@ -197,7 +201,7 @@ impl Server {
         while let Some((bytes, descriptors)) = self.unsent.front() {
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             match wire::send(self.lyra.as_fd(), bytes, &borrowed) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_passing(&error) => return,
                 _ => drop(self.unsent.pop_front()),
             }
         }
@@ -263,6 +267,8 @@ impl Server {
             } else if let Some(id) = self.sandbox_of_fork(pid) {
                 // Its interpreter has ended before it.
                 self.fork_ended(id, status);
+            } else {
+                self.workshop.lost(pid);
             }
         }
     }
@@ -328,6 +334,7 @@ impl Server {
         for zygote in self.zygotes.values() {
             let _gone = system::kill(zygote.pid(), libc::SIGKILL);
         }
+        self.workshop.discard_all();
         for sandbox in self.sandboxes.values() {
             let _thawed = sandbox.group.set_frozen(false);
             let _gone = system::pidfd_signal(sandbox.pidfd.as_fd(), libc::SIGKILL);
@@ -344,6 +351,12 @@ impl Server {
         }
         self.workshop.hierarchy.remove();
     }
+}
+
+/// Whether a message may be sent later that could not be sent now. Otherwise Lyra is gone, which is noticed elsewhere.
+fn is_passing(error: &io::Error) -> bool {
+    const FULL: [i32; 3] = [libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS];
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| FULL.contains(&number))
 }
 
 fn gone() -> io::Error {

@@ -1,12 +1,10 @@
 //! Networks of sandboxes: namespaces with nothing but a loopback interface.
 //!
-//! Making one is the dearest part of starting a sandbox, so a few are made ahead, while nothing else is to be done. A
-//! used one is never used again.
+//! A used one is never used again.
 //!
 //! The launcher goes into a sandbox's network to make sockets there and comes back at once; if it could not come back it
 //! must end, since it would make the next sandbox in the network of another.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
@@ -14,41 +12,21 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::super::system;
 
-/// How many are kept ready.
-const READY: usize = 8;
-
+/// The launcher's way into networks and back.
 pub(super) struct Networks {
     home: File,
-    ready: VecDeque<OwnedFd>,
 }
 
 impl Networks {
-    /// None ready yet.
+    /// The launcher leaves the machine's network for an empty one: it needs none, and an ordinary user
+    /// could not come back to the machine's.
     pub(super) fn new() -> io::Result<Networks> {
-        Ok(Networks { home: current()?, ready: VecDeque::new() })
+        system::unshare(libc::CLONE_NEWNET)?;
+        Ok(Networks { home: current()? })
     }
 
     /// A network that nobody has used.
-    pub(super) fn take(&mut self) -> io::Result<OwnedFd> {
-        match self.ready.pop_front() {
-            Some(network) => Ok(network),
-            None => self.make(),
-        }
-    }
-
-    /// Makes one ahead; false: there are enough.
-    pub(super) fn prepare(&mut self) -> bool {
-        if self.ready.len() >= READY {
-            return false;
-        }
-        match self.make() {
-            Ok(network) => self.ready.push_back(network),
-            Err(_) => return false,
-        }
-        self.ready.len() < READY
-    }
-
-    fn make(&self) -> io::Result<OwnedFd> {
+    pub(super) fn make(&self) -> io::Result<OwnedFd> {
         system::unshare(libc::CLONE_NEWNET)?;
         let made = system::loopback_up().and_then(|()| current());
         self.go_home();

@@ -1,15 +1,17 @@
 //! The files that a sandbox sees.
 //!
 //! Two halves. [`Sources`] is filled by the launcher, with its rights: it opens what shall be seen as detached mounts and
-//! makes them read-only, so that the sandbox's own user need not be able to get there. [`build`] runs in the
-//! sandbox's first process: a small memory file system becomes the root, the mounts are put in their places, the old
-//! root goes away, and the new one becomes read-only.
+//! makes them read-only, so that the sandbox's own user need not be able to get there. [`stage`] and [`fill`] run in
+//! the sandbox's first process: a small memory file system becomes the root and the old one goes away; the mounts are put
+//! in their places, and the root becomes read-only.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::super::error::{Fault, Step};
 use super::super::plan::Plan;
@@ -34,20 +36,26 @@ const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 const NAMES: &str = "passwd: files\ngroup: files\nhosts: files dns\n";
 
 /// What is put where.
-enum Piece {
-    /// A mount, over a directory or a file.
-    Mount { mount: OwnedFd, target: PathBuf, is_directory: bool },
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Piece {
+    /// The next of the mounts, over a directory or a file.
+    Mount { target: PathBuf, is_directory: bool },
     /// A symbolic link.
     Link { target: PathBuf, to: PathBuf },
 }
 
 /// What a sandbox shall see, opened.
-pub(super) struct Sources(Vec<Piece>);
+pub(super) struct Sources {
+    /// In the order in which they are to be made.
+    pub(super) pieces: Vec<Piece>,
+    /// For each piece that is a mount, in the same order.
+    pub(super) mounts: Vec<OwnedFd>,
+}
 
 impl Sources {
     /// Opens what a plan names.
     pub(super) fn open(plan: &Plan) -> Result<Sources, Fault> {
-        let mut pieces = Vec::with_capacity(plan.binds.len() + DEVICES.len() + plan.devices.len());
+        let (mut pieces, mut mounts) = (Vec::new(), Vec::new());
         for bind in &plan.binds {
             let failed = || format!("mounting {} into a sandbox", bind.source.display());
             let kind = fs::symlink_metadata(&bind.source).step(&failed())?.file_type();
@@ -58,27 +66,18 @@ impl Sources {
                     continue;
                 }
             }
-            let mount = open(&bind.source, bind.writable).step(&failed())?;
+            mounts.push(open(&bind.source, bind.writable).step(&failed())?);
             let is_directory = if kind.is_symlink() { bind.source.is_dir() } else { kind.is_dir() };
-            pieces.push(Piece::Mount { mount, target: bind.target.clone(), is_directory });
+            pieces.push(Piece::Mount { target: bind.target.clone(), is_directory });
         }
         for device in DEVICES.iter().map(Path::new).chain(plan.devices.iter().map(PathBuf::as_path)) {
             let failed = || format!("handing the device {} to a sandbox", device.display());
             let mount = system::open_tree(device).step(&failed())?;
             system::restrict_mount(mount.as_fd(), attribute::NO_SUID, true).step(&failed())?;
-            pieces.push(Piece::Mount { mount, target: device.to_owned(), is_directory: device.is_dir() });
+            mounts.push(mount);
+            pieces.push(Piece::Mount { target: device.to_owned(), is_directory: device.is_dir() });
         }
-        Ok(Sources(pieces))
-    }
-}
-
-impl Sources {
-    /// The numbers of what is open.
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Mount { mount, .. } => Some(mount.as_raw_fd()),
-            Piece::Link { .. } => None,
-        })
+        Ok(Sources { pieces, mounts })
     }
 }
 
@@ -90,8 +89,9 @@ pub(super) fn open(source: &Path, writable: bool) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Builds the root and goes into it. Runs in the sandbox's first process, with all rights over its own namespaces only.
-pub(super) fn build(sources: &Sources, plan: &Plan) -> Result<(), Fault> {
+/// Makes an empty root and goes into it. Runs in the sandbox's first process, with all rights over its own namespaces
+/// only, before it is known what the sandbox is for: taking the old root away makes the kernel wait.
+pub(super) fn stage() -> Result<(), Fault> {
     system::set_propagation(libc::MS_PRIVATE).step("making mounts private")?;
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let stage = Path::new(STAGE);
@@ -102,15 +102,20 @@ pub(super) fn build(sources: &Sources, plan: &Plan) -> Result<(), Fault> {
     system::mount("proc", Path::new("proc"), flags | libc::MS_NOEXEC, "")
         .step("mounting /proc in a sandbox")
         .map_err(|fault| fault.advise("in a container, it must be started with /proc not masked"))?;
-    system::replace_root(|| Ok(())).step("changing to the root of a sandbox")?;
+    system::replace_root().step("changing to the root of a sandbox")
+}
 
+/// Fills the root and makes it read-only.
+pub(super) fn fill(sources: &Sources, plan: &Plan) -> Result<(), Fault> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let inodes = (plan.tmp_bytes / BYTES_PER_INODE).clamp(1024, 1 << 20);
     let options = format!("size={},nr_inodes={inodes},mode=1777", plan.tmp_bytes.max(4096));
     directory(Path::new("/tmp")).step("making /tmp")?;
     system::mount("tmpfs", Path::new("/tmp"), flags, &options).step("mounting /tmp in a sandbox")?;
     furnish().step("filling the root of a sandbox")?;
-    for piece in &sources.0 {
-        place(piece).step(match piece {
+    let mut mounts = sources.mounts.iter();
+    for piece in &sources.pieces {
+        place(piece, &mut mounts).step(match piece {
             Piece::Mount { .. } => "putting a mount in its place",
             Piece::Link { .. } => "making a link",
         })?;
@@ -145,9 +150,10 @@ fn furnish() -> io::Result<()> {
     Ok(())
 }
 
-fn place(piece: &Piece) -> io::Result<()> {
+fn place<'a>(piece: &Piece, mounts: &mut impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
     match piece {
-        Piece::Mount { mount, target, is_directory } => {
+        Piece::Mount { target, is_directory } => {
+            let mount = mounts.next().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
             if *is_directory {
                 directory(target)?;
             } else {

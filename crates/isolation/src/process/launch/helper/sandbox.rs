@@ -1,6 +1,7 @@
-//! Making one sandbox, seen from the launcher.
+//! Making one sandbox, seen from the launcher: a blank first process, made ahead where there was time, and what it is for.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -10,6 +11,7 @@ use super::super::cgroup::{Group, Hierarchy};
 use super::super::error::{Fault, Step};
 use super::super::plan::Plan;
 use super::super::system::{self, Forked};
+use super::super::wire;
 use super::filter::Filters;
 use super::first::{self, Start};
 use super::network::{self, Networks};
@@ -64,6 +66,10 @@ pub(super) struct Workshop {
     pub(super) networks: Networks,
     pub(super) filters: Filters,
     pub(super) users: Users,
+    /// Made ahead, since making one is mostly waiting for the kernel.
+    pub(super) blanks: VecDeque<Blank>,
+    /// How many were made.
+    pub(super) made: u64,
 }
 
 /// A sandbox, from its first process on.
@@ -93,101 +99,172 @@ pub(super) struct Starting {
     pub(super) listeners: Vec<TcpListener>,
 }
 
+/// A first process that waits to be told what its sandbox is for.
+pub(super) struct Blank {
+    pid: i32,
+    pidfd: OwnedFd,
+    control: OwnedFd,
+    network: OwnedFd,
+    group: Group,
+    user: u32,
+}
+
+/// How many wait at a time.
+const BLANKS: usize = 4;
+
 impl Workshop {
     /// Makes a sandbox; it reports when it stands. Nothing is left when this fails.
     pub(super) fn make(&mut self, plan: Plan) -> Result<Sandbox, Fault> {
         let sources = Sources::open(&plan)?;
-        let network = self.networks.take().step("making a network namespace")?;
+        let mut blank = self.blanks.pop_front();
+        while let Some(dead) = blank.take_if(|blank| system::is_readable(blank.pidfd.as_fd())) {
+            self.discard(dead);
+            blank = self.blanks.pop_front();
+        }
+        let blank = match blank {
+            Some(blank) => blank,
+            None => self.blank()?,
+        };
+        match self.assign(&blank, &plan, &sources) {
+            Ok(starting) => Ok(Sandbox {
+                plan,
+                pid: blank.pid,
+                pidfd: blank.pidfd,
+                control: blank.control,
+                network: blank.network,
+                group: blank.group,
+                user: blank.user,
+                starting: Some(starting),
+                status: None,
+                forked: None,
+                over_limit: false,
+            }),
+            Err(fault) => {
+                self.discard(blank);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Makes one blank ahead; false: there are enough, or it can't be done now.
+    pub(super) fn prepare(&mut self) -> bool {
+        if self.blanks.len() >= BLANKS {
+            return false;
+        }
+        match self.blank() {
+            Ok(blank) => self.blanks.push_back(blank),
+            Err(_) => return false,
+        }
+        self.blanks.len() < BLANKS
+    }
+
+    /// A process has ended and was waited for: if it was a blank, takes away what belongs to it.
+    pub(super) fn lost(&mut self, pid: i32) {
+        if let Some(index) = self.blanks.iter().position(|blank| blank.pid == pid)
+            && let Some(blank) = self.blanks.remove(index)
+        {
+            self.clear(&blank);
+        }
+    }
+
+    /// Ends all blanks.
+    pub(super) fn discard_all(&mut self) {
+        while let Some(blank) = self.blanks.pop_front() {
+            self.discard(blank);
+        }
+    }
+
+    /// Ends a first process that was not used, and takes away all that belongs to it.
+    fn discard(&mut self, blank: Blank) {
+        let _gone = system::pidfd_signal(blank.pidfd.as_fd(), libc::SIGKILL);
+        let _reaped = system::wait_for(blank.pid);
+        self.clear(&blank);
+    }
+
+    fn clear(&mut self, blank: &Blank) {
+        self.users.give_back(blank.user);
+        for _ in 0..super::REMOVALS {
+            if blank.group.remove() {
+                break;
+            }
+            lyra_kit::clock::block_for(super::AGAIN);
+        }
+    }
+
+    fn blank(&mut self) -> Result<Blank, Fault> {
+        let network = self.networks.make().step("making a network namespace")?;
         let no_user = || io::Error::from_raw_os_error(libc::EAGAIN);
         let user = self.users.take().ok_or_else(no_user).step("finding a free user")?;
-        let group = match self.hierarchy.create(&plan.id.to_string(), &plan.limits).step("making a cgroup") {
-            Ok(group) => group,
-            Err(fault) => {
-                self.users.give_back(user);
-                return Err(fault);
-            }
-        };
-        match self.fork(&plan, &sources, &network) {
-            Ok((pid, pidfd, control, starting)) => {
-                drop(sources);
-                let sandbox = Sandbox {
-                    plan,
-                    pid,
-                    pidfd,
-                    control,
-                    network,
-                    group,
-                    user,
-                    starting: Some(starting),
-                    status: None,
-                    forked: None,
-                    over_limit: false,
-                };
-                self.admit(sandbox)
-            }
+        self.made += 1;
+        let name = format!("sandbox-{}", self.made);
+        let forked = self.hierarchy.create(&name).step("making a cgroup").and_then(|group| match self.fork(&network) {
+            Ok(forked) => Ok((group, forked)),
             Err(fault) => {
                 group.remove();
+                Err(fault)
+            }
+        });
+        match forked {
+            Ok((group, (pid, pidfd, control))) => {
+                let blank = Blank { pid, pidfd, control, network, group, user };
+                match admit(&blank) {
+                    Ok(()) => Ok(blank),
+                    Err(fault) => {
+                        self.discard(blank);
+                        Err(fault)
+                    }
+                }
+            }
+            Err(fault) => {
                 self.users.give_back(user);
                 Err(fault)
             }
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of one sandbox, put together by the only caller")]
-    fn fork(
-        &self,
-        plan: &Plan,
-        sources: &Sources,
-        network: &OwnedFd,
-    ) -> Result<(i32, OwnedFd, OwnedFd, Starting), Fault> {
-        const STEP: &str = "connecting a sandbox";
+    fn fork(&self, network: &OwnedFd) -> Result<(i32, OwnedFd, OwnedFd), Fault> {
+        const STEP: &str = "making the namespaces of a sandbox";
         let (control, its_control) = system::socket_pair().step(STEP)?;
-        let (report, its_report) = system::pipe().step(STEP)?;
-        let (stdout, stderr) = (system::pipe().step(STEP)?, system::pipe().step(STEP)?);
         system::set_nonblocking(control.as_fd()).step(STEP)?;
-        system::set_nonblocking(report.as_fd()).step(STEP)?;
         let start = Start {
-            plan,
-            sources,
             filters: &self.filters,
             control: its_control,
-            report: its_report,
-            stdout: stdout.1.try_clone().step(STEP)?,
-            stderr: stderr.1.try_clone().step(STEP)?,
             leave_groups: matches!(self.users, Users::Own { .. }),
             count_processes: !self.hierarchy.abilities().pids,
         };
-        let made = self.networks.inside(network, || {
-            let listeners = network::listen(&plan.listen)?;
-            match system::fork_into(NAMESPACES)? {
-                Forked::Child => first::run(&start),
-                Forked::Parent { pid, pidfd } => Ok((pid, pidfd, listeners)),
-            }
+        let forked = self.networks.inside(network, || match system::fork_into(NAMESPACES)? {
+            Forked::Child => first::run(&start),
+            Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
         });
-        let (pid, pidfd, listeners) = made.step("making the namespaces of a sandbox")?;
-        Ok((pid, pidfd, control, Starting { report, stdout, stderr, listeners }))
+        let (pid, pidfd) = forked.step(STEP)?;
+        Ok((pid, pidfd, control))
     }
 
-    /// Gives the first process its user and its limits, and lets it go on.
-    fn admit(&mut self, sandbox: Sandbox) -> Result<Sandbox, Fault> {
-        let pid = sandbox.pid;
-        let write = |file: &str, text: &str| fs::write(format!("/proc/{pid}/{file}"), text);
-        let map = format!("{} {} 1", first::USER, sandbox.user);
-        let admitted = write("uid_map", &map)
-            .and_then(|()| write("gid_map", &map))
-            .step("mapping the user of a sandbox")
-            .and_then(|()| sandbox.group.admit(pid).step("moving a sandbox into its cgroup"))
-            .and_then(|()| {
-                let _best_effort = write("oom_score_adj", OOM_ADJUSTMENT);
-                system::write(sandbox.control.as_fd(), first::GO).map(drop).step("starting a sandbox")
-            });
-        if let Err(fault) = admitted {
-            let _gone = system::kill(pid, libc::SIGKILL);
-            let _reaped = system::wait_for(pid);
-            self.users.give_back(sandbox.user);
-            sandbox.group.remove();
-            return Err(fault);
-        }
-        Ok(sandbox)
+    /// Tells a blank what it is for.
+    fn assign(&self, blank: &Blank, plan: &Plan, sources: &Sources) -> Result<Starting, Fault> {
+        const STEP: &str = "connecting a sandbox";
+        blank.group.set_limits(&plan.limits).step("setting the limits of a sandbox")?;
+        let (report, its_report) = system::pipe().step(STEP)?;
+        system::set_nonblocking(report.as_fd()).step(STEP)?;
+        let (stdout, stderr) = (system::pipe().step(STEP)?, system::pipe().step(STEP)?);
+        let listeners = self.networks.inside(&blank.network, || network::listen(&plan.listen));
+        let listeners = listeners.step("listening in a sandbox")?;
+        let task = first::Task { plan: Cow::Borrowed(plan), pieces: Cow::Borrowed(&sources.pieces) };
+        let too_long = || io::Error::from_raw_os_error(libc::E2BIG);
+        let bytes = wire::encode(&task).ok_or_else(too_long).step(STEP)?;
+        let mut descriptors = vec![its_report.as_fd(), stdout.1.as_fd(), stderr.1.as_fd()];
+        descriptors.extend(sources.mounts.iter().map(AsFd::as_fd));
+        wire::send(blank.control.as_fd(), &bytes, &descriptors).step(STEP)?;
+        Ok(Starting { report, stdout, stderr, listeners })
     }
+}
+
+/// Gives a first process its user and its cgroup, and lets it go on.
+fn admit(blank: &Blank) -> Result<(), Fault> {
+    let write = |file: &str, text: &str| fs::write(format!("/proc/{}/{file}", blank.pid), text);
+    let map = format!("{} {} 1", first::USER, blank.user);
+    write("uid_map", &map).and_then(|()| write("gid_map", &map)).step("mapping the user of a sandbox")?;
+    blank.group.admit(blank.pid).step("moving a sandbox into its cgroup")?;
+    let _best_effort = write("oom_score_adj", OOM_ADJUSTMENT);
+    system::write(blank.control.as_fd(), first::GO).map(drop).step("starting a sandbox")
 }

@@ -43,7 +43,7 @@ pub(super) fn server() -> io::Result<Server> {
         let hierarchy = if cgroups { Hierarchy::find(&name, parent) } else { Hierarchy::None };
         let filters = Filters::new().map_err(io::Error::other).step("compiling the filter of system calls")?;
         let networks = Networks::new().step("opening the network namespace")?;
-        let mut workshop = Workshop { hierarchy, networks, filters, users };
+        let mut workshop = Workshop { hierarchy, networks, filters, users, blanks: VecDeque::new(), made: 0 };
         if let Err(fault) = try_out(&mut workshop) {
             workshop.hierarchy.remove();
             return Err(fault);
@@ -89,6 +89,8 @@ fn detach(lyra: &OwnedFd) -> Result<(Events, OwnedFd), Fault> {
     let _cosmetic = system::set_process_name(c"lyra-launcher");
     let _already_a_leader = system::new_session();
     std::env::set_current_dir("/").step(STEP)?;
+    // A sandbox takes three descriptors as long as it runs.
+    system::raise_limit(libc::RLIMIT_NOFILE).step(STEP)?;
     // What a forked interpreter leaves behind comes here.
     system::set_control(libc::PR_SET_CHILD_SUBREAPER, 1).step(STEP)?;
     system::block_signals(&[libc::SIGCHLD]).step(STEP)?;
