@@ -173,7 +173,7 @@ pub(super) fn program(interpreter: &Interpreter, forked: bool) -> Program {
             script: super::BOOTSTRAP_PY.to_owned(),
             arguments: vec![address],
         },
-        Language::Python => vec![path, "-B".to_owned(), format!("{SUPPORT}/bootstrap.py"), address].into(),
+        Language::Python => vec![path, "-BSs".to_owned(), format!("{SUPPORT}/bootstrap.py"), address].into(),
         Language::Node => vec![path, "--no-warnings".to_owned(), format!("{SUPPORT}/bootstrap.mjs"), address].into(),
     }
 }

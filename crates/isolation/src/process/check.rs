@@ -124,16 +124,12 @@ async fn handler(shared: &Shared, key: &ImageKey, unpacked: &Unpacked) -> Result
             format!("the package has no file {files}, which the handler {stem}.{function} is to be in"),
         ));
     };
-    match Language::of(key.runtime) {
-        Some(Language::Python) => check_python(shared, &root, &file, function).await?,
-        Some(Language::Node) => {
-            if check_node(shared, &root, &file).await? == Syntax::Module && file == "index.js" && is_alone(&root) {
-                // One file of source text has no package.json that says what it is; its name does.
-                unpacked.rename("index.js", "index.mjs").map_err(|error| Error::internal(error.to_string()))?;
-                file = "index.mjs".to_owned();
-            }
-        }
-        None => {}
+    if key.runtime == Runtime::Python {
+        check_python(shared, &root, &file, function).await?;
+    } else if check_node(shared, &root, &file).await? == Syntax::Module && file == "index.js" && is_alone(&root) {
+        // One file of source text has no package.json that says what it is; its name does.
+        unpacked.rename("index.js", "index.mjs").map_err(|error| Error::internal(error.to_string()))?;
+        file = "index.mjs".to_owned();
     }
     if let Some(package) = file.strip_suffix("/__init__.py") {
         file = format!("{package}.py");

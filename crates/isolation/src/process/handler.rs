@@ -57,10 +57,7 @@ impl Template for HandlerTemplate {
             Some(cell) => self.assigned(cell, version).await,
             None => self.spawned(id, version, &env, !is_early).await,
         };
-        let Cell { instance, mut frames } = match cell {
-            Ok(cell) => cell,
-            Err(error) => return Err(error),
-        };
+        let Cell { instance, mut frames } = cell?;
         let assignment = Assignment::new(id, version, &self.file, &self.function, &env);
         let assignment = serde_json::to_vec(&assignment).map_err(|error| Error::internal(error.to_string()))?;
         let limit = self.shared.config.init_timeout;
@@ -87,17 +84,16 @@ impl HandlerTemplate {
     async fn assigned(&self, cell: Cell, version: &FunctionVersion) -> Result<Cell, Error> {
         let process = cell.instance.process();
         let limits = limits_of(&self.shared.config, version);
-        let given = async {
-            process.bind(&self.package.root, TASK_ROOT.as_ref()).await?;
-            process.set_limits(limits).await
-        };
-        match given.await {
-            Ok(()) => Ok(cell),
-            Err(error) => {
-                tracing::error!(%error, "a stem cell could not be given its code");
-                Err(Error::internal("this worker could not start an instance; its log says why"))
-            }
+        if let Err(error) = process.bind(&self.package.root, TASK_ROOT.as_ref()).await {
+            tracing::error!(%error, "a stem cell could not be given its code");
+            return Err(Error::internal("this worker could not start an instance; its log says why"));
         }
+        if let Err(error) = process.set_limits(limits).await {
+            tracing::warn!(%error, "a stem cell could not be given its limits");
+            let detail = format!("{} MiB of memory are less than the interpreter itself needs", version.memory_mb);
+            return Err(Error::new(Code::OutOfMemory, detail));
+        }
+        Ok(cell)
     }
 
     async fn spawned(

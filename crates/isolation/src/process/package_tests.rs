@@ -1,3 +1,5 @@
+//! Packages: what is kept, what is found again, and what archives can't do.
+
 use lyra_types::function::Digest as CodeDigest;
 use proptest::prelude::*;
 use zip::write::{SimpleFileOptions, ZipWriter};

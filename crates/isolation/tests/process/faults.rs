@@ -90,10 +90,18 @@ async fn a_closed_or_abused_connection_is_a_crash() {
 async fn endless_work_ends_at_the_deadline() {
     let fixture = Fixture::new().await;
     let function = deployed(&fixture).await;
-    for event in ["flood", "loop", "fork"] {
+    for event in ["flood", "loop"] {
         let error = error_of(&function, event).await;
         assert_eq!(error.code, Code::Timeout, "{event}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_ends_at_the_deadline_or_when_its_copies_have_used_the_memory_up() {
+    let fixture = Fixture::new().await;
+    let function = deployed(&fixture).await;
+    let error = error_of(&function, "fork").await;
+    assert!(matches!(error.code, Code::Timeout | Code::OutOfMemory), "{error}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The runtimes that run as processes: deploying, calling, and what hostile code can't do.
 
+mod egress;
 mod faults;
 mod native;
 mod nodejs;
