@@ -22,6 +22,7 @@ mod overhead;
 mod process;
 mod report;
 mod rounds;
+mod simulated;
 mod tools;
 mod warm_js;
 mod warm_wasm;
@@ -75,6 +76,12 @@ enum Scenario {
     Idle,
     /// What the platform adds to a warm call, over a bare HTTP server.
     Overhead,
+    /// What the worker adds to a call that takes no time, in one process.
+    OverheadWorker,
+    /// Queue policies on a simulated day.
+    QueuePolicies,
+    /// Keep-alive policies on a simulated day.
+    KeepAlive,
 }
 
 /// What every scenario has at hand.
@@ -133,6 +140,9 @@ impl Bench {
             Scenario::Jobs => jobs::run(self).await,
             Scenario::Idle => idle::run(self).await,
             Scenario::Overhead => overhead::run(self).await,
+            Scenario::OverheadWorker => simulated::overhead(self).await,
+            Scenario::QueuePolicies => simulated::queue_policies(self).await,
+            Scenario::KeepAlive => simulated::keep_alive(self).await,
         }
     }
 }
