@@ -14,9 +14,9 @@ use super::repository::Repository;
 /// Crates that run as a role. They meet in `wire` and `types`, never in each other.
 const SERVICES: [&str; 4] = ["control", "gateway", "logs", "worker"];
 /// The only crates that may know every service.
-const WIRES_SERVICES: [&str; 1] = ["node"];
+const WIRES_SERVICES: [&str; 2] = ["node", "load"];
 /// The only crates that may know how a sandbox works.
-const KNOWS_ISOLATION: [&str; 2] = ["worker", "node"];
+const KNOWS_ISOLATION: [&str; 3] = ["worker", "node", "load"];
 
 /// Holds every crate to one set of features; has no code.
 pub const FEATURES_ONLY: &str = "workspace-hack";

@@ -56,7 +56,7 @@ impl Policy {
             start_timeout: PATIENCE,
             max_idle_instances: usize::MAX,
             idle_timeout: Duration::from_secs(self.ttl),
-            keep_alive: self.keep_alive.clone(),
+            keep_alive: self.keep_alive,
             queue: queue::Config { policy: self.queue, ..queue::Config::default() },
             resources: resources::Config { memory: Some(machine.memory_mb << 20), ..resources::Config::default() },
             ..Config::default()

@@ -134,11 +134,6 @@ impl Lease {
         self.0.record.id
     }
 
-    /// The version that the instance serves.
-    pub(crate) fn version(&self) -> &FunctionVersion {
-        &self.0.record.version
-    }
-
     /// The devices that it was granted.
     pub(crate) fn devices(&self) -> Option<&Devices> {
         self.0.devices.as_deref()
