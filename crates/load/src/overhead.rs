@@ -14,9 +14,7 @@ use lyra_types::function::Contract;
 use lyra_types::invocation::{Phases, Report};
 use lyra_types::{Error as LyraError, FunctionVersion, InvocationId};
 use lyra_wire::Worker;
-use lyra_wire::worker::{
-    Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status,
-};
+use lyra_wire::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
 use lyra_worker::{Config, Deps, Service};
 use serde::Serialize;
 

@@ -56,13 +56,8 @@ fn a_time_to_live_below_the_gap_makes_every_call_cold_and_one_above_only_the_fir
 
 #[test]
 fn shortest_first_lets_short_calls_pass_long_ones() {
-    let function = |name: &str, exec_ms| Function {
-        name: name.into(),
-        tenant: "t".into(),
-        start_ms: 1.0,
-        exec_ms,
-        memory_mb: 16,
-    };
+    let function =
+        |name: &str, exec_ms| Function { name: name.into(), tenant: "t".into(), start_ms: 1.0, exec_ms, memory_mb: 16 };
     let mut arrivals = Vec::new();
     // First each is called once, so that it is known; then a crowd of both comes at one moment.
     for (function, exec_ms) in [(0, 1_000), (1, 10)] {

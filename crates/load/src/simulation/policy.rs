@@ -83,7 +83,9 @@ impl FromStr for Policy {
                     let known = PolicyKind::ALL.into_iter().find(|kind| kind.as_str() == queue);
                     policy.queue = known.ok_or_else(|| wrong(&format!("the queue is {}", queue_names())))?;
                 }
-                Some(("keep_alive", keep_alive)) => policy.set_keep_alive(keep_alive).map_err(|reason| wrong(&reason))?,
+                Some(("keep_alive", keep_alive)) => {
+                    policy.set_keep_alive(keep_alive).map_err(|reason| wrong(&reason))?
+                }
                 _ => return Err(wrong("it is neither queue=NAME nor keep_alive=NAME")),
             }
         }
