@@ -152,9 +152,9 @@ fn studies(args: &CompareArgs) -> Vec<(&'static str, Vec<Run>)> {
     if !args.policy.is_empty() {
         return vec![("", cross(&args.policy, &or(&args.memory_mb, &[16_384]), &or(&running, &[1_000])))];
     }
-    let memory = or(&args.memory_mb, &[6_144, 8_192, 12_288, 16_384, 24_576, 32_768]);
+    let memory = or(&args.memory_mb, &[16_384, 32_768, 65_536]);
     let keep_alive = cross(&Policy::keep_alives(), &memory, &or(&running, &[1_000]));
-    let queue = cross(&Policy::queues(), &or(&args.memory_mb, &[32_768]), &or(&running, &[16, 20, 24, 32, 48]));
+    let queue = cross(&Policy::queues(), &or(&args.memory_mb, &[32_768]), &or(&running, &[16, 24]));
     vec![("keep-alive-", keep_alive), ("queue-", queue)]
 }
 
