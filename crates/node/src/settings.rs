@@ -64,7 +64,7 @@ impl Settings {
         let fresh = crate::Config::new(data_dir, self.listen);
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
         let (gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
-        worker.characteristics.file = worker.characteristics.file.or(fresh.worker.characteristics.file.clone());
+        worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
         crate::Config { gateway, control, worker, logs, ..fresh }
     }
 }

@@ -54,7 +54,7 @@ async fn node_native_and_http_examples_run() -> Result<()> {
     let result = lyra.cli(["invoke", "native-hello", "-d", "[1]"]).await?.json()?;
     assert_eq!(result, json!({ "echo": [1] }));
     lyra.cli(["deploy", &example("http-hello"), "--runtime", "http"]).await?.ok()?;
-    let answer = reqwest::get(format!("{}/fn/default/http-hello/Ada", lyra.url())).await?;
+    let answer = lyra.http()?.get(format!("{}/fn/default/http-hello/Ada", lyra.url())).send().await?;
     assert_eq!((answer.status().as_u16(), answer.text().await?.as_str()), (200, "Hello, Ada!\n"));
     Ok(())
 }

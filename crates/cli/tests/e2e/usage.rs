@@ -128,10 +128,11 @@ async fn version_and_completions_need_no_server() -> Result<()> {
 #[tokio::test]
 async fn the_bash_completion_script_completes() -> Result<()> {
     let script = alone().run(["completions", "bash"]).await?.ok()?;
-    let ask = format!(
-        "{script}\nCOMP_WORDS=(lyra dead-letter re); COMP_CWORD=2; _lyra lyra re dead-letter; echo \"${{COMPREPLY[@]}}\""
-    );
-    let output = tokio::process::Command::new("bash").args(["-c", &ask]).output().await?;
+    // In a file: it is longer than one argument may be.
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), script)?;
+    let ask = "source \"$0\"; COMP_WORDS=(lyra dead-letter re); COMP_CWORD=2; _lyra lyra re dead-letter; echo \"${COMPREPLY[@]}\"";
+    let output = tokio::process::Command::new("bash").args(["-c", ask]).arg(file.path()).output().await?;
     assert_eq!(String::from_utf8(output.stdout)?.trim(), "redrive", "{}", String::from_utf8(output.stderr)?);
     Ok(())
 }

@@ -89,12 +89,13 @@ async fn raw_code_is_taken_by_its_media_type() {
         ("application/javascript", "js"),
         ("application/wasm", "wasm"),
         ("application/zip", "wasm"),
+        ("text/x-python", "python"),
     ] {
         let answer = gateway.send("PUT /v1/functions/raw/code", &[("content-type", media_type)], "x").await;
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
         assert_eq!(answer.json()["runtime"], runtime);
     }
-    for headers in [&[("content-type", "text/x-python")][..], &[("content-type", "image/png")], &[]] {
+    for headers in [&[("content-type", "text/x-perl")][..], &[("content-type", "image/png")], &[]] {
         let answer = gateway.send("PUT /v1/functions/raw/code", headers, "x").await;
         assert_eq!(answer.fault(), (415, "unsupported_media_type".into()));
         assert!(answer.problem().detail.contains("application/wasm"));

@@ -42,7 +42,7 @@ pub(crate) async fn start(
 ) -> Result<Service, Error> {
     let memory = machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0;
     config.resources.memory.get_or_insert(memory);
-    config.resources.cpu_millis.get_or_insert(machine::cores() * 1_000);
+    config.resources.cpu_millis.get_or_insert_with(|| machine::cores() * 1_000);
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
         memory_budget: memory,
