@@ -144,7 +144,7 @@ pub async fn deploy_with(subject: &dyn Subject, program: Program, timeout: Durat
     let (code, event, env) = match subject.program(program) {
         Deed::Code { code, event, env } => (code, event, env),
         Deed::Never(why) => {
-            println!("{program:?} does not apply: {why}");
+            assert!(!why.is_empty(), "{program:?} does not apply, and nothing says why");
             return None;
         }
     };

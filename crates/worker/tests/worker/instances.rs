@@ -277,7 +277,8 @@ async fn what_could_never_fit_is_refused_at_deploy_with_the_reason() {
     let mut config = config(512);
     config.resources.cpu_millis = Some(2_000);
     let worker = worker_with(&backend, config);
-    let cases: [(fn(&mut Prepare), &str, &str); 5] = [
+    type Change = fn(&mut Prepare);
+    let cases: [(Change, &str, &str); 5] = [
         (|p| p.memory_mb = 513, "memory_mb", "512 MiB"),
         (|p| p.cpu_millis = 2_001, "cpu_millis", "2000"),
         (|p| p.gpus = 1, "gpus", "this worker has no GPU"),
