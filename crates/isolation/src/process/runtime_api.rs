@@ -140,19 +140,23 @@ impl Api {
     }
 
     async fn answer(self: Arc<Api>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let path = parts.uri.path().strip_prefix(ROOT).unwrap_or_default();
-        Ok(match (parts.method, path) {
+        let response = match (parts.method, path) {
             (Method::GET, "invocation/next") => self.next().await,
-            (Method::POST, "init/error") => self.init_error(&parts.headers, body).await,
-            (Method::POST, "restore/error") => self.init_error(&parts.headers, body).await,
+            (Method::POST, "init/error") => self.init_error(&parts.headers, &mut body).await,
+            (Method::POST, "restore/error") => self.init_error(&parts.headers, &mut body).await,
             (Method::POST, path) => match path.strip_prefix("invocation/").and_then(|rest| rest.split_once('/')) {
-                Some((id, "response")) => self.response(id, body).await,
-                Some((id, "error")) => self.error(id, &parts.headers, body).await,
+                Some((id, "response")) => self.response(id, &mut body).await,
+                Some((id, "error")) => self.error(id, &parts.headers, &mut body).await,
                 _ => refused(StatusCode::NOT_FOUND, "NotFound", "there is no such resource"),
             },
             _ => refused(StatusCode::NOT_FOUND, "NotFound", "there is no such resource"),
-        })
+        };
+        // What was refused is read all the same: a body that is left over would close the connection, which bootstraps
+        // take for the end.
+        while let Some(Ok(_)) = body.frame().await {}
+        Ok(response)
     }
 
     async fn next(&self) -> Response<Full<Bytes>> {
@@ -217,7 +221,7 @@ impl Api {
         }
     }
 
-    async fn response(&self, id: &str, body: Incoming) -> Response<Full<Bytes>> {
+    async fn response(&self, id: &str, body: &mut Incoming) -> Response<Full<Bytes>> {
         let Some(limit) = self.limit_of(id) else { return unknown_id() };
         match collect(body, limit).await {
             Collected::All(bytes, trailers) => {
@@ -235,7 +239,7 @@ impl Api {
         }
     }
 
-    async fn error(&self, id: &str, headers: &HeaderMap, body: Incoming) -> Response<Full<Bytes>> {
+    async fn error(&self, id: &str, headers: &HeaderMap, body: &mut Incoming) -> Response<Full<Bytes>> {
         if self.limit_of(id).is_none() {
             return unknown_id();
         }
@@ -246,7 +250,7 @@ impl Api {
         }
     }
 
-    async fn init_error(&self, headers: &HeaderMap, body: Incoming) -> Response<Full<Bytes>> {
+    async fn init_error(&self, headers: &HeaderMap, body: &mut Incoming) -> Response<Full<Bytes>> {
         let error = match collect(body, MAX_REPORT).await {
             Collected::All(bytes, _) => reported(headers, &bytes),
             Collected::TooLarge | Collected::Broken => reported(headers, b""),
@@ -268,7 +272,7 @@ enum Collected {
     Broken,
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Collected {
+async fn collect(body: &mut Incoming, limit: usize) -> Collected {
     let (mut first, mut rest, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return Collected::Broken };

@@ -54,7 +54,8 @@ async fn open_files_the_tmp_directory_and_files_are_bounded() {
 #[tokio::test]
 async fn sigterm_asks_and_a_program_that_ignores_it_is_killed() {
     let bench = Bench::start().await;
-    let polite = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\nprint('up', flush=True)\nwhile True: signal.pause()";
+    // No `signal.pause`: a signal just before it would be taken by Python only after it.
+    let polite = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(3))\nprint('up', flush=True)\nwhile True: time.sleep(0.02)";
     let deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\nwhile True: signal.pause()";
     for make in [python, forked] {
         for (script, ends) in [(polite, Some(3)), (deaf, None)] {
