@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::{Dict, Value};
-use figment::{Figment, Metadata, Provider, Source};
+use figment::{Figment, Metadata, Provider};
 use lyra_kit::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
 /// What variables of settings begin with.
 const PREFIX: &str = "LYRA__";
+
+/// Name of the layer of variables.
+const VARIABLES: &str = "environment variables";
 
 /// Settings of a node that runs all roles.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,13 +128,15 @@ impl Layers {
     /// # Errors
     /// [`SettingsError::Read`].
     pub fn read(file: Option<&Path>, flags: &Flags) -> Result<Layers, SettingsError> {
-        let mut figment = Figment::from(Layer::new("default", Settings::default()));
+        let mut figment = Figment::from(layer("default", Settings::default()));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
             figment = figment.merge(Named { name: path.display().to_string(), inner: Toml::string(&text) });
         }
-        figment = figment.merge(Env::prefixed(PREFIX).split("__")).merge(Layer::new("flag", flags.clone()));
+        figment = figment
+            .merge(Named { name: VARIABLES.to_owned(), inner: Env::prefixed(PREFIX).split("__") })
+            .merge(layer("flag", flags.clone()));
         Ok(Layers { figment })
     }
 
@@ -175,11 +180,7 @@ impl Layers {
 
 /// The name of a layer's source of the setting `name`.
 fn origin(metadata: &Metadata, name: &str) -> String {
-    match &metadata.source {
-        None if metadata.name.contains("environment") => variable(name),
-        Some(Source::File(path)) => path.display().to_string(),
-        _ => metadata.name.to_string(),
-    }
+    if metadata.name == VARIABLES { variable(name) } else { metadata.name.to_string() }
 }
 
 /// The variable that sets `name`.
@@ -214,13 +215,8 @@ impl<P: Provider> Provider for Named<P> {
 }
 
 /// A layer made from a value.
-struct Layer;
-
-impl Layer {
-    #[expect(clippy::new_ret_no_self, reason = "a layer is any provider with a name")]
-    fn new<T: Serialize>(name: &str, value: T) -> Named<Serialized<T>> {
-        Named { name: name.to_owned(), inner: Serialized::defaults(value) }
-    }
+fn layer<T: Serialize>(name: &str, value: T) -> Named<Serialized<T>> {
+    Named { name: name.to_owned(), inner: Serialized::defaults(value) }
 }
 
 #[cfg(test)]
