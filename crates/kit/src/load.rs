@@ -75,12 +75,8 @@ impl Load {
         match &self.0 {
             Source::Given(percent) => Ok(Some(percent.load(Ordering::Relaxed))),
             Source::Average { file, cores } => {
-                let text = std::fs::read_to_string(file)?;
-                let average: f64 = text
-                    .split_whitespace()
-                    .next()
-                    .and_then(|word| word.parse().ok())
-                    .ok_or_else(|| malformed(file, "no load average"))?;
+                let [average, ..] =
+                    averages_in(&std::fs::read_to_string(file)?).ok_or_else(|| malformed(file, "no load average"))?;
                 Ok(Some(whole(average * 100.0 / f64::from(*cores))))
             }
             Source::Pressure { file, last } => {
@@ -94,6 +90,16 @@ impl Load {
             }
         }
     }
+}
+
+/// The load averages of the last 1, 5 and 15 minutes; `None` where the system has none.
+pub fn averages() -> Option<[f64; 3]> {
+    averages_in(&std::fs::read_to_string(LOADAVG).ok()?)
+}
+
+fn averages_in(text: &str) -> Option<[f64; 3]> {
+    let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
 }
 
 /// The nearest whole number; the cast saturates.

@@ -157,13 +157,7 @@ impl Service {
     /// ended.
     pub async fn shut_down(&self, limit: Duration) -> bool {
         self.inner.queue.close();
-        let ended = tokio::time::timeout(limit, async {
-            while self.inner.queue.lengths().running > 0 {
-                self.inner.clock.sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await
-        .is_ok();
+        let ended = self.inner.calls_end(limit).await;
         let stopped = self.tasks.stop(Duration::from_secs(1)).await;
         drop(self.inner.pool.take_all(Reason::Drained));
         self.inner.save_characteristics().await;
@@ -244,7 +238,7 @@ impl Inner {
             .map(|backend| BackendStatus { name: backend.name().to_owned(), runtimes: backend.runtimes().to_vec() });
         let machine = Machine {
             uptime: self.clock.instant().saturating_duration_since(self.begin),
-            load: load_averages(),
+            load: lyra_kit::load::averages(),
             cordoned: self.cordon.is_set(),
             backends: backends.collect(),
         };
@@ -379,13 +373,6 @@ impl Worker for Service {
     async fn clean(&self) -> usize {
         self.inner.clean().await
     }
-}
-
-/// The machine's load averages; `None` where the system doesn't tell.
-fn load_averages() -> Option<[f64; 3]> {
-    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
-    let mut numbers = text.split_whitespace().map(|word| word.parse().ok());
-    Some([numbers.next()??, numbers.next()??, numbers.next()??])
 }
 
 /// What is left of a streamed call after its headers. It holds the call's place until the instance has ended.

@@ -192,20 +192,27 @@ impl Inner {
     /// Cordons, waits for the calls, ends the idle instances.
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         self.cordon.set(true);
-        let left = || {
-            let lengths = self.queue.lengths();
-            lengths.running + lengths.held + lengths.eligible
-        };
-        let ended = async {
-            while left() > 0 {
-                self.clock.sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let ended = tokio::time::timeout(limit, ended).await.is_ok();
+        let ended = self.calls_end(limit).await;
         let idle = self.pool.take_all(Reason::Drained);
         let evacuated = idle.len();
         end(idle).await;
-        Drained { ended, left: left(), evacuated }
+        Drained { ended, left: self.calls(), evacuated }
+    }
+
+    /// Calls that run or wait.
+    fn calls(&self) -> usize {
+        let lengths = self.queue.lengths();
+        lengths.running + lengths.held + lengths.eligible
+    }
+
+    /// Waits up to `limit` for all calls to end; says whether they have.
+    pub(crate) async fn calls_end(&self, limit: Duration) -> bool {
+        let ended = async {
+            while self.calls() > 0 {
+                self.clock.sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, ended).await.is_ok()
     }
 
     /// Ends the idle instances and drops the loaded code.
