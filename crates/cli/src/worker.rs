@@ -5,7 +5,7 @@ use std::time::Duration;
 use lyra_client::Answer;
 use lyra_kit::Clock;
 use lyra_types::Code;
-use lyra_types::api::{CharacteristicsView, InstanceView, PrewarmRequest, ResourceView, WorkerView};
+use lyra_types::api::{CharacteristicsView, InstanceView, PrewarmRequest, Resource, WorkerView};
 
 use crate::failure::{Failure, Result};
 use crate::function::invoke::{self, Target};
@@ -238,7 +238,7 @@ fn seconds(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
 }
 
-fn share(of: &ResourceView, shown: impl Fn(u64) -> String) -> String {
+fn share(of: &Resource, shown: impl Fn(u64) -> String) -> String {
     let total = of.total.map_or_else(|| "no limit".to_owned(), &shown);
     let waiting = if of.waiting > 0 { format!(", {} asked for", shown(of.waiting)) } else { String::new() };
     format!("{} of {total}{waiting}", shown(of.charged))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lyra_types::FunctionName;
 use lyra_types::api::{
-    CharacteristicsView, CleanedView, DrainedView, HealthView, InstanceView, PrewarmRequest, PrewarmedView, WorkerView,
+    CharacteristicsView, CleanedView, Drained, Health, InstanceView, PrewarmRequest, PrewarmedView, WorkerView,
 };
 use lyra_types::name::Qualifier;
 use reqwest::Method;
@@ -49,7 +49,7 @@ impl Client {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn worker_health(&self, worker: &str) -> Result<Answer<HealthView>> {
+    pub async fn worker_health(&self, worker: &str) -> Result<Answer<Health>> {
         self.fetch(self.request(Method::GET, self.at(&["v1", "workers", worker, "health"]))).await
     }
 
@@ -73,7 +73,7 @@ impl Client {
     ///
     /// # Errors
     /// `not_found`.
-    pub async fn drain(&self, worker: &str, limit: Duration) -> Result<Answer<DrainedView>> {
+    pub async fn drain(&self, worker: &str, limit: Duration) -> Result<Answer<Drained>> {
         let mut url = self.at(&["v1", "workers", worker, "drain"]);
         url.query_pairs_mut().append_pair("wait", &limit.as_secs_f64().to_string());
         self.fetch(self.http.request(Method::POST, url).timeout(limit + self.timeout)).await

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+pub use lyra_types::api::{BackendStatus, Check, Drained, GpuStatus, Health, Resource};
 use lyra_types::{FunctionName, InstanceId, Runtime, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -133,38 +134,6 @@ impl InstanceCounts {
     }
 }
 
-/// One resource of a worker, in its unit: bytes of memory, thousandths of a core, slots of GPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Resource {
-    /// What may be charged, over-commitment counted in; `None`: it is not limited.
-    pub total: Option<u64>,
-    /// What is charged now.
-    pub charged: u64,
-    /// What those wait for that found too little of it.
-    pub waiting: u64,
-}
-
-/// One GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct GpuStatus {
-    /// Its number on this machine.
-    pub index: u32,
-    /// Its unique name, as `CUDA_VISIBLE_DEVICES` takes it.
-    pub uuid: String,
-    /// Its product name.
-    pub name: String,
-    /// Bytes of memory.
-    pub memory: u64,
-    /// Bytes of memory in use by whatever runs on it; `None` where the driver doesn't tell.
-    pub memory_used: Option<u64>,
-    /// Percent of the last moment in which it computed; `None` where the driver doesn't tell.
-    pub utilisation: Option<u32>,
-    /// Instances that may share it.
-    pub slots: u32,
-    /// Instances that hold a slot of it.
-    pub slots_charged: u32,
-}
-
 /// What a worker's instances hold.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Holdings {
@@ -184,15 +153,6 @@ pub struct Holdings {
     pub keep_alive: String,
 }
 
-/// A back end that a worker has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackendStatus {
-    /// Its name: `wasm`, `process`, …
-    pub name: String,
-    /// What it takes.
-    pub runtimes: Vec<Runtime>,
-}
-
 /// The machine that a worker runs on.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Machine {
@@ -204,35 +164,4 @@ pub struct Machine {
     pub cordoned: bool,
     /// Its back ends, the preferred one first.
     pub backends: Vec<BackendStatus>,
-}
-
-/// Whether a worker works.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Health {
-    /// All checks passed.
-    pub healthy: bool,
-    /// Each check.
-    pub checks: Vec<Check>,
-}
-
-/// One check of a worker's health.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// Whether it was in order.
-    pub healthy: bool,
-    /// What was seen, in a sentence.
-    pub detail: String,
-}
-
-/// How a worker was emptied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Drained {
-    /// Every call had ended by the limit.
-    pub ended: bool,
-    /// Calls that still ran or waited at the limit.
-    pub left: usize,
-    /// Idle instances that were ended.
-    pub evacuated: usize,
 }

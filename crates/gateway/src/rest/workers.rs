@@ -9,13 +9,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use lyra_types::api::{
-    BackendView, CharacteristicsView, CheckView, CleanedView, DrainedView, EstimateView, GpuView, HealthView,
-    InstanceView, Page, PrewarmRequest, PrewarmedView, ResourceView, WorkerView,
+    CharacteristicsView, CleanedView, Drained, EstimateView, Health, InstanceView, Page, PrewarmRequest, PrewarmedView,
+    WorkerView,
 };
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, Result};
 use lyra_wire::Worker;
-use lyra_wire::worker::{Characteristics, Estimate, GpuStatus, InstanceState, InstanceStatus, Resource, Status};
+use lyra_wire::worker::{Characteristics, Estimate, InstanceState, InstanceStatus, Status};
 
 use super::{Answer, invoke, page};
 use crate::body;
@@ -39,27 +39,9 @@ fn worker<'a>(app: &'a App, name: &str) -> Result<&'a Arc<dyn Worker>> {
     if name == LOCAL { Ok(&app.worker) } else { Err(Error::not_found("worker", name)) }
 }
 
-fn resource(of: &Resource) -> ResourceView {
-    ResourceView { total: of.total, charged: of.charged, waiting: of.waiting }
-}
-
-fn gpu(of: &GpuStatus) -> GpuView {
-    GpuView {
-        index: of.index,
-        uuid: of.uuid.clone(),
-        name: of.name.clone(),
-        memory: of.memory,
-        memory_used: of.memory_used,
-        utilisation: of.utilisation,
-        slots: of.slots,
-        slots_charged: of.slots_charged,
-    }
-}
-
 fn view(status: &Status) -> WorkerView {
     let (holdings, machine) = (&status.holdings, &status.machine);
     let counted = InstanceState::ALL.into_iter().filter(|state| *state != InstanceState::Terminated);
-    let backends = machine.backends.iter();
     WorkerView {
         name: LOCAL.to_owned(),
         state: if machine.cordoned { "cordoned" } else { "ready" }.to_owned(),
@@ -71,13 +53,13 @@ fn view(status: &Status) -> WorkerView {
         keep_alive: holdings.keep_alive.clone(),
         idle_instances: status.idle_instances,
         instances: counted.map(|state| (state.as_str().to_owned(), holdings.instances.of(state))).collect(),
-        memory: resource(&holdings.memory),
-        cpu: resource(&holdings.cpu),
-        gpu: resource(&holdings.gpu),
-        gpus: holdings.gpus.iter().map(gpu).collect(),
+        memory: holdings.memory,
+        cpu: holdings.cpu,
+        gpu: holdings.gpu,
+        gpus: holdings.gpus.clone(),
         load: machine.load,
         uptime_s: machine.uptime.as_secs(),
-        backends: backends.map(|b| BackendView { name: b.name.clone(), runtimes: b.runtimes.clone() }).collect(),
+        backends: machine.backends.clone(),
     }
 }
 
@@ -179,13 +161,10 @@ pub(crate) async fn known(State(app): State<Arc<App>>, scope: Scope) -> Answer {
 #[utoipa::path(
     get, path = "/v1/workers/{worker}/health", tag = "workers", operation_id = "getWorkerHealth",
     params(("worker" = String, Path, description = "Worker", example = "local")),
-    responses((status = 200, description = "Each check; `healthy` says whether all passed", body = HealthView), Refused, Missing)
+    responses((status = 200, description = "Each check; `healthy` says whether all passed", body = Health), Refused, Missing)
 )]
 pub(crate) async fn health(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let health = worker(&app, scope.part("worker"))?.health().await;
-    let checks = health.checks.into_iter();
-    let checks = checks.map(|c| CheckView { name: c.name, healthy: c.healthy, detail: c.detail }).collect();
-    Ok(Json(HealthView { healthy: health.healthy, checks }).into_response())
+    Ok(Json(worker(&app, scope.part("worker"))?.health().await).into_response())
 }
 
 /// Have a worker take no more calls and start no more instances. What runs or waits goes on.
@@ -219,15 +198,13 @@ pub(crate) async fn uncordon(State(app): State<Arc<App>>, scope: Scope) -> Answe
         ("worker" = String, Path, description = "Worker", example = "local"),
         ("wait" = Option<f64>, Query, description = "Longest wait for calls, in seconds: up to 900, default 30"),
     ),
-    responses((status = 200, description = "How it went", body = DrainedView), Refused, Missing)
+    responses((status = 200, description = "How it went", body = Drained), Refused, Missing)
 )]
 pub(crate) async fn drain(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let worker = worker(&app, scope.part("worker"))?;
     let params = scope.params();
     let limit = if params.text("wait")?.is_some() { params.wait(MAX_DRAIN)? } else { DRAIN };
-    let drained = worker.drain(limit).await;
-    let view = DrainedView { ended: drained.ended, left: drained.left, evacuated: drained.evacuated };
-    Ok(Json(view).into_response())
+    Ok(Json(worker.drain(limit).await).into_response())
 }
 
 /// End every idle instance of a worker and drop all loaded code. Both come back when they are needed.

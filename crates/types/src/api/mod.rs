@@ -14,8 +14,8 @@ use crate::log::Level;
 use crate::{Alias, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
 
 pub use worker::{
-    BackendView, CharacteristicsView, CheckView, CleanedView, DrainedView, EstimateView, GpuView, HealthView,
-    InstanceView, PrewarmRequest, PrewarmedView, ResourceView, WorkerView,
+    BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
+    PrewarmRequest, PrewarmedView, Resource, WorkerView,
 };
 
 /// Body of `PUT /v1/functions/{name}`.

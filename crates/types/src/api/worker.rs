@@ -31,46 +31,46 @@ pub struct WorkerView {
     /// Kept instances and those with resources of their own, by state.
     pub instances: BTreeMap<String, usize>,
     /// Memory of instances, in bytes.
-    pub memory: ResourceView,
+    pub memory: Resource,
     /// Processor time of instances, in thousandths of a core.
-    pub cpu: ResourceView,
+    pub cpu: Resource,
     /// Slots of GPUs.
-    pub gpu: ResourceView,
+    pub gpu: Resource,
     /// Each GPU.
-    pub gpus: Vec<GpuView>,
+    pub gpus: Vec<GpuStatus>,
     /// Load averages of 1, 5 and 15 minutes.
     pub load: Option<[f64; 3]>,
     /// Seconds since its start.
     pub uptime_s: u64,
     /// Isolation back ends, the preferred one first.
-    pub backends: Vec<BackendView>,
+    pub backends: Vec<BackendStatus>,
 }
 
-/// One resource of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ResourceView {
-    /// What may be charged, over-commitment counted in; `null`: it is not limited.
+/// One resource of a worker, in its unit: bytes of memory, thousandths of a core, slots of GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Resource {
+    /// What may be charged, over-commitment counted in; `None`: it is not limited.
     pub total: Option<u64>,
     /// What is charged now.
     pub charged: u64,
-    /// What calls wait for.
+    /// What those wait for that found too little of it.
     pub waiting: u64,
 }
 
 /// One GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GpuView {
-    /// Its number on the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct GpuStatus {
+    /// Its number on this machine.
     pub index: u32,
-    /// Its unique name.
+    /// Its unique name, as `CUDA_VISIBLE_DEVICES` takes it.
     pub uuid: String,
     /// Its product name.
     pub name: String,
     /// Bytes of memory.
     pub memory: u64,
-    /// Bytes of memory in use.
+    /// Bytes of memory in use by whatever runs on it; `None` where the driver doesn't tell.
     pub memory_used: Option<u64>,
-    /// Percent of the last moment in which it computed.
+    /// Percent of the last moment in which it computed; `None` where the driver doesn't tell.
     pub utilisation: Option<u32>,
     /// Instances that may share it.
     pub slots: u32,
@@ -78,13 +78,44 @@ pub struct GpuView {
     pub slots_charged: u32,
 }
 
-/// An isolation back end.
+/// A back end that a worker has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct BackendView {
-    /// Its name.
+pub struct BackendStatus {
+    /// Its name: `wasm`, `process`, …
     pub name: String,
     /// What it takes.
     pub runtimes: Vec<Runtime>,
+}
+
+/// Whether a worker works.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// All checks passed.
+    pub healthy: bool,
+    /// Each check.
+    pub checks: Vec<Check>,
+}
+
+/// One check of a worker's health.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// Whether it was in order.
+    pub healthy: bool,
+    /// What was seen, in a sentence.
+    pub detail: String,
+}
+
+/// How a worker was emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Drained {
+    /// Every call had ended by the limit.
+    pub ended: bool,
+    /// Calls that still ran or waited at the limit.
+    pub left: usize,
+    /// Idle instances that were ended.
+    pub evacuated: usize,
 }
 
 /// What a worker knows of a version from its calls. Times in ms; a time that was never measured is missing.
@@ -143,37 +174,6 @@ pub struct InstanceView {
     pub served: u64,
     /// GPUs that it may use.
     pub gpus: Vec<u32>,
-}
-
-/// Whether a worker works.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct HealthView {
-    /// All checks passed.
-    pub healthy: bool,
-    /// Each check.
-    pub checks: Vec<CheckView>,
-}
-
-/// One check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CheckView {
-    /// What was looked at.
-    pub name: String,
-    /// Whether it was in order.
-    pub healthy: bool,
-    /// What was seen.
-    pub detail: String,
-}
-
-/// How a worker was emptied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DrainedView {
-    /// Every call had ended in time.
-    pub ended: bool,
-    /// Calls that still ran or waited.
-    pub left: usize,
-    /// Idle instances that were ended.
-    pub evacuated: usize,
 }
 
 /// What was cleaned.
