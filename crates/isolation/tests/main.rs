@@ -4,4 +4,5 @@ mod component;
 mod conformance;
 mod js;
 mod launch;
+mod lines;
 mod process;

@@ -17,10 +17,10 @@ use lyra_isolation::wasm::{Config, Wasm};
 use lyra_isolation::{Body, CallContext, Code, End, ImageKey, Isolation, LogSink, Sandbox, Served, Template};
 use lyra_kit::{Clock, Random};
 use lyra_types::function::{Contract, Digest};
-use lyra_types::log::Level;
-use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime, Timestamp};
-use parking_lot::Mutex;
+use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use sha2::Digest as _;
+
+use crate::lines::Lines;
 
 pub const HELLO: &[u8] = include_bytes!("../../../../examples/wasm-http-hello/hello.wasm");
 pub const WORDS: &[u8] = include_bytes!("../../../../examples/wasm-command/words.wasm");
@@ -30,26 +30,6 @@ pub const HOSTILE: &[u8] = include_bytes!("../guests/hostile/hostile.wasm");
 pub struct Fixture {
     pub wasm: Wasm,
     _dir: tempfile::TempDir,
-}
-
-/// Lines that a function wrote.
-#[derive(Default)]
-pub struct Lines(Mutex<Vec<(Level, String)>>);
-
-impl LogSink for Lines {
-    fn line(&self, level: Level, message: &str) {
-        self.0.lock().push((level, message.to_owned()));
-    }
-}
-
-impl Lines {
-    pub fn all(&self) -> Vec<(Level, String)> {
-        self.0.lock().clone()
-    }
-
-    pub fn has(&self, text: &str) -> bool {
-        self.0.lock().iter().any(|(_, line)| line.contains(text))
-    }
 }
 
 /// A function that is deployed and loaded.
@@ -107,29 +87,16 @@ impl Fixture {
         let template = self.wasm.load(&code.key).await.expect("loads").expect("is there");
         assert_eq!(template.contract(), contract);
         let version = FunctionVersion {
-            tenant: "default".parse().expect("a name"),
-            function: "guest".parse().expect("a name"),
-            version: 1,
-            generation: 1,
-            runtime: Runtime::Wasm,
             contract,
-            handler: None,
-            code: code.key.digest,
             code_size: wasm.len() as u64,
             memory_mb: settings.memory_mb,
-            cpu_millis: 1_000,
-            gpus: 0,
-            network: lyra_types::Network::None,
             timeout_ms: settings.timeout_ms,
             env: settings.env,
-            isolation: "auto".into(),
             reuse: settings.reuse,
             concurrency: 10,
-            min_instances: 0,
             max_instances: 10,
             max_attempts: 1,
-            labels: BTreeMap::new(),
-            created_at: Timestamp::default(),
+            ..FunctionVersion::new("guest".parse().expect("a name"), Runtime::Wasm, code.key.digest)
         };
         Function { template, version: Arc::new(version), lines: Arc::default(), max_result: 1 << 20 }
     }

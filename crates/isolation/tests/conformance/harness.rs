@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Sandbox, Template};
+use lyra_isolation::{CallContext, Code, ImageKey, Isolation, Sandbox, Template};
 use lyra_kit::Clock;
 use lyra_types::function::{Contract, Digest};
-use lyra_types::log::Level;
-use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime, Timestamp};
-use parking_lot::Mutex;
+use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use sha2::Digest as _;
+
+use crate::lines::Lines;
 
 /// A back end with one of its runtimes.
 pub trait Subject: Send + Sync {
@@ -97,22 +97,6 @@ const MEMORY_MB: u32 = 64;
 /// Longest a claim may take, and longest wait for what is to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Lines that a function wrote.
-#[derive(Default)]
-pub struct Lines(Mutex<Vec<String>>);
-
-impl LogSink for Lines {
-    fn line(&self, _: Level, message: &str) {
-        self.0.lock().push(message.to_owned());
-    }
-}
-
-impl Lines {
-    pub fn are_there(&self) -> bool {
-        self.0.lock().iter().any(|line| !line.is_empty())
-    }
-}
-
 /// A program that is deployed and loaded.
 pub struct Deployed {
     template: Arc<dyn Template>,
@@ -155,28 +139,16 @@ pub async fn deploy_with(subject: &dyn Subject, program: Program, timeout: Durat
     let template = isolation.load(&code.key).await.expect("loads").expect("the image is there");
     let version = FunctionVersion {
         tenant: "acme".parse().expect("a name"),
-        function: "conforms".parse().expect("a name"),
-        version: 1,
-        generation: 1,
-        runtime: subject.runtime(),
         contract,
-        handler: None,
-        code: code.key.digest,
         code_size,
         memory_mb: MEMORY_MB,
-        cpu_millis: 1_000,
-        gpus: 0,
-        network: lyra_types::Network::None,
         timeout_ms: u64::try_from(timeout.as_millis()).expect("small"),
         env,
-        isolation: "auto".into(),
         reuse: subject.serves_once().is_none(),
         concurrency: 10,
-        min_instances: 0,
         max_instances: 10,
         max_attempts: 1,
-        labels: BTreeMap::new(),
-        created_at: Timestamp::default(),
+        ..FunctionVersion::new("conforms".parse().expect("a name"), subject.runtime(), code.key.digest)
     };
     Some(Deployed { template, version: Arc::new(version), event, lines: Arc::default(), timeout })
 }

@@ -17,15 +17,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lyra_isolation::wasm::{Config, Wasm};
-use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Sandbox, Template};
+use lyra_isolation::{CallContext, Code, ImageKey, Isolation, Sandbox, Template};
 use lyra_kit::{Clock, Random};
 use lyra_types::error::Thrown;
 use lyra_types::function::{Contract, Digest};
-use lyra_types::log::Level;
-use lyra_types::{Code as ErrorCode, Error, FunctionVersion, InstanceId, InvocationId, Runtime, Timestamp};
-use parking_lot::Mutex;
+use lyra_types::{Code as ErrorCode, Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use serde_json::Value;
 use sha2::Digest as _;
+
+use crate::lines::Lines;
 
 /// A back end of its own for each test.
 pub struct Js {
@@ -46,26 +46,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings { handler: None, memory_mb: 128, timeout_ms: 60_000, env: BTreeMap::new(), max_result: 6 << 20 }
-    }
-}
-
-/// Lines that a function wrote.
-#[derive(Default)]
-pub struct Lines(Mutex<Vec<(Level, String)>>);
-
-impl LogSink for Lines {
-    fn line(&self, level: Level, message: &str) {
-        self.0.lock().push((level, message.to_owned()));
-    }
-}
-
-impl Lines {
-    pub fn take(&self) -> Vec<(Level, String)> {
-        std::mem::take(&mut *self.0.lock())
-    }
-
-    pub fn texts(&self) -> Vec<String> {
-        self.take().into_iter().map(|(_, text)| text).collect()
     }
 }
 
@@ -129,28 +109,17 @@ impl Js {
         let template = self.wasm.load(&code.key).await?.expect("the image is there");
         let version = FunctionVersion {
             tenant: "acme".parse().expect("a name"),
-            function: "guest".parse().expect("a name"),
             version: 7,
-            generation: 1,
-            runtime: Runtime::Js,
             contract,
             handler: settings.handler,
-            code: code.key.digest,
             code_size: source.len() as u64,
             memory_mb: settings.memory_mb,
-            cpu_millis: 1_000,
-            gpus: 0,
-            network: lyra_types::Network::None,
             timeout_ms: settings.timeout_ms,
             env: settings.env,
-            isolation: "auto".into(),
-            reuse: false,
             concurrency: 1,
-            min_instances: 0,
             max_instances: 1,
             max_attempts: 1,
-            labels: BTreeMap::new(),
-            created_at: Timestamp::default(),
+            ..FunctionVersion::new("guest".parse().expect("a name"), Runtime::Js, code.key.digest)
         };
         Ok(Function { template, version: Arc::new(version), lines: Arc::default(), max_result: settings.max_result })
     }

@@ -17,36 +17,16 @@ use lyra_isolation::process::{Config, Processes, launch};
 use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Sandbox, Template};
 use lyra_kit::{Clock, Ids};
 use lyra_types::function::Digest;
-use lyra_types::log::Level;
-use lyra_types::{Error, FunctionVersion, InvocationId, Network, Runtime, Timestamp};
-use parking_lot::Mutex;
+use lyra_types::{Error, FunctionVersion, InvocationId, Network, Runtime};
 use sha2::Digest as _;
 use zip::write::{SimpleFileOptions, ZipWriter};
+
+use crate::lines::Lines;
 
 /// A back end of its own for each test.
 pub struct Fixture {
     pub processes: Processes,
     _dir: tempfile::TempDir,
-}
-
-/// Lines that a function wrote.
-#[derive(Default)]
-pub struct Lines(Mutex<Vec<(Level, String)>>);
-
-impl LogSink for Lines {
-    fn line(&self, level: Level, message: &str) {
-        self.0.lock().push((level, message.to_owned()));
-    }
-}
-
-impl Lines {
-    pub fn all(&self) -> Vec<(Level, String)> {
-        self.0.lock().clone()
-    }
-
-    pub fn has(&self, text: &str) -> bool {
-        self.0.lock().iter().any(|(_, line)| line.contains(text))
-    }
 }
 
 /// What a deploy says beside the code.
@@ -147,29 +127,19 @@ impl Fixture {
         let template = self.processes.load(&code.key).await.expect("loads").expect("is there");
         assert_eq!(template.contract(), contract);
         let version = FunctionVersion {
-            tenant: "default".parse().expect("a name"),
-            function: "guest".parse().expect("a name"),
             version: 3,
-            generation: 1,
-            runtime: settings.runtime,
             contract,
             handler: settings.handler.map(Into::into),
-            code: code.key.digest,
             code_size: bytes.len() as u64,
             memory_mb: settings.memory_mb,
-            cpu_millis: 1_000,
-            gpus: 0,
             network: settings.network,
             timeout_ms: u64::try_from(settings.timeout.as_millis()).expect("short"),
             env: settings.env,
-            isolation: "auto".into(),
             reuse: true,
             concurrency: 10,
-            min_instances: 0,
             max_instances: 10,
             max_attempts: 1,
-            labels: BTreeMap::new(),
-            created_at: Timestamp::default(),
+            ..FunctionVersion::new("guest".parse().expect("a name"), settings.runtime, code.key.digest)
         };
         Function {
             template,
