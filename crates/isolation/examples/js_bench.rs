@@ -20,7 +20,7 @@ use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Sandbox, T
 use lyra_kit::{Clock, Random};
 use lyra_types::function::Digest;
 use lyra_types::log::Level;
-use lyra_types::{FunctionVersion, InstanceId, InvocationId, Runtime, Timestamp};
+use lyra_types::{FunctionVersion, InstanceId, InvocationId, Runtime};
 use sha2::Digest as _;
 
 const ADD: &str = "async function add(a, b) { return a + b }";
@@ -53,29 +53,13 @@ fn code(source: &str) -> Code {
 
 fn version(template: &dyn Template, key: &ImageKey) -> anyhow::Result<Arc<FunctionVersion>> {
     Ok(Arc::new(FunctionVersion {
-        tenant: "default".parse()?,
-        function: "bench".parse()?,
-        version: 1,
-        generation: 1,
-        runtime: Runtime::Js,
         contract: template.contract(),
-        handler: None,
-        code: key.digest.clone(),
-        code_size: 0,
         memory_mb: key.memory_mb,
-        cpu_millis: 1_000,
-        gpus: 0,
-        network: lyra_types::Network::None,
         timeout_ms: 10_000,
-        env: std::collections::BTreeMap::default(),
-        isolation: "auto".into(),
-        reuse: false,
         concurrency: 1,
-        min_instances: 0,
         max_instances: 1,
         max_attempts: 1,
-        labels: std::collections::BTreeMap::default(),
-        created_at: Timestamp::default(),
+        ..FunctionVersion::new("bench".parse()?, Runtime::Js, key.digest.clone())
     }))
 }
 

@@ -20,7 +20,7 @@ use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Template};
 use lyra_kit::{Clock, Ids};
 use lyra_types::function::Digest;
 use lyra_types::log::Level;
-use lyra_types::{FunctionVersion, Runtime, Timestamp};
+use lyra_types::{FunctionVersion, Runtime};
 use sha2::Digest as _;
 
 const PYTHON: &str = "def handler(event, context):\n    return event['a'] + event['b']\n";
@@ -62,29 +62,14 @@ impl Function {
         let contract = processes.prepare(&code).await?;
         let template = processes.load(&key).await?.context("the image is there")?;
         let version = FunctionVersion {
-            tenant: "default".parse()?,
-            function: "bench".parse()?,
-            version: 1,
-            generation: 1,
-            runtime,
             contract,
-            handler: None,
-            code: key.digest,
-            code_size: 0,
             memory_mb: 256,
-            cpu_millis: 1_000,
-            gpus: 0,
-            network: lyra_types::Network::None,
             timeout_ms: 10_000,
-            env: std::collections::BTreeMap::default(),
-            isolation: "auto".to_owned(),
             reuse: true,
             concurrency: 10,
-            min_instances: 0,
             max_instances: 10,
             max_attempts: 1,
-            labels: std::collections::BTreeMap::default(),
-            created_at: Timestamp::default(),
+            ..FunctionVersion::new("bench".parse()?, runtime, key.digest)
         };
         Ok(Function { template, version: Arc::new(version), clock: Clock::system(), ids: Ids::default() })
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lyra_isolation::simulated::Simulated;
 use lyra_kit::{Clock, Ids, Random, telemetry};
 use lyra_types::function::Contract;
-use lyra_types::invocation::{Phases, Report};
+use lyra_types::invocation::Report;
 use lyra_types::{Error as LyraError, FunctionVersion, InvocationId};
 use lyra_wire::Worker;
 use lyra_wire::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
@@ -55,18 +55,7 @@ pub async fn measure(clients: &[usize], duration: Duration) -> Result<Vec<Overhe
     let refused = |source| Error::Refused { name: "no-op".to_owned(), source };
     let version = Arc::new(version(1, &function, &code).map_err(refused)?);
     let worker = service(&clock);
-    let prepare = Prepare {
-        runtime: version.runtime,
-        code,
-        handler: None,
-        isolation: "auto".to_owned(),
-        reuse: true,
-        memory_mb: version.memory_mb,
-        cpu_millis: version.cpu_millis,
-        gpus: 0,
-        labels: version.labels.clone(),
-    };
-    worker.prepare(prepare).await.map_err(refused)?;
+    worker.prepare(Prepare::of(&version, code)).await.map_err(refused)?;
     let systems: [(&'static str, Arc<dyn Worker>); 2] = [("worker", Arc::new(worker)), ("floor", Arc::new(Floor))];
     let mut all = Vec::new();
     for clients in clients {
@@ -152,25 +141,11 @@ impl Worker for Floor {
     }
     fn forget(&self, _: u64, _: Option<u64>) {}
     async fn invoke(&self, call: Call) -> Reply {
-        let report = Report {
-            invocation: call.id,
-            version: call.version.version,
-            start: None,
-            reused: false,
-            instance: None,
-            phases: Phases::default(),
-        };
+        let report = Report::new(call.id, call.version.version);
         Reply { report, outcome: Ok(Bytes::from_static(b"null")) }
     }
     async fn serve(&self, call: HttpCall) -> HttpReply {
-        let report = Report {
-            invocation: call.id,
-            version: call.version.version,
-            start: None,
-            reused: false,
-            instance: None,
-            phases: Phases::default(),
-        };
+        let report = Report::new(call.id, call.version.version);
         HttpReply { report, outcome: Err(LyraError::internal("the floor answers calls only")) }
     }
     fn status(&self) -> Status {

@@ -233,6 +233,35 @@ pub struct FunctionVersion {
 }
 
 impl FunctionVersion {
+    /// The first version of a handler of the tenant `default`; what a deploy may leave out is as if it did.
+    pub fn new(function: FunctionName, runtime: Runtime, code: Digest) -> FunctionVersion {
+        FunctionVersion {
+            tenant: TenantName::default_tenant(),
+            function,
+            version: 1,
+            generation: 1,
+            runtime,
+            contract: Contract::Handler,
+            handler: None,
+            code,
+            code_size: 0,
+            memory_mb: limit::DEFAULT_MEMORY_MB,
+            cpu_millis: limit::DEFAULT_CPU_MILLIS,
+            gpus: 0,
+            network: Network::None,
+            timeout_ms: limit::DEFAULT_TIMEOUT_MS,
+            env: BTreeMap::new(),
+            isolation: "auto".to_owned(),
+            reuse: runtime.default_reuse(),
+            concurrency: limit::DEFAULT_CONCURRENCY,
+            min_instances: 0,
+            max_instances: limit::DEFAULT_CONCURRENCY,
+            max_attempts: limit::DEFAULT_MAX_ATTEMPTS,
+            labels: BTreeMap::new(),
+            created_at: Timestamp::default(),
+        }
+    }
+
     /// The deadline of one call.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)

@@ -80,6 +80,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a call that has not reached an instance.
+    pub fn new(invocation: InvocationId, version: u64) -> Report {
+        Report { invocation, version, start: None, reused: false, instance: None, phases: Phases::default() }
+    }
+
     /// The word in `Lyra-Instance`.
     pub const fn instance_word(&self) -> &'static str {
         if self.reused { "reused" } else { "fresh" }

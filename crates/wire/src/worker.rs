@@ -80,6 +80,23 @@ pub struct Prepare {
     pub labels: std::collections::BTreeMap<String, String>,
 }
 
+impl Prepare {
+    /// What is asked for `version`, whose code this is.
+    pub fn of(version: &FunctionVersion, code: Bytes) -> Prepare {
+        Prepare {
+            runtime: version.runtime,
+            code,
+            handler: version.handler.clone(),
+            isolation: version.isolation.clone(),
+            reuse: version.reuse,
+            memory_mb: version.memory_mb,
+            cpu_millis: version.cpu_millis,
+            gpus: version.gpus,
+            labels: version.labels.clone(),
+        }
+    }
+}
+
 /// What the worker found while it prepared the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {

@@ -3,41 +3,25 @@
 //! `cargo run --release -p lyra-worker --example pool_bench`
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a measurement, for people")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lyra_types::function::{Contract, Digest};
-use lyra_types::{FunctionName, FunctionVersion, Network, Runtime, TenantName, Timestamp};
+use lyra_types::function::Digest;
+use lyra_types::{FunctionName, FunctionVersion, Runtime};
 use lyra_worker::pool::bench::Bench;
 
 const ROUNDS: usize = 2_000_000;
 
 fn version(generation: u64) -> Arc<FunctionVersion> {
     Arc::new(FunctionVersion {
-        tenant: TenantName::default_tenant(),
-        function: FunctionName::new("bench").expect("a valid name"),
-        version: 1,
         generation,
-        runtime: Runtime::Native,
-        contract: Contract::Handler,
-        handler: None,
-        code: Digest(String::new()),
-        code_size: 0,
-        memory_mb: 128,
-        cpu_millis: 1_000,
-        gpus: 0,
-        network: Network::None,
-        timeout_ms: 60_000,
-        env: BTreeMap::new(),
-        isolation: "auto".to_owned(),
-        reuse: true,
-        concurrency: 1_000,
-        min_instances: 0,
         max_instances: 0,
         max_attempts: 1,
-        labels: BTreeMap::new(),
-        created_at: Timestamp::from_millis(0),
+        ..FunctionVersion::new(
+            FunctionName::new("bench").expect("a valid name"),
+            Runtime::Native,
+            Digest(String::new()),
+        )
     })
 }
 

@@ -4,16 +4,16 @@
 //! `cargo run --release -p lyra-worker --example queue_bench`
 #![expect(clippy::print_stdout, reason = "what it measured goes to stdout")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use lyra_kit::Clock;
-use lyra_types::function::{Contract, Digest, Network};
+use lyra_types::function::Digest;
 use lyra_types::invocation::Start;
-use lyra_types::{FunctionName, FunctionVersion, Runtime, TenantName, Timestamp};
+use lyra_types::{FunctionName, FunctionVersion, Runtime};
 use lyra_worker::characteristics::{Characteristics, Record};
 use lyra_worker::queue::{Ask, Config, Instances, Limits, Permit, PolicyKind, Queue, Refused};
 
@@ -96,29 +96,14 @@ impl Bench {
 
 fn version(n: usize) -> FunctionVersion {
     FunctionVersion {
-        tenant: TenantName::default_tenant(),
-        function: FunctionName::new(&format!("f{n}")).expect("a valid name"),
-        version: 1,
         generation: n as u64,
-        runtime: Runtime::Js,
-        contract: Contract::Handler,
-        handler: None,
-        code: Digest(String::new()),
-        code_size: 0,
-        memory_mb: 128,
-        cpu_millis: 1_000,
-        gpus: 0,
-        network: Network::None,
-        timeout_ms: 60_000,
-        env: BTreeMap::new(),
-        isolation: "auto".into(),
-        reuse: false,
-        concurrency: 1_000,
-        min_instances: 0,
         max_instances: 0,
         max_attempts: 1,
-        labels: BTreeMap::new(),
-        created_at: Timestamp::default(),
+        ..FunctionVersion::new(
+            FunctionName::new(&format!("f{n}")).expect("a valid name"),
+            Runtime::Js,
+            Digest(String::new()),
+        )
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_isolation::{CallContext, Sandbox};
-use lyra_types::invocation::{Phases, Report, Start};
+use lyra_types::invocation::{Report, Start};
 use lyra_types::log::Level;
 use lyra_types::{Code, Error, FunctionVersion, InstanceId, InvocationId};
 use tokio::time::Instant;
@@ -40,14 +40,7 @@ pub(crate) struct Running {
 
 impl<'a> Call<'a> {
     pub(crate) fn new(worker: &'a Arc<Inner>, id: InvocationId, version: &Arc<FunctionVersion>) -> Call<'a> {
-        let report = Report {
-            invocation: id,
-            version: version.version,
-            start: None,
-            reused: false,
-            instance: None,
-            phases: Phases::default(),
-        };
+        let report = Report::new(id, version.version);
         let arrived = worker.clock.instant();
         let record = worker.characteristics.arrived(version, arrived);
         Call { worker, version: version.clone(), record, report, arrived, ended: false }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_types::function::{Contract, Digest, Network};
+use lyra_types::function::Digest;
 use lyra_types::invocation::{Phases, Start};
-use lyra_types::{FunctionName, FunctionVersion, Runtime, TenantName, Timestamp};
+use lyra_types::{FunctionName, FunctionVersion, Runtime, TenantName};
 
 use crate::characteristics::Record;
 
@@ -13,28 +13,15 @@ use crate::characteristics::Record;
 pub(crate) fn version(tenant: &str, generation: u64, number: u64) -> FunctionVersion {
     FunctionVersion {
         tenant: TenantName::new(tenant).expect("a valid name"),
-        function: FunctionName::new(&format!("f{generation}")).expect("a valid name"),
         version: number,
         generation,
-        runtime: Runtime::Python,
-        contract: Contract::Handler,
-        handler: None,
-        code: Digest(String::new()),
-        code_size: 0,
-        memory_mb: 128,
-        cpu_millis: 1_000,
-        gpus: 0,
-        network: Network::None,
-        timeout_ms: 60_000,
-        env: Default::default(),
-        isolation: "auto".into(),
-        reuse: true,
-        concurrency: 1_000,
-        min_instances: 0,
         max_instances: 0,
         max_attempts: 1,
-        labels: Default::default(),
-        created_at: Timestamp::default(),
+        ..FunctionVersion::new(
+            FunctionName::new(&format!("f{generation}")).expect("a valid name"),
+            Runtime::Python,
+            Digest(String::new()),
+        )
     }
 }
 

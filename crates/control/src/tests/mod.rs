@@ -18,7 +18,7 @@ use lyra_store::objects::History;
 use lyra_store::{DirectoryBlobs, SqliteJobs, SqliteObjects};
 use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::function::Contract;
-use lyra_types::invocation::{Phases, Report, Start};
+use lyra_types::invocation::{Report, Start};
 use lyra_types::log::LogLine;
 use lyra_types::{Code, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use lyra_wire::control::{Precondition, Submit};
@@ -110,14 +110,7 @@ impl Worker for Scripted {
         let mut begun = Begun { running: Arc::clone(&self.running), dropped: Arc::clone(&self.dropped), ended: false };
         let outcome = self.act(&call.event).await;
         begun.ended = true;
-        let report = Report {
-            invocation: call.id,
-            version: call.version.version,
-            start: Some(Start::Warm),
-            reused: false,
-            instance: None,
-            phases: Phases::default(),
-        };
+        let report = Report { start: Some(Start::Warm), ..Report::new(call.id, call.version.version) };
         Reply { report, outcome }
     }
 

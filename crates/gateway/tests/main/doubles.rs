@@ -174,28 +174,18 @@ impl Control for FakeControl {
         };
         let version = FunctionVersion {
             tenant: tenant.clone(),
-            function: function.clone(),
             version: number,
-            generation: 1,
-            runtime,
             contract,
             handler: request.handler,
-            code: Digest("00".repeat(32)),
             code_size: request.code.source.map_or(0, |source| source.len() as u64),
             memory_mb: request.memory_mb.unwrap_or(128),
-            cpu_millis: 1_000,
-            gpus: 0,
-            network: lyra_types::Network::None,
             timeout_ms: request.timeout_ms.unwrap_or(60_000),
             env: request.env,
-            isolation: "auto".into(),
             reuse: false,
-            concurrency: 1_000,
-            min_instances: 0,
             max_instances: 1,
-            max_attempts: 3,
             labels: request.labels,
             created_at,
+            ..FunctionVersion::new(function.clone(), runtime, Digest("00".repeat(32)))
         };
         let mut route = routes.get(&key).map_or_else(
             || Route {

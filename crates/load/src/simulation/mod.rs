@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lyra_isolation::simulated::Simulated;
 use lyra_kit::{Clock, Ids, Random, Tasks, telemetry};
-use lyra_types::function::{Contract, limit};
+use lyra_types::function::limit;
 use lyra_types::{Error as LyraError, FunctionName, FunctionVersion, InvocationId, Runtime, TenantName, Timestamp};
 use lyra_wire::Worker;
 use lyra_wire::worker::{Call, Prepare};
@@ -93,18 +93,7 @@ impl World {
         );
         let code = Bytes::from(code);
         let version = version(number, function, &code).map_err(refused)?;
-        let prepare = Prepare {
-            runtime: Runtime::Simulated,
-            code,
-            handler: None,
-            isolation: "auto".to_owned(),
-            reuse: true,
-            memory_mb: version.memory_mb,
-            cpu_millis: version.cpu_millis,
-            gpus: 0,
-            labels: version.labels.clone(),
-        };
-        self.worker.prepare(prepare).await.map_err(refused)?;
+        self.worker.prepare(Prepare::of(&version, code)).await.map_err(refused)?;
         Ok(Arc::new(version))
     }
 }
@@ -113,28 +102,18 @@ pub(crate) fn version(number: u64, function: &Function, code: &Bytes) -> Result<
     Ok(FunctionVersion {
         // Names in traces follow no rule, and nothing but what tells them apart matters here.
         tenant: TenantName::new(&tenant_name(&function.tenant))?,
-        function: FunctionName::new(&format!("f{number}"))?,
-        version: 1,
         generation: number,
-        runtime: Runtime::Simulated,
-        contract: Contract::Handler,
-        handler: None,
-        code: lyra_store::blobs::digest(code),
         code_size: code.len() as u64,
         memory_mb: function.memory_mb.max(1),
-        cpu_millis: limit::DEFAULT_CPU_MILLIS,
-        gpus: 0,
-        network: lyra_types::Network::None,
         timeout_ms: limit::MAX_TIMEOUT_MS,
-        env: Default::default(),
-        isolation: "auto".to_owned(),
-        reuse: true,
-        concurrency: limit::DEFAULT_CONCURRENCY,
-        min_instances: 0,
         max_instances: 0,
         max_attempts: 1,
-        labels: Default::default(),
         created_at: BEGIN,
+        ..FunctionVersion::new(
+            FunctionName::new(&format!("f{number}"))?,
+            Runtime::Simulated,
+            lyra_store::blobs::digest(code),
+        )
     })
 }
 

@@ -1,7 +1,6 @@
 //! What the pool promises, whatever happens: never over capacity, busy ones are left alone, all comes back, waiting is
 //! in order, giving up is always possible.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -10,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_isolation::{CallContext, Sandbox, Served};
 use lyra_kit::{Random, telemetry};
-use lyra_types::function::{Contract, Digest};
-use lyra_types::{Error, FunctionName, Network, Runtime, TenantName};
+use lyra_types::function::Digest;
+use lyra_types::{Error, FunctionName, Runtime};
 use parking_lot::Mutex as Lock;
 use proptest::prelude::*;
 
@@ -68,29 +67,14 @@ impl Source for Two {
 
 fn version(generation: u64, memory_mb: u32, gpus: u32) -> Arc<FunctionVersion> {
     Arc::new(FunctionVersion {
-        tenant: TenantName::default_tenant(),
-        function: FunctionName::new("f").expect("a valid name"),
-        version: 1,
         generation,
-        runtime: Runtime::Native,
-        contract: Contract::Handler,
-        handler: None,
-        code: Digest(String::new()),
-        code_size: 0,
         memory_mb,
-        cpu_millis: 1_000,
         gpus,
-        network: Network::None,
         timeout_ms: 1,
-        env: BTreeMap::new(),
-        isolation: "auto".into(),
-        reuse: true,
         concurrency: 100,
-        min_instances: 0,
         max_instances: 0,
         max_attempts: 1,
-        labels: BTreeMap::new(),
-        created_at: Timestamp::from_millis(0),
+        ..FunctionVersion::new(FunctionName::new("f").expect("a valid name"), Runtime::Native, Digest(String::new()))
     })
 }
 

@@ -254,30 +254,17 @@ fn build(
 
 pub(crate) fn version(name: &str, number: u64, change: impl FnOnce(&mut FunctionVersion)) -> Arc<FunctionVersion> {
     let mut version = FunctionVersion {
-        tenant: TenantName::default_tenant(),
-        function: FunctionName::new(name).expect("a valid name"),
         version: number,
         generation: name.bytes().fold(7, |hash, byte| hash * 31 + u64::from(byte)),
-        runtime: Runtime::Js,
-        contract: Contract::Handler,
-        handler: None,
-        // SHA-256 of "code".
-        code: Digest("5694d08a2e53ffcae0c3103e5ad6f6076abd960eb1f8a56577040bc1028f702b".into()),
         code_size: 4,
-        memory_mb: 128,
-        cpu_millis: 1_000,
-        gpus: 0,
-        network: lyra_types::Network::None,
-        timeout_ms: 60_000,
-        env: Default::default(),
-        isolation: "auto".into(),
-        reuse: false,
-        concurrency: 1_000,
-        min_instances: 0,
         max_instances: 0,
         max_attempts: 1,
-        labels: Default::default(),
-        created_at: Timestamp::from_millis(0),
+        ..FunctionVersion::new(
+            FunctionName::new(name).expect("a valid name"),
+            Runtime::Js,
+            // SHA-256 of "code".
+            Digest("5694d08a2e53ffcae0c3103e5ad6f6076abd960eb1f8a56577040bc1028f702b".into()),
+        )
     };
     change(&mut version);
     Arc::new(version)
