@@ -21,10 +21,12 @@ pub mod jobs;
 mod lock;
 pub mod objects;
 mod sqlite;
+mod tls;
 
 pub use blobs::{Blobs, DirectoryBlobs};
 pub use error::StoreError;
 pub use jobs::{Jobs, JobsError, SqliteJobs};
 pub use lock::DirLock;
-pub use objects::{Objects, SqliteObjects, TxnError};
+pub use objects::{EtcdObjects, EtcdSettings, Objects, SqliteObjects, TxnError};
 pub use sqlite::CommitStats;
+pub use tls::TlsFiles;

@@ -1,0 +1,3 @@
+//! What the stores promise, held against each implementation, with real servers.
+
+mod objects;
