@@ -25,7 +25,7 @@ mod tls;
 
 pub use blobs::{Blobs, DirectoryBlobs};
 pub use error::StoreError;
-pub use jobs::{Jobs, JobsError, SqliteJobs};
+pub use jobs::{Jobs, JobsError, NatsJobs, NatsSettings, SqliteJobs};
 pub use lock::DirLock;
 pub use objects::{EtcdObjects, EtcdSettings, Objects, SqliteObjects, TxnError};
 pub use sqlite::CommitStats;

@@ -1,3 +1,4 @@
 //! What the stores promise, held against each implementation, with real servers.
 
+mod jobs;
 mod objects;

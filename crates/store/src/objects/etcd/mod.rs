@@ -10,7 +10,7 @@ mod endpoints;
 mod txn;
 mod watch;
 
-#[expect(clippy::all, clippy::disallowed_methods, reason = "generated from proto/etcd.proto")]
+#[allow(clippy::all, reason = "generated from proto/etcd.proto")]
 mod pb {
     tonic::include_proto!("etcdserverpb");
 }
