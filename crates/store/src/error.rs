@@ -78,6 +78,12 @@ pub enum StoreError {
         /// Which limit.
         detail: String,
     },
+    /// The address of a store can't be understood.
+    #[error("bad address of a store: {detail}")]
+    Address {
+        /// What is wrong with it; never the address itself, which can have a password in it.
+        detail: String,
+    },
     /// A bug: the request panicked. What it had changed was undone.
     #[error("the request panicked")]
     Panicked,

@@ -35,7 +35,7 @@ impl Etcd {
         let cluster = cluster.join(",");
         let mut started = Vec::with_capacity(members);
         for (i, (port, peer)) in ports.into_iter().enumerate() {
-            let mut program = Program::new("etcd", "apt-get install etcd-server", &[])?;
+            let mut program = Program::new("etcd", "apt-get install etcd-server")?;
             let data = program.data().display().to_string();
             program.args([
                 format!("--name=m{i}"),

@@ -33,7 +33,7 @@ impl Nats {
     /// # Errors
     /// As [`Nats::start`].
     pub async fn start_with(options: &NatsOptions) -> Result<Nats> {
-        let mut program = Program::new("nats-server", "apt-get install nats-server", &[])?;
+        let mut program = Program::new("nats-server", "apt-get install nats-server")?;
         let (port, monitor) = (free_port().await?, free_port().await?);
         let config = program.directory.path().join("nats.conf");
         let data = program.data();

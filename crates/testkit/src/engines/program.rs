@@ -1,7 +1,7 @@
 //! A server's process: started, asked until it is ready, killed, started again.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -39,11 +39,11 @@ impl Program {
     ///
     /// # Errors
     /// With the command that installs it, when there is no such program.
-    pub(super) fn new(name: &'static str, install: &'static str, looked_for: &[PathBuf]) -> Result<Program> {
+    pub(super) fn new(name: &'static str, install: &'static str) -> Result<Program> {
         let on_path = std::env::var_os("PATH").unwrap_or_default();
         let everywhere =
             std::env::split_paths(&on_path).chain(["/usr/sbin".into()]).map(|directory| directory.join(name));
-        let path = looked_for.iter().cloned().chain(everywhere).find(|path| path.is_file());
+        let path = everywhere.into_iter().find(|path| path.is_file());
         let path = path.with_context(|| format!("there is no `{name}`: {install}"))?;
         let directory = tempfile::Builder::new().prefix("lyra-engine-").tempdir()?;
         Ok(Program { name, install, path, args: Vec::new(), env: Vec::new(), directory, child: None })
@@ -138,13 +138,4 @@ pub(super) async fn answers(port: u16, path: &str, good: impl Fn(u16) -> bool) -
     let Ok(Ok(answer)) = tokio::time::timeout(Duration::from_secs(5), asked).await else { return false };
     let status = answer.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     status.is_some_and(good)
-}
-
-/// A tool that `./test` has installed for this repository.
-pub(super) fn installed_tool(name: &str) -> Vec<PathBuf> {
-    let Ok(test) = std::env::current_exe() else { return Vec::new() };
-    test.ancestors()
-        .map(|directory| directory.join("tools/bin").join(name))
-        .filter(|path| Path::is_file(path))
-        .collect()
 }

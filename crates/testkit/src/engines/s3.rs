@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::program::{Program, answers, free_port, installed_tool};
+use super::program::{Program, answers, free_port};
 
 /// A running S3 server. Killed when it is dropped.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ impl S3 {
     /// When it is not installed, or does not become ready.
     pub async fn start() -> Result<S3> {
         let install = "./test --install-only";
-        let mut program = Program::new("s3s-fs", install, &installed_tool("s3s-fs"))?;
+        let mut program = Program::new("s3s-fs", install)?;
         let port = free_port().await?;
         let data = program.data();
         std::fs::create_dir_all(data.join(S3::BUCKET))?;
