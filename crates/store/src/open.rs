@@ -142,7 +142,7 @@ fn with_port(host: &str, port: u16) -> Result<String, StoreError> {
         return Err(wrong());
     }
     // The port 80 is left out by the parser, as the one of http.
-    let port = url.port().unwrap_or(if host.ends_with(":80") { 80 } else { port });
+    let port = url.port().unwrap_or_else(|| if host.ends_with(":80") { 80 } else { port });
     Ok(format!("{name}:{port}"))
 }
 
