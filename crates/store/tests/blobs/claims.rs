@@ -6,7 +6,7 @@ use lyra_types::function::Digest;
 
 use super::Subject;
 
-pub async fn a_blob_is_found_by_its_digest_until_it_is_deleted<S: Subject>(subject: S) {
+pub async fn a_blob_is_found_by_its_digest_until_it_is_deleted(subject: impl Subject) {
     let blobs = subject.blobs();
     let digest = blobs.put(Bytes::from_static(b"hello")).await.unwrap();
     assert_eq!(digest.0, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
@@ -21,7 +21,7 @@ pub async fn a_blob_is_found_by_its_digest_until_it_is_deleted<S: Subject>(subje
     assert!(blobs.list().await.unwrap().is_empty());
 }
 
-pub async fn a_damaged_blob_is_an_error_and_is_mended_by_the_next_put<S: Subject>(subject: S) {
+pub async fn a_damaged_blob_is_an_error_and_is_mended_by_the_next_put(subject: impl Subject) {
     let blobs = subject.blobs();
     let digest = blobs.put(Bytes::from_static(b"hello")).await.unwrap();
     std::fs::write(subject.file(&digest), b"jello").unwrap();
@@ -30,7 +30,7 @@ pub async fn a_damaged_blob_is_an_error_and_is_mended_by_the_next_put<S: Subject
     assert!(blobs.get(&digest).await.unwrap().is_some());
 }
 
-pub async fn a_digest_can_name_nothing_else<S: Subject>(subject: S) {
+pub async fn a_digest_can_name_nothing_else(subject: impl Subject) {
     let blobs = subject.blobs();
     for bad in ["", "../../etc/passwd", &"G".repeat(64), &"a".repeat(63)] {
         let bad = Digest(bad.to_owned());
@@ -40,7 +40,7 @@ pub async fn a_digest_can_name_nothing_else<S: Subject>(subject: S) {
     }
 }
 
-pub async fn a_large_blob_comes_back_whole<S: Subject>(subject: S) {
+pub async fn a_large_blob_comes_back_whole(subject: impl Subject) {
     let blobs = subject.blobs();
     let bytes: Bytes =
         (0..20_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into();
@@ -49,13 +49,13 @@ pub async fn a_large_blob_comes_back_whole<S: Subject>(subject: S) {
     assert_eq!(blobs.put(bytes).await.unwrap(), digest);
 }
 
-pub async fn a_blob_may_be_empty<S: Subject>(subject: S) {
+pub async fn a_blob_may_be_empty(subject: impl Subject) {
     let blobs = subject.blobs();
     let digest = blobs.put(Bytes::new()).await.unwrap();
     assert_eq!(blobs.get(&digest).await.unwrap().unwrap().len(), 0);
 }
 
-pub async fn all_of_many_blobs_are_listed<S: Subject>(subject: S) {
+pub async fn all_of_many_blobs_are_listed(subject: impl Subject) {
     let blobs = subject.blobs();
     let puts = (0..1_100).map(|n: u32| blobs.put(n.to_string().into()));
     let mut put: Vec<Digest> =
@@ -70,7 +70,7 @@ pub async fn all_of_many_blobs_are_listed<S: Subject>(subject: S) {
     assert!(put == listed, "{} of {}", listed.len(), put.len());
 }
 
-pub async fn concurrent_puts_of_one_blob_are_one<S: Subject>(subject: S) {
+pub async fn concurrent_puts_of_one_blob_are_one(subject: impl Subject) {
     let blobs = subject.blobs();
     let puts = (0..8).map(|_| blobs.put(Bytes::from_static(b"same")));
     let digests = futures::future::try_join_all(puts).await.unwrap();
@@ -78,7 +78,7 @@ pub async fn concurrent_puts_of_one_blob_are_one<S: Subject>(subject: S) {
     assert_eq!(blobs.get(&digests[0]).await.unwrap().unwrap(), "same");
 }
 
-pub async fn what_was_acknowledged_survives_a_kill<S: Subject>(mut subject: S) {
+pub async fn what_was_acknowledged_survives_a_kill(mut subject: impl Subject) {
     let digest = subject.blobs().put(Bytes::from_static(b"kept")).await.unwrap();
     subject.crash().await;
     assert_eq!(subject.blobs().get(&digest).await.unwrap().unwrap(), "kept");

@@ -25,7 +25,7 @@ async fn make_dead(jobs: &dyn Jobs, count: u32) {
     }
 }
 
-pub async fn a_job_goes_from_accepted_to_succeeded_with_its_result<S: Subject>(subject: S) {
+pub async fn a_job_goes_from_accepted_to_succeeded_with_its_result(subject: impl Subject) {
     let jobs = subject.jobs();
     let job = new("f", 1);
     let accepted = jobs.accept(job.clone()).await.unwrap();
@@ -43,7 +43,7 @@ pub async fn a_job_goes_from_accepted_to_succeeded_with_its_result<S: Subject>(s
     assert!(matches!(again, Err(JobsError::Stale { .. })), "an end is written once");
 }
 
-pub async fn what_was_acknowledged_survives_a_kill<S: Subject>(mut subject: S) {
+pub async fn what_was_acknowledged_survives_a_kill(mut subject: impl Subject) {
     let large = Bytes::from(vec![b'x'; 100 << 10]);
     subject.jobs().accept(new("f", 1)).await.unwrap();
     subject.jobs().accept(NewJob { event: large.clone(), ..new("f", 2) }).await.unwrap();
@@ -55,7 +55,7 @@ pub async fn what_was_acknowledged_survives_a_kill<S: Subject>(mut subject: S) {
     assert_eq!(lease_one(subject.jobs(), 1, at(7)).await.event, large);
 }
 
-pub async fn a_key_gives_the_same_job_for_the_same_request_until_it_expires<S: Subject>(subject: S) {
+pub async fn a_key_gives_the_same_job_for_the_same_request_until_it_expires(subject: impl Subject) {
     let jobs = subject.jobs();
     let keyed = |number: u32, function: &str, request: u8, now: i64| {
         let idempotency = Idempotency { key: "k".into(), request: [request; 32], expires_at: at(now + 100) };
@@ -71,7 +71,7 @@ pub async fn a_key_gives_the_same_job_for_the_same_request_until_it_expires<S: S
     assert_eq!(jobs.list(tenant(), Filter { limit: 10, ..Filter::default() }).await.unwrap().len(), 4);
 }
 
-pub async fn concurrent_uses_of_a_key_make_one_job<S: Subject>(subject: S) {
+pub async fn concurrent_uses_of_a_key_make_one_job(subject: impl Subject) {
     let jobs = subject.jobs();
     let accepts = (0..32).map(|number| {
         let idempotency = Idempotency { key: "k".into(), request: [1; 32], expires_at: at(1_000) };
@@ -82,7 +82,7 @@ pub async fn concurrent_uses_of_a_key_make_one_job<S: Subject>(subject: S) {
     assert!(accepted.iter().all(|other| other.id == accepted[0].id));
 }
 
-pub async fn a_failed_try_is_due_again_at_its_time<S: Subject>(subject: S) {
+pub async fn a_failed_try_is_due_again_at_its_time(subject: impl Subject) {
     let jobs = subject.jobs();
     jobs.accept(new("f", 1)).await.unwrap();
     let first = lease_one(jobs, 1, at(5)).await;
@@ -95,7 +95,7 @@ pub async fn a_failed_try_is_due_again_at_its_time<S: Subject>(subject: S) {
     assert_eq!((second.job.attempts, second.fence, second.job.error.unwrap().detail), (2, 2, "it threw".to_owned()));
 }
 
-pub async fn a_try_that_was_given_back_does_not_count_and_its_lease_is_worth_nothing<S: Subject>(subject: S) {
+pub async fn a_try_that_was_given_back_does_not_count_and_its_lease_is_worth_nothing(subject: impl Subject) {
     let jobs = subject.jobs();
     jobs.accept(new("f", 1)).await.unwrap();
     let first = lease_one(jobs, 1, at(5)).await;
@@ -107,7 +107,7 @@ pub async fn a_try_that_was_given_back_does_not_count_and_its_lease_is_worth_not
     assert!(matches!(stale, Err(JobsError::Stale { .. })), "the attempt is the same, the fence is not");
 }
 
-pub async fn a_lease_holds_as_long_as_it_is_prolonged_and_counts_as_a_try_when_lost<S: Subject>(subject: S) {
+pub async fn a_lease_holds_as_long_as_it_is_prolonged_and_counts_as_a_try_when_lost(subject: impl Subject) {
     let jobs = subject.jobs();
     jobs.accept(NewJob { max_attempts: 2, ..new("f", 1) }).await.unwrap();
     let first = lease_one(jobs, 1, at(5)).await;
@@ -126,7 +126,7 @@ pub async fn a_lease_holds_as_long_as_it_is_prolonged_and_counts_as_a_try_when_l
     assert!(ended[0].error.as_ref().unwrap().detail.contains("try 2 of 2 was lost"));
 }
 
-pub async fn a_former_owners_leases_end_at_recovery<S: Subject>(subject: S) {
+pub async fn a_former_owners_leases_end_at_recovery(subject: impl Subject) {
     let jobs = subject.jobs();
     jobs.accept(NewJob { max_attempts: 1, ..new("f", 1) }).await.unwrap();
     jobs.accept(new("f", 2)).await.unwrap();
@@ -141,7 +141,7 @@ pub async fn a_former_owners_leases_end_at_recovery<S: Subject>(subject: S) {
     assert_eq!(lease_one(jobs, 2, at(7)).await.job.attempts, 2);
 }
 
-pub async fn a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop<S: Subject>(subject: S) {
+pub async fn a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_stop(subject: impl Subject) {
     let jobs = subject.jobs();
     for number in 1..=3 {
         jobs.accept(new("f", number)).await.unwrap();
@@ -164,7 +164,7 @@ pub async fn a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked_to_sto
     assert!(matches!(jobs.cancel(other, new("f", 2).id, at(9)).await, Err(JobsError::NotFound(_))));
 }
 
-pub async fn functions_that_run_enough_do_not_hold_up_the_others<S: Subject>(subject: S) {
+pub async fn functions_that_run_enough_do_not_hold_up_the_others(subject: impl Subject) {
     let jobs = subject.jobs();
     for number in 0..50 {
         jobs.accept(new("slow", number)).await.unwrap();
@@ -178,7 +178,7 @@ pub async fn functions_that_run_enough_do_not_hold_up_the_others<S: Subject>(sub
     assert_eq!(functions, ["slow", "slow", "slow", "quick"]);
 }
 
-pub async fn large_events_are_not_all_leased_at_once<S: Subject>(subject: S) {
+pub async fn large_events_are_not_all_leased_at_once(subject: impl Subject) {
     let jobs = subject.jobs();
     for number in 0..3 {
         jobs.accept(NewJob { event: Bytes::from(vec![b'x'; 600 << 10]), ..new("f", number) }).await.unwrap();
@@ -189,7 +189,7 @@ pub async fn large_events_are_not_all_leased_at_once<S: Subject>(subject: S) {
     assert_eq!(jobs.lease(small).await.unwrap().jobs.len(), 1, "one job is always given");
 }
 
-pub async fn lists_are_newest_first_and_by_function_and_status<S: Subject>(subject: S) {
+pub async fn lists_are_newest_first_and_by_function_and_status(subject: impl Subject) {
     let jobs = subject.jobs();
     for number in 0..10 {
         jobs.accept(new(if number % 2 == 0 { "even" } else { "odd" }, number)).await.unwrap();
@@ -215,7 +215,7 @@ pub async fn lists_are_newest_first_and_by_function_and_status<S: Subject>(subje
     );
 }
 
-pub async fn dead_jobs_are_redriven_with_their_event_or_purged<S: Subject>(subject: S) {
+pub async fn dead_jobs_are_redriven_with_their_event_or_purged(subject: impl Subject) {
     let jobs = subject.jobs();
     make_dead(jobs, 5).await;
     let job = jobs.redrive(tenant(), new("f", 0).id, at(2_000)).await.unwrap();
@@ -231,7 +231,7 @@ pub async fn dead_jobs_are_redriven_with_their_event_or_purged<S: Subject>(subje
     assert_eq!(jobs.purge_some(tenant(), 100).await.unwrap(), 0);
 }
 
-pub async fn ended_jobs_are_forgotten_after_their_time_and_the_dead_later<S: Subject>(subject: S) {
+pub async fn ended_jobs_are_forgotten_after_their_time_and_the_dead_later(subject: impl Subject) {
     let jobs = subject.jobs();
     make_dead(jobs, 1).await;
     let keyed = Idempotency { key: "k".into(), request: [1; 32], expires_at: at(2_000) };
@@ -250,7 +250,7 @@ pub async fn ended_jobs_are_forgotten_after_their_time_and_the_dead_later<S: Sub
     assert_eq!(subject.payloads().await, 1, "events and results go with their jobs");
 }
 
-pub async fn jobs_that_never_began_go_with_their_function<S: Subject>(subject: S) {
+pub async fn jobs_that_never_began_go_with_their_function(subject: impl Subject) {
     let jobs = subject.jobs();
     for number in 0..6 {
         jobs.accept(new("f", number)).await.unwrap();

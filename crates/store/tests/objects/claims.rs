@@ -26,7 +26,7 @@ async fn keys(store: &dyn Objects, prefix: &str) -> Vec<String> {
     listing.entries.into_iter().map(|entry| entry.key).collect()
 }
 
-pub async fn reads_back_what_was_written<S: Subject>(subject: S) {
+pub async fn reads_back_what_was_written(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     assert_eq!(store.get("a").await.expect("read"), None);
@@ -42,7 +42,7 @@ pub async fn reads_back_what_was_written<S: Subject>(subject: S) {
     assert_eq!(store.get("a").await.expect("read").expect("it is back").created, third);
 }
 
-pub async fn refuses_bad_keys<S: Subject>(subject: S) {
+pub async fn refuses_bad_keys(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     let long = "x".repeat(MAX_KEY + 1);
@@ -53,7 +53,7 @@ pub async fn refuses_bad_keys<S: Subject>(subject: S) {
     }
 }
 
-pub async fn lists_in_pages_by_key<S: Subject>(subject: S) {
+pub async fn lists_in_pages_by_key(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     let all: Vec<String> = (0..25).map(|i| format!("p/{i:02}")).collect();
@@ -74,7 +74,7 @@ pub async fn lists_in_pages_by_key<S: Subject>(subject: S) {
     assert!(keys(store, "nothing/").await.is_empty());
 }
 
-pub async fn does_all_of_a_transaction_or_nothing<S: Subject>(subject: S) {
+pub async fn does_all_of_a_transaction_or_nothing(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     let revision = write(store, vec![put("a", "1"), put("b", "1")]).await;
@@ -103,7 +103,7 @@ pub async fn does_all_of_a_transaction_or_nothing<S: Subject>(subject: S) {
     assert_eq!(store.get("b").await.expect("read").expect("left alone").modified, revision);
 }
 
-pub async fn lets_one_of_many_concurrent_writers_win<S: Subject>(subject: S) {
+pub async fn lets_one_of_many_concurrent_writers_win(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     let attempts = (0..32).map(|i| {
@@ -128,7 +128,7 @@ pub async fn lets_one_of_many_concurrent_writers_win<S: Subject>(subject: S) {
     assert_eq!(value.iter().filter(|byte| **byte == b'x').count(), 16, "no increment was lost");
 }
 
-pub async fn shows_every_change_from_a_list_on<S: Subject>(subject: S) {
+pub async fn shows_every_change_from_a_list_on(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     write(store, vec![put("w/old", "")]).await;
@@ -155,7 +155,7 @@ pub async fn shows_every_change_from_a_list_on<S: Subject>(subject: S) {
     assert_eq!(batch.events.first().map(|event| event.revision), Some(seen[0].0), "a second watch sees the same");
 }
 
-pub async fn deletes_by_prefix<S: Subject>(subject: S) {
+pub async fn deletes_by_prefix(subject: impl Subject) {
     let store = subject.store();
     let store = &*store;
     write(store, vec![put("d/1", ""), put("d/2", ""), put("d0", ""), put("c/1", "")]).await;
@@ -168,7 +168,7 @@ pub async fn deletes_by_prefix<S: Subject>(subject: S) {
     assert_eq!(deleted, [(revision, "d/1", EventKind::Delete), (revision, "d/2", EventKind::Delete)]);
 }
 
-pub async fn a_list_never_shows_half_of_a_transaction<S: Subject>(subject: S) {
+pub async fn a_list_never_shows_half_of_a_transaction(subject: impl Subject) {
     let store = subject.store();
     // A token moves between places; extra objects come and go around it.
     write(&*store, vec![put("t/0", ""), put("t/fixed", "")]).await;
@@ -186,7 +186,7 @@ pub async fn a_list_never_shows_half_of_a_transaction<S: Subject>(subject: S) {
     tokio::join!(mover, reader);
 }
 
-pub async fn pages_and_the_watch_from_the_first_one_miss_nothing<S: Subject>(subject: S) {
+pub async fn pages_and_the_watch_from_the_first_one_miss_nothing(subject: impl Subject) {
     let store = subject.store();
     for i in 0..40 {
         write(&*store, vec![put(&format!("p/{i:02}"), "0")]).await;
@@ -226,7 +226,7 @@ pub async fn pages_and_the_watch_from_the_first_one_miss_nothing<S: Subject>(sub
     assert!(stale.is_empty(), "{stale:?}");
 }
 
-pub async fn a_watch_that_starts_too_far_back_is_told_so_and_a_list_helps<S: Subject>(subject: S) {
+pub async fn a_watch_that_starts_too_far_back_is_told_so_and_a_list_helps(subject: impl Subject) {
     let store = subject.store();
     let start = write(&*store, vec![put("k", "")]).await;
     write(&*store, vec![Change::Delete("k".into())]).await;
@@ -240,7 +240,7 @@ pub async fn a_watch_that_starts_too_far_back_is_told_so_and_a_list_helps<S: Sub
     assert_eq!((batch.revision, batch.events[0].key.as_str()), (next, "l"));
 }
 
-pub async fn what_was_acknowledged_survives_a_kill<S: Subject>(mut subject: S) {
+pub async fn what_was_acknowledged_survives_a_kill(mut subject: impl Subject) {
     let store = subject.store();
     let revision = write(&*store, vec![put("a", "1"), put("b", "1")]).await;
     drop(store);
@@ -251,7 +251,7 @@ pub async fn what_was_acknowledged_survives_a_kill<S: Subject>(mut subject: S) {
     assert!(next > revision, "revisions go on");
 }
 
-pub async fn a_watch_has_no_gap_over_a_kill<S: Subject>(mut subject: S) {
+pub async fn a_watch_has_no_gap_over_a_kill(mut subject: impl Subject) {
     let store = subject.store();
     let mut upto = write(&*store, vec![put("w/start", "")]).await;
     let mut watch = store.watch("w/", upto + 1).await.expect("it is kept");
@@ -283,7 +283,7 @@ pub async fn a_watch_has_no_gap_over_a_kill<S: Subject>(mut subject: S) {
     assert_eq!(seen, expected);
 }
 
-pub async fn objects_go_with_their_lease_and_not_before<S: Subject>(subject: S) {
+pub async fn objects_go_with_their_lease_and_not_before(subject: impl Subject) {
     let store = subject.store();
     let granted = store.grant(LEASE).await.expect("granted");
     assert!(granted.ttl >= LEASE);
@@ -311,7 +311,7 @@ pub async fn objects_go_with_their_lease_and_not_before<S: Subject>(subject: S) 
     assert!(store.get("l/late").await.expect("read").is_none());
 }
 
-pub async fn a_lease_ends_at_once_when_it_is_revoked<S: Subject>(subject: S) {
+pub async fn a_lease_ends_at_once_when_it_is_revoked(subject: impl Subject) {
     let store = subject.store();
     let granted = store.grant(Duration::from_secs(3_600)).await.expect("granted");
     write(&*store, vec![Change::PutLeased("l/1".into(), Bytes::new(), granted.id), put("l/2", "")]).await;
@@ -321,7 +321,7 @@ pub async fn a_lease_ends_at_once_when_it_is_revoked<S: Subject>(subject: S) {
     assert!(!store.renew(granted.id).await.expect("asked"));
 }
 
-pub async fn one_leads_and_the_next_has_a_higher_epoch<S: Subject>(subject: S) {
+pub async fn one_leads_and_the_next_has_a_higher_epoch(subject: impl Subject) {
     let store = subject.store();
     let election = Election::new(Arc::clone(&store), "leader", LEASE);
     assert_eq!(election.leader().await.expect("read"), None);
@@ -343,7 +343,7 @@ pub async fn one_leads_and_the_next_has_a_higher_epoch<S: Subject>(subject: S) {
     assert!(matches!(late, Err(TxnError::Failed { .. })), "the former leader changes nothing: {late:?}");
 }
 
-pub async fn a_leader_that_is_gone_is_followed<S: Subject>(subject: S) {
+pub async fn a_leader_that_is_gone_is_followed(subject: impl Subject) {
     let store = subject.store();
     let election = Election::new(Arc::clone(&store), "leader", LEASE);
     let gone = election.campaign(Bytes::from_static(b"c1")).await.expect("nobody else wants to");
