@@ -3,28 +3,70 @@
 
 use tonic_build::manual::{Builder, Method, Service};
 
+/// How the messages of a method come.
+#[derive(Clone, Copy)]
+enum Kind {
+    Unary,
+    /// Many answers to one question.
+    Watch,
+    /// One answer to many messages.
+    Feed,
+    /// Both ways.
+    Talk,
+}
+use Kind::{Feed, Talk, Unary, Watch};
+
 /// Name of the route, then the Rust types of request and response, within `crate::grpc::messages`.
-type Row = (&'static str, &'static str, &'static str);
+type Row = (&'static str, &'static str, &'static str, Kind);
 
 const WORKER: &[Row] = &[
-    ("Prepare", "Prepare", "Prepared"),
-    ("Prewarm", "Prewarm", "Nothing"),
-    ("Forget", "Forget", "Nothing"),
-    ("Status", "Nothing", "Status"),
-    ("Instances", "Nothing", "Instances"),
-    ("Health", "Nothing", "Health"),
-    ("Cordon", "Nothing", "Nothing"),
-    ("Uncordon", "Nothing", "Nothing"),
-    ("Drain", "Drain", "Drained"),
-    ("Clean", "Nothing", "Cleaned"),
+    ("Prepare", "Prepare", "Prepared", Unary),
+    ("Prewarm", "Prewarm", "Nothing", Unary),
+    ("Forget", "Forget", "Nothing", Unary),
+    ("Status", "Nothing", "Status", Unary),
+    ("Instances", "Nothing", "Instances", Unary),
+    ("Health", "Nothing", "Health", Unary),
+    ("Cordon", "Nothing", "Nothing", Unary),
+    ("Uncordon", "Nothing", "Nothing", Unary),
+    ("Drain", "Drain", "Drained", Unary),
+    ("Clean", "Nothing", "Cleaned", Unary),
 ];
+
+const CONTROL: &[Row] = &[
+    ("Deploy", "Deploy", "ChangedFunction", Unary),
+    ("DeployCode", "DeployCode", "ChangedFunction", Unary),
+    ("Function", "OfFunction", "Route", Unary),
+    ("Functions", "PageOf", "RoutePage", Unary),
+    ("DeleteFunction", "OfFunction", "Removed", Unary),
+    ("PutAlias", "PutAlias", "ChangedAlias", Unary),
+    ("DeleteAlias", "OfAlias", "Removed", Unary),
+    ("Rollback", "OfFunction", "ChangedAlias", Unary),
+    ("WatchRoutes", "Nothing", "RouteChange", Watch),
+    ("Submit", "Submit", "Submitted", Unary),
+    ("Job", "OfJob", "Finished", Unary),
+    ("Jobs", "JobsOf", "JobPage", Unary),
+    ("CancelJob", "OfJob", "Job", Unary),
+    ("Redrive", "OfJob", "Job", Unary),
+    ("RedriveAll", "OfTenant", "Count", Unary),
+    ("PurgeDead", "Purge", "Count", Unary),
+];
+
+const LOGS: &[Row] = &[
+    ("Offer", "LogLine", "Nothing", Feed),
+    ("Query", "Query", "Lines", Unary),
+    ("Follow", "Query", "LogLine", Watch),
+    ("Forget", "OfFunction", "Nothing", Unary),
+];
+
+const REGISTRY: &[Row] = &[("Join", "FromNode", "ToNode", Talk), ("WatchWorkers", "Nothing", "MemberEvent", Watch)];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["lyra/calls.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
-    Builder::new().compile(&[service("Worker", WORKER)]);
+    let services = [("Worker", WORKER), ("Control", CONTROL), ("Logs", LOGS), ("Registry", REGISTRY)];
+    Builder::new().compile(&services.map(|(name, rows)| service(name, rows)));
     Ok(())
 }
 
@@ -33,15 +75,21 @@ fn service(name: &str, rows: &[Row]) -> Service {
     rows.iter().fold(builder, |builder, row| builder.method(method(row))).build()
 }
 
-fn method((route, input, output): &Row) -> Method {
+fn method((route, input, output, kind): &Row) -> Method {
     let path = |of: &str| format!("crate::grpc::messages::{of}");
-    Method::builder()
+    let builder = Method::builder()
         .name(snake(route))
         .route_name(route)
         .input_type(path(input))
         .output_type(path(output))
-        .codec_path("crate::grpc::packed::Packed")
-        .build()
+        .codec_path("crate::grpc::packed::Packed");
+    match kind {
+        Unary => builder,
+        Watch => builder.server_streaming(),
+        Feed => builder.client_streaming(),
+        Talk => builder.client_streaming().server_streaming(),
+    }
+    .build()
 }
 
 fn snake(name: &str) -> String {

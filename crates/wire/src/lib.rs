@@ -9,10 +9,12 @@ pub mod grpc;
 pub mod instances;
 pub mod logs;
 mod octets;
+pub mod registry;
 pub mod worker;
 
 pub use control::Control;
 pub use logs::Logs;
+pub use registry::Registry;
 pub use worker::Worker;
 
 /// An error of a body that streams.

@@ -32,3 +32,23 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
     deserializer.deserialize_byte_buf(Octets)
 }
+
+/// The same where there may be none.
+pub(crate) mod option {
+    use bytes::Bytes;
+    use serde::de::Deserializer;
+    use serde::ser::Serializer;
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Octets(#[serde(with = "super")] Bytes);
+
+    #[expect(clippy::ref_option, reason = "the form that serde calls")]
+    pub(crate) fn serialize<S: Serializer>(bytes: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.clone().map(Octets).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+        Ok(Option::<Octets>::deserialize(deserializer)?.map(|octets| octets.0))
+    }
+}

@@ -4,15 +4,22 @@
 //! Calls go in Protocol Buffers (`proto/lyra/calls.proto`); everything else is rare and goes in MessagePack, by the Rust
 //! types of the traits ([design 0005](../../../docs/design/0005-roles-apart.md)).
 
+mod asking;
+mod control;
 mod exchange;
 mod failure;
 mod fields;
 mod http_call;
+mod logs;
 pub mod messages;
 pub mod packed;
+mod registry;
 mod worker;
 
+pub use control::{RemoteControl, control_routes};
 pub use failure::{from_status, to_status};
+pub use logs::{RemoteLogs, logs_routes};
+pub use registry::{RemoteRegistry, registry_routes};
 pub use worker::{RemoteWorker, worker_routes};
 
 use std::time::Duration;
@@ -24,15 +31,18 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 
 /// The calls' protocol, as made from its .proto file.
-#[allow(missing_docs, clippy::all, clippy::or_fun_call, unreachable_pub)]
+#[allow(missing_docs, clippy::all, clippy::or_fun_call, unreachable_pub, reason = "made by a program")]
 mod calls {
     tonic::include_proto!("lyra.calls.v1");
 }
 
 /// The other services, as made from the list in `build.rs`.
-#[allow(missing_docs, clippy::all, clippy::or_fun_call, unreachable_pub, clippy::unit_arg)]
+#[allow(missing_docs, clippy::all, clippy::or_fun_call, unreachable_pub, reason = "made by a program")]
 mod services {
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Worker.rs"));
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Control.rs"));
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Logs.rs"));
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Registry.rs"));
 }
 
 /// Longest wait for a connection.

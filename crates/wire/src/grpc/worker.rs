@@ -14,6 +14,7 @@ use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
+use super::asking::{LONG, Peers, SHORT, answer};
 use super::calls::calls_server::{Calls, CallsServer};
 use super::calls::{FromCaller, FromHandler, FromWorker, ToHandler};
 use super::exchange::{Caller, Missed, exchange};
@@ -21,14 +22,9 @@ use super::fields::to_report;
 use super::messages::{Cleaned, Drain, Forget, Instances, Nothing, Prewarm};
 use super::services::worker_client::WorkerClient;
 use super::services::worker_server::{Worker as WorkerService, WorkerServer};
-use super::{MAX_MESSAGE, endpoint, failure, http_call};
+use super::{MAX_MESSAGE, endpoint, http_call};
 use crate::Worker;
 use crate::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
-
-/// Longest wait for an answer that needs no work.
-const SHORT: Duration = Duration::from_secs(10);
-/// Longest wait for code to be compiled or loaded, or instances to be started.
-const LONG: Duration = Duration::from_secs(300);
 
 /// A worker that is reached over gRPC. Connections are made when they are needed, and again when they break.
 ///
@@ -38,8 +34,7 @@ const LONG: Duration = Duration::from_secs(300);
 pub struct RemoteWorker {
     name: String,
     calls: Caller,
-    channel: Channel,
-    client: WorkerClient<Channel>,
+    peers: Peers,
 }
 
 impl RemoteWorker {
@@ -48,24 +43,21 @@ impl RemoteWorker {
     /// # Errors
     /// When the address is none. Whether somebody is there is seen with the first call.
     pub fn new(name: impl Into<String>, address: &str, clock: Clock) -> Result<RemoteWorker> {
-        let endpoint = endpoint(address)?;
-        let channel = endpoint.connect_lazy();
-        let client = WorkerClient::new(channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
-        Ok(RemoteWorker { name: name.into(), calls: Caller::new(endpoint, clock), channel, client })
+        let (name, calls) = (name.into(), Caller::new(endpoint(address)?, clock));
+        let peers = Peers::new(format!("worker {name}"), &[address.to_owned()])?;
+        Ok(RemoteWorker { name, calls, peers })
     }
 
-    /// Asks within `limit`, and says of whom where nobody answers.
-    async fn ask<T, F>(&self, limit: Duration, answer: impl FnOnce(WorkerClient<Channel>) -> F) -> Result<T>
+    async fn ask<T, F>(&self, limit: Duration, question: impl FnOnce(WorkerClient<Channel>) -> F) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, GrpcStatus>>,
     {
-        match tokio::time::timeout(limit, answer(self.client.clone())).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(failure::from_status(&status, &format!("worker {}", self.name))),
-            Err(_) => Err(Error::new(Code::Unavailable, format!("worker {} did not answer in time", self.name))),
-        }
+        self.peers
+            .ask(limit, |channel| {
+                let client = WorkerClient::new(channel);
+                question(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+            })
+            .await
     }
 }
 
@@ -104,7 +96,7 @@ impl Worker for RemoteWorker {
     }
 
     async fn serve(&self, call: HttpCall) -> HttpReply {
-        http_call::call(self.channel.clone(), &self.name, call).await
+        http_call::call(self.peers.channel(), &self.name, call).await
     }
 
     async fn status(&self) -> Result<Status> {
@@ -166,11 +158,6 @@ impl Calls for Served {
         let answers = http_call::serve(&self.0, request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
-}
-
-/// What the trait gives, as gRPC gives it.
-fn answer<T>(outcome: Result<T>) -> Result<Response<T>, GrpcStatus> {
-    outcome.map(Response::new).map_err(|error| failure::to_status(&error))
 }
 
 #[async_trait]
