@@ -11,9 +11,10 @@ use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// A function as control knows it and as gateways route it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
     /// Owner.
     pub tenant: TenantName,
@@ -52,7 +53,7 @@ impl Route {
 }
 
 /// A change of the route table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RouteEvent {
     /// A function is new or has changed.
     Put(Arc<Route>),
@@ -63,7 +64,7 @@ pub enum RouteEvent {
 }
 
 /// Something that was changed, and the store's revision from which it is seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed<T> {
     /// The outcome.
     pub value: T,
@@ -72,7 +73,7 @@ pub struct Changed<T> {
 }
 
 /// Outcome of a deploy.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deployed {
     /// The function with its new version.
     pub route: Arc<Route>,
@@ -83,7 +84,7 @@ pub struct Deployed {
 }
 
 /// What a deploy depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Precondition {
     /// Nothing.
     #[default]
@@ -97,18 +98,19 @@ pub enum Precondition {
 }
 
 /// A new job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submit {
     /// The version, pinned.
     pub version: Arc<FunctionVersion>,
     /// The event.
+    #[serde(with = "crate::octets")]
     pub event: Bytes,
     /// The caller's idempotency key.
     pub idempotency_key: Option<String>,
 }
 
 /// Outcome of [`Control::submit`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submitted {
     /// The job.
     pub id: JobId,
@@ -119,16 +121,17 @@ pub struct Submitted {
 }
 
 /// A job with its result.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finished {
     /// The job.
     pub job: Job,
     /// Its result, when it succeeded.
+    #[serde(with = "crate::octets::option")]
     pub result: Option<Bytes>,
 }
 
 /// Which jobs to list, newest first.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct JobQuery {
     /// Only of this function.
     pub function: Option<FunctionName>,
@@ -141,7 +144,7 @@ pub struct JobQuery {
 }
 
 /// A page to ask for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PageQuery {
     /// At most so many.
     pub limit: usize,
@@ -229,14 +232,14 @@ pub trait Control: Send + Sync + 'static {
 }
 
 /// The raw body of `PUT …/code`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RawCode {
     /// `text/javascript`.
-    JavaScript(Bytes),
+    JavaScript(#[serde(with = "crate::octets")] Bytes),
     /// `text/x-python`.
-    Python(Bytes),
+    Python(#[serde(with = "crate::octets")] Bytes),
     /// `application/wasm`.
-    Wasm(Bytes),
+    Wasm(#[serde(with = "crate::octets")] Bytes),
     /// `application/zip`.
-    Zip(Bytes),
+    Zip(#[serde(with = "crate::octets")] Bytes),
 }

@@ -5,12 +5,16 @@
 //! implements the same trait.
 
 pub mod control;
+pub mod grpc;
 pub mod instances;
 pub mod logs;
+mod octets;
+pub mod registry;
 pub mod worker;
 
 pub use control::Control;
 pub use logs::Logs;
+pub use registry::Registry;
 pub use worker::Worker;
 
 /// An error of a body that streams.

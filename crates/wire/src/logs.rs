@@ -4,9 +4,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use lyra_types::log::LogLine;
 use lyra_types::{FunctionName, InvocationId, Result, TenantName, Timestamp};
+use serde::{Deserialize, Serialize};
 
 /// Which lines to show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// Owner.
     pub tenant: TenantName,

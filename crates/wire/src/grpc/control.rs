@@ -1,0 +1,256 @@
+//! The control role in another process: the client that is one, and the server over one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::job::Job;
+use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::MAX_MESSAGE;
+use super::asking::{Items, LONG, Peers, SHORT, answer, answers};
+use super::messages::{
+    ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
+    OfTenant, PageOf, Purge, PutAlias, Removed, RouteChange, RoutePage,
+};
+use super::services::control_client::ControlClient;
+use super::services::control_server::{Control as ControlService, ControlServer};
+use crate::Control;
+use crate::control::{
+    Changed, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit, Submitted,
+};
+
+/// A control role that is reached over gRPC.
+#[derive(Debug)]
+pub struct RemoteControl {
+    peers: Peers,
+}
+
+impl RemoteControl {
+    /// The control processes at `addresses` (`HOST:PORT` each).
+    ///
+    /// # Errors
+    /// When an address is none. Whether somebody is there is seen with the first question.
+    pub fn new(addresses: &[String]) -> Result<RemoteControl> {
+        Ok(RemoteControl { peers: Peers::new("control", addresses)? })
+    }
+
+    async fn ask<T, F>(&self, limit: Duration, question: impl FnOnce(ControlClient<Channel>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.peers
+            .ask(limit, |channel| {
+                let client = ControlClient::new(channel);
+                question(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+            })
+            .await
+    }
+}
+
+fn of(tenant: &TenantName, function: &FunctionName) -> OfFunction {
+    OfFunction { tenant: tenant.clone(), function: function.clone() }
+}
+
+#[async_trait]
+impl Control for RemoteControl {
+    async fn deploy(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        request: DeployRequest,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        let message = Deploy { tenant: tenant.clone(), function: function.clone(), request, precondition };
+        self.ask(LONG, |mut client| async move { client.deploy(message).await }).await
+    }
+
+    async fn deploy_code(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        code: RawCode,
+        precondition: Precondition,
+    ) -> Result<Changed<Deployed>> {
+        let message = DeployCode { tenant: tenant.clone(), function: function.clone(), code, precondition };
+        self.ask(LONG, |mut client| async move { client.deploy_code(message).await }).await
+    }
+
+    async fn function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Arc<Route>> {
+        let message = of(tenant, function);
+        self.ask(SHORT, |mut client| async move { client.function(message).await }).await.map(Arc::new)
+    }
+
+    async fn functions(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Arc<Route>>> {
+        let message = PageOf { tenant: tenant.clone(), page };
+        self.ask(SHORT, |mut client| async move { client.functions(message).await }).await
+    }
+
+    async fn delete_function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>> {
+        let message = of(tenant, function);
+        self.ask(LONG, |mut client| async move { client.delete_function(message).await }).await
+    }
+
+    async fn put_alias(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        alias: &AliasName,
+        request: AliasRequest,
+    ) -> Result<Changed<Alias>> {
+        let (tenant, function, alias) = (tenant.clone(), function.clone(), alias.clone());
+        let message = PutAlias { tenant, function, alias, request };
+        self.ask(SHORT, |mut client| async move { client.put_alias(message).await }).await
+    }
+
+    async fn delete_alias(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        alias: &AliasName,
+    ) -> Result<Changed<()>> {
+        let message = OfAlias { tenant: tenant.clone(), function: function.clone(), alias: alias.clone() };
+        self.ask(SHORT, |mut client| async move { client.delete_alias(message).await }).await
+    }
+
+    async fn rollback(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<Alias>> {
+        let message = of(tenant, function);
+        self.ask(SHORT, |mut client| async move { client.rollback(message).await }).await
+    }
+
+    async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>> {
+        let items = self.ask(SHORT, |mut client| async move { client.watch_routes(Nothing).await }).await?;
+        Ok(self.peers.items(items).map(|item| item.map(|change| (change.revision, change.event))).boxed())
+    }
+
+    async fn submit(&self, submit: Submit) -> Result<Submitted> {
+        self.ask(SHORT, |mut client| async move { client.submit(submit).await }).await
+    }
+
+    async fn job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
+        let message = OfJob { tenant: tenant.clone(), id, wait };
+        self.ask(wait + SHORT, |mut client| async move { client.job(message).await }).await
+    }
+
+    async fn jobs(&self, tenant: &TenantName, query: JobQuery) -> Result<Page<Job>> {
+        let message = JobsOf { tenant: tenant.clone(), query };
+        self.ask(SHORT, |mut client| async move { client.jobs(message).await }).await
+    }
+
+    async fn cancel_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Job> {
+        let message = OfJob { tenant: tenant.clone(), id, wait };
+        self.ask(wait + SHORT, |mut client| async move { client.cancel_job(message).await }).await
+    }
+
+    async fn redrive(&self, tenant: &TenantName, id: JobId) -> Result<Job> {
+        let message = OfJob { tenant: tenant.clone(), id, wait: Duration::ZERO };
+        self.ask(SHORT, |mut client| async move { client.redrive(message).await }).await
+    }
+
+    async fn redrive_all(&self, tenant: &TenantName) -> Result<u64> {
+        let message = OfTenant { tenant: tenant.clone() };
+        Ok(self.ask(LONG, |mut client| async move { client.redrive_all(message).await }).await?.count)
+    }
+
+    async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64> {
+        let message = Purge { tenant: tenant.clone(), id };
+        Ok(self.ask(LONG, |mut client| async move { client.purge_dead(message).await }).await?.count)
+    }
+}
+
+/// The service by which others reach `control`.
+pub fn control_routes(control: Arc<dyn Control>) -> tonic::service::Routes {
+    let server = ControlServer::new(Served(control));
+    tonic::service::Routes::new(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+}
+
+struct Served(Arc<dyn Control>);
+
+#[async_trait]
+impl ControlService for Served {
+    type WatchRoutesStream = Items<RouteChange>;
+
+    async fn deploy(&self, request: Request<Deploy>) -> Result<Response<ChangedFunction>, Status> {
+        let Deploy { tenant, function, request, precondition } = request.into_inner();
+        answer(self.0.deploy(&tenant, &function, request, precondition).await)
+    }
+
+    async fn deploy_code(&self, request: Request<DeployCode>) -> Result<Response<ChangedFunction>, Status> {
+        let DeployCode { tenant, function, code, precondition } = request.into_inner();
+        answer(self.0.deploy_code(&tenant, &function, code, precondition).await)
+    }
+
+    async fn function(&self, request: Request<OfFunction>) -> Result<Response<Route>, Status> {
+        let OfFunction { tenant, function } = request.into_inner();
+        answer(self.0.function(&tenant, &function).await.map(Arc::unwrap_or_clone))
+    }
+
+    async fn functions(&self, request: Request<PageOf>) -> Result<Response<RoutePage>, Status> {
+        let PageOf { tenant, page } = request.into_inner();
+        answer(self.0.functions(&tenant, page).await)
+    }
+
+    async fn delete_function(&self, request: Request<OfFunction>) -> Result<Response<Removed>, Status> {
+        let OfFunction { tenant, function } = request.into_inner();
+        answer(self.0.delete_function(&tenant, &function).await)
+    }
+
+    async fn put_alias(&self, request: Request<PutAlias>) -> Result<Response<ChangedAlias>, Status> {
+        let PutAlias { tenant, function, alias, request } = request.into_inner();
+        answer(self.0.put_alias(&tenant, &function, &alias, request).await)
+    }
+
+    async fn delete_alias(&self, request: Request<OfAlias>) -> Result<Response<Removed>, Status> {
+        let OfAlias { tenant, function, alias } = request.into_inner();
+        answer(self.0.delete_alias(&tenant, &function, &alias).await)
+    }
+
+    async fn rollback(&self, request: Request<OfFunction>) -> Result<Response<ChangedAlias>, Status> {
+        let OfFunction { tenant, function } = request.into_inner();
+        answer(self.0.rollback(&tenant, &function).await)
+    }
+
+    async fn watch_routes(&self, _: Request<Nothing>) -> Result<Response<Items<RouteChange>>, Status> {
+        let changes = self.0.watch_routes().await;
+        let change = |(revision, event)| RouteChange { revision, event };
+        answers(changes.map(|changes| changes.map(move |item| item.map(change)).boxed()))
+    }
+
+    async fn submit(&self, request: Request<Submit>) -> Result<Response<Submitted>, Status> {
+        answer(self.0.submit(request.into_inner()).await)
+    }
+
+    async fn job(&self, request: Request<OfJob>) -> Result<Response<Finished>, Status> {
+        let OfJob { tenant, id, wait } = request.into_inner();
+        answer(self.0.job(&tenant, id, wait).await)
+    }
+
+    async fn jobs(&self, request: Request<JobsOf>) -> Result<Response<JobPage>, Status> {
+        let JobsOf { tenant, query } = request.into_inner();
+        answer(self.0.jobs(&tenant, query).await)
+    }
+
+    async fn cancel_job(&self, request: Request<OfJob>) -> Result<Response<Job>, Status> {
+        let OfJob { tenant, id, wait } = request.into_inner();
+        answer(self.0.cancel_job(&tenant, id, wait).await)
+    }
+
+    async fn redrive(&self, request: Request<OfJob>) -> Result<Response<Job>, Status> {
+        let OfJob { tenant, id, .. } = request.into_inner();
+        answer(self.0.redrive(&tenant, id).await)
+    }
+
+    async fn redrive_all(&self, request: Request<OfTenant>) -> Result<Response<Count>, Status> {
+        answer(self.0.redrive_all(&request.into_inner().tenant).await.map(|count| Count { count }))
+    }
+
+    async fn purge_dead(&self, request: Request<Purge>) -> Result<Response<Count>, Status> {
+        let Purge { tenant, id } = request.into_inner();
+        answer(self.0.purge_dead(&tenant, id).await.map(|count| Count { count }))
+    }
+}

@@ -1,0 +1,123 @@
+//! The log service in another process: the client that is one, and the server over one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use lyra_kit::Tasks;
+use lyra_types::log::LogLine;
+use lyra_types::{FunctionName, Result, TenantName};
+use tokio::sync::{Mutex, mpsc};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::asking::{Items, Peers, SHORT, answer, answers};
+use super::messages::{Lines, Nothing, OfFunction};
+use super::services::logs_client::LogsClient;
+use super::services::logs_server::{Logs as LogsService, LogsServer};
+use crate::Logs;
+use crate::logs::Query;
+
+/// Lines that wait to be sent. What comes beyond is dropped and counted: a function never waits for its log.
+const WAITING: usize = 16_384;
+/// After a connection broke, the next is tried so much later.
+const REST: Duration = Duration::from_millis(500);
+
+/// A log service that is reached over gRPC.
+#[derive(Debug)]
+pub struct RemoteLogs {
+    peers: Arc<Peers>,
+    lines: mpsc::Sender<LogLine>,
+    dropped: AtomicU64,
+}
+
+impl RemoteLogs {
+    /// The log services at `addresses` (`HOST:PORT` each). `tasks` own what sends the lines.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn new(addresses: &[String], tasks: &Tasks) -> Result<RemoteLogs> {
+        let peers = Arc::new(Peers::new("logs", addresses)?);
+        let (lines, waiting) = mpsc::channel(WAITING);
+        tasks.spawn_cancellable("send-logs", send(Arc::clone(&peers), waiting));
+        Ok(RemoteLogs { peers, lines, dropped: AtomicU64::new(0) })
+    }
+}
+
+/// Sends lines for as long as there are any; over a new connection where one breaks. A line that was on its way then may
+/// be lost.
+async fn send(peers: Arc<Peers>, waiting: mpsc::Receiver<LogLine>) {
+    let waiting = Arc::new(Mutex::new(waiting));
+    loop {
+        let lines = futures::stream::unfold(Arc::clone(&waiting), |waiting| async move {
+            let line = waiting.lock().await.recv().await?;
+            Some((line, waiting))
+        });
+        // It takes as long as lines are sent, so there is no limit.
+        match LogsClient::new(peers.channel()).offer(lines).await {
+            Ok(_) => return,
+            Err(status) => tracing::debug!(%status, "lines can't be sent"),
+        }
+        tokio::time::sleep(REST).await;
+    }
+}
+
+#[async_trait]
+impl Logs for RemoteLogs {
+    fn offer(&self, line: LogLine) {
+        if self.lines.try_send(line).is_err() && self.dropped.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!("the log service is away or slow: lines of functions are dropped");
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Vec<LogLine>> {
+        let ask = |channel| async move { LogsClient::new(channel).query(query).await };
+        Ok(self.peers.ask(SHORT, ask).await?.lines)
+    }
+
+    async fn follow(&self, query: Query) -> Result<BoxStream<'static, Result<LogLine>>> {
+        let ask = |channel| async move { LogsClient::new(channel).follow(query).await };
+        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+    }
+
+    async fn forget(&self, tenant: &TenantName, function: &FunctionName) -> Result<()> {
+        let of = OfFunction { tenant: tenant.clone(), function: function.clone() };
+        let ask = |channel| async move { LogsClient::new(channel).forget(of).await };
+        self.peers.ask(SHORT, ask).await.map(|Nothing| ())
+    }
+}
+
+/// The service by which others reach `logs`.
+pub fn logs_routes(logs: Arc<dyn Logs>) -> tonic::service::Routes {
+    tonic::service::Routes::new(LogsServer::new(Served(logs)))
+}
+
+struct Served(Arc<dyn Logs>);
+
+#[async_trait]
+impl LogsService for Served {
+    type FollowStream = Items<LogLine>;
+
+    async fn offer(&self, request: Request<Streaming<LogLine>>) -> Result<Response<Nothing>, Status> {
+        let mut lines = request.into_inner();
+        while let Some(line) = lines.next().await {
+            self.0.offer(line?);
+        }
+        Ok(Response::new(Nothing))
+    }
+
+    async fn query(&self, request: Request<Query>) -> Result<Response<Lines>, Status> {
+        answer(self.0.query(request.into_inner()).await.map(|lines| Lines { lines }))
+    }
+
+    async fn follow(&self, request: Request<Query>) -> Result<Response<Items<LogLine>>, Status> {
+        answers(self.0.follow(request.into_inner()).await)
+    }
+
+    async fn forget(&self, request: Request<OfFunction>) -> Result<Response<Nothing>, Status> {
+        let OfFunction { tenant, function } = request.into_inner();
+        answer(self.0.forget(&tenant, &function).await.map(|()| Nothing))
+    }
+}

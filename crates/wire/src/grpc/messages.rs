@@ -1,0 +1,198 @@
+//! The messages of the services, where they are not the types of the traits themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, JobId, TenantName};
+use serde::{Deserialize, Serialize};
+
+use crate::control::{Changed, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
+pub use crate::control::{Finished, Route, Submit, Submitted};
+pub use crate::logs::Query;
+pub use crate::registry::{FromNode, MemberEvent, ToNode};
+pub use crate::worker::{Drained, Health, InstanceStatus, Prepare, Prepared, Status};
+
+pub use lyra_types::job::Job;
+pub use lyra_types::log::LogLine;
+
+/// What a deploy gives.
+pub type ChangedFunction = Changed<Deployed>;
+/// What a change of an alias gives.
+pub type ChangedAlias = Changed<Alias>;
+/// What a removal gives.
+pub type Removed = Changed<()>;
+/// Functions by name.
+pub type RoutePage = Page<Arc<Route>>;
+/// Jobs, newest first.
+pub type JobPage = Page<Job>;
+
+/// Where there is nothing to say.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Nothing;
+
+/// What [`crate::Worker::prewarm`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Prewarm {
+    /// The version.
+    pub version: Arc<FunctionVersion>,
+    /// How many.
+    pub instances: u32,
+}
+
+/// What [`crate::Worker::forget`] takes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Forget {
+    /// See [`FunctionVersion::generation`].
+    pub generation: u64,
+    /// One version, or all.
+    pub version: Option<u64>,
+}
+
+/// What [`crate::Worker::instances`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Instances {
+    /// In the order of their ids.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// What [`crate::Worker::drain`] takes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Drain {
+    /// Longest wait.
+    pub limit: Duration,
+}
+
+/// What [`crate::Worker::clean`] gives.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Cleaned {
+    /// Instances that were ended.
+    pub ended: usize,
+}
+
+/// What [`crate::Control::deploy`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Deploy {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// What is asked for.
+    pub request: DeployRequest,
+    /// What it depends on.
+    pub precondition: Precondition,
+}
+
+/// What [`crate::Control::deploy_code`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeployCode {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// The code.
+    pub code: RawCode,
+    /// What it depends on.
+    pub precondition: Precondition,
+}
+
+/// A function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfFunction {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+}
+
+/// A tenant.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfTenant {
+    /// Which.
+    pub tenant: TenantName,
+}
+
+/// A page of a tenant's functions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PageOf {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Which page.
+    pub page: PageQuery,
+}
+
+/// What [`crate::Control::put_alias`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PutAlias {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// Alias.
+    pub alias: AliasName,
+    /// Where it shall point.
+    pub request: AliasRequest,
+}
+
+/// An alias of a function.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfAlias {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Function.
+    pub function: FunctionName,
+    /// Alias.
+    pub alias: AliasName,
+}
+
+/// One item of [`crate::Control::watch_routes`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteChange {
+    /// The store's revision.
+    pub revision: u64,
+    /// What changed.
+    pub event: RouteEvent,
+}
+
+/// A job, and how long to wait for its end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfJob {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Job.
+    pub id: JobId,
+    /// Longest wait.
+    pub wait: Duration,
+}
+
+/// A page of a tenant's jobs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobsOf {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Which page.
+    pub query: JobQuery,
+}
+
+/// What [`crate::Control::purge_dead`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Purge {
+    /// Owner.
+    pub tenant: TenantName,
+    /// One job, or all that are dead.
+    pub id: Option<JobId>,
+}
+
+/// How many.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Count {
+    /// So many.
+    pub count: u64,
+}
+
+/// What [`crate::Logs::query`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lines {
+    /// Oldest first.
+    pub lines: Vec<LogLine>,
+}

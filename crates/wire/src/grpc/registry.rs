@@ -1,0 +1,84 @@
+//! The registry of workers in another process: the client that is one, and the server over one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{BoxStream, Stream};
+use lyra_types::Result;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::asking::{Items, Peers, SHORT, answers};
+use super::failure;
+use super::messages::Nothing;
+use super::services::registry_client::RegistryClient;
+use super::services::registry_server::{Registry as RegistryService, RegistryServer};
+use crate::Registry;
+use crate::registry::{FromNode, MemberEvent, ToNode};
+
+/// A registry that is reached over gRPC.
+#[derive(Debug)]
+pub struct RemoteRegistry {
+    peers: Peers,
+}
+
+impl RemoteRegistry {
+    /// The registry of the control processes at `addresses` (`HOST:PORT` each).
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn new(addresses: &[String]) -> Result<RemoteRegistry> {
+        Ok(RemoteRegistry { peers: Peers::new("control", addresses)? })
+    }
+}
+
+/// What a worker says, until it can say no more. (A type of its own: with a boxed stream the compiler can't see that
+/// the question may move between threads.)
+struct Sayings(BoxStream<'static, Result<FromNode>>);
+
+impl Stream for Sayings {
+    type Item = FromNode;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<FromNode>> {
+        self.0.poll_next_unpin(context).map(|message| message?.ok())
+    }
+}
+
+#[async_trait]
+impl Registry for RemoteRegistry {
+    async fn join(&self, messages: BoxStream<'static, Result<FromNode>>) -> Result<BoxStream<'static, Result<ToNode>>> {
+        let messages = Sayings(messages);
+        let ask = |channel| async move { RegistryClient::new(channel).join(messages).await };
+        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+    }
+
+    async fn watch_workers(&self) -> Result<BoxStream<'static, Result<MemberEvent>>> {
+        let ask = |channel| async move { RegistryClient::new(channel).watch_workers(Nothing).await };
+        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+    }
+}
+
+/// The service by which others reach `registry`.
+pub fn registry_routes(registry: Arc<dyn Registry>) -> tonic::service::Routes {
+    tonic::service::Routes::new(RegistryServer::new(Served(registry)))
+}
+
+struct Served(Arc<dyn Registry>);
+
+#[async_trait]
+impl RegistryService for Served {
+    type JoinStream = Items<ToNode>;
+    type WatchWorkersStream = Items<MemberEvent>;
+
+    async fn join(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Items<ToNode>>, Status> {
+        let messages = request.into_inner();
+        let messages = messages.map(|message| message.map_err(|status| failure::from_status(&status, "the worker")));
+        answers(self.0.join(messages.boxed()).await)
+    }
+
+    async fn watch_workers(&self, _: Request<Nothing>) -> Result<Response<Items<MemberEvent>>, Status> {
+        answers(self.0.watch_workers().await)
+    }
+}
