@@ -4,3 +4,4 @@
 mod blobs;
 mod jobs;
 mod objects;
+mod tls;

@@ -65,7 +65,7 @@ impl Subject for Nats {
     }
 }
 
-keeps_the_promises!(Nats, 24);
+keeps_the_promises!(Nats, 64);
 
 #[tokio::test]
 async fn processes_share_the_jobs_and_each_is_leased_once() {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::program::{Program, answers, free_port};
+use super::program::{Port, Program, answers};
 
 /// How a server is started.
 #[derive(Debug, Clone, Default)]
@@ -15,8 +15,8 @@ pub struct NatsOptions {
 #[derive(Debug)]
 pub struct Nats {
     program: Program,
-    port: u16,
-    monitor: u16,
+    client: Port,
+    monitor: Port,
 }
 
 impl Nats {
@@ -34,23 +34,25 @@ impl Nats {
     /// As [`Nats::start`].
     pub async fn start_with(options: &NatsOptions) -> Result<Nats> {
         let mut program = Program::new("nats-server", "apt-get install nats-server")?;
-        let (port, monitor) = (free_port().await?, free_port().await?);
+        let (client, monitor) = (Port::free().await?, Port::free().await?);
         let config = program.directory.path().join("nats.conf");
         let data = program.data();
         let text = format!(
-            "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\nmax_payload: 8MB\njetstream {{ store_dir: {data:?} }}\n{}\n",
+            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\njetstream {{ store_dir: {data:?} }}\n{}\n",
+            client.number(),
+            monitor.number(),
             options.config
         );
         std::fs::write(&config, text)?;
         program.args(["-c".to_owned(), config.display().to_string()]);
-        let mut nats = Nats { program, port, monitor };
+        let mut nats = Nats { program, client, monitor };
         nats.restart().await?;
         Ok(nats)
     }
 
     /// `127.0.0.1:PORT`, for clients.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.client.number())
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.
@@ -74,7 +76,7 @@ impl Nats {
     /// # Errors
     /// When it runs still, or does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        let monitor = self.monitor;
+        let monitor = self.monitor.number();
         self.program.start(move || answers(monitor, "/healthz", |status| status == 200)).await
     }
 }

@@ -15,12 +15,41 @@ const START: Duration = Duration::from_secs(60);
 /// Between two questions whether it is ready.
 const ASK: Duration = Duration::from_millis(20);
 
-/// A port that nobody listens on now.
-///
-/// # Errors
-/// When there is none.
-pub async fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
+/// Ports for servers: below those that the system gives to connections, so that none is taken while a server is away.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A port that belongs to this value, of all processes that ask here, until it is dropped.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// A port that nobody listens on.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn free() -> Result<Port> {
+        let locks = std::env::temp_dir().join("lyra-test-ports");
+        std::fs::create_dir_all(&locks)?;
+        let count = PORTS.end - PORTS.start;
+        // Tests are processes that start together: each looks elsewhere first.
+        let first = u16::try_from(std::process::id().wrapping_mul(131) % u32::from(count))?;
+        for offset in 0..count {
+            let number = PORTS.start + (first + offset) % count;
+            let lock = File::options().create(true).truncate(false).write(true).open(locks.join(number.to_string()))?;
+            if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", number)).await.is_ok() {
+                return Ok(Port { number, _lock: lock });
+            }
+        }
+        bail!("every port of {PORTS:?} is taken")
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 #[derive(Debug)]

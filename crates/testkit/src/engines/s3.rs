@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use super::program::{Program, answers, free_port};
+use super::program::{Port, Program, answers};
 
 /// A running S3 server. Killed when it is dropped.
 #[derive(Debug)]
 pub struct S3 {
     program: Program,
-    port: u16,
+    port: Port,
 }
 
 impl S3 {
@@ -26,10 +26,10 @@ impl S3 {
     pub async fn start() -> Result<S3> {
         let install = "./test --install-only";
         let mut program = Program::new("s3s-fs", install)?;
-        let port = free_port().await?;
+        let port = Port::free().await?;
         let data = program.data();
         std::fs::create_dir_all(data.join(S3::BUCKET))?;
-        let (port_text, data) = (port.to_string(), data.display().to_string());
+        let (port_text, data) = (port.number().to_string(), data.display().to_string());
         let keys = ["--access-key", S3::ACCESS_KEY, "--secret-key", S3::SECRET_KEY];
         program.args(["--host", "127.0.0.1", "--port", &port_text].into_iter().chain(keys).chain([data.as_str()]));
         program.env("RUST_LOG", "warn");
@@ -40,7 +40,7 @@ impl S3 {
 
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.port.number())
     }
 
     /// Where it keeps the objects of its bucket, one file each.
@@ -61,7 +61,7 @@ impl S3 {
     /// # Errors
     /// When it runs still, or does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        let port = self.port;
+        let port = self.port.number();
         // It answers strangers with 403.
         self.program.start(move || answers(port, "/", |status| status < 500)).await
     }

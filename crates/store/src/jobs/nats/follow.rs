@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use futures::StreamExt;
 use lyra_kit::tasks::blocking;
 use lyra_types::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::bucket::{Bucket, is_deleted};
@@ -113,38 +114,48 @@ fn read(bucket: &Bucket, message: &Message, sequence: u64, now: Timestamp) -> Op
     }
 }
 
-/// Follows for ever, from where `follower` stands.
-pub(super) async fn follow(shared: Arc<Shared>, mut follower: Follower) {
+/// Follows for ever, from where `follower` stands. `connections` tells when a connection was made: a server that was
+/// started again knows nothing of who followed.
+pub(super) async fn follow(shared: Arc<Shared>, mut follower: Follower, mut connections: watch::Receiver<u64>) {
     let clock = shared.bucket.clock().clone();
-    let mut heard: Instant = clock.instant();
-    let mut tries = 0;
+    let mut heard = clock.instant();
+    connections.mark_unchanged();
     loop {
-        let error = match follower.take(&shared.bucket, &shared.index).await {
-            Ok(_) => {
-                (heard, tries) = (clock.instant(), 0);
-                continue;
-            }
-            Err(error) => error,
+        let error = tokio::select! {
+            taken = follower.take(&shared.bucket, &shared.index) => match taken {
+                Ok(_) => {
+                    heard = clock.instant();
+                    continue;
+                }
+                Err(error) => error,
+            },
+            Ok(()) = connections.changed() => StoreError::remote("follow the jobs' records")("connected anew"),
         };
         tracing::debug!(%error, "the jobs' records are followed anew");
-        loop {
-            tries += 1;
-            shared.bucket.back_off(tries).await;
-            if clock.instant() - heard > MARKED / 2 {
-                // Marks of what was deleted meanwhile can be gone: what they were about must not stay.
-                tracing::error!(
-                    "the jobs' records could not be followed for too long; this process has to be restarted"
-                );
+        follower = again(&shared, follower.seen, heard).await;
+        heard = clock.instant();
+    }
+}
+
+/// Follows from where it was left off; or from the beginning, if that is so long ago that marks of what was deleted since
+/// can be gone.
+async fn again(shared: &Arc<Shared>, seen: u64, heard: Instant) -> Follower {
+    let mut tries = 0;
+    loop {
+        let started = if shared.bucket.clock().instant() - heard < MARKED / 2 {
+            Follower::start(&shared.bucket, seen).await.map(|(follower, _)| follower)
+        } else {
+            match shared.ask(Index::clear).await {
+                Ok(()) => Follower::start(&shared.bucket, 0).await.map(|(follower, _)| follower),
+                Err(error) => Err(error),
             }
-            match Follower::start(&shared.bucket, follower.seen).await {
-                Ok((new, pending)) => {
-                    follower = new;
-                    if pending == 0 {
-                        heard = clock.instant();
-                    }
-                    break;
-                }
-                Err(error) => tracing::debug!(%error, "the jobs' records can't be followed"),
+        };
+        match started {
+            Ok(follower) => return follower,
+            Err(error) => {
+                tracing::debug!(%error, "the jobs' records can't be followed");
+                tries += 1;
+                shared.bucket.back_off(tries).await;
             }
         }
     }

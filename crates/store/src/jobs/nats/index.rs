@@ -73,6 +73,12 @@ impl Index {
         transaction.commit().map_err(at("write the index of jobs"))
     }
 
+    /// Forgets everything, to be filled anew.
+    pub(super) fn clear(&self) -> Result<(), StoreError> {
+        let all = "DELETE FROM jobs; DELETE FROM records; DELETE FROM keys; DELETE FROM gone";
+        self.conn.lock().execute_batch(all).map_err(at("clear the index of jobs"))
+    }
+
     /// The record of this job, as far as it is known.
     pub(super) fn get(&self, tenant: &TenantName, id: JobId) -> Result<Option<(Record, u64)>, StoreError> {
         let found: Option<(Vec<u8>, u64)> = self

@@ -2,10 +2,11 @@
 
 use futures::{StreamExt, TryStreamExt};
 use lyra_types::job::{Job, JobStatus};
-use lyra_types::{JobId, TenantName, Timestamp};
+use lyra_types::{Error, InvocationId, JobId, TenantName, Timestamp};
 
 use super::record::{Payload, Record};
 use super::{AT_ONCE, Next, Shared};
+use crate::StoreError;
 use crate::jobs::{Held, JobsError, Lease, LeaseRequest, Leased, LeasedJob, Outcome, life};
 
 impl Shared {
@@ -36,32 +37,69 @@ impl Shared {
             taken.push((tenant, id, invocation));
         }
         let until = now + request.ttl;
-        let takes = taken.into_iter().map(|(tenant, id, invocation)| async move {
-            let took = self
-                .change(&tenant, id, |record| {
-                    if record.job.status != JobStatus::Queued || record.job.next_attempt_at.is_some_and(|at| at > now) {
-                        // Somebody else was quicker.
-                        return Ok(Next::Leave(None));
-                    }
-                    life::begin(&mut record.job, invocation, now);
-                    record.fence += 1;
-                    record.owner = Some(request.owner);
-                    record.lease_until = Some(until);
-                    Ok(Next::Write(Some(record.clone())))
-                })
-                .await;
-            let record: Record = match took {
-                Ok(Some(record)) => record,
-                Ok(None) | Err(JobsError::NotFound(_)) => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let event = self.bucket.payload(id, &record.event).await?;
-            Ok(Some(LeasedJob { job: record.job, event, fence: record.fence }))
+        let takes = taken.into_iter().map(|(tenant, id, invocation)| {
+            let owner = request.owner;
+            async move { self.take(tenant, id, now, until, owner, invocation).await }
         });
-        let taken: Vec<Option<LeasedJob>> = futures::stream::iter(takes).buffered(AT_ONCE).try_collect().await?;
-        leased.jobs = taken.into_iter().flatten().collect();
+        let taken: Vec<_> = futures::stream::iter(takes).buffered(AT_ONCE).collect().await;
+        let mut failed = None;
+        for one in taken {
+            match one {
+                Ok(job) => leased.jobs.extend(job),
+                Err(error) => failed = Some(error),
+            }
+        }
+        // Those that were taken must reach their owner: the rest is asked for again.
+        match failed {
+            Some(error) if leased.jobs.is_empty() && leased.ended.is_empty() => return Err(error),
+            Some(error) => tracing::warn!(%error, "some jobs could not be leased"),
+            None => {}
+        }
         leased.next = self.ask(move |index| index.next(now)).await?;
         Ok(leased)
+    }
+
+    /// Leases one job, if nobody else was quicker.
+    async fn take(
+        &self,
+        tenant: TenantName,
+        id: JobId,
+        now: Timestamp,
+        until: Timestamp,
+        owner: u64,
+        invocation: InvocationId,
+    ) -> Result<Option<LeasedJob>, JobsError> {
+        let took = self
+            .change(&tenant, id, |record| {
+                if record.job.status != JobStatus::Queued || record.job.next_attempt_at.is_some_and(|at| at > now) {
+                    return Ok(Next::Leave(None));
+                }
+                life::begin(&mut record.job, invocation, now);
+                record.fence += 1;
+                record.owner = Some(owner);
+                record.lease_until = Some(until);
+                Ok(Next::Write(Some(record.clone())))
+            })
+            .await;
+        let record: Record = match took {
+            Ok(Some(record)) => record,
+            Ok(None) | Err(JobsError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let lease = Lease { tenant, id, fence: record.fence };
+        match self.bucket.payload(id, &record.event).await {
+            Ok(event) => Ok(Some(LeasedJob { job: record.job, event, fence: record.fence })),
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, %id, "a job's event is lost");
+                let error = Error::internal("the event of this job can't be read any more");
+                self.finish(lease, now, Outcome::Ended(JobStatus::Failed, error)).await?;
+                Ok(None)
+            }
+            Err(error) => {
+                self.finish(lease, now, Outcome::Released { run_at: now, error: None }).await?;
+                Err(error.into())
+            }
+        }
     }
 
     /// Deals with leases that have run out; returns the jobs that ended by that.

@@ -25,6 +25,7 @@ use lyra_kit::tasks::blocking;
 use lyra_types::job::Job;
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use self::bucket::{Bucket, Found, Put};
 use self::follow::{Follower, follow};
@@ -84,12 +85,20 @@ impl NatsSettings {
         }
     }
 
-    async fn connect(&self) -> Result<async_nats::Client, StoreError> {
+    /// Connects; also tells of each connection that is made, the first included.
+    async fn connect(&self) -> Result<(async_nats::Client, watch::Receiver<u64>), StoreError> {
         const OPERATION: &str = "connect to NATS";
         let mut options = ConnectOptions::new()
             .name("lyra")
             .connection_timeout(Duration::from_secs(5))
             .ping_interval(Duration::from_secs(10));
+        let (made, connections) = watch::channel(0);
+        options = options.event_callback(move |event| {
+            if event == async_nats::Event::Connected {
+                made.send_modify(|made| *made += 1);
+            }
+            std::future::ready(())
+        });
         if let Some((user, password)) = &self.user {
             options = options.user_and_password(user.clone(), password.clone());
         }
@@ -109,7 +118,7 @@ impl NatsSettings {
         let servers: Vec<String> = self.servers.iter().map(|server| format!("nats://{server}")).collect();
         let connected = tokio::time::timeout(self.deadline, options.connect(servers)).await;
         match connected {
-            Ok(client) => client.map_err(StoreError::remote(OPERATION)),
+            Ok(client) => Ok((client.map_err(StoreError::remote(OPERATION))?, connections)),
             Err(_) => Err(StoreError::remote(OPERATION)("no answer in time")),
         }
     }
@@ -150,12 +159,13 @@ impl NatsJobs {
     /// # Errors
     /// [`StoreError::Remote`] when no server answers in time, or JetStream is not enabled.
     pub async fn connect(settings: &NatsSettings) -> Result<NatsJobs, StoreError> {
-        let bucket = Bucket::open(settings.connect().await?, settings).await?;
+        let (client, connections) = settings.connect().await?;
+        let bucket = Bucket::open(client, settings).await?;
         let index = Arc::new(blocking(Index::new).await.map_err(|_| StoreError::Closed)??);
         let follower = Follower::filled(&bucket, &index).await?;
         let shared = Arc::new(Shared { bucket, index, searched: Mutex::new(None) });
         let tasks = Tasks::new();
-        tasks.spawn_cancellable("jobs of others", follow(Arc::clone(&shared), follower));
+        tasks.spawn_cancellable("jobs of others", follow(Arc::clone(&shared), follower, connections));
         Ok(NatsJobs { shared, tasks })
     }
 }
