@@ -93,31 +93,34 @@ fn bad(detail: impl Into<String>) -> StoreError {
 struct Parts<'a> {
     scheme: &'a str,
     user: Option<(String, String)>,
-    hosts: Vec<String>,
+    place: &'a str,
     query: BTreeMap<String, String>,
 }
 
 impl<'a> Parts<'a> {
-    fn read(address: &'a str, known: &str, port: u16) -> Result<Parts<'a>, StoreError> {
+    fn read(address: &'a str, known: &str) -> Result<Parts<'a>, StoreError> {
         let (scheme, rest) = address.split_once("://").ok_or_else(|| bad(format!("it is none of {known}")))?;
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (user, hosts) = match place.rsplit_once('@') {
-            Some((user, hosts)) => {
+        let (user, place) = match place.rsplit_once('@') {
+            Some((user, place)) => {
                 let (user, password) = user.split_once(':').ok_or_else(|| bad("the user has no password"))?;
                 let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-                (Some((decode(user), decode(password))), hosts)
+                (Some((decode(user), decode(password))), place)
             }
             None => (None, place),
         };
-        let hosts =
-            hosts.trim_end_matches('/').split(',').map(|host| with_port(host, port)).collect::<Result<_, _>>()?;
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             if parameters.insert(name.clone().into_owned(), value.into_owned()).is_some() {
                 return Err(bad(format!("{name} is given twice")));
             }
         }
-        Ok(Parts { scheme, user, hosts, query: parameters })
+        Ok(Parts { scheme, user, place: place.trim_end_matches('/'), query: parameters })
+    }
+
+    /// Each `HOST:PORT`.
+    fn hosts(&self, port: u16) -> Result<Vec<String>, StoreError> {
+        self.place.split(',').map(|host| with_port(host, port)).collect()
     }
 
     fn take(&mut self, name: &str) -> Option<String> {
@@ -148,8 +151,8 @@ fn with_port(host: &str, port: u16) -> Result<String, StoreError> {
 
 fn etcd_settings(address: &str, access: &Access) -> Result<EtcdSettings, StoreError> {
     const KNOWN: &str = "sqlite, etcd://HOST:2379[,…], etcds://HOST:2379[,…]";
-    let mut parts = Parts::read(address, KNOWN, 2379)?;
-    let mut settings = EtcdSettings::new(std::mem::take(&mut parts.hosts));
+    let mut parts = Parts::read(address, KNOWN)?;
+    let mut settings = EtcdSettings::new(Vec::new());
     settings.tls = match parts.scheme {
         "etcd" => None,
         "etcds" => {
@@ -158,6 +161,7 @@ fn etcd_settings(address: &str, access: &Access) -> Result<EtcdSettings, StoreEr
         }
         _ => return Err(bad(format!("it is none of {KNOWN}"))),
     };
+    settings.endpoints = parts.hosts(2379)?;
     if parts.user.is_some() {
         return Err(bad("etcd is not asked with passwords: use certificates (etcds://)"));
     }
@@ -173,13 +177,14 @@ fn etcd_settings(address: &str, access: &Access) -> Result<EtcdSettings, StoreEr
 
 fn nats_settings(address: &str, access: &Access) -> Result<NatsSettings, StoreError> {
     const KNOWN: &str = "sqlite, nats://HOST:4222[,…], tls://HOST:4222[,…]";
-    let mut parts = Parts::read(address, KNOWN, 4222)?;
-    let mut settings = NatsSettings::new(std::mem::take(&mut parts.hosts));
+    let mut parts = Parts::read(address, KNOWN)?;
+    let mut settings = NatsSettings::new(Vec::new());
     settings.tls = match parts.scheme {
         "nats" => None,
         "tls" => Some(access.tls_dir.clone()),
         _ => return Err(bad(format!("it is none of {KNOWN}"))),
     };
+    settings.servers = parts.hosts(4222)?;
     settings.user = parts.user.take();
     settings.credentials.clone_from(&access.nats_credentials);
     if let Some(replicas) = parts.take("replicas") {
@@ -201,14 +206,17 @@ fn nats_settings(address: &str, access: &Access) -> Result<NatsSettings, StoreEr
 
 fn s3_settings(address: &str, access: &Access) -> Result<S3Settings, StoreError> {
     const KNOWN: &str = "a directory, s3://BUCKET?endpoint=…";
-    let mut parts = Parts::read(address, KNOWN, 0)?;
+    let mut parts = Parts::read(address, KNOWN)?;
     if parts.scheme != "s3" {
         return Err(bad(format!("it is none of {KNOWN}")));
     }
-    let bucket = match parts.hosts.as_slice() {
-        [one] => one.trim_end_matches(":0").to_owned(),
-        _ => return Err(bad("it names several buckets")),
-    };
+    let bucket = parts.place.to_owned();
+    if !(3..=63).contains(&bucket.len())
+        || !bucket.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
+        || parts.user.is_some()
+    {
+        return Err(bad(format!("{bucket:?} is no name of a bucket (3 to 63 of a-z, 0-9, - and .)")));
+    }
     let keys =
         access.s3_keys.clone().ok_or_else(|| bad("s3:// needs keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"))?;
     let mut settings = S3Settings::new(bucket, keys);
@@ -265,6 +273,13 @@ mod tests {
         assert!(s3_settings("s3://code?region=eu-west-1", &access).unwrap().virtual_host);
     }
 
+    #[test]
+    fn a_bucket_may_look_like_a_number() {
+        let keys = S3Keys { access_key: "a".into(), secret_key: "s".into(), session_token: None };
+        let access = Access { s3_keys: Some(keys), ..Access::default() };
+        assert_eq!(s3_settings("s3://12345", &access).unwrap().bucket, "12345");
+    }
+
     #[tokio::test]
     async fn bad_addresses_are_refused_with_what_is_wrong() {
         let access = Access::default();
@@ -292,7 +307,13 @@ mod tests {
             let error = open_jobs(address, &access).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(said), "{address}: {error}");
         }
-        for (address, said) in [("s3://b", "AWS_ACCESS_KEY_ID"), ("gs://b", "none of"), ("", "empty")] {
+        for (address, said) in [
+            ("s3://bucket", "AWS_ACCESS_KEY_ID"),
+            ("s3://b", "name of a bucket"),
+            ("s3://a/b/c", "name of a bucket"),
+            ("gs://b", "none of"),
+            ("", "empty"),
+        ] {
             let error = open_blobs(address, &access).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(said), "{address}: {error}");
         }

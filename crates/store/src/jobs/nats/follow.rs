@@ -21,7 +21,7 @@ use crate::StoreError;
 /// Messages taken into the index at once.
 const BATCH: usize = 500;
 /// While the index is filled: longest wait for the next message before it is asked whether there is one.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(2);
 
 /// One run of following: ends when the stream can't be read any more.
 pub(super) struct Follower {
@@ -51,8 +51,11 @@ impl Follower {
     /// Follows from the beginning, and takes in all that is there.
     pub(super) async fn filled(bucket: &Bucket, index: &Arc<Index>) -> Result<Follower, StoreError> {
         const OPERATION: &str = "read the jobs' records";
+        let there = bucket.records.get_info().await.map_err(StoreError::remote(OPERATION))?;
+        let last = there.state.last_sequence;
         let (mut follower, mut pending) = Follower::start(bucket, 0).await?;
-        while pending > 0 {
+        // Where records were replaced while they were counted, too many can be said to be left.
+        while pending > 0 && follower.seen < last {
             match tokio::time::timeout(QUIET, follower.take(bucket, index)).await {
                 Ok(left) => pending = left?,
                 // What was still to come can have been deleted meanwhile.
