@@ -15,8 +15,8 @@ use lyra_kit::{Clock, Ids, Random, telemetry};
 use lyra_types::function::Contract;
 use lyra_types::invocation::Report;
 use lyra_types::{Error as LyraError, FunctionVersion, InvocationId};
-use lyra_wire::Worker;
 use lyra_wire::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
+use lyra_wire::{Operated, Worker};
 use lyra_worker::{Config, Deps, Service};
 use serde::Serialize;
 
@@ -68,12 +68,12 @@ pub async fn measure(clients: &[usize], duration: Duration, reach: Reach) -> Res
     let version = Arc::new(version(1, &function, &code).map_err(refused)?);
     let worker = service(&clock);
     worker.prepare(Prepare::of(&version, code)).await.map_err(refused)?;
-    let (worker, floor): (Arc<dyn Worker>, Arc<dyn Worker>) = (Arc::new(worker), Arc::new(Floor));
+    let (worker, floor) = (Arc::new(worker), Arc::new(Floor));
     let served = match reach {
         Reach::InProcess => Vec::new(),
         Reach::Rpc => vec![Served::start(worker.clone())?, Served::start(floor.clone())?],
     };
-    let systems = match served.as_slice() {
+    let systems: [(&'static str, Arc<dyn Worker>); 2] = match served.as_slice() {
         [far_worker, far_floor] => [("worker", far_worker.client(&clock)?), ("floor", far_floor.client(&clock)?)],
         _ => [("worker", worker), ("floor", floor)],
     };
@@ -170,6 +170,10 @@ impl Worker for Floor {
         let report = Report::new(call.id, call.version.version);
         HttpReply { report, outcome: Err(LyraError::internal("the floor answers calls only")) }
     }
+}
+
+#[async_trait]
+impl Operated for Floor {
     async fn status(&self) -> Result<Status, LyraError> {
         Ok(Status::default())
     }

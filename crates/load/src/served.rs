@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lyra_kit::Clock;
-use lyra_wire::Worker;
 use lyra_wire::grpc::{self, RemoteWorker};
+use lyra_wire::{Operated, Worker};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ pub(crate) struct Served {
 
 impl Served {
     /// Serves `worker` on a free port of the loopback address.
-    pub(crate) fn start(worker: Arc<dyn Worker>) -> Result<Served, Error> {
+    pub(crate) fn start(worker: Arc<dyn Operated>) -> Result<Served, Error> {
         let failed = |error: std::io::Error| Error::Runtime(error.to_string());
         let runtime = Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use lyra_isolation::wasm::EngineError;
 pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs};
-use lyra_wire::{Control, Logs, Worker};
+use lyra_wire::workers::Sole;
+use lyra_wire::{Control, Logs, Operated, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -131,13 +132,15 @@ impl Node {
             path: config.path.clone(),
         };
         let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
-        let as_worker: Arc<dyn Worker> = Arc::new(worker.clone());
+        let operated: Arc<dyn Operated> = Arc::new(worker.clone());
+        let as_worker: Arc<dyn Worker> = operated.clone();
+        let workers = Arc::new(Sole(operated));
         let stores = Stores::open(dir, &lock)?;
         let control =
             roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), &kit).await?;
         let control = Arc::new(control);
         let as_control: Arc<dyn Control> = control.clone();
-        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, as_logs, &kit);
+        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
         let node = Node { address, listener, gateway, control, worker, logs, stores };
         match node.get_ready().await {
             Ok(()) => Ok(node),

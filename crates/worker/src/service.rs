@@ -15,7 +15,7 @@ use lyra_wire::worker::{
     BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare,
     Prepared, Reply, Status,
 };
-use lyra_wire::{Logs, Worker};
+use lyra_wire::{Logs, Operated, Worker};
 use tokio::time::Instant;
 
 use crate::call::{self, Running};
@@ -117,6 +117,16 @@ impl Service {
     /// What it holds now.
     pub fn status(&self) -> Status {
         self.inner.status()
+    }
+
+    /// The same without functions, characteristics and machine, which take time to list.
+    pub(crate) fn counts(&self) -> Status {
+        self.inner.counts()
+    }
+
+    /// Whether it was told to take no more calls.
+    pub(crate) fn is_cordoned(&self) -> bool {
+        self.inner.cordon.is_set()
     }
 
     /// Its instances, in the order of their ids.
@@ -356,7 +366,10 @@ impl Worker for Service {
             }
         }
     }
+}
 
+#[async_trait]
+impl Operated for Service {
     async fn status(&self) -> Result<Status, Error> {
         Ok(Service::status(self))
     }

@@ -12,7 +12,10 @@ use crate::{Runtime, Timestamp};
 pub struct WorkerView {
     /// Name.
     pub name: String,
-    /// `ready`, or `cordoned`: told to take no more calls.
+    /// Where calls reach it; none where it is part of a platform in one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `ready`; `cordoned`: told to take no more calls; `lost`: nothing is heard of it.
     pub state: String,
     /// Calls that run.
     pub running: usize,
