@@ -51,6 +51,39 @@ pub enum StoreError {
         /// The directory.
         path: String,
     },
+    /// A transaction puts an object under a lease that has ended.
+    #[error("the lease has ended")]
+    LeaseEnded,
+    /// A server that keeps the data refused or could not be reached in time. Nothing was changed.
+    #[error("{operation}: {detail}")]
+    Remote {
+        /// What was being done.
+        operation: &'static str,
+        /// The cause, as the server or the connection gave it.
+        detail: String,
+    },
+    /// The connection was lost in the middle and it could not be found out in time whether the request was carried out.
+    #[error("{operation}: it is not known whether it happened: {detail}")]
+    Indeterminate {
+        /// What was being done.
+        operation: &'static str,
+        /// The cause.
+        detail: String,
+    },
+    /// More was asked of the server in one request than it takes.
+    #[error("{operation}: {detail}")]
+    TooLarge {
+        /// What was being done.
+        operation: &'static str,
+        /// Which limit.
+        detail: String,
+    },
+    /// The address of a store can't be understood.
+    #[error("bad address of a store: {detail}")]
+    Address {
+        /// What is wrong with it; never the address itself, which can have a password in it.
+        detail: String,
+    },
     /// A bug: the request panicked. What it had changed was undone.
     #[error("the request panicked")]
     Panicked,
@@ -68,6 +101,11 @@ impl StoreError {
         move |source| StoreError::Sqlite { operation, source }
     }
 
+    /// For `map_err` on what servers answer.
+    pub(crate) fn remote<E: std::fmt::Display>(operation: &'static str) -> impl Fn(E) -> StoreError {
+        move |error| StoreError::Remote { operation, detail: error.to_string() }
+    }
+
     /// For `map_err` on file calls.
     pub(crate) fn file(operation: &'static str) -> impl Fn(std::io::Error) -> StoreError {
         move |source| StoreError::File { operation, source }
@@ -80,6 +118,11 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Overloaded => Error::new(Code::Overloaded, "too many requests wait for the disk")
                 .with_retry_after(Duration::from_secs(1)),
+            StoreError::Remote { operation, detail } => {
+                tracing::error!(operation, detail, "a server of the store failed");
+                Error::new(Code::Unavailable, "the store can't be reached; try again")
+                    .with_retry_after(Duration::from_secs(1))
+            }
             StoreError::Closed => Error::new(Code::Unavailable, "the platform is shutting down"),
             error => {
                 tracing::error!(%error, "store failed");

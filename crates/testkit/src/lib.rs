@@ -12,6 +12,7 @@
 //! ```
 
 mod cli;
+pub mod engines;
 mod server;
 
 pub use cli::{Cli, Output};

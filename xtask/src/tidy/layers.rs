@@ -22,9 +22,10 @@ const KNOWS_ISOLATION: [&str; 3] = ["worker", "node", "load"];
 pub const FEATURES_ONLY: &str = "workspace-hack";
 
 /// Licences that a dependency may have; `OR` needs one of them, `AND` all.
-const LICENCES: [&str; 12] = [
+const LICENCES: [&str; 13] = [
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",

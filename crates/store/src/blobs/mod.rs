@@ -4,6 +4,7 @@
 //! was asked for, or is an error. Whoever deletes a blob has to know that nothing refers to it.
 
 mod directory;
+mod s3;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use lyra_types::function::Digest;
 use sha2::{Digest as _, Sha256};
 
 pub use directory::DirectoryBlobs;
+pub use s3::{S3Blobs, S3Keys, S3Settings};
 
 use crate::StoreError;
 
@@ -39,4 +41,10 @@ pub trait Blobs: Send + Sync + 'static {
 /// The digest of these bytes.
 pub fn digest(bytes: &[u8]) -> Digest {
     Digest(hex::encode(Sha256::digest(bytes)))
+}
+
+/// Whether this is the text of a SHA-256: a digest that came from elsewhere must name nothing else.
+fn is_digest(digest: &Digest) -> bool {
+    let text = digest.0.as_str();
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

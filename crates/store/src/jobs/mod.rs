@@ -10,6 +10,8 @@
 //! Time is always handed in: nothing here reads a clock. What an error means, when to retry and how often is for
 //! the caller to say.
 
+mod life;
+mod nats;
 mod sqlite;
 
 use std::collections::HashMap;
@@ -20,6 +22,7 @@ use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::{Code, Error, FunctionName, InvocationId, JobId, TenantName, Timestamp};
 
+pub use nats::{NatsJobs, NatsSettings};
 pub use sqlite::SqliteJobs;
 
 use crate::StoreError;

@@ -1,22 +1,29 @@
 //! Versioned objects: a small key/value store in the manner of etcd, so that etcd can stand in for it.
 //!
-//! What must hold, for every implementation (`conformance` checks it):
+//! What must hold, for every implementation (`tests/objects` checks it):
 //! - Every transaction that changes something gets the next revision; all of its changes share it.
 //! - A list is of one revision, which it names: watching from the next one misses nothing.
 //! - A watch shows each change once, in order of revision, and never part of a transaction. A watch that
 //!   starts too far back, or falls too far behind, ends with [`WatchError::Compacted`]; list again then.
+//! - Objects that were put under a lease are deleted together, by one revision, soon after the lease has ended; never
+//!   before its time has passed since it was granted or last renewed.
 //! - An event names the key and nothing of the value: who watches reads the object again, and so acts on what
 //!   is there now, not on what was there once.
 //!
 //! Not for large values (a few KiB; code belongs in [`crate::Blobs`]) nor for many writes.
 
-pub mod conformance;
+mod election;
+mod etcd;
 mod sqlite;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+pub use election::{Election, Leader, Leadership};
+pub use etcd::{EtcdObjects, EtcdSettings};
 pub use sqlite::{History, SqliteObjects};
 
 use crate::StoreError;
@@ -38,6 +45,9 @@ pub struct Entry {
 }
 
 /// Some of the objects under a prefix, by key, as of one revision.
+///
+/// Who reads several pages watches from the first one's revision on: what changed between the pages is shown then. Where a
+/// lease's end deletes objects, the list can be newer than it says, never older.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// The objects.
@@ -68,11 +78,26 @@ impl Check {
     }
 }
 
+/// A promise that somebody is alive: the objects that were put under a lease go when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseId(pub u64);
+
+/// A lease, as it was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// The lease.
+    pub id: LeaseId,
+    /// How long it holds without being renewed: what was asked for, or more where the store knows no shorter ones.
+    pub ttl: Duration,
+}
+
 /// What a transaction does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Sets the object of this key.
     Put(String, Bytes),
+    /// Sets the object of this key until the lease ends or the object is put without one.
+    PutLeased(String, Bytes, LeaseId),
     /// Deletes the object of this key, if there is one.
     Delete(String),
     /// Deletes every object under this prefix.
@@ -157,11 +182,24 @@ pub trait Objects: Send + Sync + 'static {
     async fn list(&self, prefix: &str, limit: usize, after: Option<&str>) -> Result<Listing, StoreError>;
 
     /// Carries out a transaction; returns its revision (the current one where it changes nothing).
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseEnded`] when it puts an object under a lease that has ended. After
+    /// [`StoreError::Indeterminate`] and [`StoreError::Commit`] it is not known whether it happened.
     async fn txn(&self, txn: Txn) -> Result<u64, TxnError>;
 
     /// Every change under `prefix` from revision `from` on, for ever.
     async fn watch(&self, prefix: &str, from: u64)
     -> Result<BoxStream<'static, Result<Batch, WatchError>>, WatchError>;
+
+    /// Makes a lease that holds for `ttl`, and for as much again after each renewal.
+    async fn grant(&self, ttl: Duration) -> Result<Granted, StoreError>;
+
+    /// Renews a lease; false when it has ended.
+    async fn renew(&self, lease: LeaseId) -> Result<bool, StoreError>;
+
+    /// Ends a lease now. One that has ended already is none.
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
 }
 
 /// The first key after all keys that start with `prefix`; `None` for the empty prefix.

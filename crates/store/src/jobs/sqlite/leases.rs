@@ -4,15 +4,15 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
-use lyra_types::{Code, Error, JobId, TenantName, Timestamp};
+use lyra_types::{Error, JobId, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::row::{Stored, add_payload, columns, end, find, job_id, key, load, payload, save, stored};
+use super::row::{Stored, add_payload, columns, drop_event, end, find, job_id, key, load, payload, save, stored};
 use crate::StoreError;
-use crate::jobs::{Held, JobsError, Lease, LeaseRequest, Leased, LeasedJob, Outcome};
+use crate::jobs::{Held, JobsError, Lease, LeaseRequest, Leased, LeasedJob, Outcome, life};
 
 /// Lost leases dealt with in one request.
-const EXPIRED: usize = 1_000;
+pub(in crate::jobs) const EXPIRED: usize = 1_000;
 /// Due jobs looked at in one request when functions that run enough already stand before the others.
 const SCANNED: usize = 10_000;
 
@@ -28,11 +28,7 @@ pub(super) fn lease(conn: &Connection, mut request: LeaseRequest) -> Result<Leas
             break;
         }
         let Some(invocation) = request.invocations.pop() else { break };
-        stored.job.status = JobStatus::Running;
-        stored.job.attempts += 1;
-        stored.job.started_at = Some(request.now);
-        stored.job.next_attempt_at = None;
-        stored.job.invocation = Some(invocation);
+        life::begin(&mut stored.job, invocation, request.now);
         stored.fence += 1;
         save(conn, &stored)?;
         conn.prepare_cached("UPDATE jobs SET owner = ?3, lease_until = ?4, fence = ?5 WHERE tenant = ?1 AND id = ?2")
@@ -48,7 +44,10 @@ pub(super) fn lease(conn: &Connection, mut request: LeaseRequest) -> Result<Leas
 }
 
 /// Due jobs, oldest first, no more of a function than may run.
-fn due(conn: &Connection, request: &mut LeaseRequest) -> Result<Vec<(TenantName, JobId)>, StoreError> {
+pub(in crate::jobs) fn due(
+    conn: &Connection,
+    request: &mut LeaseRequest,
+) -> Result<Vec<(TenantName, JobId)>, StoreError> {
     let at = StoreError::sqlite("look for due jobs");
     let mut statement = conn
         .prepare_cached("SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, function LIMIT ?2")
@@ -76,7 +75,7 @@ fn due(conn: &Connection, request: &mut LeaseRequest) -> Result<Vec<(TenantName,
 
 /// When something will become due. Jobs that are due now and were not given don't count: they can be given when one
 /// of those that run has ended, and then the dispatcher asks anyway.
-fn next(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+pub(in crate::jobs) fn next(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
     let at = StoreError::sqlite("look for the next due time");
     let first = |sql: &str, after: i64| -> Result<Option<i64>, StoreError> {
         conn.prepare_cached(sql)
@@ -129,7 +128,7 @@ pub(super) fn finish(conn: &Connection, lease: &Lease, now: Timestamp, outcome: 
         }
         Outcome::Ended(status, error) => end(conn, &mut stored, status, now, Some(error))?,
         Outcome::Retry { .. } | Outcome::Released { .. } if stored.job.cancel_requested => {
-            end(conn, &mut stored, JobStatus::Cancelled, now, Some(cancelled()))?;
+            end(conn, &mut stored, JobStatus::Cancelled, now, Some(life::cancelled()))?;
         }
         Outcome::Retry { run_at, error } => queue(conn, &mut stored, run_at, Some(error))?,
         Outcome::Released { run_at, error } => {
@@ -140,17 +139,8 @@ pub(super) fn finish(conn: &Connection, lease: &Lease, now: Timestamp, outcome: 
     Ok(stored.job)
 }
 
-/// The error of a cancelled job.
-pub(super) fn cancelled() -> Error {
-    Error::new(Code::Cancelled, "the job was cancelled by its owner")
-}
-
 fn queue(conn: &Connection, stored: &mut Stored, run_at: Timestamp, error: Option<Error>) -> Result<(), StoreError> {
-    stored.job.status = JobStatus::Queued;
-    stored.job.next_attempt_at = Some(run_at);
-    if error.is_some() {
-        stored.job.error = error;
-    }
+    life::queue(&mut stored.job, run_at, error);
     save(conn, stored)
 }
 
@@ -181,22 +171,11 @@ pub(super) fn recover(conn: &Connection, owner: u64, now: Timestamp, limit: usiz
     Ok(rows.into_iter().map(|stored| lose(conn, stored, now)).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// A try whose process is gone counts: nobody knows how far it came.
 fn lose(conn: &Connection, mut stored: Stored, now: Timestamp) -> Result<Job, StoreError> {
-    let job = &stored.job;
-    if job.cancel_requested {
-        end(conn, &mut stored, JobStatus::Cancelled, now, Some(cancelled()))?;
-        return Ok(stored.job);
+    life::lose(&mut stored.job, now);
+    if stored.job.status.is_final() {
+        drop_event(conn, &mut stored)?;
     }
-    let error = Error::new(
-        Code::Unavailable,
-        format!("the process that ran try {} of {} was lost before the try ended", job.attempts, job.max_attempts),
-    );
-    if job.attempts < job.max_attempts {
-        queue(conn, &mut stored, now, Some(error))?;
-    } else {
-        let status = if job.max_attempts == 1 { JobStatus::Failed } else { JobStatus::Dead };
-        end(conn, &mut stored, status, now, Some(error))?;
-    }
+    save(conn, &stored)?;
     Ok(stored.job)
 }

@@ -23,7 +23,7 @@ pub(super) fn get(
     Ok(Some((stored.job, result)))
 }
 
-pub(super) fn list(conn: &Connection, tenant: &TenantName, filter: &Filter) -> Result<Vec<Job>, StoreError> {
+pub(in crate::jobs) fn list(conn: &Connection, tenant: &TenantName, filter: &Filter) -> Result<Vec<Job>, StoreError> {
     // The status is a literal, so that the partial index can be used. Each of the few texts is prepared once.
     let by_function = if filter.function.is_some() { "INDEXED BY jobs_function" } else { "" };
     let (index, status) = match filter.status {
@@ -52,7 +52,7 @@ pub(super) fn list(conn: &Connection, tenant: &TenantName, filter: &Filter) -> R
         .map_err(StoreError::sqlite("list jobs"))
 }
 
-pub(super) fn pinned(
+pub(in crate::jobs) fn pinned(
     conn: &Connection,
     tenant: &TenantName,
     function: &FunctionName,
@@ -79,7 +79,7 @@ pub(super) fn pinned(
     Ok(versions)
 }
 
-pub(super) fn counts(conn: &Connection) -> Result<Counts, StoreError> {
+pub(in crate::jobs) fn counts(conn: &Connection) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
     conn.prepare_cached("SELECT status, jobs FROM counts")
         .and_then(|mut statement| {

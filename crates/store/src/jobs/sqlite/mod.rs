@@ -4,10 +4,10 @@
 //! keep the count of each status, so that nothing has to count rows.
 
 mod accept;
-mod leases;
-mod lists;
+pub(super) mod leases;
+pub(super) mod lists;
 mod owner;
-mod row;
+pub(super) mod row;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +27,7 @@ use crate::{DirLock, StoreError};
 const SCHEMA_VERSION: i64 = 1;
 /// Statuses are numbers: their place in `JobStatus::ALL`. The literals here and in the queries must agree, or SQLite
 /// does not use the partial indexes.
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE jobs (
     tenant           TEXT NOT NULL,
     id               BLOB NOT NULL,

@@ -4,15 +4,14 @@ use lyra_types::job::{Job, JobStatus};
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use rusqlite::{Connection, Params, params};
 
-use super::leases::cancelled;
 use super::row::{Stored, columns, end, load, remove, save, stored};
 use crate::StoreError;
-use crate::jobs::{JobsError, Retention};
+use crate::jobs::{JobsError, Retention, life};
 
 pub(super) fn cancel(conn: &Connection, tenant: &TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
     let mut stored = load(conn, tenant, id)?;
     match stored.job.status {
-        JobStatus::Queued => end(conn, &mut stored, JobStatus::Cancelled, now, Some(cancelled()))?,
+        JobStatus::Queued => end(conn, &mut stored, JobStatus::Cancelled, now, Some(life::cancelled()))?,
         JobStatus::Running if !stored.job.cancel_requested => {
             stored.job.cancel_requested = true;
             save(conn, &stored)?;
@@ -32,10 +31,7 @@ pub(super) fn redrive(conn: &Connection, tenant: &TenantName, id: JobId, now: Ti
 }
 
 fn put_back(conn: &Connection, stored: &mut Stored, now: Timestamp) -> Result<(), StoreError> {
-    stored.job.status = JobStatus::Queued;
-    stored.job.attempts = 0;
-    stored.job.finished_at = None;
-    stored.job.next_attempt_at = Some(now);
+    life::redrive(&mut stored.job, now);
     save(conn, stored)
 }
 

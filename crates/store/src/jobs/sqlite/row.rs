@@ -6,7 +6,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::StoreError;
-use crate::jobs::{JobsError, status_number};
+use crate::jobs::{JobsError, life, status_number};
 
 /// The columns that [`stored`] reads, in its order.
 macro_rules! columns {
@@ -41,7 +41,7 @@ fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
 }
 
-pub(super) fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
+pub(in crate::jobs) fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
     number(row, column).map(|(millis, random)| JobId::from_parts(millis, random))
 }
 
@@ -79,7 +79,7 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 /// How an id is stored: bytes that sort as the id does.
-pub(super) fn key(id: JobId) -> [u8; 16] {
+pub(in crate::jobs) fn key(id: JobId) -> [u8; 16] {
     id.number().to_be_bytes()
 }
 
@@ -135,17 +135,19 @@ pub(super) fn end(
     now: Timestamp,
     error: Option<Error>,
 ) -> Result<(), StoreError> {
-    stored.job.status = status;
-    stored.job.finished_at = Some(now);
-    stored.job.next_attempt_at = None;
-    stored.job.cancel_requested = false;
-    stored.job.error = error;
-    if status != JobStatus::Dead
+    life::end(&mut stored.job, status, now, error);
+    drop_event(conn, stored)?;
+    save(conn, stored)
+}
+
+/// Forgets the event of a job that has ended and can't be redriven.
+pub(super) fn drop_event(conn: &Connection, stored: &mut Stored) -> Result<(), StoreError> {
+    if stored.job.status != JobStatus::Dead
         && let Some(event) = stored.event.take()
     {
         drop_payload(conn, event)?;
     }
-    save(conn, stored)
+    Ok(())
 }
 
 pub(super) fn add_payload(conn: &Connection, body: &[u8]) -> Result<i64, StoreError> {

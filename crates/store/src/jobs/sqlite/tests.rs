@@ -1,61 +1,45 @@
-//! Tests of the jobs' record: each operation, and a model against which random interleavings are held.
+//! What is special about this implementation; `tests/jobs` has what all promise.
 
-mod model;
-mod operations;
-
-use std::collections::HashMap;
-use std::time::Duration;
-
-use bytes::Bytes;
-use lyra_types::{FunctionName, InvocationId, JobId, TenantName, Timestamp};
+use lyra_types::Timestamp;
 
 use crate::SqliteJobs;
-use crate::jobs::{LeaseRequest, NewJob};
+use crate::jobs::{Jobs, Retention};
 
-const TTL: Duration = Duration::from_secs(30);
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_millis(seconds * 1_000)
-}
-
-fn tenant() -> TenantName {
-    TenantName::default_tenant()
-}
-
-fn open(dir: &tempfile::TempDir) -> SqliteJobs {
-    SqliteJobs::open(&dir.path().join("jobs.db"), None).unwrap()
-}
-
-fn fresh() -> (tempfile::TempDir, SqliteJobs) {
+#[tokio::test]
+async fn every_query_of_the_hot_path_uses_its_index() {
     let dir = tempfile::tempdir().unwrap();
-    let jobs = open(&dir);
-    (dir, jobs)
-}
-
-/// A job whose id says its number; accepted at second `number`.
-fn new(function: &str, number: u32) -> NewJob {
-    let now = at(i64::from(number));
-    NewJob {
-        id: JobId::from_parts(now.millis().unsigned_abs(), u128::from(number)),
-        tenant: tenant(),
-        function: FunctionName::new(function).unwrap(),
-        version: 1,
-        generation: 7,
-        max_attempts: 3,
-        event: Bytes::from(format!("{{\"n\":{number}}}")),
-        idempotency: None,
-        now,
+    let jobs = SqliteJobs::open(&dir.path().join("jobs.db"), None).unwrap();
+    let plans = jobs.writer.write(|conn| {
+        let plan = |sql: &str| {
+            let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let lines = statement.query_map([], |row| row.get::<_, String>(3)).unwrap();
+            lines.collect::<Result<Vec<_>, _>>().unwrap().join("; ")
+        };
+        Ok([
+            (plan("SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= 1 ORDER BY run_at, function LIMIT 2"), "COVERING INDEX jobs_due"),
+            (plan("SELECT lease_until FROM jobs WHERE status = 1 AND lease_until > 1 ORDER BY lease_until LIMIT 1"), "INDEX jobs_leased"),
+            (plan("SELECT * FROM jobs WHERE status BETWEEN 2 AND 5 AND finished_at < 1 ORDER BY finished_at LIMIT 2"), "INDEX jobs_finished"),
+            (plan("SELECT * FROM jobs WHERE status = 6 AND finished_at < 1 ORDER BY finished_at LIMIT 2"), "INDEX jobs_dead"),
+            (plan("SELECT * FROM jobs INDEXED BY jobs_status WHERE tenant = 't' AND id < x'ff' AND status = 6 AND status <> 2 ORDER BY id DESC LIMIT 3"), "INDEX jobs_status"),
+            (plan("SELECT * FROM jobs INDEXED BY jobs_function WHERE tenant = 't' AND id < x'ff' AND function = 'f' ORDER BY id DESC LIMIT 3"), "INDEX jobs_function"),
+            (plan("SELECT * FROM jobs WHERE tenant = 't' AND id < x'ff' ORDER BY id DESC LIMIT 3"), "PRIMARY KEY"),
+        ])
+    });
+    for (plan, index) in plans.await.unwrap() {
+        assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{plan}: not {index}");
     }
 }
 
-fn request(owner: u64, now: Timestamp, limit: u32) -> LeaseRequest {
-    LeaseRequest {
-        owner,
-        now,
-        ttl: TTL,
-        invocations: (0..limit).map(|n| InvocationId::from_parts(now.millis().unsigned_abs(), n.into())).collect(),
-        max_bytes: 1 << 20,
-        per_function: 1_000,
-        running: HashMap::new(),
-    }
+#[tokio::test]
+async fn jobs_that_come_together_share_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let jobs = SqliteJobs::open(&dir.path().join("jobs.db"), None).unwrap();
+    let retention = Retention {
+        finished_before: Timestamp::from_millis(0),
+        dead_before: Timestamp::from_millis(0),
+        now: Timestamp::from_millis(0),
+        limit: 1,
+    };
+    futures::future::try_join_all((0..32).map(|_| jobs.sweep(retention))).await.unwrap();
+    assert!(jobs.stats().commits < 32, "{:?}", jobs.stats());
 }

@@ -1,8 +1,11 @@
 //! [`Objects`] in an SQLite file.
 
+mod leases;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,9 +13,10 @@ use futures::stream::BoxStream;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::watch;
 
+use self::leases::Leases;
 use super::{
-    Batch, Change, Check, Entry, Event, EventKind, Listing, Objects, Txn, TxnError, WatchError, check_key,
-    check_prefix, prefix_end,
+    Batch, Change, Check, Entry, Event, EventKind, Granted, LeaseId, Listing, Objects, Txn, TxnError, WatchError,
+    check_key, check_prefix, prefix_end,
 };
 use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
 use crate::{DirLock, StoreError};
@@ -54,12 +58,17 @@ impl Default for History {
 
 /// [`Objects`] in an SQLite file.
 pub struct SqliteObjects {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     writer: Writer,
     readers: Arc<Readers>,
     /// The newest revision that may be on disk: tells watchers to look, never what they will see.
     newest: watch::Receiver<u64>,
     written: Arc<AtomicU64>,
     history: History,
+    leases: Leases,
     /// Kept for as long as the file may be written.
     _lock: Option<Arc<DirLock>>,
 }
@@ -71,6 +80,7 @@ impl SqliteObjects {
     /// When the file can't be opened, or was written by a newer program.
     pub fn open(path: &Path, history: History, lock: Option<Arc<DirLock>>) -> Result<SqliteObjects, StoreError> {
         let conn = open_writer(path, SCHEMA_VERSION, SCHEMA)?;
+        leases::open(&conn, history)?;
         let revision = state(&conn)?.revision;
         let readers = Arc::new(Readers::open(path)?);
         let written = Arc::new(AtomicU64::new(revision));
@@ -80,17 +90,33 @@ impl SqliteObjects {
             let revision = committed.load(Ordering::Acquire);
             tell.send_if_modified(|known| revision > std::mem::replace(known, revision));
         });
-        Ok(SqliteObjects { writer, readers, newest, written, history, _lock: lock })
+        let leases = Leases::new();
+        Ok(SqliteObjects { inner: Arc::new(Inner { writer, readers, newest, written, history, leases, _lock: lock }) })
     }
 
     /// Requests and commits so far.
     pub fn stats(&self) -> CommitStats {
-        self.writer.stats()
+        self.inner.writer.stats()
     }
 
     /// Finishes what was asked, refuses the rest, and closes the file for writing.
     pub async fn close(&self) {
-        self.writer.close().await;
+        self.inner.writer.close().await;
+    }
+}
+
+impl Inner {
+    /// Deletes the objects of a lease that has been taken off the list.
+    async fn delete_leased(&self, lease: LeaseId) -> Result<(), StoreError> {
+        let (written, history) = (Arc::clone(&self.written), self.history);
+        self.writer
+            .write(move |conn| {
+                if let Some(revision) = leases::delete(conn, Some(lease), history)? {
+                    written.fetch_max(revision, Ordering::AcqRel);
+                }
+                Ok(())
+            })
+            .await
     }
 }
 
@@ -160,9 +186,16 @@ fn apply(conn: &Connection, revision: u64, change: Change) -> rusqlite::Result<V
                  ON CONFLICT (key) DO UPDATE SET value = excluded.value, modified = excluded.modified",
             )?
             .execute(params![key, &value[..], revision])?;
+            leases::attach(conn, &key, None)?;
             vec![(key, false)]
         }
+        Change::PutLeased(key, value, lease) => {
+            let touched = apply(conn, revision, Change::Put(key.clone(), value))?;
+            leases::attach(conn, &key, Some(lease))?;
+            touched
+        }
         Change::Delete(key) => {
+            leases::attach(conn, &key, None)?;
             let deleted = conn.prepare_cached("DELETE FROM objects WHERE key = ?1")?.execute([&key])?;
             if deleted > 0 { vec![(key, true)] } else { Vec::new() }
         }
@@ -171,6 +204,7 @@ fn apply(conn: &Connection, revision: u64, change: Change) -> rusqlite::Result<V
             let mut statement =
                 conn.prepare_cached("DELETE FROM objects WHERE key >= ?1 AND key < ?2 RETURNING key")?;
             let keys = statement.query_map([&prefix, &end], strings)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            conn.prepare_cached("DELETE FROM leased WHERE key >= ?1 AND key < ?2")?.execute([&prefix, &end])?;
             keys.into_iter().map(|key| (key, true)).collect()
         }
     })
@@ -185,17 +219,22 @@ fn transact(conn: &Connection, txn: Txn, history: History) -> Result<Result<u64,
     }
     let before = state(conn)?;
     let revision = before.revision + 1;
-    let mut changed = false;
+    let mut changed = Vec::with_capacity(txn.changes.len());
     for change in txn.changes {
-        for (key, deleted) in apply(conn, revision, change).map_err(&at)? {
-            changed = true;
-            conn.prepare_cached("INSERT OR REPLACE INTO history (revision, key, deleted) VALUES (?1, ?2, ?3)")
-                .and_then(|mut statement| statement.execute(params![revision, key, deleted]))
-                .map_err(&at)?;
-        }
+        changed.extend(apply(conn, revision, change).map_err(&at)?);
     }
-    if !changed {
-        return Ok(Ok(before.revision));
+    if changed.is_empty() { Ok(Ok(before.revision)) } else { record(conn, changed, history).map(Ok) }
+}
+
+/// Writes down what the next revision has changed, and forgets what is too old.
+fn record(conn: &Connection, changed: Vec<(String, bool)>, history: History) -> Result<u64, StoreError> {
+    let at = StoreError::sqlite("write the history");
+    let before = state(conn)?;
+    let revision = before.revision + 1;
+    for (key, deleted) in changed {
+        conn.prepare_cached("INSERT OR REPLACE INTO history (revision, key, deleted) VALUES (?1, ?2, ?3)")
+            .and_then(|mut statement| statement.execute(params![revision, key, deleted]))
+            .map_err(&at)?;
     }
     conn.prepare_cached("UPDATE state SET revision = ?1")
         .and_then(|mut statement| statement.execute([revision]))
@@ -205,7 +244,7 @@ fn transact(conn: &Connection, txn: Txn, history: History) -> Result<Result<u64,
         conn.execute("DELETE FROM history WHERE revision <= ?1", [upto]).map_err(&at)?;
         conn.execute("UPDATE state SET compacted = ?1", [upto]).map_err(&at)?;
     }
-    Ok(Ok(revision))
+    Ok(revision)
 }
 
 /// The changes under `prefix` after revision `seen`, whole transactions only.
@@ -243,7 +282,8 @@ impl Objects for SqliteObjects {
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         check_key(key)?;
         let key = key.to_owned();
-        self.readers
+        self.inner
+            .readers
             .read(move |conn| {
                 conn.prepare_cached("SELECT key, value, created, modified FROM objects WHERE key = ?1")
                     .and_then(|mut statement| statement.query_row([&key], entry).optional())
@@ -255,7 +295,7 @@ impl Objects for SqliteObjects {
     async fn list(&self, prefix: &str, limit: usize, after: Option<&str>) -> Result<Listing, StoreError> {
         check_prefix(prefix)?;
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.readers.read(move |conn| list(conn, &prefix, limit, after.as_deref())).await
+        self.inner.readers.read(move |conn| list(conn, &prefix, limit, after.as_deref())).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<u64, TxnError> {
@@ -264,14 +304,21 @@ impl Objects for SqliteObjects {
         }
         for change in &txn.changes {
             match change {
-                Change::Put(key, _) | Change::Delete(key) => check_key(key)?,
+                Change::Put(key, _) | Change::PutLeased(key, ..) | Change::Delete(key) => check_key(key)?,
                 Change::DeletePrefix(prefix) => check_prefix(prefix)?,
             }
         }
-        let (written, history) = (Arc::clone(&self.written), self.history);
+        let (written, history) = (Arc::clone(&self.inner.written), self.inner.history);
+        let inner = Arc::clone(&self.inner);
         let outcome = self
+            .inner
             .writer
             .write(move |conn| {
+                let ended =
+                    |change: &Change| matches!(change, Change::PutLeased(.., lease) if !inner.leases.holds(*lease));
+                if txn.changes.iter().any(ended) {
+                    return Err(StoreError::LeaseEnded);
+                }
                 let outcome = transact(conn, txn, history)?;
                 if let Ok(revision) = outcome {
                     written.fetch_max(revision, Ordering::AcqRel);
@@ -290,11 +337,12 @@ impl Objects for SqliteObjects {
         check_prefix(prefix)?;
         let prefix = prefix.to_owned();
         let seen = from.saturating_sub(1);
-        let probe = self.readers.read(|conn| Ok(state(conn)?.compacted)).await?;
+        let probe = self.inner.readers.read(|conn| Ok(state(conn)?.compacted)).await?;
         if seen < probe {
             return Err(WatchError::Compacted { oldest: probe });
         }
-        let watcher = Watcher { readers: Arc::clone(&self.readers), newest: self.newest.clone(), prefix, seen };
+        let watcher =
+            Watcher { readers: Arc::clone(&self.inner.readers), newest: self.inner.newest.clone(), prefix, seen };
         Ok(Box::pin(futures::stream::unfold(Some(watcher), |watcher| async move {
             let mut watcher = watcher?;
             match watcher.next().await {
@@ -303,6 +351,18 @@ impl Objects for SqliteObjects {
                 Err(error) => Some((Err(error), None)),
             }
         })))
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<Granted, StoreError> {
+        Ok(Granted { id: self.inner.leases.grant(&self.inner, ttl), ttl })
+    }
+
+    async fn renew(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        Ok(self.inner.leases.renew(lease))
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        if self.inner.leases.take(lease) { self.inner.delete_leased(lease).await } else { Ok(()) }
     }
 }
 
@@ -340,5 +400,4 @@ impl Watcher {
 }
 
 #[cfg(test)]
-#[path = "sqlite_tests.rs"]
 mod tests;

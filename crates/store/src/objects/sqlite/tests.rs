@@ -1,11 +1,8 @@
-//! Tests of [`super`]: the conformance suite, and what is special about this implementation.
-
-use std::cell::RefCell;
+//! What is special about this implementation; `tests/objects` has what all promise.
 
 use futures::StreamExt;
 
 use super::*;
-use crate::objects::conformance;
 
 fn open(dir: &tempfile::TempDir, revisions: u64) -> SqliteObjects {
     SqliteObjects::open(&dir.path().join("objects.db"), History { revisions }, None).unwrap()
@@ -14,18 +11,6 @@ fn open(dir: &tempfile::TempDir, revisions: u64) -> SqliteObjects {
 async fn put(store: &SqliteObjects, key: &str) -> u64 {
     let changes = vec![Change::Put(key.to_owned(), Bytes::from_static(b"x"))];
     store.txn(Txn { checks: Vec::new(), changes }).await.unwrap()
-}
-
-#[tokio::test]
-async fn conforms() {
-    let dirs = RefCell::new(Vec::new());
-    conformance::check_all(|| async {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir, 10_000);
-        dirs.borrow_mut().push(dir);
-        store
-    })
-    .await;
 }
 
 #[tokio::test]

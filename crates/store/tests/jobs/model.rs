@@ -8,7 +8,7 @@ use lyra_types::{Code, Error};
 use proptest::prelude::*;
 
 use super::*;
-use crate::jobs::{Filter, Held, Jobs, JobsError, Lease, Outcome};
+use lyra_store::jobs::{Filter, Held, Jobs, JobsError, Lease, Outcome};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -28,7 +28,7 @@ enum Step {
     Cancel(usize),
     Redrive(usize),
     Pass(i64),
-    /// The process dies: the file is opened anew and a new owner ends the old ones' leases.
+    /// The process dies: the store is opened anew and a new owner ends the old ones' leases.
     Crash,
 }
 
@@ -62,9 +62,8 @@ struct Known {
     cancel: bool,
 }
 
-struct World {
-    dir: tempfile::TempDir,
-    jobs: Option<SqliteJobs>,
+struct World<S> {
+    subject: S,
     now: Timestamp,
     model: BTreeMap<JobId, Known>,
     leases: Vec<(u64, Lease)>,
@@ -73,22 +72,13 @@ struct World {
     accepted: u32,
 }
 
-impl World {
-    fn new() -> World {
-        let (dir, jobs) = fresh();
-        World {
-            dir,
-            jobs: Some(jobs),
-            now: at(1_000),
-            model: BTreeMap::new(),
-            leases: Vec::new(),
-            owners: [1, 2],
-            accepted: 0,
-        }
+impl<S: Subject> World<S> {
+    fn new(subject: S) -> World<S> {
+        World { subject, now: at(1_000), model: BTreeMap::new(), leases: Vec::new(), owners: [1, 2], accepted: 0 }
     }
 
-    fn jobs(&self) -> &SqliteJobs {
-        self.jobs.as_ref().expect("open between crashes")
+    fn jobs(&self) -> &dyn Jobs {
+        self.subject.jobs()
     }
 
     fn lose(&mut self, lost: impl Fn(&Known) -> bool) {
@@ -120,8 +110,7 @@ impl World {
             Step::Redrive(pick) => self.redrive(pick).await,
             Step::Pass(seconds) => self.now = self.now + Duration::from_secs(seconds.unsigned_abs()),
             Step::Crash => {
-                self.jobs = None;
-                self.jobs = Some(open(&self.dir));
+                self.subject.reopen().await;
                 self.owners = self.owners.map(|owner| owner + 2);
                 self.lose(|_| true);
                 self.jobs().recover(self.owners[0], self.now, 1_000).await.unwrap();
@@ -277,7 +266,7 @@ fn error() -> Error {
 }
 
 /// A retry is recorded only while tries are left: that rule is the dispatcher's, so the steps keep to it.
-fn keeps_the_rule(world: &World, step: &Step) -> bool {
+fn keeps_the_rule<S: Subject>(world: &World<S>, step: &Step) -> bool {
     match step {
         Step::Retry(pick, _) => world.pick(*pick).is_none_or(|(_, lease)| {
             let known = &world.model[&lease.id];
@@ -287,14 +276,17 @@ fn keeps_the_rule(world: &World, step: &Step) -> bool {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn whatever_happens_a_job_ends_once_and_none_is_lost(steps in prop::collection::vec(step(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// Runs random interleavings on stores that `subject` makes from what is left of the one before.
+pub fn check<S: Subject>(cases: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // One set of servers for all cases; each case has a store of its own in it.
+    let servers = std::cell::RefCell::new(Some(runtime.block_on(S::start())));
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(steps in prop::collection::vec(step(), 1..60))| {
         runtime.block_on(async {
-            let mut world = World::new();
+            let mut subject = servers.take().unwrap();
+            subject.renew().await;
+            let mut world = World::new(subject);
             for step in steps {
                 if keeps_the_rule(&world, &step) {
                     world.apply(step).await;
@@ -303,6 +295,7 @@ proptest! {
             world.compare().await;
             world.drain().await;
             world.compare().await;
+            *servers.borrow_mut() = Some(world.subject);
         });
-    }
+    });
 }

@@ -1,0 +1,343 @@
+//! [`Jobs`] on NATS JetStream, 2.9 and later.
+//!
+//! A job is one record under a name of its own, replaced only at the sequence that its writer has read; that is
+//! the fence. Nothing else is needed to be right: which jobs are due, leased or old is found in an index that each process
+//! makes from the records and keeps by following their stream. `docs/design` says why, and what a
+//! `kill -9` at each step leaves behind.
+
+mod accept;
+mod bucket;
+mod follow;
+mod index;
+mod leases;
+mod owner;
+mod record;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_kit::Tasks;
+use lyra_kit::tasks::blocking;
+use lyra_types::job::Job;
+use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
+use parking_lot::Mutex;
+
+use self::bucket::{Bucket, Found, Put};
+use self::follow::{Follower, follow};
+use self::index::{Index, News};
+use self::record::{Name, Record, decode, encode};
+use super::{Accepted, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention};
+use crate::StoreError;
+
+/// Times that a change is tried on a record that others change, too.
+const TRIES: u32 = 64;
+/// Requests to NATS that one call has under way at once.
+const AT_ONCE: usize = 64;
+/// How long the mark of a deleted record stays, so that every process sees it.
+const MARKED: Duration = Duration::from_secs(3_600);
+
+/// Which NATS, and how it is asked.
+#[derive(Clone)]
+pub struct NatsSettings {
+    /// `HOST:PORT` of each server.
+    pub servers: Vec<String>,
+    /// User and password, if there are any.
+    pub user: Option<(String, String)>,
+    /// A `.creds` file, as NATS' tools write it.
+    pub credentials: Option<PathBuf>,
+    /// Connect by TLS; trust the authorities of this directory's `ca.pem`, and show its `cert.pem`. Without a
+    /// directory the system's authorities are trusted.
+    pub tls: Option<Option<PathBuf>>,
+    /// Name of the streams: letters, digits, `-`, `_`.
+    pub bucket: String,
+    /// Copies of each stream: 1, or 3 in a cluster. Only asked for when the streams are made.
+    pub replicas: usize,
+    /// Longest for a request with all its tries.
+    pub deadline: Duration,
+}
+
+impl std::fmt::Debug for NatsSettings {
+    /// Credentials are never shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NatsSettings")
+            .field("servers", &self.servers)
+            .field("bucket", &self.bucket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NatsSettings {
+    /// The defaults: bucket `lyra-jobs`, one copy, 30 s in all.
+    pub fn new(servers: Vec<String>) -> NatsSettings {
+        NatsSettings {
+            servers,
+            user: None,
+            credentials: None,
+            tls: None,
+            bucket: "lyra-jobs".to_owned(),
+            replicas: 1,
+            deadline: Duration::from_secs(30),
+        }
+    }
+
+    async fn connect(&self) -> Result<async_nats::Client, StoreError> {
+        const OPERATION: &str = "connect to NATS";
+        let mut options = ConnectOptions::new()
+            .name("lyra")
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(10));
+        if let Some((user, password)) = &self.user {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        if let Some(file) = &self.credentials {
+            options =
+                options.credentials_file(file).await.map_err(StoreError::file("read the credentials for NATS"))?;
+        }
+        if let Some(dir) = &self.tls {
+            options = options.require_tls(true);
+            if let Some(dir) = dir {
+                options = options.add_root_certificates(dir.join("ca.pem"));
+                if dir.join("cert.pem").is_file() {
+                    options = options.add_client_certificate(dir.join("cert.pem"), dir.join("key.pem"));
+                }
+            }
+        }
+        let servers: Vec<String> = self.servers.iter().map(|server| format!("nats://{server}")).collect();
+        let connected = tokio::time::timeout(self.deadline, options.connect(servers)).await;
+        match connected {
+            Ok(client) => client.map_err(StoreError::remote(OPERATION)),
+            Err(_) => Err(StoreError::remote(OPERATION)("no answer in time")),
+        }
+    }
+}
+
+struct Shared {
+    bucket: Bucket,
+    index: Arc<Index>,
+    /// When orphans were last looked for.
+    searched: Mutex<Option<tokio::time::Instant>>,
+}
+
+/// [`Jobs`] on NATS JetStream.
+pub struct NatsJobs {
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+impl Drop for NatsJobs {
+    fn drop(&mut self) {
+        self.tasks.stopping().cancel();
+    }
+}
+
+/// What a change does with a record.
+enum Next<T> {
+    /// Writes it back.
+    Write(T),
+    /// Leaves it as it is.
+    Leave(T),
+    /// Deletes it.
+    Remove(T),
+}
+
+impl NatsJobs {
+    /// Connects, makes the streams that are not there, and reads all records.
+    ///
+    /// # Errors
+    /// [`StoreError::Remote`] when no server answers in time, or JetStream is not enabled.
+    pub async fn connect(settings: &NatsSettings) -> Result<NatsJobs, StoreError> {
+        let bucket = Bucket::open(settings.connect().await?, settings).await?;
+        let index = Arc::new(blocking(Index::new).await.map_err(|_| StoreError::Closed)??);
+        let follower = Follower::filled(&bucket, &index).await?;
+        let shared = Arc::new(Shared { bucket, index, searched: Mutex::new(None) });
+        let tasks = Tasks::new();
+        tasks.spawn_cancellable("jobs of others", follow(Arc::clone(&shared), follower));
+        Ok(NatsJobs { shared, tasks })
+    }
+}
+
+impl Shared {
+    /// Asks the index, off the async threads.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Index) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let index = Arc::clone(&self.index);
+        blocking(move || question(&index)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn learn(&self, news: News) -> Result<(), StoreError> {
+        self.ask(move |index| index.apply([news])).await
+    }
+
+    /// The record as the stream has it, which the index learns, too.
+    async fn fetch(&self, tenant: &TenantName, id: JobId) -> Result<Option<(Record, u64)>, StoreError> {
+        let name = Name::Job(tenant.clone(), id);
+        match self.bucket.get(&name).await? {
+            Some(Found { sequence, body: Some(body) }) => {
+                let record: Record = decode(&body)?;
+                self.learn(News::Job(Box::new(record.clone()), sequence)).await?;
+                Ok(Some((record, sequence)))
+            }
+            Some(Found { sequence, body: None }) => {
+                self.learn(News::Gone { name, sequence, since: self.bucket.clock().now() }).await?;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Writes a record over the one of this sequence.
+    async fn write(&self, mut record: Record, sequence: u64) -> Result<Put, StoreError> {
+        let token = self.bucket.token();
+        record.writers.add(token);
+        let name = Name::of(&record);
+        let put = self.bucket.put(&name, sequence, Some((encode(&record)?, token))).await?;
+        if let Put::Done(sequence) = put {
+            self.learn(News::Job(Box::new(record), sequence)).await?;
+        }
+        Ok(put)
+    }
+
+    /// Deletes a record of this sequence, and what belongs to it.
+    async fn remove(&self, record: &Record, sequence: u64) -> Result<Put, StoreError> {
+        // The key first: a key without its job would make the job anew.
+        if let Some(name) = &record.key {
+            self.remove_key_of(name, record.job.id).await?;
+        }
+        let name = Name::of(record);
+        let put = self.bucket.put(&name, sequence, None).await?;
+        if let Put::Done(sequence) = put {
+            self.learn(News::Gone { name, sequence, since: self.bucket.clock().now() }).await?;
+        }
+        // Repeated when the mark goes.
+        for payload in [&record.event, &record.result] {
+            self.bucket.drop_payload(record.job.id, payload).await?;
+        }
+        Ok(put)
+    }
+
+    /// Changes a job as `decide` says. What the index has is tried first; whatever it does not allow is decided again on
+    /// what the stream has.
+    async fn change<T>(
+        &self,
+        tenant: &TenantName,
+        id: JobId,
+        mut decide: impl FnMut(&mut Record) -> Result<Next<T>, JobsError>,
+    ) -> Result<T, JobsError> {
+        let owner = tenant.clone();
+        let mut found = self.ask(move |index| index.get(&owner, id)).await?;
+        let mut fresh = false;
+        for _ in 0..TRIES {
+            if found.is_none() && !fresh {
+                (found, fresh) = (self.fetch(tenant, id).await?, true);
+            }
+            let Some((mut record, sequence)) = found.take() else { return Err(JobsError::NotFound(id)) };
+            let decided = decide(&mut record);
+            let put = match decided {
+                Ok(Next::Write(value)) => (self.write(record, sequence).await?, value),
+                Ok(Next::Remove(value)) => (self.remove(&record, sequence).await?, value),
+                Ok(Next::Leave(value)) if fresh => return Ok(value),
+                Err(error) if fresh => return Err(error),
+                Ok(Next::Leave(_)) | Err(_) => {
+                    (found, fresh) = (self.fetch(tenant, id).await?, true);
+                    continue;
+                }
+            };
+            match put {
+                (Put::Done(_) | Put::Overtaken, value) => return Ok(value),
+                (Put::Conflict, _) => (found, fresh) = (self.fetch(tenant, id).await?, true),
+            }
+        }
+        Err(StoreError::Overloaded.into())
+    }
+}
+
+#[async_trait]
+impl Jobs for NatsJobs {
+    async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError> {
+        self.shared.accept(job).await
+    }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<Leased, JobsError> {
+        self.shared.lease(request).await
+    }
+
+    async fn heartbeat(
+        &self,
+        owner: u64,
+        leases: Vec<Lease>,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Result<Vec<Held>, JobsError> {
+        self.shared.heartbeat(owner, leases, now + ttl).await
+    }
+
+    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
+        self.shared.finish(lease, now, outcome).await
+    }
+
+    async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
+        self.shared.cancel(&tenant, id, now).await
+    }
+
+    async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError> {
+        let (record, _) = self.shared.fetch(&tenant, id).await?.ok_or(JobsError::NotFound(id))?;
+        let result = match &record.result {
+            record::Payload::None => None,
+            result if with_result => Some(self.shared.bucket.payload(id, result).await?),
+            _ => None,
+        };
+        Ok((record.job, result))
+    }
+
+    async fn list(&self, tenant: TenantName, filter: Filter) -> Result<Vec<Job>, JobsError> {
+        Ok(self.shared.ask(move |index| index.list(&tenant, &filter)).await?)
+    }
+
+    async fn redrive(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
+        self.shared.redrive(&tenant, id, now).await
+    }
+
+    async fn redrive_some(&self, tenant: TenantName, now: Timestamp, limit: usize) -> Result<u64, JobsError> {
+        self.shared.redrive_some(tenant, now, limit).await
+    }
+
+    async fn purge(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.shared.purge(&tenant, id).await
+    }
+
+    async fn purge_some(&self, tenant: TenantName, limit: usize) -> Result<u64, JobsError> {
+        self.shared.purge_some(tenant, limit).await
+    }
+
+    async fn delete_unbegun(
+        &self,
+        tenant: TenantName,
+        function: FunctionName,
+        generation: u64,
+        limit: usize,
+    ) -> Result<u64, JobsError> {
+        self.shared.delete_unbegun(tenant, function, generation, limit).await
+    }
+
+    async fn pinned(&self, tenant: TenantName, function: FunctionName, generation: u64) -> Result<Vec<u64>, JobsError> {
+        Ok(self.shared.ask(move |index| index.pinned(&tenant, &function, generation)).await?)
+    }
+
+    async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
+        self.shared.recover(owner, now, limit).await
+    }
+
+    async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {
+        self.shared.sweep(retention).await
+    }
+
+    async fn counts(&self) -> Result<Counts, JobsError> {
+        Ok(self.shared.ask(Index::counts).await?)
+    }
+}

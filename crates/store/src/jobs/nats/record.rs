@@ -1,0 +1,198 @@
+//! What stands in JetStream for a job, and for an idempotency key.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use lyra_types::job::Job;
+use lyra_types::{JobId, TenantName, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::StoreError;
+use crate::jobs::{Idempotency, NewJob};
+
+/// Payloads up to this size, in bytes, stand in the record itself; larger ones in the data stream.
+pub(super) const INLINE: usize = 4 << 10;
+/// Largest part of a payload in one message, in bytes: below the server's default `max_payload` of 1 MiB.
+pub(super) const PART: usize = 512 << 10;
+/// Writers that a record remembers.
+const REMEMBERED: usize = 8;
+
+/// An event or a result.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Payload {
+    /// There is none.
+    #[default]
+    None,
+    /// It stands here.
+    Inline(#[serde(serialize_with = "to_base64", deserialize_with = "from_base64")] Bytes),
+    /// It stands in the data stream, in so many parts under this name.
+    Stored {
+        /// Size in bytes.
+        bytes: usize,
+        /// Distinguishes it from payloads of other tries.
+        name: String,
+    },
+}
+
+fn to_base64<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    STANDARD.decode(text.as_bytes()).map(Bytes::from).map_err(serde::de::Error::custom)
+}
+
+impl Payload {
+    /// A payload, and what of it has to be put into the data stream before the record is written.
+    pub(super) fn of(bytes: Bytes, name: &str) -> (Payload, Option<Bytes>) {
+        if bytes.len() <= INLINE {
+            (Payload::Inline(bytes), None)
+        } else {
+            (Payload::Stored { bytes: bytes.len(), name: name.to_owned() }, Some(bytes))
+        }
+    }
+
+    /// Size in bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Payload::None => 0,
+            Payload::Inline(bytes) => bytes.len(),
+            Payload::Stored { bytes, .. } => *bytes,
+        }
+    }
+}
+
+/// Who wrote a record last, newest last: so that a writer whose answer was lost can find out whether it was first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Writers(Vec<u64>);
+
+impl Writers {
+    pub(super) fn add(&mut self, token: u64) {
+        if self.0.len() == REMEMBERED {
+            self.0.remove(0);
+        }
+        self.0.push(token);
+    }
+}
+
+/// Reads only the writers of whatever record it is.
+#[derive(Deserialize)]
+struct Written {
+    writers: Writers,
+}
+
+/// Whether `token` is among the last writers of this record.
+pub(super) fn wrote(record: &[u8], token: u64) -> bool {
+    serde_json::from_slice::<Written>(record).is_ok_and(|written| written.writers.0.contains(&token))
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) job: Job,
+    pub(super) fence: u64,
+    pub(super) owner: Option<u64>,
+    pub(super) lease_until: Option<Timestamp>,
+    pub(super) event: Payload,
+    pub(super) result: Payload,
+    /// Name of the idempotency key that it was accepted with.
+    pub(super) key: Option<String>,
+    pub(super) writers: Writers,
+}
+
+/// An idempotency key, with the job that it stands for as it was accepted: whoever finds the key without the job makes
+/// the job, so that a process that died in between, or is slow, leaves nothing half done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Key {
+    pub(super) request: String,
+    pub(super) expires_at: Timestamp,
+    pub(super) accepted: Box<Record>,
+    pub(super) writers: Writers,
+}
+
+impl Record {
+    pub(super) fn new(job: &NewJob, event: Payload, key: Option<String>) -> Record {
+        Record {
+            job: Job {
+                id: job.id,
+                tenant: job.tenant.clone(),
+                function: job.function.clone(),
+                version: job.version,
+                generation: job.generation,
+                status: lyra_types::job::JobStatus::Queued,
+                attempts: 0,
+                max_attempts: job.max_attempts,
+                created_at: job.now,
+                started_at: None,
+                finished_at: None,
+                next_attempt_at: Some(job.now),
+                invocation: None,
+                error: None,
+                cancel_requested: false,
+            },
+            fence: 0,
+            owner: None,
+            lease_until: None,
+            event,
+            result: Payload::None,
+            key,
+            writers: Writers::default(),
+        }
+    }
+}
+
+/// The name of a caller's key: keys can hold what names can't.
+pub(super) fn key_name(job: &NewJob, idempotency: &Idempotency) -> String {
+    let of = format!("{}\0{}\0{}\0{}", job.tenant, job.function, job.generation, idempotency.key);
+    crate::blobs::digest(of.as_bytes()).0
+}
+
+/// JSON, as it is stored.
+pub(super) fn encode<T: Serialize>(record: &T) -> Result<Bytes, StoreError> {
+    serde_json::to_vec(record)
+        .map(Bytes::from)
+        .map_err(|error| StoreError::Damaged { operation: "write a job's record", detail: error.to_string() })
+}
+
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| StoreError::Damaged { operation: "read a job's record", detail: error.to_string() })
+}
+
+/// Where things stand below the bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Name {
+    /// A job.
+    Job(TenantName, JobId),
+    /// An idempotency key.
+    Key(String),
+}
+
+impl Name {
+    pub(super) fn of(record: &Record) -> Name {
+        Name::Job(record.job.tenant.clone(), record.job.id)
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Name> {
+        match text.split_once('.')? {
+            ("j", rest) => {
+                let (tenant, id) = rest.rsplit_once('.')?;
+                Some(Name::Job(TenantName::new(tenant).ok()?, id.parse().ok()?))
+            }
+            ("k", name) => Some(Name::Key(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Name::Job(tenant, id) => write!(f, "j.{tenant}.{id}"),
+            Name::Key(name) => write!(f, "k.{name}"),
+        }
+    }
+}

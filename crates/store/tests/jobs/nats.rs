@@ -1,0 +1,196 @@
+//! [`NatsJobs`] keeps the promises, also over restarts of NATS and with several processes at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_store::jobs::{Filter, Idempotency, LeaseRequest, NatsSettings, NewJob, Outcome, Retention};
+use lyra_store::{Jobs, NatsJobs};
+use lyra_testkit::engines::Nats as Server;
+use lyra_types::job::JobStatus;
+
+use super::{Subject, at, new, request, tenant};
+
+struct Nats {
+    server: Server,
+    jobs: Option<NatsJobs>,
+    settings: NatsSettings,
+    stores: u32,
+}
+
+fn settings(server: &Server) -> NatsSettings {
+    let mut settings = NatsSettings::new(vec![server.address()]);
+    // On a loaded machine a request can take long without anything being wrong.
+    settings.deadline = Duration::from_secs(60);
+    settings
+}
+
+async fn connect(settings: &NatsSettings) -> NatsJobs {
+    NatsJobs::connect(settings).await.expect("NATS answers")
+}
+
+#[async_trait]
+impl Subject for Nats {
+    async fn start() -> Nats {
+        let server = Server::start().await.expect("NATS starts");
+        let settings = settings(&server);
+        let jobs = Some(connect(&settings).await);
+        Nats { server, jobs, settings, stores: 0 }
+    }
+
+    fn jobs(&self) -> &dyn Jobs {
+        self.jobs.as_ref().expect("it is open")
+    }
+
+    async fn reopen(&mut self) {
+        self.jobs = None;
+        self.jobs = Some(connect(&self.settings).await);
+    }
+
+    async fn crash(&mut self) {
+        self.server.kill().await.expect("it runs");
+        self.server.restart().await.expect("it starts again");
+    }
+
+    async fn renew(&mut self) {
+        self.stores += 1;
+        self.settings.bucket = format!("case-{}", self.stores);
+        self.reopen().await;
+    }
+
+    async fn payloads(&self) -> usize {
+        // Small ones stand in the records.
+        self.jobs().list(tenant(), Filter { limit: 100, ..Filter::default() }).await.expect("listed").len()
+    }
+}
+
+keeps_the_promises!(Nats, 24);
+
+#[tokio::test]
+async fn processes_share_the_jobs_and_each_is_leased_once() {
+    let server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let (one, two) = (connect(&settings).await, connect(&settings).await);
+    for number in 0..40 {
+        one.accept(new("f", number)).await.unwrap();
+    }
+    let (mut leased, mut by_two) = (BTreeSet::new(), 0);
+    while leased.len() < 40 {
+        // The second hears of the jobs a moment later.
+        let (first, second) = tokio::join!(one.lease(request(1, at(100), 8)), two.lease(request(2, at(100), 8)));
+        by_two += second.as_ref().unwrap().jobs.len();
+        for job in first.unwrap().jobs.into_iter().chain(second.unwrap().jobs) {
+            assert!(leased.insert(job.job.id), "leased twice");
+            two.finish(job.lease(), at(101), Outcome::Succeeded(Bytes::new())).await.unwrap();
+        }
+    }
+    assert!(by_two > 0, "both take part");
+    let job = one.get(tenant(), new("f", 0).id, false).await.unwrap().0;
+    assert_eq!(job.status, JobStatus::Succeeded, "what one has written the other reads");
+}
+
+#[tokio::test]
+async fn concurrent_uses_of_a_key_by_several_processes_make_one_job() {
+    let server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let processes = [connect(&settings).await, connect(&settings).await, connect(&settings).await];
+    let accepts = (0..30u32).map(|number| {
+        let idempotency = Idempotency { key: "k".into(), request: [1; 32], expires_at: at(1_000) };
+        processes[number as usize % 3].accept(NewJob { idempotency: Some(idempotency), ..new("f", number) })
+    });
+    let accepted = futures::future::try_join_all(accepts).await.unwrap();
+    assert_eq!(accepted.iter().filter(|accepted| accepted.created).count(), 1);
+    assert!(accepted.iter().all(|other| other.id == accepted[0].id));
+    for process in &processes {
+        assert_eq!(process.get(tenant(), accepted[0].id, false).await.unwrap().0.id, accepted[0].id);
+    }
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_while_nats_is_killed_again_and_again() {
+    let mut server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let jobs = connect(&settings).await;
+    let working = async {
+        for number in 0..300 {
+            let accepted = jobs.accept(new("f", number)).await.expect("it is accepted once NATS is back");
+            assert!(accepted.created);
+            let mut leased = jobs.lease(request(1, at(1_000), 1)).await.expect("leased");
+            let job = leased.jobs.pop().expect("one is due");
+            assert_eq!(job.job.id, accepted.id, "the oldest, and the only one");
+            let ended = jobs.finish(job.lease(), at(1_000), Outcome::Succeeded(Bytes::new())).await;
+            assert_eq!(ended.expect("recorded").status, JobStatus::Succeeded);
+        }
+    };
+    let killing = async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            server.kill().await.unwrap();
+            server.restart().await.unwrap();
+        }
+    };
+    tokio::join!(working, killing);
+    drop(jobs);
+    let jobs = connect(&settings).await;
+    let listed = jobs.list(tenant(), Filter { limit: 1_000, ..Filter::default() }).await.unwrap();
+    assert_eq!(listed.len(), 300);
+    assert!(listed.iter().all(|job| job.status == JobStatus::Succeeded && job.attempts == 1));
+}
+
+#[tokio::test]
+async fn others_go_on_hearing_of_jobs_after_nats_was_killed() {
+    let mut server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let (one, two) = (connect(&settings).await, connect(&settings).await);
+    one.accept(new("f", 1)).await.unwrap();
+    server.kill().await.unwrap();
+    server.restart().await.unwrap();
+    one.accept(new("f", 2)).await.unwrap();
+    loop {
+        let heard = two.list(tenant(), Filter { limit: 10, ..Filter::default() }).await.unwrap();
+        if heard.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_jetstream_or_none_at_all_is_an_error_in_time() {
+    let mut settings = NatsSettings::new(vec!["127.0.0.1:1".into()]);
+    settings.deadline = Duration::from_millis(500);
+    assert!(NatsJobs::connect(&settings).await.is_err());
+}
+
+#[tokio::test]
+async fn large_payloads_and_keys_go_with_their_jobs() {
+    let server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let jobs = connect(&settings).await;
+    let large = Bytes::from(vec![b'x'; 1_300 << 10]);
+    let idempotency = Some(Idempotency { key: "k".into(), request: [1; 32], expires_at: at(5_000) });
+    jobs.accept(NewJob { event: large.clone(), idempotency, ..new("f", 1) }).await.unwrap();
+    let leased = jobs.lease(LeaseRequest { max_bytes: 8 << 20, ..request(1, at(5), 1) }).await.unwrap().jobs.remove(0);
+    assert_eq!(leased.event, large);
+    jobs.finish(leased.lease(), at(6), Outcome::Succeeded(large.clone())).await.unwrap();
+    assert_eq!(jobs.get(tenant(), leased.job.id, true).await.unwrap().1, Some(large));
+    let streams = async_nats::jetstream::new(async_nats::connect(server.address()).await.unwrap());
+    let parts = async || {
+        let data = streams.get_stream("KV_lyra-jobs-data").await.unwrap();
+        data.cached_info().state.messages
+    };
+    assert_eq!(parts().await, 3, "of the result alone");
+    let retention = Retention { finished_before: at(7), dead_before: at(7), now: at(7), limit: 10 };
+    assert_eq!(jobs.sweep(retention).await.unwrap(), 1);
+    assert_eq!(parts().await, 0);
+    assert!(
+        jobs.accept(NewJob {
+            idempotency: Some(Idempotency { key: "k".into(), request: [2; 32], expires_at: at(9) }),
+            ..new("f", 2)
+        })
+        .await
+        .unwrap()
+        .created
+    );
+}
