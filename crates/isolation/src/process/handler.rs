@@ -21,7 +21,7 @@ use super::instance::{Instance, gone, never_ready, result_too_large};
 use super::launch::Plan;
 use super::package::Package;
 use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
-use crate::{Body, CallContext, Sandbox, Served, Template, Usage};
+use crate::{Body, CallContext, Grant, Sandbox, Served, Template, Usage};
 
 /// Largest error or other message that is not a result, in bytes.
 const MAX_MESSAGE: usize = 2 << 20;
@@ -49,18 +49,29 @@ impl Template for HandlerTemplate {
     }
 
     async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
-        let env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
-        let is_early = version.env.keys().any(|name| is_early(name));
+        self.start_with(id, version, &Grant::default()).await
+    }
+
+    async fn start_with(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
+        let mut env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
+        self.shared.driver().tell(&mut env, grant);
+        // What an interpreter reads only when it starts, the places of a driver's libraries among it.
+        let is_early = version.env.keys().any(|name| is_early(name)) || !grant.gpus.is_empty();
         // Node.js has to be told of its way out from the start.
         let needs_own = is_early || version.network != Network::None;
         let cell = match if needs_own { None } else { self.cells.take() } {
             Some(cell) => self.assigned(cell, version).await,
-            None => self.spawned(id, version, &env, !is_early).await,
+            None => self.spawned(id, version, &env, !is_early, grant).await,
         };
         let Cell { instance, mut frames } = cell?;
         let assignment = Assignment::new(id, version, &self.file, &self.function, &env);
         let assignment = serde_json::to_vec(&assignment).map_err(|error| Error::internal(error.to_string()))?;
-        let limit = self.shared.config.init_timeout;
+        let limit = self.shared.config.settings.init_timeout;
         let ready = async {
             frames.send(Kind::Assign, &[], &assignment).await.map_err(|_| ReadError::Closed)?;
             frames.receive(MAX_MESSAGE).await
@@ -102,14 +113,16 @@ impl HandlerTemplate {
         version: &FunctionVersion,
         env: &[(String, String)],
         forked: bool,
+        grant: &Grant,
     ) -> Result<Cell, Error> {
         let config = &self.shared.config;
         let interpreter = self.cells.interpreter();
         let ground = Ground { config, support: &self.shared.support, interpreters: vec![interpreter] };
         let plan = ground.plan_for(id, &self.package, version, cells::program(interpreter, forked), env.to_vec());
-        let plan = Plan { listen: vec![API_PORT], ..plan };
+        let mut plan = Plan { listen: vec![API_PORT], ..plan };
+        self.shared.driver().add(&mut plan, grant);
         let spawned = Instance::spawn_for(&self.shared, version, plan).await?;
-        cells::connect(spawned, version.memory_mb, config.init_timeout).await
+        cells::connect(spawned, version.memory_mb, config.settings.init_timeout).await
     }
 }
 
