@@ -106,7 +106,9 @@ async fn a_program_that_stops_asking_for_invocations_fails_the_next_call_at_once
     let mut instance = function.start().await;
     assert_eq!(function.call_on(&mut *instance, "1").await.expect("answers"), "1");
     // It waits for its next invocation, and then does not.
-    while instance.probe().await {}
+    while instance.probe().await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let error = function.call_on(&mut *instance, "1").await.expect_err("nobody takes it");
     assert_eq!(error.code, Code::InstanceCrashed, "{error}");
     assert!(!instance.is_reusable(), "{error}");
