@@ -44,6 +44,9 @@ const SEARCHED: [&str; 5] =
 /// The library that is the driver's interface; the others stand beside it.
 const INTERFACE: &str = "libcuda.so.1";
 
+/// The library that GPUs are found through.
+const MANAGEMENT: &str = "libnvidia-ml.so.1";
+
 /// What computing takes: the interface, its compilers, the management library, OpenCL. Not what draws.
 const NAMES: [&str; 11] = [
     "libcuda",
@@ -72,8 +75,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Looks for the driver's libraries below `root`. Reads some directories.
     pub(super) fn find(root: &Path) -> Driver {
-        let places = PLACES.iter().map(|place| root.join(place));
-        let place = places.into_iter().find(|place| place.join(INTERFACE).exists());
+        let place = place_of(root, INTERFACE);
         let nothing = Driver { root: root.to_owned(), ..Driver::default() };
         match place {
             // A program may bring the library itself, or fail and say so.
@@ -92,8 +94,9 @@ impl Driver {
             return;
         }
         plan.devices.extend(grant.nodes().into_iter().map(|node| {
-            let below = node.strip_prefix("/").unwrap_or(&node);
-            Device { source: self.root.join(below), target: node.clone() }
+            // A driver in a container of its own may have made its nodes there, or on the machine.
+            let there = self.root.join(node.strip_prefix("/").unwrap_or(&node));
+            Device { source: if there.exists() { there } else { node.clone() }, target: node }
         }));
         plan.binds.extend(self.binds.iter().cloned());
     }
@@ -110,6 +113,17 @@ impl Driver {
             None => env.push(("LD_LIBRARY_PATH".to_owned(), path.display().to_string())),
         }
     }
+}
+
+/// The driver's management library, where the driver is not installed with the system: the loader does not look there.
+pub fn management_library(root: &Path) -> Option<PathBuf> {
+    let elsewhere = Some(root).filter(|root| *root != Path::new("/"));
+    elsewhere.and_then(|root| Some(place_of(root, MANAGEMENT)?.join(MANAGEMENT)))
+}
+
+/// The directory below `root` that a library is in.
+fn place_of(root: &Path, library: &str) -> Option<PathBuf> {
+    PLACES.iter().map(|place| root.join(place)).find(|place| place.join(library).exists())
 }
 
 /// The driver's libraries in a directory, each under all the names that it has there.
@@ -153,6 +167,8 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let place = root.path().join("usr/lib64");
         fs::create_dir_all(&place).expect("made");
+        let node = root.path().join("dev/nvidia1");
+        fs::create_dir(root.path().join("dev")).and_then(|()| fs::write(&node, "")).expect("written");
         for name in ["libcuda.so.550.1", "libnvidia-ml.so.550.1", "libc.so.6", "libGLX_nvidia.so.0", "libcuda.so"] {
             fs::write(place.join(name), name).expect("written");
         }
@@ -166,8 +182,12 @@ mod tests {
         let source = root.path().canonicalize().expect("there").join("usr/lib64/libcuda.so.550.1");
         assert_eq!(changed.binds[plan().binds.len()].source, source, "the file itself, not the link");
         let devices: Vec<_> = changed.devices.iter().map(|device| (&device.source, &device.target)).collect();
-        let one = (root.path().join("dev/nvidia1"), PathBuf::from("/dev/nvidia1"));
-        assert_eq!(devices[0], (&one.0, &one.1));
+        let (one, control) = (PathBuf::from("/dev/nvidia1"), PathBuf::from("/dev/nvidiactl"));
+        assert_eq!(devices, [(&node, &one), (&control, &control)], "what is not there is the machine's");
+        assert_eq!(management_library(root.path()), None);
+        fs::write(place.join(MANAGEMENT), "").expect("written");
+        assert_eq!(management_library(root.path()), Some(place.join(MANAGEMENT)));
+        assert_eq!(management_library(Path::new("/")), None);
         let mut env = vec![("CUDA_VISIBLE_DEVICES".to_owned(), "all".to_owned())];
         driver.tell(&mut env, &grant());
         let of =

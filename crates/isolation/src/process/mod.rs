@@ -45,6 +45,7 @@ use package::{Entry, Package, Packages};
 use server::ServerTemplate;
 
 pub use config::{Config, Settings};
+pub use driver::management_library;
 pub use package::PackageError;
 
 /// What the back end takes.

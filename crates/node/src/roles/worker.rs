@@ -70,7 +70,8 @@ pub(crate) async fn start(
         ids: kit.ids.clone(),
         metrics: kit.metrics.clone(),
     };
-    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library()));
+    let library = process::management_library(&places.process.driver_root);
+    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library(library.as_deref())));
     service.start();
     Ok(service)
 }
