@@ -15,6 +15,7 @@ pub mod simulation;
 pub mod trace;
 
 mod latency;
+mod served;
 
 pub use error::Error;
 pub use report::Report;

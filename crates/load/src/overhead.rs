@@ -2,6 +2,8 @@
 //! `Worker::invoke` to its answer, by so many clients that each send the next call when the answer is there.
 //!
 //! Beside it the floor: the same loop around a worker that only answers, so that what the measuring costs is known.
+//! Over RPC, both are served on a runtime of their own and called over a connection of this machine, so that the floor is
+//! a bare server of the same transport.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::latency::Latencies;
+use crate::served::Served;
 use crate::simulation::surroundings::{Blobs, Logs};
 use crate::simulation::version;
 use crate::trace::Function;
@@ -43,11 +46,20 @@ pub struct Overhead {
     pub p999_us: f64,
 }
 
+/// How the worker is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// By a call of a method.
+    InProcess,
+    /// Over gRPC, on a connection of this machine.
+    Rpc,
+}
+
 /// Measures worker and floor with each number of clients for so long. Run it on the runtime that is of interest.
 ///
 /// # Errors
 /// When a call fails.
-pub async fn measure(clients: &[usize], duration: Duration) -> Result<Vec<Overhead>, Error> {
+pub async fn measure(clients: &[usize], duration: Duration, reach: Reach) -> Result<Vec<Overhead>, Error> {
     let clock = Clock::system();
     let function =
         Function { name: "no-op".to_owned(), tenant: "default".to_owned(), start_ms: 0.0, exec_ms: 0.0, memory_mb: 16 };
@@ -56,7 +68,15 @@ pub async fn measure(clients: &[usize], duration: Duration) -> Result<Vec<Overhe
     let version = Arc::new(version(1, &function, &code).map_err(refused)?);
     let worker = service(&clock);
     worker.prepare(Prepare::of(&version, code)).await.map_err(refused)?;
-    let systems: [(&'static str, Arc<dyn Worker>); 2] = [("worker", Arc::new(worker)), ("floor", Arc::new(Floor))];
+    let (worker, floor): (Arc<dyn Worker>, Arc<dyn Worker>) = (Arc::new(worker), Arc::new(Floor));
+    let served = match reach {
+        Reach::InProcess => Vec::new(),
+        Reach::Rpc => vec![Served::start(worker.clone())?, Served::start(floor.clone())?],
+    };
+    let systems = match served.as_slice() {
+        [far_worker, far_floor] => [("worker", far_worker.client(&clock)?), ("floor", far_floor.client(&clock)?)],
+        _ => [("worker", worker), ("floor", floor)],
+    };
     let mut all = Vec::new();
     for clients in clients {
         for (system, worker) in &systems {
@@ -139,7 +159,9 @@ impl Worker for Floor {
     async fn prewarm(&self, _: Arc<FunctionVersion>, _: u32) -> Result<(), LyraError> {
         Ok(())
     }
-    fn forget(&self, _: u64, _: Option<u64>) {}
+    async fn forget(&self, _: u64, _: Option<u64>) -> Result<(), LyraError> {
+        Ok(())
+    }
     async fn invoke(&self, call: Call) -> Reply {
         let report = Report::new(call.id, call.version.version);
         Reply { report, outcome: Ok(Bytes::from_static(b"null")) }
@@ -148,22 +170,26 @@ impl Worker for Floor {
         let report = Report::new(call.id, call.version.version);
         HttpReply { report, outcome: Err(LyraError::internal("the floor answers calls only")) }
     }
-    fn status(&self) -> Status {
-        Status::default()
+    async fn status(&self) -> Result<Status, LyraError> {
+        Ok(Status::default())
     }
-    fn instances(&self) -> Vec<InstanceStatus> {
-        Vec::new()
+    async fn instances(&self) -> Result<Vec<InstanceStatus>, LyraError> {
+        Ok(Vec::new())
     }
-    async fn health(&self) -> Health {
-        Health::default()
+    async fn health(&self) -> Result<Health, LyraError> {
+        Ok(Health::default())
     }
-    fn cordon(&self) {}
-    fn uncordon(&self) {}
-    async fn drain(&self, _: Duration) -> Drained {
-        Drained::default()
+    async fn cordon(&self) -> Result<(), LyraError> {
+        Ok(())
     }
-    async fn clean(&self) -> usize {
-        0
+    async fn uncordon(&self) -> Result<(), LyraError> {
+        Ok(())
+    }
+    async fn drain(&self, _: Duration) -> Result<Drained, LyraError> {
+        Ok(Drained::default())
+    }
+    async fn clean(&self) -> Result<usize, LyraError> {
+        Ok(0)
     }
 }
 
@@ -173,8 +199,10 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn measures_worker_and_floor() {
-        let all = measure(&[2], Duration::from_millis(50)).await.expect("measures");
-        assert_eq!(all.iter().map(|one| one.system).collect::<Vec<_>>(), ["worker", "floor"]);
-        assert!(all.iter().all(|one| one.calls > 0 && one.p99_us >= one.p50_us));
+        for reach in [Reach::InProcess, Reach::Rpc] {
+            let all = measure(&[2], Duration::from_millis(50), reach).await.expect("measures");
+            assert_eq!(all.iter().map(|one| one.system).collect::<Vec<_>>(), ["worker", "floor"]);
+            assert!(all.iter().all(|one| one.calls > 0 && one.p99_us >= one.p50_us));
+        }
     }
 }

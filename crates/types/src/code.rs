@@ -49,6 +49,8 @@ pub enum Code {
     OutOfMemory,
     /// The instance died: a trap, an abort, a stack overflow.
     InstanceCrashed,
+    /// The worker was lost while it had the call, which may have run.
+    WorkerLost,
     /// The function's result is larger than the limit that the detail names.
     ResultTooLarge,
     /// The function's result is not what its contract asks for.
@@ -74,7 +76,7 @@ pub struct Row {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 25] = [
         Code::BadRequest,
         Code::InvalidName,
         Code::InvalidField,
@@ -95,6 +97,7 @@ impl Code {
         Code::Timeout,
         Code::OutOfMemory,
         Code::InstanceCrashed,
+        Code::WorkerLost,
         Code::ResultTooLarge,
         Code::InvalidResult,
         Code::Cancelled,
@@ -127,6 +130,7 @@ impl Code {
             Code::Timeout => row(504, 4, 6, "Deadline passed"),
             Code::OutOfMemory => row(500, 8, 1, "Out of memory"),
             Code::InstanceCrashed => row(500, 10, 1, "The instance crashed"),
+            Code::WorkerLost => row(500, 15, 7, "The worker was lost"),
             Code::ResultTooLarge => row(500, 11, 1, "Result too large"),
             Code::InvalidResult => row(500, 2, 1, "Invalid result"),
             Code::Cancelled => row(499, 1, 1, "Cancelled"),
@@ -157,6 +161,7 @@ impl Code {
             Code::Timeout => "timeout",
             Code::OutOfMemory => "out_of_memory",
             Code::InstanceCrashed => "instance_crashed",
+            Code::WorkerLost => "worker_lost",
             Code::ResultTooLarge => "result_too_large",
             Code::InvalidResult => "invalid_result",
             Code::Cancelled => "cancelled",

@@ -23,6 +23,11 @@ macro_rules! id {
                 $type(Ulid::from_parts(millis, random).0)
             }
 
+            /// The id of that number.
+            pub const fn from_number(number: u128) -> $type {
+                $type(number)
+            }
+
             /// The id's number, as the store keeps it.
             pub const fn number(self) -> u128 {
                 self.0

@@ -5,8 +5,10 @@
 //! implements the same trait.
 
 pub mod control;
+pub mod grpc;
 pub mod instances;
 pub mod logs;
+mod octets;
 pub mod worker;
 
 pub use control::Control;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use lyra_types::function::Contract;
 use lyra_types::invocation::Report;
 use lyra_types::{Error, FunctionName, FunctionVersion, InvocationId, Result, Runtime, TenantName};
+use serde::{Deserialize, Serialize};
 
 use crate::Body;
 pub use crate::instances::{
@@ -58,11 +59,12 @@ pub struct HttpReply {
 }
 
 /// Code to be checked and compiled at deploy time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Prepare {
     /// What the code is written for.
     pub runtime: Runtime,
     /// The code: source text or a WebAssembly file.
+    #[serde(with = "crate::octets")]
     pub code: Bytes,
     /// The handler's name, where one was asked for.
     pub handler: Option<String>,
@@ -98,14 +100,14 @@ impl Prepare {
 }
 
 /// What the worker found while it prepared the code.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
     /// How the code is called.
     pub contract: Contract,
 }
 
 /// What a worker holds now.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// Calls that run.
     pub running: usize,
@@ -122,7 +124,7 @@ pub struct Status {
     /// Calls that the worker lets run at once now.
     pub concurrency_limit: usize,
     /// The queue's policy.
-    pub queue_policy: &'static str,
+    pub queue_policy: String,
     /// Functions with calls that run or wait.
     pub functions: Vec<FunctionCalls>,
     /// What is known of each version from its calls.
@@ -134,7 +136,7 @@ pub struct Status {
 }
 
 /// Calls of a function, of all its versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionCalls {
     /// Owner.
     pub tenant: TenantName,
@@ -151,7 +153,7 @@ pub struct FunctionCalls {
 }
 
 /// What a worker knows of a version from its calls. A quantity that was never measured is `None`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Characteristics {
     /// Owner.
     pub tenant: TenantName,
@@ -180,7 +182,7 @@ pub struct Characteristics {
 }
 
 /// A time as it was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
     /// Measurements.
     pub samples: u64,
@@ -195,7 +197,8 @@ pub struct Estimate {
 /// A node that runs instances.
 ///
 /// Every method is cancelled by dropping its future: a call that waits leaves the queue, a call that
-/// runs is stopped and its instance is destroyed.
+/// runs is stopped and its instance is destroyed. Every method may fail with
+/// [`lyra_types::Code::Unavailable`] where the worker is another process and can't be reached.
 #[async_trait]
 pub trait Worker: Send + Sync + 'static {
     /// Checks and compiles code, and keeps the outcome for the first call.
@@ -215,7 +218,7 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Drops the loaded code and the idle instances of a version that was deleted; of all versions of the
     /// function where `version` is `None`.
-    fn forget(&self, generation: u64, version: Option<u64>);
+    async fn forget(&self, generation: u64, version: Option<u64>) -> Result<()>;
 
     /// Runs a call of a handler or a command to its end.
     async fn invoke(&self, call: Call) -> Reply;
@@ -224,25 +227,25 @@ pub trait Worker: Send + Sync + 'static {
     async fn serve(&self, call: HttpCall) -> HttpReply;
 
     /// What this worker holds now.
-    fn status(&self) -> Status;
+    async fn status(&self) -> Result<Status>;
 
     /// Its instances, in the order of their ids.
-    fn instances(&self) -> Vec<InstanceStatus>;
+    async fn instances(&self) -> Result<Vec<InstanceStatus>>;
 
     /// Whether it works. Needs nothing from outside of the worker.
-    async fn health(&self) -> Health;
+    async fn health(&self) -> Result<Health>;
 
     /// Takes no more calls and starts no more instances: both are refused with
     /// [`lyra_types::Code::Unavailable`]. What runs or waits goes on.
-    fn cordon(&self);
+    async fn cordon(&self) -> Result<()>;
 
     /// Takes calls again.
-    fn uncordon(&self);
+    async fn uncordon(&self) -> Result<()>;
 
     /// Cordons, waits up to `limit` for calls to end, then ends the idle instances. It stays cordoned.
-    async fn drain(&self, limit: Duration) -> Drained;
+    async fn drain(&self, limit: Duration) -> Result<Drained>;
 
     /// Ends every idle instance and drops all loaded code; both come back when they are needed. Returns how many
     /// instances were ended.
-    async fn clean(&self) -> usize;
+    async fn clean(&self) -> Result<usize>;
 }

@@ -115,6 +115,16 @@ impl Service {
         Service { inner, tasks: Tasks::new() }
     }
 
+    /// What it holds now.
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// Its instances, in the order of their ids.
+    pub fn instances(&self) -> Vec<InstanceStatus> {
+        self.inner.pool.list()
+    }
+
     /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption
     /// of the concurrency limit to the machine's load.
     pub fn start(&self) {
@@ -211,7 +221,7 @@ impl Inner {
             eligible: lengths.eligible,
             bypassing: lengths.bypassing,
             concurrency_limit: lengths.limit,
-            queue_policy: self.config.queue.policy.as_str(),
+            queue_policy: self.config.queue.policy.as_str().to_owned(),
             holdings: self.pool.holdings(),
             ..Status::default()
         }
@@ -288,10 +298,11 @@ impl Worker for Service {
         self.inner.prewarm(version, instances).await
     }
 
-    fn forget(&self, generation: u64, version: Option<u64>) {
+    async fn forget(&self, generation: u64, version: Option<u64>) -> Result<(), Error> {
         self.inner.templates.forget(generation, version);
         self.inner.pool.forget(generation, version);
         self.inner.characteristics.forget(generation, version);
+        Ok(())
     }
 
     async fn invoke(&self, request: Call) -> Reply {
@@ -353,32 +364,34 @@ impl Worker for Service {
         }
     }
 
-    fn status(&self) -> Status {
-        self.inner.status()
+    async fn status(&self) -> Result<Status, Error> {
+        Ok(Service::status(self))
     }
 
-    fn instances(&self) -> Vec<InstanceStatus> {
-        self.inner.pool.list()
+    async fn instances(&self) -> Result<Vec<InstanceStatus>, Error> {
+        Ok(Service::instances(self))
     }
 
-    async fn health(&self) -> Health {
-        self.inner.check_up()
+    async fn health(&self) -> Result<Health, Error> {
+        Ok(self.inner.check_up())
     }
 
-    fn cordon(&self) {
+    async fn cordon(&self) -> Result<(), Error> {
         self.inner.cordon.set(true);
+        Ok(())
     }
 
-    fn uncordon(&self) {
+    async fn uncordon(&self) -> Result<(), Error> {
         self.inner.cordon.set(false);
+        Ok(())
     }
 
-    async fn drain(&self, limit: Duration) -> Drained {
-        self.inner.drain(limit).await
+    async fn drain(&self, limit: Duration) -> Result<Drained, Error> {
+        Ok(self.inner.drain(limit).await)
     }
 
-    async fn clean(&self) -> usize {
-        self.inner.clean().await
+    async fn clean(&self) -> Result<usize, Error> {
+        Ok(self.inner.clean().await)
     }
 }
 

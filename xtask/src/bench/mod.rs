@@ -78,6 +78,8 @@ enum Scenario {
     Overhead,
     /// What the worker adds to a call that takes no time, in one process.
     OverheadWorker,
+    /// The same over gRPC, over a bare server of the same transport.
+    OverheadRpc,
     /// Queue policies on a simulated day.
     QueuePolicies,
     /// Keep-alive policies on a simulated day.
@@ -141,6 +143,7 @@ impl Bench {
             Scenario::Idle => idle::run(self).await,
             Scenario::Overhead => overhead::run(self).await,
             Scenario::OverheadWorker => simulated::overhead(self).await,
+            Scenario::OverheadRpc => simulated::overhead_rpc(self).await,
             Scenario::QueuePolicies => simulated::queue_policies(self).await,
             Scenario::KeepAlive => simulated::keep_alive(self).await,
         }

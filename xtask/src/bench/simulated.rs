@@ -1,4 +1,4 @@
-//! `overhead-worker`, `queue-policies` and `keep-alive`: what `lyra load` measures and simulates in its own process.
+//! `overhead-worker`, `overhead-rpc`, `queue-policies` and `keep-alive`: what `lyra load` measures and simulates in its own process.
 //!
 //! The worker's overhead is real time, of calls that take none; the policies are compared under virtual time, so their
 //! figures do not depend on the machine.
@@ -13,12 +13,22 @@ use super::report::Record;
 
 /// Worker in, handler, out, for a function that does nothing, over the same loop around a worker that only answers.
 pub async fn overhead(bench: &Bench) -> anyhow::Result<Vec<Record>> {
+    measure_overhead(bench, "overhead-worker", &[]).await
+}
+
+/// The same over gRPC; the floor is then a bare server of the same transport.
+pub async fn overhead_rpc(bench: &Bench) -> anyhow::Result<Vec<Record>> {
+    measure_overhead(bench, "overhead-rpc", &["--rpc"]).await
+}
+
+async fn measure_overhead(bench: &Bench, scenario: &'static str, reach: &[&str]) -> anyhow::Result<Vec<Record>> {
     let seconds = format!("{}s", bench.seconds);
-    let lines = run(bench, &["load", "overhead", "--clients", "1,8,32", "--duration", &seconds]).await?;
+    let arguments = [&["load", "overhead", "--clients", "1,8,32", "--duration", &seconds], reach].concat();
+    let lines = run(bench, &arguments).await?;
     let mut records = Vec::new();
     for line in lines {
         let system = text(&line, "system")?;
-        let mut record = Record::new("overhead-worker", system)
+        let mut record = Record::new(scenario, system)
             .with("clients", line["clients"].clone())
             .with_number("p999_us", number(&line, "p999_us")?);
         record.p50_us = Some(number(&line, "p50_us")?);

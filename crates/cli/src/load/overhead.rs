@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lyra_load::overhead::{self, Reach};
+
 use super::json;
 use crate::failure::Result;
 use crate::output::print_line;
@@ -15,7 +17,8 @@ use crate::table::Table;
   lyra load overhead --clients 1,8,32 --duration 5s -o json
 
 Calls simulated functions that take no time, in this process. `floor` is the same loop around a
-worker that only answers: what the measuring itself costs.")]
+worker that only answers: what the measuring itself costs. With `--rpc` both are called over
+gRPC, as a gateway calls workers on other machines.")]
 pub struct Args {
     /// Numbers of clients, parted by commas
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 8, 32])]
@@ -23,6 +26,9 @@ pub struct Args {
     /// How long each is measured
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
     duration: Duration,
+    /// Call over gRPC on this machine
+    #[arg(long)]
+    rpc: bool,
 }
 
 /// Measures and prints.
@@ -30,7 +36,8 @@ pub struct Args {
 /// # Errors
 /// When a call fails.
 pub async fn run(args: Args, global: &Global) -> Result<()> {
-    let all = lyra_load::overhead::measure(&args.clients, args.duration).await?;
+    let reach = if args.rpc { Reach::Rpc } else { Reach::InProcess };
+    let all = overhead::measure(&args.clients, args.duration, reach).await?;
     if global.format == Format::Json {
         for one in &all {
             print_line(&json(one)?)?;

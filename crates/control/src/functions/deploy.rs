@@ -102,7 +102,7 @@ impl Functions {
         let (deployed, dropped) = changed.value;
         let generation = deployed.route.generation;
         for version in &dropped {
-            self.worker.forget(generation, Some(version.version));
+            self.have_forgotten(generation, Some(version.version)).await;
         }
         if !dropped.is_empty() {
             self.drop_unused(dropped.iter().map(|version| version.code.clone()).collect()).await;
@@ -115,6 +115,13 @@ impl Functions {
         }
         tracing::info!(%tenant, %function, version = deployed.version, "version deployed");
         Ok(Changed { value: deployed, revision: changed.revision })
+    }
+
+    /// Has the worker drop what it holds of versions that are gone. What it still holds harms nobody: no route leads there.
+    pub(super) async fn have_forgotten(&self, generation: u64, version: Option<u64>) {
+        if let Err(error) = self.worker.forget(generation, version).await {
+            tracing::warn!(%error, generation, version, "instances of versions that are gone are left");
+        }
     }
 
     /// Versions that jobs are pinned to, where old versions may have to go.

@@ -193,7 +193,7 @@ impl Functions {
         if let Err(error) = self.logs.forget(tenant, function).await {
             tracing::warn!(%error, %tenant, %function, "logs of a deleted function are left");
         }
-        self.worker.forget(generation, None);
+        self.have_forgotten(generation, None).await;
         self.drop_unused(codes).await;
         tracing::info!(%tenant, %function, "function deleted");
         Ok(Changed { value: (), revision: changed.revision })

@@ -101,8 +101,9 @@ impl Worker for Scripted {
         Ok(())
     }
 
-    fn forget(&self, generation: u64, version: Option<u64>) {
+    async fn forget(&self, generation: u64, version: Option<u64>) -> Result<(), Error> {
         self.forgotten.lock().push((generation, version));
+        Ok(())
     }
 
     async fn invoke(&self, call: Call) -> Reply {
@@ -118,28 +119,32 @@ impl Worker for Scripted {
         unreachable!("control serves no HTTP")
     }
 
-    fn status(&self) -> Status {
-        Status::default()
+    async fn status(&self) -> Result<Status, Error> {
+        Ok(Status::default())
     }
 
-    fn instances(&self) -> Vec<lyra_wire::worker::InstanceStatus> {
-        Vec::new()
+    async fn instances(&self) -> Result<Vec<lyra_wire::worker::InstanceStatus>, Error> {
+        Ok(Vec::new())
     }
 
-    async fn health(&self) -> lyra_wire::worker::Health {
-        lyra_wire::worker::Health { healthy: true, checks: Vec::new() }
+    async fn health(&self) -> Result<lyra_wire::worker::Health, Error> {
+        Ok(lyra_wire::worker::Health { healthy: true, checks: Vec::new() })
     }
 
-    fn cordon(&self) {}
-
-    fn uncordon(&self) {}
-
-    async fn drain(&self, _: Duration) -> lyra_wire::worker::Drained {
-        lyra_wire::worker::Drained::default()
+    async fn cordon(&self) -> Result<(), Error> {
+        Ok(())
     }
 
-    async fn clean(&self) -> usize {
-        0
+    async fn uncordon(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn drain(&self, _: Duration) -> Result<lyra_wire::worker::Drained, Error> {
+        Ok(lyra_wire::worker::Drained::default())
+    }
+
+    async fn clean(&self) -> Result<usize, Error> {
+        Ok(0)
     }
 }
 

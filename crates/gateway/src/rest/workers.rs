@@ -49,7 +49,7 @@ fn view(status: &Status) -> WorkerView {
         queued: status.queued,
         held: status.held,
         concurrency_limit: status.concurrency_limit,
-        queue_policy: status.queue_policy.to_owned(),
+        queue_policy: status.queue_policy.clone(),
         keep_alive: holdings.keep_alive.clone(),
         idle_instances: status.idle_instances,
         instances: counted.map(|state| (state.as_str().to_owned(), holdings.instances.of(state))).collect(),
@@ -117,7 +117,7 @@ fn characteristics(of: &Characteristics) -> CharacteristicsView {
     responses((status = 200, description = "A page", body = Page<WorkerView>), Refused)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let all = vec![view(&app.worker.status())];
+    let all = vec![view(&app.worker.status().await?)];
     Ok(Json(page(all, &scope.params(), |worker| worker.name.clone())?).into_response())
 }
 
@@ -128,7 +128,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     responses((status = 200, description = "The worker", body = WorkerView), Refused, Missing)
 )]
 pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    Ok(Json(view(&worker(&app, scope.part("worker"))?.status())).into_response())
+    Ok(Json(view(&worker(&app, scope.part("worker"))?.status().await?)).into_response())
 }
 
 /// What a worker knows of each version from its calls: times, memory.
@@ -144,7 +144,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     responses((status = 200, description = "A page", body = Page<CharacteristicsView>), Refused, Missing)
 )]
 pub(crate) async fn known(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let status = worker(&app, scope.part("worker"))?.status();
+    let status = worker(&app, scope.part("worker"))?.status().await?;
     let params = scope.params();
     let function = params.text("function")?;
     let mut all: Vec<&Characteristics> = status
@@ -164,7 +164,7 @@ pub(crate) async fn known(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     responses((status = 200, description = "Each check; `healthy` says whether all passed", body = Health), Refused, Missing)
 )]
 pub(crate) async fn health(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    Ok(Json(worker(&app, scope.part("worker"))?.health().await).into_response())
+    Ok(Json(worker(&app, scope.part("worker"))?.health().await?).into_response())
 }
 
 /// Have a worker take no more calls and start no more instances. What runs or waits goes on.
@@ -175,8 +175,8 @@ pub(crate) async fn health(State(app): State<Arc<App>>, scope: Scope) -> Answer 
 )]
 pub(crate) async fn cordon(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let worker = worker(&app, scope.part("worker"))?;
-    worker.cordon();
-    Ok(Json(view(&worker.status())).into_response())
+    worker.cordon().await?;
+    Ok(Json(view(&worker.status().await?)).into_response())
 }
 
 /// Have a worker take calls again.
@@ -187,8 +187,8 @@ pub(crate) async fn cordon(State(app): State<Arc<App>>, scope: Scope) -> Answer 
 )]
 pub(crate) async fn uncordon(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let worker = worker(&app, scope.part("worker"))?;
-    worker.uncordon();
-    Ok(Json(view(&worker.status())).into_response())
+    worker.uncordon().await?;
+    Ok(Json(view(&worker.status().await?)).into_response())
 }
 
 /// Cordon a worker, wait for its calls to end, then end its idle instances. It stays cordoned.
@@ -204,7 +204,7 @@ pub(crate) async fn drain(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let worker = worker(&app, scope.part("worker"))?;
     let params = scope.params();
     let limit = if params.text("wait")?.is_some() { params.wait(MAX_DRAIN)? } else { DRAIN };
-    Ok(Json(worker.drain(limit).await).into_response())
+    Ok(Json(worker.drain(limit).await?).into_response())
 }
 
 /// End every idle instance of a worker and drop all loaded code. Both come back when they are needed.
@@ -214,7 +214,7 @@ pub(crate) async fn drain(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     responses((status = 200, description = "What went", body = CleanedView), Refused, Missing)
 )]
 pub(crate) async fn clean(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let instances = worker(&app, scope.part("worker"))?.clean().await;
+    let instances = worker(&app, scope.part("worker"))?.clean().await?;
     Ok(Json(CleanedView { instances }).into_response())
 }
 
@@ -246,7 +246,7 @@ pub(crate) async fn prewarm(State(app): State<Arc<App>>, scope: Scope, body: Bod
         let same = of.tenant == version.tenant && of.function == version.function && of.version == version.version;
         same && of.state == InstanceState::Standby
     };
-    let instances = worker.instances().iter().filter(waits).count();
+    let instances = worker.instances().await?.iter().filter(waits).count();
     let view = PrewarmedView { function: version.function.to_string(), version: version.version, instances };
     Ok(Json(view).into_response())
 }
@@ -299,6 +299,6 @@ pub(crate) async fn instances(State(app): State<Arc<App>>, scope: Scope) -> Answ
             && function.is_none_or(|name| of.function.as_str() == name)
             && state.is_none_or(|state| of.state.as_str() == state)
     };
-    let all: Vec<_> = app.worker.instances().into_iter().filter(wanted).collect();
+    let all: Vec<_> = app.worker.instances().await?.into_iter().filter(wanted).collect();
     Ok(Json(page(all, &params, |of| of.id.to_string())?.map(|of| instance(&of))).into_response())
 }

@@ -395,7 +395,9 @@ impl Worker for FakeWorker {
         Err(Error::internal("the gateway never prewarms"))
     }
 
-    fn forget(&self, _: u64, _: Option<u64>) {}
+    async fn forget(&self, _: u64, _: Option<u64>) -> Result<(), Error> {
+        Ok(())
+    }
 
     async fn invoke(&self, call: Call) -> Reply {
         self.calls.lock().push((call.version.version, call.event.clone()));
@@ -461,28 +463,32 @@ impl Worker for FakeWorker {
         HttpReply { report, outcome }
     }
 
-    fn status(&self) -> Status {
-        Status { running: 1, queued: 2, idle_instances: 3, ..Status::default() }
+    async fn status(&self) -> Result<Status, Error> {
+        Ok(Status { running: 1, queued: 2, idle_instances: 3, ..Status::default() })
     }
 
-    fn instances(&self) -> Vec<lyra_wire::worker::InstanceStatus> {
-        Vec::new()
+    async fn instances(&self) -> Result<Vec<lyra_wire::worker::InstanceStatus>, Error> {
+        Ok(Vec::new())
     }
 
-    async fn health(&self) -> lyra_wire::worker::Health {
-        lyra_wire::worker::Health { healthy: true, checks: Vec::new() }
+    async fn health(&self) -> Result<lyra_wire::worker::Health, Error> {
+        Ok(lyra_wire::worker::Health { healthy: true, checks: Vec::new() })
     }
 
-    fn cordon(&self) {}
-
-    fn uncordon(&self) {}
-
-    async fn drain(&self, _: Duration) -> lyra_wire::worker::Drained {
-        lyra_wire::worker::Drained::default()
+    async fn cordon(&self) -> Result<(), Error> {
+        Ok(())
     }
 
-    async fn clean(&self) -> usize {
-        0
+    async fn uncordon(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn drain(&self, _: Duration) -> Result<lyra_wire::worker::Drained, Error> {
+        Ok(lyra_wire::worker::Drained::default())
+    }
+
+    async fn clean(&self) -> Result<usize, Error> {
+        Ok(0)
     }
 }
 

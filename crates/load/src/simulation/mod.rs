@@ -151,7 +151,8 @@ async fn run(trace: &Trace, machine: &Machine, policy: &Policy) -> Result<Report
     }
     let length = elapsed(began, &world.clock);
     let figures = world.backend.figures();
-    world.worker.drain(Duration::from_secs(1)).await;
+    let drained = world.worker.drain(Duration::from_secs(1)).await;
+    drained.map_err(|error| Error::Runtime(error.to_string()))?;
     let records = std::mem::take(&mut *records.lock());
     Ok(records.report(policy, machine, length, figures))
 }

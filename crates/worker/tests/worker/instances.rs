@@ -222,21 +222,21 @@ async fn a_cordoned_worker_refuses_calls_and_a_drained_one_is_empty() {
     worker.prewarm(f.clone(), 1).await.expect("there is room");
     let busy = in_background(&worker, &f, "{\"sleep_ms\":5000}");
     tokio::time::sleep(SECOND).await;
-    worker.cordon();
+    worker.cordon().await.unwrap();
     let error = worker.invoke(call(&f, "null")).await.outcome.expect_err("cordoned");
     assert!(error.code == Code::Unavailable && error.retry_after.is_some() && error.detail.contains("cordoned"));
     assert_eq!(worker.prewarm(f.clone(), 2).await.map_err(|error| error.code), Err(Code::Unavailable));
-    let short = worker.drain(SECOND).await;
+    let short = worker.drain(SECOND).await.unwrap();
     assert_eq!((short.ended, short.left), (false, 1));
-    let drained = worker.drain(10 * SECOND).await;
+    let drained = worker.drain(10 * SECOND).await.unwrap();
     assert_eq!((drained.ended, drained.left, drained.evacuated), (true, 0, 1));
     assert!(busy.await.expect("no panic").is_ok(), "what ran went on");
     tokio::time::sleep(MINUTE).await;
     assert_eq!((backend.alive(), worker.status().machine.cordoned), (0, true), "nothing is started for the minimum");
-    worker.uncordon();
+    worker.uncordon().await.unwrap();
     tokio::time::sleep(MINUTE).await;
     assert_eq!(worker.status().idle_instances, 1);
-    assert_eq!(worker.clean().await, 1);
+    assert_eq!(worker.clean().await.unwrap(), 1);
     assert_eq!(backend.alive(), 0);
     assert_eq!(start_of(&worker, &f).await, Ok(Some(Start::Cold)));
 }
@@ -245,11 +245,11 @@ async fn a_cordoned_worker_refuses_calls_and_a_drained_one_is_empty() {
 async fn health_sees_whether_the_loops_come_round() {
     let backend = Backend::new();
     let worker = worker_with(&backend, Config::default());
-    let health = worker.health().await;
+    let health = worker.health().await.unwrap();
     assert!(!health.healthy, "nothing watches yet");
     worker.start();
     tokio::time::sleep(MINUTE).await;
-    let health = worker.health().await;
+    let health = worker.health().await.unwrap();
     assert!(health.healthy, "{health:?}");
     assert!(worker.status().machine.uptime >= MINUTE);
     assert_eq!(worker.status().machine.backends[0].runtimes, [Runtime::Js, Runtime::Native]);

@@ -55,7 +55,7 @@ async fn a_kept_instance_serves_its_own_version_only() {
     assert_eq!(outcome(&worker, &one).await, (Some(Start::Cold), false, Ok("1".into())));
     assert_eq!(outcome(&worker, &one).await, (Some(Start::Warm), true, Ok("2".into())));
     assert_eq!(outcome(&worker, &two).await, (Some(Start::Cold), false, Ok("1".into())));
-    worker.forget(one.generation, Some(1));
+    worker.forget(one.generation, Some(1)).await.unwrap();
     assert_eq!(outcome(&worker, &one).await, (Some(Start::Cold), false, Ok("1".into())));
     assert_eq!(outcome(&worker, &two).await, (Some(Start::Warm), true, Ok("2".into())));
 }

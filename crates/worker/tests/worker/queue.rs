@@ -240,7 +240,7 @@ async fn estimates_are_saved_and_known_to_the_next_worker() {
     let third = worker_with(&Backend::new(), config);
     assert_eq!(known(&third), known(&second));
     assert!(known(&third) > Some(2 * MS));
-    third.forget(version.generation, None);
+    third.forget(version.generation, None).await.unwrap();
     assert_eq!(known(&third), None);
 }
 

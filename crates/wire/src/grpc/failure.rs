@@ -1,0 +1,64 @@
+//! Errors as gRPC carries them: the status of the one table of codes, and the whole error in the status' details.
+
+use lyra_types::{Code, Error};
+use tonic::Status;
+
+use super::packed::{pack, unpack};
+
+/// The status that carries `error`.
+pub fn to_status(error: &Error) -> Status {
+    let code = tonic::Code::from_i32(i32::from(error.code.row().grpc));
+    let details = pack(error).unwrap_or_default();
+    Status::with_details(code, error.detail.clone(), details)
+}
+
+/// The error that a status carries. One without details comes from the transport or from a stranger: `what` was asked
+/// names it then.
+pub fn from_status(status: &Status, what: &str) -> Error {
+    if !status.details().is_empty()
+        && let Ok(error) = unpack::<Error>(status.details())
+    {
+        return error;
+    }
+    let code = match status.code() {
+        tonic::Code::Unauthenticated => Code::Unauthenticated,
+        tonic::Code::PermissionDenied => Code::PermissionDenied,
+        tonic::Code::DeadlineExceeded => Code::Timeout,
+        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Code::TooLarge,
+        tonic::Code::Unimplemented | tonic::Code::InvalidArgument | tonic::Code::Internal => Code::Internal,
+        _ => Code::Unavailable,
+    };
+    tracing::debug!(%status, what, "a call to another role failed");
+    Error::new(code, format!("{what} can't be reached: {}", status.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use lyra_types::error::{FieldError, Thrown};
+
+    use super::*;
+
+    #[test]
+    fn an_error_crosses_whole() {
+        for code in Code::ALL {
+            let mut error = Error::new(code, "what to do")
+                .with_field(FieldError { line: Some(3), column: Some(7), ..FieldError::new("code", "no") })
+                .with_retry_after(Duration::from_millis(1_500));
+            error.thrown = Some(Thrown { name: "E".into(), message: "m".into(), stack: "s".into() });
+            let status = to_status(&error);
+            assert_eq!(status.code() as i32, i32::from(code.row().grpc));
+            assert_eq!(from_status(&status, "worker w1"), error);
+        }
+    }
+
+    #[test]
+    fn a_strange_status_is_told_from_an_answer() {
+        let error = from_status(&Status::unavailable("connection refused"), "worker w1");
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(error.detail.contains("worker w1") && error.detail.contains("connection refused"));
+        let status = Status::with_details(tonic::Code::Unknown, "x", bytes::Bytes::from_static(b"\xc1 garbage"));
+        assert_eq!(from_status(&status, "w").code, Code::Unavailable);
+    }
+}

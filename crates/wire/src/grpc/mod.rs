@@ -1,0 +1,83 @@
+//! The services over gRPC: for each trait of this crate a client that implements it, and a server over an
+//! implementation.
+//!
+//! Calls go in Protocol Buffers (`proto/lyra/calls.proto`); everything else is rare and goes in MessagePack, by the Rust
+//! types of the traits ([design 0005](../../../docs/design/0005-roles-apart.md)).
+
+mod exchange;
+mod failure;
+mod fields;
+mod http_call;
+pub mod messages;
+pub mod packed;
+mod worker;
+
+pub use failure::{from_status, to_status};
+pub use worker::{RemoteWorker, worker_routes};
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Endpoint, Server};
+
+/// The calls' protocol, as made from its .proto file.
+#[allow(missing_docs, clippy::all, clippy::or_fun_call, unreachable_pub)]
+mod calls {
+    tonic::include_proto!("lyra.calls.v1");
+}
+
+/// The other services, as made from the list in `build.rs`.
+#[allow(missing_docs, clippy::all, clippy::or_fun_call, unreachable_pub, clippy::unit_arg)]
+mod services {
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Worker.rs"));
+}
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// A connection over which nothing comes is asked for a sign of life after this time, and given up after as long again.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Flow control: what may be on its way of one stream, and of one connection.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Largest message: code of a function, with room for what is around it.
+const MAX_MESSAGE: usize = 96 << 20;
+
+/// How to reach `address`, in the form `HOST:PORT`.
+///
+/// # Errors
+/// When it is not of that form.
+pub fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| lyra_types::Error::new(lyra_types::Code::BadRequest, format!("{address:?} is not HOST:PORT")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW))
+}
+
+/// Serves `routes` on `listener` until `shutdown` is cancelled; then takes no more connections, and ends when those that
+/// are there have ended.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown.cancelled())
+        .await
+}

@@ -1,0 +1,219 @@
+//! A worker in another process: the client that is one, and the server over one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::Stream;
+use lyra_kit::Clock;
+use lyra_types::invocation::Report;
+use lyra_types::{Code, Error, FunctionVersion, Result};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status as GrpcStatus, Streaming};
+
+use super::calls::calls_server::{Calls, CallsServer};
+use super::calls::{FromCaller, FromHandler, FromWorker, ToHandler};
+use super::exchange::{Caller, Missed, exchange};
+use super::fields::to_report;
+use super::messages::{Cleaned, Drain, Forget, Instances, Nothing, Prewarm};
+use super::services::worker_client::WorkerClient;
+use super::services::worker_server::{Worker as WorkerService, WorkerServer};
+use super::{MAX_MESSAGE, endpoint, failure, http_call};
+use crate::Worker;
+use crate::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
+
+/// Longest wait for an answer that needs no work.
+const SHORT: Duration = Duration::from_secs(10);
+/// Longest wait for code to be compiled or loaded, or instances to be started.
+const LONG: Duration = Duration::from_secs(300);
+
+/// A worker that is reached over gRPC. Connections are made when they are needed, and again when they break.
+///
+/// A call that could not be sent ends with [`Code::Unavailable`] and a report without a start: it has not run and may be
+/// tried elsewhere. A call that was sent when the connection broke ends with [`Code::WorkerLost`].
+#[derive(Debug)]
+pub struct RemoteWorker {
+    name: String,
+    calls: Caller,
+    channel: Channel,
+    client: WorkerClient<Channel>,
+}
+
+impl RemoteWorker {
+    /// The worker called `name` at `address` (`HOST:PORT`).
+    ///
+    /// # Errors
+    /// When the address is none. Whether somebody is there is seen with the first call.
+    pub fn new(name: impl Into<String>, address: &str, clock: Clock) -> Result<RemoteWorker> {
+        let endpoint = endpoint(address)?;
+        let channel = endpoint.connect_lazy();
+        let client = WorkerClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        Ok(RemoteWorker { name: name.into(), calls: Caller::new(endpoint, clock), channel, client })
+    }
+
+    /// Asks within `limit`, and says of whom where nobody answers.
+    async fn ask<T, F>(&self, limit: Duration, answer: impl FnOnce(WorkerClient<Channel>) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, GrpcStatus>>,
+    {
+        match tokio::time::timeout(limit, answer(self.client.clone())).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(failure::from_status(&status, &format!("worker {}", self.name))),
+            Err(_) => Err(Error::new(Code::Unavailable, format!("worker {} did not answer in time", self.name))),
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for RemoteWorker {
+    async fn prepare(&self, prepare: Prepare) -> Result<Prepared> {
+        self.ask(LONG, |mut client| async move { client.prepare(prepare).await }).await
+    }
+
+    async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<()> {
+        let request = Prewarm { version, instances };
+        self.ask(LONG, |mut client| async move { client.prewarm(request).await }).await.map(|_| ())
+    }
+
+    async fn forget(&self, generation: u64, version: Option<u64>) -> Result<()> {
+        let request = Forget { generation, version };
+        self.ask(SHORT, |mut client| async move { client.forget(request).await }).await.map(|_| ())
+    }
+
+    async fn invoke(&self, call: Call) -> Reply {
+        let report = Report::new(call.id, call.version.version);
+        match self.calls.call(&call).await {
+            Ok(answer) => {
+                Reply { report: to_report(call.id, call.version.version, &answer.report), outcome: answer.outcome }
+            }
+            Err(Missed::NotSent(why)) => {
+                let detail = format!("worker {} can't be reached: {why}", self.name);
+                let error = Error::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1));
+                Reply { report, outcome: Err(error) }
+            }
+            Err(Missed::Lost) => {
+                let detail = format!("worker {} was lost while it had this call; it may have run", self.name);
+                Reply { report, outcome: Err(Error::new(Code::WorkerLost, detail)) }
+            }
+        }
+    }
+
+    async fn serve(&self, call: HttpCall) -> HttpReply {
+        http_call::call(self.channel.clone(), &self.name, call).await
+    }
+
+    async fn status(&self) -> Result<Status> {
+        self.ask(SHORT, |mut client| async move { client.status(Nothing).await }).await
+    }
+
+    async fn instances(&self) -> Result<Vec<InstanceStatus>> {
+        let answer = self.ask(SHORT, |mut client| async move { client.instances(Nothing).await }).await?;
+        Ok(answer.instances)
+    }
+
+    async fn health(&self) -> Result<Health> {
+        self.ask(SHORT, |mut client| async move { client.health(Nothing).await }).await
+    }
+
+    async fn cordon(&self) -> Result<()> {
+        self.ask(SHORT, |mut client| async move { client.cordon(Nothing).await }).await.map(|_| ())
+    }
+
+    async fn uncordon(&self) -> Result<()> {
+        self.ask(SHORT, |mut client| async move { client.uncordon(Nothing).await }).await.map(|_| ())
+    }
+
+    async fn drain(&self, limit: Duration) -> Result<Drained> {
+        self.ask(limit + LONG, |mut client| async move { client.drain(Drain { limit }).await }).await
+    }
+
+    async fn clean(&self) -> Result<usize> {
+        let answer = self.ask(LONG, |mut client| async move { client.clean(Nothing).await }).await?;
+        Ok(answer.ended)
+    }
+}
+
+/// The services by which others reach `worker`.
+pub fn worker_routes(worker: Arc<dyn Worker>) -> Routes {
+    let served = Served(worker);
+    Routes::new(CallsServer::new(served.clone())).add_service(
+        WorkerServer::new(served).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+    )
+}
+
+#[derive(Clone)]
+struct Served(Arc<dyn Worker>);
+
+#[async_trait]
+impl Calls for Served {
+    type ExchangeStream = ReceiverStream<Result<FromWorker, GrpcStatus>>;
+    type ServeStream = Pin<Box<dyn Stream<Item = Result<FromHandler, GrpcStatus>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<FromCaller>>,
+    ) -> Result<Response<Self::ExchangeStream>, GrpcStatus> {
+        let answers = exchange(Arc::clone(&self.0), request.into_inner());
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn serve(&self, request: Request<Streaming<ToHandler>>) -> Result<Response<Self::ServeStream>, GrpcStatus> {
+        let answers = http_call::serve(&self.0, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// What the trait gives, as gRPC gives it.
+fn answer<T>(outcome: Result<T>) -> Result<Response<T>, GrpcStatus> {
+    outcome.map(Response::new).map_err(|error| failure::to_status(&error))
+}
+
+#[async_trait]
+impl WorkerService for Served {
+    async fn prepare(&self, request: Request<Prepare>) -> Result<Response<Prepared>, GrpcStatus> {
+        answer(self.0.prepare(request.into_inner()).await)
+    }
+
+    async fn prewarm(&self, request: Request<Prewarm>) -> Result<Response<Nothing>, GrpcStatus> {
+        let Prewarm { version, instances } = request.into_inner();
+        answer(self.0.prewarm(version, instances).await.map(|()| Nothing))
+    }
+
+    async fn forget(&self, request: Request<Forget>) -> Result<Response<Nothing>, GrpcStatus> {
+        let Forget { generation, version } = request.into_inner();
+        answer(self.0.forget(generation, version).await.map(|()| Nothing))
+    }
+
+    async fn status(&self, _: Request<Nothing>) -> Result<Response<Status>, GrpcStatus> {
+        answer(self.0.status().await)
+    }
+
+    async fn instances(&self, _: Request<Nothing>) -> Result<Response<Instances>, GrpcStatus> {
+        answer(self.0.instances().await.map(|instances| Instances { instances }))
+    }
+
+    async fn health(&self, _: Request<Nothing>) -> Result<Response<Health>, GrpcStatus> {
+        answer(self.0.health().await)
+    }
+
+    async fn cordon(&self, _: Request<Nothing>) -> Result<Response<Nothing>, GrpcStatus> {
+        answer(self.0.cordon().await.map(|()| Nothing))
+    }
+
+    async fn uncordon(&self, _: Request<Nothing>) -> Result<Response<Nothing>, GrpcStatus> {
+        answer(self.0.uncordon().await.map(|()| Nothing))
+    }
+
+    async fn drain(&self, request: Request<Drain>) -> Result<Response<Drained>, GrpcStatus> {
+        answer(self.0.drain(request.into_inner().limit).await)
+    }
+
+    async fn clean(&self, _: Request<Nothing>) -> Result<Response<Cleaned>, GrpcStatus> {
+        answer(self.0.clean().await.map(|ended| Cleaned { ended }))
+    }
+}
