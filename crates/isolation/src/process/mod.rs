@@ -16,6 +16,7 @@ mod frames;
 mod handler;
 mod instance;
 mod interpreter;
+mod kept;
 pub mod launch;
 mod native;
 mod output;

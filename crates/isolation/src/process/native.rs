@@ -11,11 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::instance::{Instance, gone, never_ready, resource_name};
+use super::kept::{Called, Caller, Kept};
 use super::launch::Plan;
 use super::package::{BOOTSTRAP, Package};
 use super::plan::{API_PORT, Ground, TASK_ROOT, env_of};
 use super::runtime_api::{Api, Invocation};
-use crate::{Body, CallContext, Grant, Sandbox, Served, Template, Usage};
+use crate::{CallContext, Grant, Sandbox, Template};
 
 /// Longest wait for an idle instance's sign of life.
 const PROBE: Duration = Duration::from_secs(1);
@@ -64,50 +65,34 @@ impl Template for NativeTemplate {
         let listener = super::instance::listener(listeners.into_iter().next())?;
         let api = Api::new();
         let server = lyra_kit::tasks::spawn("runtime-api", Arc::clone(&api).serve(listener));
-        let mut sandbox = NativeSandbox { instance, api, server, failed: None, usable: true };
-        sandbox.failed = sandbox.get_ready(shared.config.settings.init_timeout, version.memory_mb).await.err();
-        sandbox.usable = sandbox.failed.is_none();
-        Ok(Box::new(sandbox))
+        let caller = ApiCaller { api, server };
+        let ready = caller.get_ready(&instance, shared.config.settings.init_timeout, version.memory_mb).await;
+        Ok(Box::new(Kept::new(instance, caller, ready)))
     }
 }
 
-/// An instance of such a program.
-struct NativeSandbox {
-    instance: Instance,
+/// Calls an instance of such a program.
+struct ApiCaller {
     api: Arc<Api>,
     server: JoinHandle<()>,
-    /// Why it did not get ready; told to the first call, whose log has what was written until then.
-    failed: Option<Error>,
-    usable: bool,
 }
 
-impl NativeSandbox {
-    async fn get_ready(&self, limit: Duration, memory_mb: u32) -> Result<(), Error> {
+impl ApiCaller {
+    async fn get_ready(&self, instance: &Instance, limit: Duration, memory_mb: u32) -> Result<(), Error> {
         tokio::select! {
             biased;
             ready = self.api.ready() => ready,
-            _ = self.instance.process().wait() => Err(self.instance.failure(memory_mb).await),
+            _ = instance.process().wait() => Err(instance.failure(memory_mb).await),
             () = tokio::time::sleep(limit) => {
-                self.instance.kill();
+                instance.kill();
                 Err(never_ready(limit, "its bootstrap has not asked for an invocation"))
             }
         }
     }
-}
 
-impl NativeSandbox {
-    /// The error for an instance that broke its work off and lives on; it is ended.
-    fn hung_up(&self) -> Error {
-        self.instance.kill();
-        self.instance.output().drain();
-        let detail =
-            "the instance crashed: it closed its connection to the runtime interface, did not come back, and was ended";
-        Error::new(Code::InstanceCrashed, detail)
-    }
-
-    fn timed_out(&self, context: &CallContext) -> Error {
+    fn timed_out(&self, instance: &Instance, context: &CallContext) -> Error {
         let is_gone = self.api.connections() == 0;
-        let mut error = self.instance.timed_out(context);
+        let mut error = instance.timed_out(context);
         if is_gone {
             error.detail.push_str("; it had no connection to the runtime interface any more");
         }
@@ -115,16 +100,16 @@ impl NativeSandbox {
     }
 }
 
-#[async_trait]
-impl Sandbox for NativeSandbox {
-    async fn call(&mut self, context: CallContext, event: Bytes) -> Result<Bytes, Error> {
-        self.instance.output().begin(&context.logs);
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        if !std::mem::replace(&mut self.usable, false) {
-            return Err(gone());
-        }
+/// The error for an instance that broke its work off and lives on; it is ended.
+fn hung_up(instance: &Instance) -> Error {
+    instance.kill();
+    let detail =
+        "the instance crashed: it closed its connection to the runtime interface, did not come back, and was ended";
+    Error::new(Code::InstanceCrashed, detail)
+}
+
+impl Caller for ApiCaller {
+    async fn call(&mut self, instance: &Instance, context: &CallContext, event: Bytes) -> Called {
         let answer = self.api.hand(Invocation {
             id: context.invocation.to_string(),
             deadline_ms: context.deadline_ms,
@@ -132,50 +117,28 @@ impl Sandbox for NativeSandbox {
             event: if event.is_empty() { Bytes::from_static(b"null") } else { event },
             max_result: context.max_result,
         });
-        let outcome = tokio::select! {
+        let failure = tokio::select! {
             biased;
-            answer = answer => answer.unwrap_or_else(|_| Err(gone())),
-            () = tokio::time::sleep_until(context.deadline) => return Err(self.timed_out(&context)),
-            _ = self.instance.process().wait() => {
-                return Err(self.instance.failure(context.version.memory_mb).await);
+            answer = answer => {
+                return Called { outcome: answer.unwrap_or_else(|_| Err(gone())), usable: true };
             }
-            () = self.api.abandoned() => return Err(self.hung_up()),
+            () = tokio::time::sleep_until(context.deadline) => self.timed_out(instance, context),
+            _ = instance.process().wait() => instance.failure(context.version.memory_mb).await,
+            () = self.api.abandoned() => hung_up(instance),
         };
-        self.usable = true;
-        self.instance.output().drain();
-        outcome
-    }
-
-    async fn serve(self: Box<Self>, _: CallContext, _: http::Request<Body>) -> Result<Served, Error> {
-        Err(Error::internal("a handler was given an HTTP request"))
-    }
-
-    fn is_reusable(&self) -> bool {
-        self.usable && self.instance.is_alive()
-    }
-
-    fn usage(&self) -> Usage {
-        self.instance.usage()
+        Called { outcome: Err(failure), usable: false }
     }
 
     async fn probe(&mut self) -> bool {
-        self.is_reusable() && tokio::time::timeout(PROBE, self.api.asks()).await.is_ok()
+        tokio::time::timeout(PROBE, self.api.asks()).await.is_ok()
     }
 
-    async fn hibernate(&mut self) -> bool {
-        self.instance.hibernate().await
-    }
-
-    async fn wake(&mut self) -> bool {
-        self.instance.wake().await
-    }
-
-    async fn stop(self: Box<Self>, limit: Duration) {
-        self.instance.stop(limit).await;
+    async fn stop(&mut self, instance: &Instance, limit: Duration) {
+        instance.stop(limit).await;
     }
 }
 
-impl Drop for NativeSandbox {
+impl Drop for ApiCaller {
     fn drop(&mut self) {
         self.server.abort();
     }
