@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lyra_isolation::process;
 use lyra_isolation::wasm::EngineError;
 pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs};
@@ -40,6 +41,8 @@ pub struct Config {
     pub control: lyra_control::Config,
     /// The worker.
     pub worker: lyra_worker::Config,
+    /// How functions run as processes.
+    pub process: process::Settings,
     /// Where interpreters are looked for, in the form of `$PATH`, when the system has none in its usual place.
     pub path: String,
     /// The logs role; its folder is always `logs` in the data directory.
@@ -60,6 +63,7 @@ impl Config {
             listen,
             control: lyra_control::Config::default(),
             worker,
+            process: process::Settings::default(),
             path: String::new(),
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
@@ -130,6 +134,7 @@ impl Node {
             processes: dir.join("process"),
             helper: config.helper.clone(),
             path: config.path.clone(),
+            process: config.process.clone(),
         };
         let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
         let operated: Arc<dyn Operated> = Arc::new(worker.clone());

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Metadata, Provider};
+use lyra_isolation::process;
 use lyra_kit::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,8 @@ pub struct Settings {
     pub control: lyra_control::Config,
     /// The worker.
     pub worker: lyra_worker::Config,
+    /// How functions run as processes.
+    pub process: process::Settings,
     /// The logs role.
     pub logs: lyra_logs::Config,
 }
@@ -56,6 +59,7 @@ impl Default for Settings {
             gateway: embedded.gateway,
             control: embedded.control,
             worker: lyra_worker::Config::default(),
+            process: embedded.process,
             logs: embedded.logs,
         }
     }
@@ -68,7 +72,7 @@ impl Settings {
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
         let (gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
         worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
-        crate::Config { gateway, control, worker, logs, ..fresh }
+        crate::Config { gateway, control, worker, process: self.process.clone(), logs, ..fresh }
     }
 }
 
@@ -145,10 +149,12 @@ impl Layers {
     /// # Errors
     /// [`SettingsError::Invalid`] with every layer's faults.
     pub fn settings(&self) -> Result<Settings, SettingsError> {
-        self.figment.extract().map_err(|error| {
+        let settings: Settings = self.figment.extract().map_err(|error| {
             let all: Vec<String> = error.into_iter().map(|error| explain(&error)).collect();
             SettingsError::Invalid(all.join("; "))
-        })
+        })?;
+        settings.process.check().map_err(|reason| SettingsError::Invalid(format!("process.{reason}")))?;
+        Ok(settings)
     }
 
     /// Every setting by its dotted name, with its value and where that comes from.
@@ -267,6 +273,29 @@ mod tests {
         }
         let missing = Layers::read(Some(Path::new("/nonexistent/lyra.toml")), &Flags::default());
         assert!(matches!(missing, Err(SettingsError::Read { .. })));
+    }
+
+    #[test]
+    fn processes_and_their_way_out_are_settings() {
+        let text = "[process]\ncells = 1\npids = 64\ninit_timeout = \"3s\"\n\
+                    [process.egress]\nallow = [\"*.example.com:443\", \"10.1.0.0/16\"]\ndeny = [\"a.example.com\"]\n";
+        let process = read(text, &Flags::default()).unwrap().process;
+        assert_eq!((process.cells, process.pids, process.init_timeout.as_secs()), (1, 64, 3));
+        assert_eq!(process.egress.allow[0].to_string(), "*.example.com:443");
+        assert!(process.egress.denies("a.example.com", 443) && !process.egress.denies("b.example.com", 443));
+        let file = file(text);
+        let origins = Layers::read(Some(file.path()), &Flags::default()).unwrap().origins().unwrap();
+        let lists = &origins["process.egress.allow"];
+        assert_eq!(lists.value, serde_json::json!(["*.example.com:443", "10.1.0.0/16"]));
+        assert_eq!(lists.source, file.path().display().to_string());
+        for (text, says) in [
+            ("[process]\npids = 1", "process.pids"),
+            ("[process]\ncels = 1", "cels"),
+            ("[process.egress]\nallow = [\"http://a\"]", "no rule of an egress policy"),
+        ] {
+            let said = read(text, &Flags::default()).unwrap_err().to_string();
+            assert!(said.contains(says), "{text}: {said}");
+        }
     }
 
     #[test]

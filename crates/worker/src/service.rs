@@ -109,6 +109,7 @@ impl Service {
         deps.metrics.before_render(move || {
             if let Some(inner) = gauges.upgrade() {
                 inner.metrics.refresh(&inner.counts());
+                inner.metrics.refresh_backends(&inner.backends());
             }
         });
         Service { inner, tasks: Tasks::new() }
@@ -236,6 +237,17 @@ impl Inner {
         }
     }
 
+    /// The back ends, with what the isolation `auto` means for each runtime.
+    fn backends(&self) -> Vec<BackendStatus> {
+        let mut all: Vec<BackendStatus> = self.templates.backends().iter().map(|backend| backend.status()).collect();
+        let mut taken = Vec::new();
+        for offer in all.iter_mut().flat_map(|backend| &mut backend.offers) {
+            offer.auto = !taken.contains(&offer.runtime);
+            taken.push(offer.runtime);
+        }
+        all
+    }
+
     fn status(&self) -> Status {
         let characteristics = self.characteristics.view();
         let mut functions = Vec::new();
@@ -251,16 +263,11 @@ impl Inner {
                 });
             }
         }
-        let backends = self
-            .templates
-            .backends()
-            .iter()
-            .map(|backend| BackendStatus { name: backend.name().to_owned(), runtimes: backend.runtimes().to_vec() });
         let machine = Machine {
             uptime: self.clock.instant().saturating_duration_since(self.begin),
             load: lyra_kit::load::averages(),
             cordoned: self.cordon.is_set(),
-            backends: backends.collect(),
+            backends: self.backends(),
         };
         Status { functions, characteristics, machine, ..self.counts() }
     }

@@ -346,7 +346,7 @@ impl Server {
             if self.sandboxes.is_empty() && self.leaving.is_empty() {
                 break;
             }
-            system::is_readable_within(self.children.as_fd(), 5);
+            system::is_readable_within(self.children.as_fd(), AGAIN);
             system::drain(self.children.as_fd());
         }
         self.workshop.hierarchy.remove();
