@@ -86,18 +86,20 @@ impl Server {
         Ok(server)
     }
 
-    /// Memory now.
+    /// Memory now, of the whole tree.
     ///
     /// # Errors
     /// When `/proc` can't be read.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let (mut rss, mut pss) = (0, 0);
-        for pid in self.tree() {
-            rss += kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")?;
-            pss += kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?;
-        }
-        let mb = |kib: u64| kib as f64 * 1_024.0 / 1e6;
-        Ok(Memory { rss_mb: mb(rss), pss_mb: mb(pss) })
+        memory_of(&self.tree())
+    }
+
+    /// Memory of the process itself, without its children.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    pub fn own_memory(&self) -> anyhow::Result<Memory> {
+        memory_of(&[self.child.id()])
     }
 
     /// Processor time that the process and its children have used so far, to 10 ms.
@@ -154,6 +156,16 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn memory_of(pids: &[u32]) -> anyhow::Result<Memory> {
+    let (mut rss, mut pss) = (0, 0);
+    for pid in pids {
+        rss += kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")?;
+        pss += kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?;
+    }
+    let mb = |kib: u64| kib as f64 * 1_024.0 / 1e6;
+    Ok(Memory { rss_mb: mb(rss), pss_mb: mb(pss) })
 }
 
 fn kilobytes(path: &str, field: &str) -> anyhow::Result<u64> {

@@ -163,7 +163,11 @@ impl Processes {
     ///
     /// # Errors
     /// [`ProcessError`] when this machine can't sandbox processes, or the directory can't be written.
-    pub async fn start(config: Config, ids: Ids) -> Result<Processes, ProcessError> {
+    pub async fn start(mut config: Config, ids: Ids) -> Result<Processes, ProcessError> {
+        // What sandboxes are made of is named by whole paths.
+        for dir in [&mut config.dir, &mut config.launch.directory] {
+            *dir = std::path::absolute(&*dir).map_err(|source| ProcessError::Support { path: dir.clone(), source })?;
+        }
         let packages = Packages::open(&config.dir.join("packages"))?;
         let support = config.dir.join("support");
         write_support(&support).map_err(|source| ProcessError::Support { path: support.clone(), source })?;
