@@ -142,14 +142,21 @@ impl Ground {
         Ok(())
     }
 
+    /// The interpreter that Lyra takes: the system's, or the first in `PATH`.
+    fn interpreter(&self) -> Command {
+        let name = if self.language == Language::Python { "python3" } else { "node" };
+        let system = Path::new("/usr/bin").join(name);
+        Command::new(if system.exists() { system } else { name.into() })
+    }
+
     /// Starts the bare program for one call; the time from before its process is made to its answer.
     ///
     /// # Errors
     /// When it answers anything but the sum.
     pub fn start_once(&self) -> anyhow::Result<Duration> {
         match self.language {
-            Language::Python => self.filter(Command::new("python3").arg("once.py")),
-            Language::Node => self.filter(Command::new("node").arg("once.js")),
+            Language::Python => self.filter(self.interpreter().arg("once.py")),
+            Language::Node => self.filter(self.interpreter().arg("once.js")),
             Language::Native => self.bootstrap(),
         }
     }
@@ -199,8 +206,8 @@ impl Ground {
         let (address, folder) = (free_address()?, self.folder.path());
         let port = address.port().to_string();
         let mut command = match self.language {
-            Language::Python => with(Command::new("python3"), &["server.py", &port]),
-            Language::Node => with(Command::new("node"), &["server.js", &port]),
+            Language::Python => with(self.interpreter(), &["server.py", &port]),
+            Language::Node => with(self.interpreter(), &["server.js", &port]),
             Language::Native => {
                 with(Command::new(std::env::current_exe()?), &["bare-server", "--listen", &address.to_string()])
             }
