@@ -239,8 +239,11 @@ fn read_message(stream: &mut impl BufRead) -> anyhow::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Builds the example `native-rust`.
-fn native() -> anyhow::Result<PathBuf> {
+/// Builds the example `native-rust`; where its program is.
+///
+/// # Errors
+/// When it can't be built.
+pub fn native() -> anyhow::Result<PathBuf> {
     let target = crate::repository().join("target/bench/native");
     let manifest = crate::repository().join("examples/native-rust/Cargo.toml");
     let mut cargo = Command::new("cargo");

@@ -9,12 +9,16 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::Bench;
+use super::languages;
 use super::report::Record;
 
-/// Worker in, handler, out, for a function that does nothing, over the same loop around a worker that only answers.
+/// Worker in, handler, out, for a function that does nothing, over the same loop around a worker that only answers; and
+/// for a compiled program in real sandboxes.
 pub async fn overhead(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     let seconds = format!("{}s", bench.seconds);
-    let lines = run(bench, &["load", "overhead", "--clients", "1,8,32", "--duration", &seconds]).await?;
+    let program = languages::native()?.display().to_string();
+    let arguments = ["load", "overhead", "--clients", "1,8,32", "--duration", &seconds, "--native", &program];
+    let lines = run(bench, &arguments).await?;
     let mut records = Vec::new();
     for line in lines {
         let system = text(&line, "system")?;

@@ -1,9 +1,12 @@
 //! `lyra load overhead`: what the worker itself costs on this machine.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use lyra_load::overhead::{self, Native};
+
 use super::json;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::print_line;
 use crate::session::{Format, Global};
 use crate::table::Table;
@@ -15,7 +18,8 @@ use crate::table::Table;
   lyra load overhead --clients 1,8,32 --duration 5s -o json
 
 Calls simulated functions that take no time, in this process. `floor` is the same loop around a
-worker that only answers: what the measuring itself costs.")]
+worker that only answers: what the measuring itself costs. With --native, a real program is called
+as well, in real sandboxes: that of examples/native-rust, for example.")]
 pub struct Args {
     /// Numbers of clients, parted by commas
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 8, 32])]
@@ -23,6 +27,9 @@ pub struct Args {
     /// How long each is measured
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = crate::duration::parse)]
     duration: Duration,
+    /// A bootstrap to call as well, with the event {"a":2,"b":3}
+    #[arg(long, value_name = "FILE")]
+    native: Option<PathBuf>,
 }
 
 /// Measures and prints.
@@ -30,7 +37,17 @@ pub struct Args {
 /// # Errors
 /// When a call fails.
 pub async fn run(args: Args, global: &Global) -> Result<()> {
-    let all = lyra_load::overhead::measure(&args.clients, args.duration).await?;
+    let directory =
+        tempfile::tempdir().map_err(|error| Failure::internal(format!("there is no temporary directory: {error}")))?;
+    let native = match &args.native {
+        Some(file) => {
+            let program = std::fs::read(file)
+                .map_err(|error| Failure::usage(format!("{} can't be read: {error}", file.display())))?;
+            Some(Native { program: program.into(), directory: directory.path().to_owned() })
+        }
+        None => None,
+    };
+    let all = overhead::measure(&args.clients, args.duration, native.as_ref()).await?;
     if global.format == Format::Json {
         for one in &all {
             print_line(&json(one)?)?;
