@@ -37,7 +37,7 @@ pub async fn overhead(bench: &Bench) -> anyhow::Result<Vec<Record>> {
 pub async fn queue_policies(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     let names = ["fcfs", "shortest-first", "earliest-deadline", "inter-arrival", "cold-priority", "fair-share"];
     let policies = names.map(|name| format!("queue={name},keep_alive=landlord"));
-    compare(bench, "queue-policies", &policies, &["--memory-mb", "32768", "--max-running", "16,24"]).await
+    compare(bench, "queue-policies", &policies, &["--memory-mb", "32768", "--max-running", "24,28,32,40"]).await
 }
 
 /// Each keep-alive policy on the generated day, with less memory than the day could use.

@@ -222,9 +222,10 @@ fn write_support(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let mut dirs = std::fs::DirBuilder::new();
     dirs.recursive(true).mode(0o755).create(dir)?;
-    let files: [(&str, &str); 4] = [
+    let files: [(&str, &str); 5] = [
         ("bootstrap.py", BOOTSTRAP_PY),
         ("bootstrap.mjs", include_str!("bootstrap/bootstrap.mjs")),
+        ("rehearsal.cjs", include_str!("bootstrap/rehearsal.cjs")),
         ("check.py", include_str!("bootstrap/check.py")),
         ("check.mjs", include_str!("bootstrap/check.mjs")),
     ];
