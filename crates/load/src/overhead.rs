@@ -117,7 +117,7 @@ async fn sandboxed(native: &Native, clock: &Clock) -> Result<System, Error> {
     let ids = Ids::new(clock.clone(), Random::system());
     let backend = Processes::start(settings, ids).await.map_err(|error| Error::Runtime(error.to_string()))?;
     let worker = service(Arc::new(backend), clock);
-    let name = FunctionName::new("no-op").map_err(|error| refused(error.into()))?;
+    let name = FunctionName::new("no-op").map_err(refused)?;
     let version = FunctionVersion {
         reuse: true,
         contract: Contract::Handler,
