@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lyra_kit::Clock;
 use lyra_wire::grpc::{self, RemoteWorker};
-use lyra_wire::{Operated, Worker};
+use lyra_wire::Operated;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ impl Served {
     }
 
     /// A client of it.
-    pub(crate) fn client(&self, clock: &Clock) -> Result<Arc<dyn Worker>, Error> {
+    pub(crate) fn client(&self, clock: &Clock) -> Result<Arc<dyn Operated>, Error> {
         let refused = |source| Error::Refused { name: "no-op".to_owned(), source };
         let worker = RemoteWorker::new("served", &self.address.to_string(), clock.clone()).map_err(refused)?;
         Ok(Arc::new(worker))

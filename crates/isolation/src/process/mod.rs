@@ -139,8 +139,12 @@ impl Processes {
     ///
     /// # Errors
     /// [`ProcessError`] when this machine can't sandbox processes, or the directory can't be written.
-    pub async fn start(config: Config, ids: Ids) -> Result<Processes, ProcessError> {
+    pub async fn start(mut config: Config, ids: Ids) -> Result<Processes, ProcessError> {
         config.settings.check().map_err(ProcessError::Settings)?;
+        // What sandboxes are made of is named by whole paths.
+        for dir in [&mut config.dir, &mut config.launch.directory] {
+            *dir = std::path::absolute(&*dir).map_err(|source| ProcessError::Support { path: dir.clone(), source })?;
+        }
         let packages = Packages::open(&config.dir.join("packages"))?;
         let support = config.dir.join("support");
         write_support(&support).map_err(|source| ProcessError::Support { path: support.clone(), source })?;
@@ -223,9 +227,10 @@ fn write_support(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let mut dirs = std::fs::DirBuilder::new();
     dirs.recursive(true).mode(0o755).create(dir)?;
-    let files: [(&str, &str); 4] = [
+    let files: [(&str, &str); 5] = [
         ("bootstrap.py", BOOTSTRAP_PY),
         ("bootstrap.mjs", include_str!("bootstrap/bootstrap.mjs")),
+        ("rehearsal.cjs", include_str!("bootstrap/rehearsal.cjs")),
         ("check.py", include_str!("bootstrap/check.py")),
         ("check.mjs", include_str!("bootstrap/check.mjs")),
     ];

@@ -129,7 +129,7 @@ async fn run(trace: &Trace, machine: &Machine, policy: &Policy) -> Result<Report
         versions.push(world.deploy(number, function).await?);
     }
     world.worker.start();
-    let records = Arc::new(Mutex::new(Records::with_capacity(trace.arrivals.len())));
+    let records = Arc::new(Mutex::new(Records::new(trace.functions.len(), trace.arrivals.len())));
     let calls = Tasks::new();
     let began = world.clock.instant();
     for (number, arrival) in (1u64..).zip(&trace.arrivals) {

@@ -144,9 +144,14 @@ impl Workshop {
         }
     }
 
+    /// Whether there are fewer blanks than there should be.
+    pub(super) fn is_short(&self) -> bool {
+        self.blanks.len() < BLANKS
+    }
+
     /// Makes one blank ahead; false: there are enough, or it can't be done now.
     pub(super) fn prepare(&mut self) -> bool {
-        if self.blanks.len() >= BLANKS {
+        if !self.is_short() {
             return false;
         }
         match self.blank() {
