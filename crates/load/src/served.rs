@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lyra_kit::Clock;
-use lyra_wire::grpc::{self, RemoteWorker};
 use lyra_wire::Operated;
+use lyra_wire::grpc::{self, RemoteWorker};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -28,9 +28,11 @@ impl Served {
         let address = listener.local_addr().map_err(failed)?;
         let within = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let mut routes = grpc::routes();
+        grpc::add_worker(&mut routes, worker);
         lyra_kit::tasks::spawn("served-worker", async move {
             // It ends with its runtime.
-            let _ = grpc::serve(listener, grpc::worker_routes(worker), CancellationToken::new()).await;
+            let _ = grpc::serve(listener, routes, CancellationToken::new()).await;
         });
         drop(within);
         Ok(Served { address, runtime: Some(runtime) })

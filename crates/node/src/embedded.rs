@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::roles::{self, Kit, control::Stores};
 
 /// Longest wait for calls that still run when the gateway and the jobs have drained.
-const LAST_CALLS: Duration = Duration::from_secs(5);
+pub(crate) const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// Longest wait for the route table before the node says that it is ready.
-const ROUTES: Duration = Duration::from_secs(10);
+pub(crate) const ROUTES: Duration = Duration::from_secs(10);
 
 /// Settings of a node that runs all roles.
 #[derive(Debug, Clone)]
@@ -134,6 +134,7 @@ impl Node {
             processes: dir.join("process"),
             helper: config.helper.clone(),
             path: config.path.clone(),
+            isolation: Vec::new(),
             process: config.process.clone(),
         };
         let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
@@ -198,7 +199,7 @@ async fn stop_rest(worker: &lyra_worker::Service, stores: &Stores, logs: &lyra_l
     logs.stop().await;
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;

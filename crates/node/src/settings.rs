@@ -45,6 +45,48 @@ pub struct Settings {
     pub process: process::Settings,
     /// The logs role.
     pub logs: lyra_logs::Config,
+    /// What holds for nodes with some of the roles only.
+    pub cluster: Cluster,
+}
+
+/// Settings of a node whose other roles are elsewhere (`lyra node`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The node's name, which is its worker's; an empty one: that of its first role.
+    pub name: String,
+    /// Where gRPC is served. Port 0: a free one.
+    pub listen_grpc: SocketAddr,
+    /// Addresses of the control processes, `HOST:PORT`.
+    pub control: Vec<String>,
+    /// `sqlite`, `etcd://HOST:PORT[,…]` or `etcds://…`: where functions are kept.
+    pub store: String,
+    /// `sqlite`, `nats://HOST:PORT[,…]` or `tls://…`: where jobs are kept.
+    pub jobs: String,
+    /// A directory or `s3://BUCKET?endpoint=…`: where code is kept; empty: a directory in the data directory.
+    pub blobs: String,
+    /// Keys and certificates of the stores; an empty path: none.
+    pub tls_dir: PathBuf,
+    /// Isolation back ends that the worker offers; empty: all.
+    pub isolation: Vec<String>,
+    /// How calls are spread over workers.
+    pub fleet: lyra_fleet::Config,
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster {
+            name: String::new(),
+            listen_grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            control: Vec::new(),
+            store: "sqlite".to_owned(),
+            jobs: "sqlite".to_owned(),
+            blobs: String::new(),
+            tls_dir: PathBuf::new(),
+            isolation: Vec::new(),
+            fleet: lyra_fleet::Config::default(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -61,6 +103,7 @@ impl Default for Settings {
             worker: lyra_worker::Config::default(),
             process: embedded.process,
             logs: embedded.logs,
+            cluster: Cluster::default(),
         }
     }
 }
@@ -94,6 +137,59 @@ pub struct Flags {
     /// See [`Settings::log_filter`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_filter: Option<String>,
+    /// See [`Settings::cluster`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterFlags>,
+    /// See [`Settings::worker`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerFlags>,
+}
+
+/// Flags of a node whose other roles are elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ClusterFlags {
+    /// See [`Cluster::name`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// See [`Cluster::listen_grpc`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_grpc: Option<SocketAddr>,
+    /// See [`Cluster::control`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Vec<String>>,
+    /// See [`Cluster::store`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// See [`Cluster::jobs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<String>,
+    /// See [`Cluster::blobs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<String>,
+    /// See [`Cluster::tls_dir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_dir: Option<PathBuf>,
+    /// See [`Cluster::isolation`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Vec<String>>,
+}
+
+/// Flags of the worker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct WorkerFlags {
+    /// Its resources.
+    pub resources: ResourceFlags,
+}
+
+/// What instances may have together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ResourceFlags {
+    /// Memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processor time, in thousandths of a core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
 }
 
 /// Why settings can't be used.

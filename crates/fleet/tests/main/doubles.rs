@@ -150,7 +150,8 @@ impl Registry for Teller {
 }
 
 pub fn member(name: &str, state: MemberState) -> MemberEvent {
-    let backend = lyra_types::api::BackendStatus { name: "wasm".to_owned(), runtimes: vec![Runtime::Js], ..Default::default() };
+    let backend =
+        lyra_types::api::BackendStatus { name: "wasm".to_owned(), runtimes: vec![Runtime::Js], ..Default::default() };
     let registration = Registration {
         name: name.to_owned(),
         address: format!("{name}:1"),

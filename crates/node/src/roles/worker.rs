@@ -35,6 +35,8 @@ pub(crate) struct Places {
     pub(crate) path: String,
     /// How functions run as processes.
     pub(crate) process: process::Settings,
+    /// Names of the back ends to offer; empty: all.
+    pub(crate) isolation: Vec<String>,
 }
 
 /// Starts the back ends and a worker over them.
@@ -62,18 +64,22 @@ pub(crate) async fn start(
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
     let simulated = Simulated::new(kit.clock.clone(), kit.random.clone());
-    let deps = Deps {
-        backends: vec![Arc::new(wasm), start_processes(places, process, kit).await, Arc::new(simulated)],
-        blobs,
-        logs,
-        clock: kit.clock.clone(),
-        ids: kit.ids.clone(),
-        metrics: kit.metrics.clone(),
-    };
+    let mut backends: Vec<Arc<dyn Isolation>> = vec![Arc::new(wasm)];
+    if offers(places, "process") {
+        backends.push(start_processes(places, process, kit).await);
+    }
+    backends.push(Arc::new(simulated));
+    backends.retain(|backend| offers(places, backend.name()));
+    let deps =
+        Deps { backends, blobs, logs, clock: kit.clock.clone(), ids: kit.ids.clone(), metrics: kit.metrics.clone() };
     let library = process::management_library(&places.process.driver_root);
     let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library(library.as_deref())));
     service.start();
     Ok(service)
+}
+
+fn offers(places: &Places, backend: &str) -> bool {
+    places.isolation.is_empty() || places.isolation.iter().any(|name| name == backend)
 }
 
 /// The back end for processes; where the machine does not allow it, one that says so.

@@ -10,7 +10,7 @@ use lyra_kit::Clock;
 use lyra_types::invocation::Report;
 use lyra_types::{Code, Error, FunctionVersion, Result};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
+use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
@@ -133,12 +133,12 @@ impl Operated for RemoteWorker {
     }
 }
 
-/// The services by which others reach `worker`.
-pub fn worker_routes(worker: Arc<dyn Operated>) -> Routes {
+/// Adds the services by which others reach `worker`.
+pub fn add_worker(routes: &mut RoutesBuilder, worker: Arc<dyn Operated>) {
     let served = Served(worker);
-    Routes::new(CallsServer::new(served.clone())).add_service(
-        WorkerServer::new(served).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-    )
+    let server = WorkerServer::new(served.clone());
+    routes.add_service(CallsServer::new(served));
+    routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
 }
 
 #[derive(Clone)]

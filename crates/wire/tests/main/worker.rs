@@ -33,7 +33,8 @@ fn serve(address: &str, script: &Arc<Scripted>) -> (Runtime, String) {
     let listener = std::net::TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let routes = grpc::worker_routes(script.clone());
+    let mut routes = grpc::routes();
+    grpc::add_worker(&mut routes, script.clone());
     let _within = runtime.enter();
     let listener = TcpListener::from_std(listener).unwrap();
     lyra_kit::tasks::spawn("server", grpc::serve(listener, routes, CancellationToken::new()));
