@@ -463,6 +463,63 @@ mod tests {
         assert_eq!((&*bare.name, &*bare.message), ("Runtime.Bad", "no json"));
     }
 
+    /// The interface with one connection that has asked for an invocation.
+    async fn asked() -> (Arc<Api>, tokio::net::TcpStream, std::net::SocketAddr) {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let api = Api::new();
+        lyra_kit::tasks::spawn("runtime-api", Arc::clone(&api).serve(listener));
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+        let request = format!("GET {ROOT}invocation/next HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        timeout(PATIENCE, api.asks()).await.expect("is heard");
+        (api, stream, address)
+    }
+
+    /// Longer than anything takes that works.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn invocation() -> Invocation {
+        let (id, resource_name) = ("1".to_owned(), String::new());
+        Invocation { id, deadline_ms: 0, resource_name, event: Bytes::from_static(b"1"), max_result: 1 << 10 }
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_it_waits_and_does_not_come_back_has_left_its_next_invocation() {
+        let (api, stream, _) = asked().await;
+        drop(stream);
+        while api.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let _answer = api.hand(invocation());
+        timeout(PATIENCE, api.abandoned()).await.expect("nobody will take it");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_and_comes_back_gets_its_invocation() {
+        use tokio::io::AsyncReadExt;
+        let (api, stream, address) = asked().await;
+        drop(stream);
+        while api.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let _answer = api.hand(invocation());
+        let again = async {
+            use tokio::io::AsyncWriteExt;
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+            let request = format!("GET {ROOT}invocation/next HTTP/1.1\r\nhost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.expect("an answer");
+            // Without a connection, and with its event, it may take all the time that it has.
+            drop(stream);
+            assert_eq!(&head, b"HTTP/1.1 200");
+        };
+        timeout(PATIENCE, again).await.expect("gets it");
+        timeout(BACK * 2, api.abandoned()).await.expect_err("it works");
+    }
+
     #[test]
     fn results_are_json_or_nothing() {
         assert_eq!(checked(Bytes::new()).as_deref(), Ok(&b"null"[..]));

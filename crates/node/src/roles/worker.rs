@@ -54,7 +54,7 @@ pub(crate) async fn start(
         tracing::info!(wanted, kept, "fewer interpreters wait for functions than asked for: memory is short");
     }
     // What waits is there beside all instances; who names the memory of instances has taken that into account.
-    config.resources.memory.get_or_insert(memory - process.reserved_memory().min(memory));
+    config.resources.memory.get_or_insert_with(|| memory.saturating_sub(process.reserved_memory()));
     config.resources.cpu_millis.get_or_insert_with(|| machine::cores() * 1_000);
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
