@@ -286,7 +286,9 @@ impl Server {
     fn ended(&mut self, id: u64, status: i32) {
         let Some(sandbox) = self.sandboxes.get_mut(&id) else { return };
         read_status(sandbox);
-        if sandbox.status.is_some() && sandbox.starting.is_some() {
+        // Its report may not have been looked at yet.
+        let fault = sandbox.starting.as_ref().and_then(starts::read_fault);
+        if fault.is_none() && sandbox.status.is_some() && sandbox.starting.is_some() {
             // It was over before its start was noticed.
             self.runs(id);
         }
@@ -295,7 +297,7 @@ impl Server {
         let reply = match sandbox.starting.take() {
             Some(starting) => {
                 self.events.remove(starting.report.as_fd());
-                let fault = starts::read_fault(&starting).unwrap_or_else(|| {
+                let fault = fault.unwrap_or_else(|| {
                     let fault = Fault::new("starting a sandbox", &gone());
                     fault.advise("it was ended before its program ran; is its memory limit too low?")
                 });
