@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
-use crate::{completions, config, dead_letter, demo, function, job, load, logs, openapi, up, version, worker};
+use crate::{completions, config, dead_letter, demo, function, job, load, logs, node, openapi, up, version, worker};
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
 const WIDTH: usize = 100;
@@ -42,6 +42,8 @@ enum Command {
     Demo(demo::Args),
     /// Start the platform: all roles in this process
     Up(up::Args),
+    /// Start some of the roles in this process, the others being elsewhere
+    Node(Box<node::Args>),
     /// Deploy a function (same as `fn deploy`)
     Deploy(Box<function::deploy::Args>),
     /// Call a function (same as `fn invoke`)
@@ -103,6 +105,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Config(command) => config::run(&command, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
+        Command::Node(args) => on_many_threads(node::run(*args)),
         Command::Demo(args) => on_many_threads(demo::run(args, &global)),
         Command::Load(command) => load::run(*command, &global),
         remote => one_thread()?.block_on(Box::pin(run_remote(remote, &global))),
@@ -124,6 +127,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         | Command::Config(_)
         | Command::Version(_)
         | Command::Up(_)
+        | Command::Node(_)
         | Command::Demo(_)
         | Command::Load(_) => {
             unreachable!("dispatched before")

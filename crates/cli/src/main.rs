@@ -17,6 +17,7 @@ mod function;
 mod job;
 mod load;
 mod logs;
+mod node;
 mod openapi;
 mod output;
 mod paint;

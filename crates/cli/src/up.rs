@@ -52,11 +52,19 @@ pub struct Args {
     log_filter: Option<String>,
 }
 
-fn parse_format(text: &str) -> Result<Format, String> {
+/// `text` or `json`.
+///
+/// # Errors
+/// When it is another word.
+pub fn parse_format(text: &str) -> Result<Format, String> {
     text.parse()
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+/// An address and a port.
+///
+/// # Errors
+/// When it is none, or a name without an address.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|error| format!("{error} (an example: 127.0.0.1:8080)"))?;
     addresses.next().ok_or_else(|| "the name has no address".to_owned())
 }
@@ -66,7 +74,11 @@ pub fn search_path() -> String {
     std::env::var_os("PATH").unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn default_data_dir() -> Result<PathBuf> {
+/// Where data is kept when nothing is said.
+///
+/// # Errors
+/// When there is no home directory.
+pub fn default_data_dir() -> Result<PathBuf> {
     let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = of("XDG_DATA_HOME").or_else(|| Some(of("HOME")?.join(".local").join("share")));
     base.map(|base| base.join("lyra")).ok_or_else(|| {
@@ -85,6 +97,7 @@ pub async fn run(args: Args) -> Result<()> {
         token_file: args.token_file,
         log: args.log,
         log_filter: args.log_filter,
+        ..Flags::default()
     };
     let settings = config::settings(&args.file, &flags)?;
     telemetry::init(settings.log, &settings.log_filter);

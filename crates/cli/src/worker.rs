@@ -5,7 +5,7 @@ use std::time::Duration;
 use lyra_client::Answer;
 use lyra_kit::Clock;
 use lyra_types::Code;
-use lyra_types::api::{CharacteristicsView, InstanceView, PrewarmRequest, Resource, WorkerView};
+use lyra_types::api::{BackendStatus, CharacteristicsView, InstanceView, PrewarmRequest, Resource, WorkerView};
 
 use crate::failure::{Failure, Result};
 use crate::function::invoke::{self, Target};
@@ -253,20 +253,13 @@ fn show(session: &Session, worker: &Answer<WorkerView>) -> Result<()> {
             .filter(|(_, count)| **count > 0)
             .map(|(state, count)| format!("{count} {state}"))
             .collect();
-        let backends: Vec<String> = w
-            .backends
-            .iter()
-            .map(|b| {
-                let runtimes: Vec<_> = b.runtimes.iter().map(|runtime| runtime.as_str()).collect();
-                format!("{} ({})", b.name, runtimes.join(", "))
-            })
-            .collect();
+        let backends: Vec<String> = w.backends.iter().map(|b| b.name.clone()).collect();
         let gpus: Vec<String> = w
             .gpus
             .iter()
             .map(|g| format!("{} {} ({} of {} slots)", g.index, g.name, g.slots_charged, g.slots))
             .collect();
-        fields(&[
+        let overview = fields(&[
             ("name", w.name.clone()),
             ("state", w.state.clone()),
             ("up", seconds(w.uptime_s)),
@@ -280,9 +273,34 @@ fn show(session: &Session, worker: &Answer<WorkerView>) -> Result<()> {
             ("gpus", gpus.join(", ")),
             ("load", w.load.map(|[a, b, c]| format!("{a:.2} {b:.2} {c:.2}")).unwrap_or_default()),
             ("isolation", backends.join(", ")),
-        ])
+        ]);
+        let backends = w.backends.iter().map(|backend| format!("\n{}", self::backend(backend)));
+        std::iter::once(overview).chain(backends).collect::<Vec<_>>().join("\n")
     };
     session.show(worker, |w| w.name.clone(), people)
+}
+
+/// One back end: what it can't do, its runtimes, its abilities, what waits.
+fn backend(of: &BackendStatus) -> String {
+    let mut lines = vec![("isolation", of.name.clone())];
+    lines.extend(of.unavailable.iter().map(|why| ("unavailable", why.clone())));
+    for offer in of.offers.iter().filter(|_| of.unavailable.is_none()) {
+        let how = match (offer.available, offer.detail.as_str()) {
+            (true, "") => "yes".to_owned(),
+            (true, what) => what.to_owned(),
+            (false, why) => format!("no: {why}"),
+        };
+        let elsewhere = if offer.auto { "" } else { "; only when asked for" };
+        lines.push((offer.runtime.as_str(), format!("{how}{elsewhere}")));
+    }
+    lines.extend(of.abilities.iter().map(|(name, what)| (name.as_str(), what.clone())));
+    for waiting in &of.waiting {
+        lines.push((waiting.kind.as_str(), format!("{} wait, with {}", waiting.count, size(waiting.memory))));
+    }
+    if of.reserved > 0 {
+        lines.push(("reserved", size(of.reserved)));
+    }
+    fields(&lines)
 }
 
 fn instance_row(clock: &Clock, of: &InstanceView) -> Vec<String> {

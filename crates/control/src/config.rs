@@ -5,6 +5,8 @@ use std::time::Duration;
 use lyra_kit::retry::Backoff;
 use serde::{Deserialize, Serialize};
 
+use crate::registry::RegistryConfig;
+
 /// Settings of the control role. The defaults fit a laptop and a small server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -19,6 +21,8 @@ pub struct Config {
     pub sweep_code_every: Duration,
     /// Jobs.
     pub jobs: JobsConfig,
+    /// Workers in other processes.
+    pub registry: RegistryConfig,
 }
 
 impl Default for Config {
@@ -28,6 +32,7 @@ impl Default for Config {
             max_aliases: 64,
             sweep_code_every: Duration::from_secs(3_600),
             jobs: JobsConfig::default(),
+            registry: RegistryConfig::default(),
         }
     }
 }

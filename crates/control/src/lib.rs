@@ -13,9 +13,11 @@ mod config;
 mod functions;
 mod jobs;
 mod metrics;
+pub mod registry;
 mod service;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, JobsConfig};
+pub use registry::{Registry, RegistryConfig};
 pub use service::{Deps, Service};

@@ -9,7 +9,7 @@ use axum::Router;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
-use lyra_wire::{Control, Logs, Worker};
+use lyra_wire::{Control, Logs, Worker, Workers};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -31,8 +31,10 @@ const CUT_WAIT: Duration = Duration::from_secs(1);
 pub struct Deps {
     /// Registry of functions and owner of jobs.
     pub control: Arc<dyn Control>,
-    /// Runs calls.
+    /// Runs calls, wherever.
     pub worker: Arc<dyn Worker>,
+    /// The workers one by one, for operators.
+    pub workers: Arc<dyn Workers>,
     /// Shows lines of functions.
     pub logs: Arc<dyn Logs>,
     /// Time.
@@ -50,6 +52,7 @@ pub(crate) struct App {
     pub config: Config,
     pub control: Arc<dyn Control>,
     pub worker: Arc<dyn Worker>,
+    pub workers: Arc<dyn Workers>,
     pub logs: Arc<dyn Logs>,
     pub clock: Clock,
     pub ids: Ids,
@@ -87,6 +90,7 @@ impl Service {
             stopping: CancellationToken::new(),
             control: deps.control,
             worker: deps.worker,
+            workers: deps.workers,
             logs: deps.logs,
             clock: deps.clock,
             ids: deps.ids,

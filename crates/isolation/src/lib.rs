@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use lyra_types::api::{BackendStatus, RuntimeOffer};
 use lyra_types::function::{Contract, Digest};
 use lyra_types::log::Level;
 use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
@@ -67,6 +68,12 @@ impl ImageKey {
     }
 }
 
+/// A runtime of a back end: what runs it, or what is missing.
+fn offer(runtime: Runtime, found: Result<String, String>) -> RuntimeOffer {
+    let available = found.is_ok();
+    RuntimeOffer { runtime, available, detail: found.unwrap_or_else(|missing| missing), auto: false }
+}
+
 /// A kind of sandbox.
 #[async_trait]
 pub trait Isolation: Send + Sync + 'static {
@@ -75,6 +82,15 @@ pub trait Isolation: Send + Sync + 'static {
 
     /// Runtimes that it takes.
     fn runtimes(&self) -> &'static [Runtime];
+
+    /// What it has on this machine, and what it keeps ahead of calls. Must return at once; which back end `auto` means is
+    /// for the worker to say.
+    fn status(&self) -> BackendStatus {
+        let offer = |runtime: &Runtime| offer(*runtime, Ok(String::new()));
+        let offers = self.runtimes().iter().map(offer).collect();
+        let (name, runtimes) = (self.name().to_owned(), self.runtimes().to_vec());
+        BackendStatus { name, runtimes, offers, ..BackendStatus::default() }
+    }
 
     /// Checks and compiles code and keeps the image. Idempotent.
     ///

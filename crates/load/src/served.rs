@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use lyra_kit::Clock;
-use lyra_wire::Worker;
+use lyra_wire::Operated;
 use lyra_wire::grpc::{self, RemoteWorker};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ pub(crate) struct Served {
 
 impl Served {
     /// Serves `worker` on a free port of the loopback address.
-    pub(crate) fn start(worker: Arc<dyn Worker>) -> Result<Served, Error> {
+    pub(crate) fn start(worker: Arc<dyn Operated>) -> Result<Served, Error> {
         let failed = |error: std::io::Error| Error::Runtime(error.to_string());
         let runtime = Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
@@ -28,16 +28,18 @@ impl Served {
         let address = listener.local_addr().map_err(failed)?;
         let within = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let mut routes = grpc::routes();
+        grpc::add_worker(&mut routes, worker);
         lyra_kit::tasks::spawn("served-worker", async move {
             // It ends with its runtime.
-            let _ = grpc::serve(listener, grpc::worker_routes(worker), CancellationToken::new()).await;
+            let _ = grpc::serve(listener, routes, CancellationToken::new()).await;
         });
         drop(within);
         Ok(Served { address, runtime: Some(runtime) })
     }
 
     /// A client of it.
-    pub(crate) fn client(&self, clock: &Clock) -> Result<Arc<dyn Worker>, Error> {
+    pub(crate) fn client(&self, clock: &Clock) -> Result<Arc<dyn Operated>, Error> {
         let refused = |source| Error::Refused { name: "no-op".to_owned(), source };
         let worker = RemoteWorker::new("served", &self.address.to_string(), clock.clone()).map_err(refused)?;
         Ok(Arc::new(worker))

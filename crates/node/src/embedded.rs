@@ -8,20 +8,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lyra_isolation::process;
 use lyra_isolation::wasm::EngineError;
 pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs};
-use lyra_wire::{Control, Logs, Worker};
+use lyra_wire::workers::Sole;
+use lyra_wire::{Control, Logs, Operated, Worker};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::roles::{self, Kit, control::Stores};
 
 /// Longest wait for calls that still run when the gateway and the jobs have drained.
-const LAST_CALLS: Duration = Duration::from_secs(5);
+pub(crate) const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// Longest wait for the route table before the node says that it is ready.
-const ROUTES: Duration = Duration::from_secs(10);
+pub(crate) const ROUTES: Duration = Duration::from_secs(10);
 
 /// Settings of a node that runs all roles.
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ pub struct Config {
     pub control: lyra_control::Config,
     /// The worker.
     pub worker: lyra_worker::Config,
+    /// How functions run as processes.
+    pub process: process::Settings,
     /// Where interpreters are looked for, in the form of `$PATH`, when the system has none in its usual place.
     pub path: String,
     /// The logs role; its folder is always `logs` in the data directory.
@@ -59,6 +63,7 @@ impl Config {
             listen,
             control: lyra_control::Config::default(),
             worker,
+            process: process::Settings::default(),
             path: String::new(),
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
@@ -129,15 +134,19 @@ impl Node {
             processes: dir.join("process"),
             helper: config.helper.clone(),
             path: config.path.clone(),
+            isolation: Vec::new(),
+            process: config.process.clone(),
         };
         let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
-        let as_worker: Arc<dyn Worker> = Arc::new(worker.clone());
+        let operated: Arc<dyn Operated> = Arc::new(worker.clone());
+        let as_worker: Arc<dyn Worker> = operated.clone();
+        let workers = Arc::new(Sole(operated));
         let stores = Stores::open(dir, &lock)?;
         let control =
             roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), &kit).await?;
         let control = Arc::new(control);
         let as_control: Arc<dyn Control> = control.clone();
-        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, as_logs, &kit);
+        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
         let node = Node { address, listener, gateway, control, worker, logs, stores };
         match node.get_ready().await {
             Ok(()) => Ok(node),
@@ -190,7 +199,7 @@ async fn stop_rest(worker: &lyra_worker::Service, stores: &Stores, logs: &lyra_l
     logs.stop().await;
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use figment::value::{Dict, Value};
 use figment::{Figment, Metadata, Provider};
+use lyra_isolation::process;
 use lyra_kit::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,52 @@ pub struct Settings {
     pub control: lyra_control::Config,
     /// The worker.
     pub worker: lyra_worker::Config,
+    /// How functions run as processes.
+    pub process: process::Settings,
     /// The logs role.
     pub logs: lyra_logs::Config,
+    /// What holds for nodes with some of the roles only.
+    pub cluster: Cluster,
+}
+
+/// Settings of a node whose other roles are elsewhere (`lyra node`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The node's name, which is its worker's; an empty one: that of its first role.
+    pub name: String,
+    /// Where gRPC is served. Port 0: a free one.
+    pub listen_grpc: SocketAddr,
+    /// Addresses of the control processes, `HOST:PORT`.
+    pub control: Vec<String>,
+    /// `sqlite`, `etcd://HOST:PORT[,…]` or `etcds://…`: where functions are kept.
+    pub store: String,
+    /// `sqlite`, `nats://HOST:PORT[,…]` or `tls://…`: where jobs are kept.
+    pub jobs: String,
+    /// A directory or `s3://BUCKET?endpoint=…`: where code is kept; empty: a directory in the data directory.
+    pub blobs: String,
+    /// Keys and certificates of the stores; an empty path: none.
+    pub tls_dir: PathBuf,
+    /// Isolation back ends that the worker offers; empty: all.
+    pub isolation: Vec<String>,
+    /// How calls are spread over workers.
+    pub fleet: lyra_fleet::Config,
+}
+
+impl Default for Cluster {
+    fn default() -> Cluster {
+        Cluster {
+            name: String::new(),
+            listen_grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            control: Vec::new(),
+            store: "sqlite".to_owned(),
+            jobs: "sqlite".to_owned(),
+            blobs: String::new(),
+            tls_dir: PathBuf::new(),
+            isolation: Vec::new(),
+            fleet: lyra_fleet::Config::default(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -56,7 +101,9 @@ impl Default for Settings {
             gateway: embedded.gateway,
             control: embedded.control,
             worker: lyra_worker::Config::default(),
+            process: embedded.process,
             logs: embedded.logs,
+            cluster: Cluster::default(),
         }
     }
 }
@@ -68,7 +115,7 @@ impl Settings {
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
         let (gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
         worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
-        crate::Config { gateway, control, worker, logs, ..fresh }
+        crate::Config { gateway, control, worker, process: self.process.clone(), logs, ..fresh }
     }
 }
 
@@ -90,6 +137,59 @@ pub struct Flags {
     /// See [`Settings::log_filter`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_filter: Option<String>,
+    /// See [`Settings::cluster`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterFlags>,
+    /// See [`Settings::worker`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerFlags>,
+}
+
+/// Flags of a node whose other roles are elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ClusterFlags {
+    /// See [`Cluster::name`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// See [`Cluster::listen_grpc`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_grpc: Option<SocketAddr>,
+    /// See [`Cluster::control`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Vec<String>>,
+    /// See [`Cluster::store`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// See [`Cluster::jobs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<String>,
+    /// See [`Cluster::blobs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<String>,
+    /// See [`Cluster::tls_dir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_dir: Option<PathBuf>,
+    /// See [`Cluster::isolation`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Vec<String>>,
+}
+
+/// Flags of the worker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct WorkerFlags {
+    /// Its resources.
+    pub resources: ResourceFlags,
+}
+
+/// What instances may have together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ResourceFlags {
+    /// Memory, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processor time, in thousandths of a core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u64>,
 }
 
 /// Why settings can't be used.
@@ -145,10 +245,12 @@ impl Layers {
     /// # Errors
     /// [`SettingsError::Invalid`] with every layer's faults.
     pub fn settings(&self) -> Result<Settings, SettingsError> {
-        self.figment.extract().map_err(|error| {
+        let settings: Settings = self.figment.extract().map_err(|error| {
             let all: Vec<String> = error.into_iter().map(|error| explain(&error)).collect();
             SettingsError::Invalid(all.join("; "))
-        })
+        })?;
+        settings.process.check().map_err(|reason| SettingsError::Invalid(format!("process.{reason}")))?;
+        Ok(settings)
     }
 
     /// Every setting by its dotted name, with its value and where that comes from.
@@ -267,6 +369,29 @@ mod tests {
         }
         let missing = Layers::read(Some(Path::new("/nonexistent/lyra.toml")), &Flags::default());
         assert!(matches!(missing, Err(SettingsError::Read { .. })));
+    }
+
+    #[test]
+    fn processes_and_their_way_out_are_settings() {
+        let text = "[process]\ncells = 1\npids = 64\ninit_timeout = \"3s\"\n\
+                    [process.egress]\nallow = [\"*.example.com:443\", \"10.1.0.0/16\"]\ndeny = [\"a.example.com\"]\n";
+        let process = read(text, &Flags::default()).unwrap().process;
+        assert_eq!((process.cells, process.pids, process.init_timeout.as_secs()), (1, 64, 3));
+        assert_eq!(process.egress.allow[0].to_string(), "*.example.com:443");
+        assert!(process.egress.denies("a.example.com", 443) && !process.egress.denies("b.example.com", 443));
+        let file = file(text);
+        let origins = Layers::read(Some(file.path()), &Flags::default()).unwrap().origins().unwrap();
+        let lists = &origins["process.egress.allow"];
+        assert_eq!(lists.value, serde_json::json!(["*.example.com:443", "10.1.0.0/16"]));
+        assert_eq!(lists.source, file.path().display().to_string());
+        for (text, says) in [
+            ("[process]\npids = 1", "process.pids"),
+            ("[process]\ncels = 1", "cels"),
+            ("[process.egress]\nallow = [\"http://a\"]", "no rule of an egress policy"),
+        ] {
+            let said = read(text, &Flags::default()).unwrap_err().to_string();
+            assert!(said.contains(says), "{text}: {said}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-pub use lyra_types::api::{BackendStatus, Check, Drained, GpuStatus, Health, Resource};
+pub use lyra_types::api::{BackendStatus, Check, Drained, GpuStatus, Health, Resource, RuntimeOffer, WaitingStatus};
 use lyra_types::{FunctionName, InstanceId, Runtime, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 

@@ -11,11 +11,13 @@ pub mod logs;
 mod octets;
 pub mod registry;
 pub mod worker;
+pub mod workers;
 
 pub use control::Control;
 pub use logs::Logs;
 pub use registry::Registry;
-pub use worker::Worker;
+pub use worker::{Operated, Worker};
+pub use workers::Workers;
 
 /// An error of a body that streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -225,7 +225,11 @@ pub trait Worker: Send + Sync + 'static {
 
     /// Runs a call of an `http` component up to the response's headers; the body streams after that.
     async fn serve(&self, call: HttpCall) -> HttpReply;
+}
 
+/// What operators ask of a worker, one at a time.
+#[async_trait]
+pub trait Operated: Worker {
     /// What this worker holds now.
     async fn status(&self) -> Result<Status>;
 

@@ -17,6 +17,7 @@ pub mod queue;
 pub mod resources;
 pub mod service;
 
+mod agent;
 mod call;
 mod call_log;
 mod error;
@@ -27,6 +28,7 @@ mod metrics;
 mod start;
 mod templates;
 
+pub use agent::{Agent, Identity};
 pub use characteristics::{Characteristics, Expected};
 pub use config::Config;
 pub use service::{Deps, Service};

@@ -4,7 +4,7 @@ use lyra_kit::telemetry::Metrics as Registry;
 use lyra_kit::telemetry::prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use lyra_types::invocation::{Report, Start};
 use lyra_types::{Error, FunctionVersion, Runtime};
-use lyra_wire::worker::{InstanceState, Status};
+use lyra_wire::worker::{BackendStatus, InstanceState, Status};
 
 use crate::pool::Reason;
 use crate::queue::{Permit, Refused};
@@ -24,6 +24,15 @@ pub(crate) struct Metrics {
     memory: IntGaugeVec,
     cpu: IntGaugeVec,
     gpus: IntGaugeVec,
+    backends: Backends,
+}
+
+/// What back ends have and keep ahead of calls.
+struct Backends {
+    available: IntGaugeVec,
+    waiting: IntGaugeVec,
+    waiting_memory: IntGaugeVec,
+    reserved: IntGaugeVec,
 }
 
 /// What happens to calls that find no place at once.
@@ -72,6 +81,33 @@ impl Waits {
             limit: registry
                 .gauge("lyra_worker_concurrency_limit", "Calls that the worker lets run at once now.", &[])
                 .with_label_values(&[] as &[&str]),
+        }
+    }
+}
+
+impl Backends {
+    fn new(registry: &Registry) -> Backends {
+        Backends {
+            available: registry.gauge(
+                "lyra_worker_backend_available",
+                "Whether an isolation back end can be used on this machine.",
+                &["backend"],
+            ),
+            waiting: registry.gauge(
+                "lyra_worker_waiting_interpreters",
+                "Interpreters started ahead of calls that belong to no instance (cells, zygotes).",
+                &["backend", "kind"],
+            ),
+            waiting_memory: registry.gauge(
+                "lyra_worker_waiting_interpreters_bytes",
+                "Memory that they hold.",
+                &["backend", "kind"],
+            ),
+            reserved: registry.gauge(
+                "lyra_worker_reserved_bytes",
+                "Memory that is set aside for them and that instances are never charged for.",
+                &["backend"],
+            ),
         }
     }
 }
@@ -137,6 +173,7 @@ impl Metrics {
                 &["kind"],
             ),
             gpus: registry.gauge("lyra_worker_gpu_slots", "Slots of GPUs (total, charged, waiting).", &["kind"]),
+            backends: Backends::new(registry),
         }
     }
 
@@ -217,6 +254,26 @@ impl Metrics {
             // What is not limited has no total.
             if let Some(total) = resource.total {
                 set("total", total);
+            }
+        }
+    }
+}
+
+impl Metrics {
+    /// Sets the gauges of the back ends.
+    pub(crate) fn refresh_backends(&self, backends: &[BackendStatus]) {
+        let gauges = &self.backends;
+        let set = |gauge: &IntGaugeVec, labels: &[&str], value: u64| {
+            gauge.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        for backend in backends {
+            let name = backend.name.as_str();
+            set(&gauges.available, &[name], u64::from(backend.unavailable.is_none()));
+            set(&gauges.reserved, &[name], backend.reserved);
+            for waiting in &backend.waiting {
+                let labels = [name, waiting.kind.as_str()];
+                set(&gauges.waiting, &labels, waiting.count as u64);
+                set(&gauges.waiting_memory, &labels, waiting.memory);
             }
         }
     }

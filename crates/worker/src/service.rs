@@ -15,7 +15,7 @@ use lyra_wire::worker::{
     BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare,
     Prepared, Reply, Status,
 };
-use lyra_wire::{Logs, Worker};
+use lyra_wire::{Logs, Operated, Worker};
 use tokio::time::Instant;
 
 use crate::call::{self, Running};
@@ -109,6 +109,7 @@ impl Service {
         deps.metrics.before_render(move || {
             if let Some(inner) = gauges.upgrade() {
                 inner.metrics.refresh(&inner.counts());
+                inner.metrics.refresh_backends(&inner.backends());
             }
         });
         Service { inner, tasks: Tasks::new() }
@@ -117,6 +118,16 @@ impl Service {
     /// What it holds now.
     pub fn status(&self) -> Status {
         self.inner.status()
+    }
+
+    /// The same without functions, characteristics and machine, which take time to list.
+    pub(crate) fn counts(&self) -> Status {
+        self.inner.counts()
+    }
+
+    /// Whether it was told to take no more calls.
+    pub(crate) fn is_cordoned(&self) -> bool {
+        self.inner.cordon.is_set()
     }
 
     /// Its instances, in the order of their ids.
@@ -226,6 +237,17 @@ impl Inner {
         }
     }
 
+    /// The back ends, with what the isolation `auto` means for each runtime.
+    fn backends(&self) -> Vec<BackendStatus> {
+        let mut all: Vec<BackendStatus> = self.templates.backends().iter().map(|backend| backend.status()).collect();
+        let mut taken = Vec::new();
+        for offer in all.iter_mut().flat_map(|backend| &mut backend.offers) {
+            offer.auto = !taken.contains(&offer.runtime);
+            taken.push(offer.runtime);
+        }
+        all
+    }
+
     fn status(&self) -> Status {
         let characteristics = self.characteristics.view();
         let mut functions = Vec::new();
@@ -241,16 +263,11 @@ impl Inner {
                 });
             }
         }
-        let backends = self
-            .templates
-            .backends()
-            .iter()
-            .map(|backend| BackendStatus { name: backend.name().to_owned(), runtimes: backend.runtimes().to_vec() });
         let machine = Machine {
             uptime: self.clock.instant().saturating_duration_since(self.begin),
             load: lyra_kit::load::averages(),
             cordoned: self.cordon.is_set(),
-            backends: backends.collect(),
+            backends: self.backends(),
         };
         Status { functions, characteristics, machine, ..self.counts() }
     }
@@ -356,7 +373,10 @@ impl Worker for Service {
             }
         }
     }
+}
 
+#[async_trait]
+impl Operated for Service {
     async fn status(&self) -> Result<Status, Error> {
         Ok(Service::status(self))
     }

@@ -73,8 +73,12 @@ impl Inner {
         let Some(need) = Need::of(&version).filter(|_| version.reuse) else { return Ok(()) };
         self.pool.hold_up(&version, need);
         let key = key_of(&version);
-        while self.pool.count(key) < instances as usize {
-            if self.pool.is_full(key) || self.pool.total() >= self.config.max_idle_instances {
+        // So many starts and no more: where they don't fit beside each other, a new one makes an older one go.
+        for _ in 0..instances {
+            if self.pool.count(key) >= instances as usize
+                || self.pool.is_full(key)
+                || self.pool.total() >= self.config.max_idle_instances
+            {
                 break;
             }
             let limit = self.config.queue_timeout;

@@ -1,5 +1,5 @@
 //! `idle`: memory of a platform that does nothing, and the time from starting its process to ready, with many
-//! deployed functions.
+//! deployed functions; and what it takes of the processor while instances of each process runtime are kept.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use lyra_kit::Clock;
 
 use super::Bench;
 use super::client::Client;
+use super::languages::{Ground, Language};
 use super::lyra::{self, Data};
 use super::process::Server;
 use super::report::{Record, median};
@@ -16,6 +17,8 @@ const NAME: &str = "idle";
 const STARTS: usize = 5;
 /// Until background work after a start has settled.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Least time over which processor time is taken, which is known to 10 ms.
+const LEAST_SPAN: Duration = Duration::from_secs(10);
 /// Connections that deploy at once.
 const DEPLOYERS: usize = 4;
 
@@ -39,7 +42,36 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
         server.stop()?;
         records.push(restarts(bench, &data, record, functions).await?);
     }
+    records.push(kept_processes(bench).await?);
     Ok(records)
+}
+
+/// A kept instance of each runtime that runs processes, and interpreters that wait for a function: what does all of that
+/// take while nobody calls?
+async fn kept_processes(bench: &Bench) -> anyhow::Result<Record> {
+    let data = Data::new()?;
+    let server = data.start(&bench.lyra)?;
+    let mut client = Client::connect(server.address).await?;
+    for language in [Language::Python, Language::Node, Language::Native] {
+        let name = language.runtime();
+        Ground::new(language)?.deploy(&bench.lyra, server.address, name).await?;
+        lyra::invoke(&mut client, name).await?;
+    }
+    drop(client);
+    Clock::system().sleep(SETTLE).await;
+    let span = Duration::from_secs(bench.seconds).max(LEAST_SPAN);
+    let before = server.processor_time()?;
+    Clock::system().sleep(span).await;
+    let used = server.processor_time()?.saturating_sub(before);
+    let (own, all) = (server.own_memory()?, server.memory()?);
+    let mut record = Record::new(NAME, "lyra-processes")
+        .with("functions", 3)
+        .with_number("cpu", used.as_secs_f64() / span.as_secs_f64())
+        .with_number("pss_mb", own.pss_mb)
+        .with_number("pss_with_instances_mb", all.pss_mb);
+    record.rss_mb = Some(own.rss_mb);
+    server.stop()?;
+    Ok(record)
 }
 
 async fn deploy(server: &Server, numbers: std::ops::Range<usize>) -> anyhow::Result<()> {

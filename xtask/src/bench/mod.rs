@@ -12,10 +12,13 @@ mod bare;
 mod client;
 mod cold;
 mod cold_js;
+mod cold_process;
 mod cold_wasm;
+mod density;
 mod deploy;
 mod idle;
 mod jobs;
+mod languages;
 mod load;
 mod lyra;
 mod overhead;
@@ -25,6 +28,7 @@ mod rounds;
 mod simulated;
 mod tools;
 mod warm_js;
+mod warm_process;
 mod warm_wasm;
 mod wasmtime;
 mod workerd;
@@ -32,6 +36,7 @@ mod workerd;
 pub use bare::Arguments as BareArguments;
 pub use bare::run as run_bare;
 
+use languages::Language;
 use report::Record;
 use tools::Tools;
 
@@ -68,11 +73,25 @@ enum Scenario {
     WarmWasm,
     /// First calls of `wasm` versions that have no instance, beside starting `wasmtime serve`.
     ColdWasm,
+    /// Calls of a `python` function with kept instances, beside a bare `http.server` with the same handler.
+    WarmPython,
+    /// Calls of a `nodejs` function with kept instances, beside a bare `node:http` server with the same handler.
+    WarmNode,
+    /// Calls of a compiled program with kept instances, beside a bare server that sends fixed bytes.
+    WarmNative,
+    /// First calls of `python` versions that have no instance, beside starting `python3` with the same handler.
+    ColdPython,
+    /// First calls of `nodejs` versions that have no instance, beside starting `node` with the same handler.
+    ColdNode,
+    /// First calls of compiled programs that have no instance, beside starting the same program.
+    ColdNative,
+    /// Memory of an idle instance, by runtime.
+    Density,
     /// Deploys, and the first call of what was deployed.
     Deploy,
     /// Jobs: accepting and draining.
     Jobs,
-    /// Memory and time to ready with many deployed functions.
+    /// Memory and time to ready with many deployed functions; processor time and memory with kept processes.
     Idle,
     /// What the platform adds to a warm call, over a bare HTTP server.
     Overhead,
@@ -138,6 +157,13 @@ impl Bench {
             Scenario::ColdJs => cold_js::run(self).await,
             Scenario::WarmWasm => warm_wasm::run(self).await,
             Scenario::ColdWasm => cold_wasm::run(self).await,
+            Scenario::WarmPython => warm_process::run(self, "warm-python", Language::Python).await,
+            Scenario::WarmNode => warm_process::run(self, "warm-node", Language::Node).await,
+            Scenario::WarmNative => warm_process::run(self, "warm-native", Language::Native).await,
+            Scenario::ColdPython => cold_process::run(self, "cold-python", Language::Python).await,
+            Scenario::ColdNode => cold_process::run(self, "cold-node", Language::Node).await,
+            Scenario::ColdNative => cold_process::run(self, "cold-native", Language::Native).await,
+            Scenario::Density => density::run(self).await,
             Scenario::Deploy => deploy::run(self).await,
             Scenario::Jobs => jobs::run(self).await,
             Scenario::Idle => idle::run(self).await,

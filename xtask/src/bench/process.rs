@@ -86,18 +86,20 @@ impl Server {
         Ok(server)
     }
 
-    /// Memory now.
+    /// Memory now, of the whole tree.
     ///
     /// # Errors
     /// When `/proc` can't be read.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let (mut rss, mut pss) = (0, 0);
-        for pid in self.tree() {
-            rss += kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")?;
-            pss += kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?;
-        }
-        let mb = |kib: u64| kib as f64 * 1_024.0 / 1e6;
-        Ok(Memory { rss_mb: mb(rss), pss_mb: mb(pss) })
+        memory_of(&self.tree())
+    }
+
+    /// Memory of the process itself, without its children.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    pub fn own_memory(&self) -> anyhow::Result<Memory> {
+        memory_of(&[self.child.id()])
     }
 
     /// Processor time that the process and its children have used so far, to 10 ms.
@@ -107,7 +109,7 @@ impl Server {
     pub fn processor_time(&self) -> anyhow::Result<Duration> {
         let mut ticks = 0u64;
         for pid in self.tree() {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
             // The second field is a name in brackets, which may hold anything.
             let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
             let fields: Vec<&str> = fields.split_whitespace().collect();
@@ -156,10 +158,22 @@ impl Drop for Server {
     }
 }
 
-fn kilobytes(path: &str, field: &str) -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("{field} in {path}"))?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+fn memory_of(pids: &[u32]) -> anyhow::Result<Memory> {
+    // One that has ended since it was listed, or waits for its parent to notice, holds nothing.
+    let of = |pid: &u32| {
+        let rss = kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")?;
+        Some((rss, kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Pss:")?))
+    };
+    let held: Vec<(u64, u64)> = pids.iter().filter_map(of).collect();
+    anyhow::ensure!(!held.is_empty(), "none of the server's processes is there");
+    let mb = |kib: u64| kib as f64 * 1_024.0 / 1e6;
+    Ok(Memory { rss_mb: mb(held.iter().map(|held| held.0).sum()), pss_mb: mb(held.iter().map(|held| held.1).sum()) })
+}
+
+fn kilobytes(path: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 fn last_lines(log: &Path) -> String {

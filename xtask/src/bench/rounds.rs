@@ -37,9 +37,22 @@ struct Outcome {
 /// # Errors
 /// When a server answers anything but 200.
 pub async fn compare(bench: &Bench, scenario: &'static str, all: &[Contestant<'_>]) -> anyhow::Result<Vec<Record>> {
+    compare_at(bench, scenario, &[1, MANY], all).await
+}
+
+/// Closed loops with so many connections, then open loop at half of what the slowest can do.
+///
+/// # Errors
+/// When a server answers anything but 200.
+pub async fn compare_at(
+    bench: &Bench,
+    scenario: &'static str,
+    closed: &[u32],
+    all: &[Contestant<'_>],
+) -> anyhow::Result<Vec<Record>> {
     let mut records = Vec::new();
     let mut slowest = f64::MAX;
-    for connections in [1, MANY] {
+    for &connections in closed {
         let outcomes = rounds(bench, all, Arrivals::Closed { connections }).await?;
         slowest = outcomes.iter().map(|outcome| outcome.sample.rps).fold(f64::MAX, f64::min);
         records.extend(report(scenario, all, &outcomes, Arrivals::Closed { connections }));

@@ -9,9 +9,11 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::Bench;
+use super::languages;
 use super::report::Record;
 
-/// Worker in, handler, out, for a function that does nothing, over the same loop around a worker that only answers.
+/// Worker in, handler, out, for a function that does nothing, over the same loop around a worker that only answers; and
+/// for a compiled program in real sandboxes.
 pub async fn overhead(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     measure_overhead(bench, "overhead-worker", &[]).await
 }
@@ -23,7 +25,9 @@ pub async fn overhead_rpc(bench: &Bench) -> anyhow::Result<Vec<Record>> {
 
 async fn measure_overhead(bench: &Bench, scenario: &'static str, reach: &[&str]) -> anyhow::Result<Vec<Record>> {
     let seconds = format!("{}s", bench.seconds);
-    let arguments = [&["load", "overhead", "--clients", "1,8,32", "--duration", &seconds], reach].concat();
+    let program = languages::native()?.display().to_string();
+    let arguments = ["load", "overhead", "--clients", "1,8,32", "--duration", &seconds, "--native", &program];
+    let arguments = [&arguments, reach].concat();
     let lines = run(bench, &arguments).await?;
     let mut records = Vec::new();
     for line in lines {
@@ -43,7 +47,7 @@ async fn measure_overhead(bench: &Bench, scenario: &'static str, reach: &[&str])
 pub async fn queue_policies(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     let names = ["fcfs", "shortest-first", "earliest-deadline", "inter-arrival", "cold-priority", "fair-share"];
     let policies = names.map(|name| format!("queue={name},keep_alive=landlord"));
-    compare(bench, "queue-policies", &policies, &["--memory-mb", "32768", "--max-running", "16,24"]).await
+    compare(bench, "queue-policies", &policies, &["--memory-mb", "32768", "--max-running", "24,28,32,40"]).await
 }
 
 /// Each keep-alive policy on the generated day, with less memory than the day could use.

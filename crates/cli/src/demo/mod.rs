@@ -9,6 +9,7 @@ mod hostile;
 mod jobs;
 mod node;
 mod numbers;
+mod processes;
 mod rollout;
 mod stage;
 mod survival;
@@ -33,6 +34,8 @@ mod example {
     pub const ORDER_TOTAL: &str = include_str!("../../../../examples/js-order-total/index.js");
     pub const BATCH: &str = include_str!("../../../../examples/js-batch/index.js");
     pub const HOSTILE: &str = include_str!("../../../../examples/js-hostile/index.js");
+    pub const PYTHON_INSIDE: &str = include_str!("../../../../examples/python-inside/main.py");
+    pub const NODE_INSIDE: &str = include_str!("../../../../examples/node-inside/index.js");
     pub const WASM_HTTP: &[u8] = include_bytes!("../../../../examples/wasm-http-hello/hello.wasm");
 }
 
@@ -92,6 +95,7 @@ async fn take(stage: &mut Stage, node: &mut Running) -> Result<()> {
     deploys::refused_code(&mut tour).await?;
     rollout::split_and_back(&mut tour).await?;
     web::component(&mut tour).await?;
+    processes::sandboxed(&mut tour).await?;
     hostile::contained(&mut tour).await?;
     jobs::two_hundred(&mut tour).await?;
     jobs::dead_letter(&mut tour).await?;

@@ -154,7 +154,7 @@ fn studies(args: &CompareArgs) -> Vec<(&'static str, Vec<Run>)> {
     }
     let memory = or(&args.memory_mb, &[16_384, 32_768, 65_536]);
     let keep_alive = cross(&Policy::keep_alives(), &memory, &or(&running, &[1_000]));
-    let queue = cross(&Policy::queues(), &or(&args.memory_mb, &[32_768]), &or(&running, &[16, 24]));
+    let queue = cross(&Policy::queues(), &or(&args.memory_mb, &[32_768]), &or(&running, &[24, 28, 32, 40]));
     vec![("keep-alive-", keep_alive), ("queue-", queue)]
 }
 

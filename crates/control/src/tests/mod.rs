@@ -22,7 +22,7 @@ use lyra_types::invocation::{Report, Start};
 use lyra_types::log::LogLine;
 use lyra_types::{Code, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use lyra_wire::control::{Precondition, Submit};
-use lyra_wire::worker::{Call, HttpCall, HttpReply, Prepare, Prepared, Reply, Status};
+use lyra_wire::worker::{Call, HttpCall, HttpReply, Prepare, Prepared, Reply};
 use lyra_wire::{Control, Logs, Worker};
 use parking_lot::Mutex;
 
@@ -117,34 +117,6 @@ impl Worker for Scripted {
 
     async fn serve(&self, _call: HttpCall) -> HttpReply {
         unreachable!("control serves no HTTP")
-    }
-
-    async fn status(&self) -> Result<Status, Error> {
-        Ok(Status::default())
-    }
-
-    async fn instances(&self) -> Result<Vec<lyra_wire::worker::InstanceStatus>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn health(&self) -> Result<lyra_wire::worker::Health, Error> {
-        Ok(lyra_wire::worker::Health { healthy: true, checks: Vec::new() })
-    }
-
-    async fn cordon(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn uncordon(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn drain(&self, _: Duration) -> Result<lyra_wire::worker::Drained, Error> {
-        Ok(lyra_wire::worker::Drained::default())
-    }
-
-    async fn clean(&self) -> Result<usize, Error> {
-        Ok(0)
     }
 }
 

@@ -8,23 +8,23 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
+use futures::future::join_all;
 use lyra_types::api::{
     CharacteristicsView, CleanedView, Drained, EstimateView, Health, InstanceView, Page, PrewarmRequest, PrewarmedView,
     WorkerView,
 };
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, Result};
-use lyra_wire::Worker;
+use lyra_wire::registry::MemberState;
 use lyra_wire::worker::{Characteristics, Estimate, InstanceState, InstanceStatus, Status};
+use lyra_wire::workers::Known;
+use lyra_wire::{Operated, Worker};
 
 use super::{Answer, invoke, page};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json, part, path_params};
 use crate::openapi::{Busy, Failed, Missing, Refused};
 use crate::service::App;
-
-/// The name of the one worker of a node that runs all roles.
-pub(crate) const LOCAL: &str = "local";
 
 /// Longest that a drain waits for calls to end.
 const MAX_DRAIN: Duration = Duration::from_secs(15 * 60);
@@ -35,16 +35,28 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// Most instances of one pre-warm.
 const MAX_PREWARM: u32 = 1_000;
 
-fn worker<'a>(app: &'a App, name: &str) -> Result<&'a Arc<dyn Worker>> {
-    if name == LOCAL { Ok(&app.worker) } else { Err(Error::not_found("worker", name)) }
+fn worker(app: &App, name: &str) -> Result<Arc<dyn Operated>> {
+    Ok(app.workers.find(name)?.worker)
 }
 
-fn view(status: &Status) -> WorkerView {
+/// What is shown of a worker. One that can't be asked is shown as lost.
+async fn show(known: Known) -> WorkerView {
+    match known.worker.status().await {
+        Ok(status) => view(&known, &status),
+        Err(error) => {
+            tracing::debug!(worker = known.name, %error, "a worker can't be asked");
+            view(&Known { state: MemberState::Lost, ..known }, &Status::default())
+        }
+    }
+}
+
+fn view(known: &Known, status: &Status) -> WorkerView {
     let (holdings, machine) = (&status.holdings, &status.machine);
     let counted = InstanceState::ALL.into_iter().filter(|state| *state != InstanceState::Terminated);
     WorkerView {
-        name: LOCAL.to_owned(),
-        state: if machine.cordoned { "cordoned" } else { "ready" }.to_owned(),
+        name: known.name.clone(),
+        address: known.address.clone(),
+        state: if machine.cordoned { MemberState::Cordoned } else { known.state }.as_str().to_owned(),
         running: status.running,
         queued: status.queued,
         held: status.held,
@@ -63,10 +75,10 @@ fn view(status: &Status) -> WorkerView {
     }
 }
 
-fn instance(of: &InstanceStatus) -> InstanceView {
+fn instance(worker: &str, of: &InstanceStatus) -> InstanceView {
     InstanceView {
         id: of.id.to_string(),
-        worker: LOCAL.to_owned(),
+        worker: worker.to_owned(),
         tenant: of.tenant.to_string(),
         function: of.function.to_string(),
         version: of.version,
@@ -117,7 +129,7 @@ fn characteristics(of: &Characteristics) -> CharacteristicsView {
     responses((status = 200, description = "A page", body = Page<WorkerView>), Refused)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let all = vec![view(&app.worker.status().await?)];
+    let all = join_all(app.workers.all().into_iter().map(show)).await;
     Ok(Json(page(all, &scope.params(), |worker| worker.name.clone())?).into_response())
 }
 
@@ -128,7 +140,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     responses((status = 200, description = "The worker", body = WorkerView), Refused, Missing)
 )]
 pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    Ok(Json(view(&worker(&app, scope.part("worker"))?.status().await?)).into_response())
+    Ok(Json(show(app.workers.find(scope.part("worker"))?).await).into_response())
 }
 
 /// What a worker knows of each version from its calls: times, memory.
@@ -174,9 +186,9 @@ pub(crate) async fn health(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     responses((status = 200, description = "The worker", body = WorkerView), Refused, Missing)
 )]
 pub(crate) async fn cordon(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let worker = worker(&app, scope.part("worker"))?;
-    worker.cordon().await?;
-    Ok(Json(view(&worker.status().await?)).into_response())
+    let known = app.workers.find(scope.part("worker"))?;
+    known.worker.cordon().await?;
+    Ok(Json(show(known).await).into_response())
 }
 
 /// Have a worker take calls again.
@@ -186,9 +198,9 @@ pub(crate) async fn cordon(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     responses((status = 200, description = "The worker", body = WorkerView), Refused, Missing)
 )]
 pub(crate) async fn uncordon(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let worker = worker(&app, scope.part("worker"))?;
-    worker.uncordon().await?;
-    Ok(Json(view(&worker.status().await?)).into_response())
+    let known = app.workers.find(scope.part("worker"))?;
+    known.worker.uncordon().await?;
+    Ok(Json(show(known).await).into_response())
 }
 
 /// Cordon a worker, wait for its calls to end, then end its idle instances. It stays cordoned.
@@ -269,11 +281,11 @@ pub(crate) async fn prewarm(State(app): State<Arc<App>>, scope: Scope, body: Bod
 pub(crate) async fn invoke_on(State(app): State<Arc<App>>, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let path = path_params(&mut parts, &app).await?;
-    let worker = Arc::clone(worker(&app, part(&path, "worker"))?);
+    let worker: Arc<dyn Worker> = worker(&app, part(&path, "worker"))?;
     invoke::now(&app, &worker, &parts, part(&path, "name"), body).await
 }
 
-/// List instances that are kept or have resources of their own, on all workers.
+/// List instances that are kept or have resources of their own, on all workers that answer.
 #[utoipa::path(
     get, path = "/v1/instances", tag = "workers", operation_id = "listInstances",
     params(
@@ -299,6 +311,15 @@ pub(crate) async fn instances(State(app): State<Arc<App>>, scope: Scope) -> Answ
             && function.is_none_or(|name| of.function.as_str() == name)
             && state.is_none_or(|state| of.state.as_str() == state)
     };
-    let all: Vec<_> = app.worker.instances().await?.into_iter().filter(wanted).collect();
-    Ok(Json(page(all, &params, |of| of.id.to_string())?.map(|of| instance(&of))).into_response())
+    let listed =
+        join_all(app.workers.all().into_iter().map(async |known| (known.worker.instances().await, known.name)));
+    let mut all = Vec::new();
+    for (instances, worker) in listed.await {
+        match instances {
+            Ok(instances) => all.extend(instances.iter().filter(|of| wanted(of)).map(|of| instance(&worker, of))),
+            Err(error) => tracing::debug!(worker, %error, "a worker can't be asked"),
+        }
+    }
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(Json(page(all, &params, |of| of.id.clone())?).into_response())
 }

@@ -78,6 +78,7 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
     let deps = Deps {
         control: control.clone(),
         worker: worker.clone(),
+        workers: Arc::new(lyra_wire::workers::Sole(worker.clone())),
         logs: logs.clone(),
         clock: Clock::system(),
         ids: Ids::new(Clock::system(), Random::system()),

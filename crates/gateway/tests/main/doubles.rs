@@ -23,7 +23,7 @@ use lyra_types::{
 use lyra_wire::control::*;
 use lyra_wire::logs::Query;
 use lyra_wire::worker::*;
-use lyra_wire::{Control, Logs, Worker};
+use lyra_wire::{Control, Logs, Operated, Worker};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -462,7 +462,10 @@ impl Worker for FakeWorker {
         self.http_calls.lock().push(parts);
         HttpReply { report, outcome }
     }
+}
 
+#[async_trait]
+impl Operated for FakeWorker {
     async fn status(&self) -> Result<Status, Error> {
         Ok(Status { running: 1, queued: 2, idle_instances: 3, ..Status::default() })
     }

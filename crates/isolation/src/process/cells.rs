@@ -2,7 +2,8 @@
 //!
 //! A cold function takes one, which gets the function's code, limits and environment, and is replaced in the background.
 //! What must hold: a cell becomes one instance of one version, once; nothing of a function reaches a cell before its
-//! assignment; there are none before the first function of their language was asked for, and never more than configured.
+//! assignment; there are none before the first function of their language was asked for, and never more than configured; an ordinary
+//! user has none.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::Config;
 use super::frames::Frames;
 use super::instance::{Instance, never_ready};
 use super::interpreter::{Interpreter, Language};
-use super::launch::{Launcher, Plan, Program};
+use super::launch::{Launcher, Plan, Privilege, Program};
 use super::plan::{API_PORT, Ground, SUPPORT, base_env};
 
 /// Quiet time before a cell that was taken is replaced: its taker needs the processor more.
@@ -45,6 +46,8 @@ struct Shared {
     interpreter: Interpreter,
     support: std::path::PathBuf,
     ids: Ids,
+    /// How many wait.
+    most: usize,
     ready: Mutex<VecDeque<Cell>>,
     /// A function of the language was asked for.
     wanted: AtomicBool,
@@ -65,6 +68,8 @@ impl Cells {
             interpreter,
             support: support.to_owned(),
             ids: ids.clone(),
+            // An ordinary user can't mount anything into a sandbox that runs, so cells could not be given their code.
+            most: if launcher.abilities().privilege == Privilege::Root { config.settings.cells } else { 0 },
             ready: Mutex::default(),
             wanted: AtomicBool::new(false),
             taken: Notify::new(),
@@ -122,7 +127,7 @@ async fn fill(shared: Arc<Shared>) {
         }
         // Whoever takes cells one after the other is not held up by their replacement.
         while tokio::time::timeout(PAUSE, shared.taken.notified()).await.is_ok() {}
-        while shared.ready.lock().len() < shared.config.cells {
+        while shared.ready.lock().len() < shared.most {
             let ground =
                 Ground { config: &shared.config, support: &shared.support, interpreters: vec![&shared.interpreter] };
             let program = program(&shared.interpreter, true);
@@ -187,7 +192,7 @@ async fn spawn(shared: &Shared, plan: Plan) -> Result<Cell, Error> {
     let plan = Plan { listen: vec![API_PORT], ..plan };
     let memory_mb = u32::try_from(plan.limits.memory_bytes >> 20).unwrap_or(u32::MAX);
     let spawned = Instance::spawn(&shared.launcher, plan).await?;
-    connect(spawned, memory_mb, shared.config.init_timeout).await
+    connect(spawned, memory_mb, shared.config.settings.init_timeout).await
 }
 
 /// Waits until the bootstrap of a started interpreter has connected.

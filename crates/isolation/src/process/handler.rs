@@ -17,11 +17,12 @@ use serde::Deserialize;
 use super::Shared;
 use super::cells::{self, Cell, Cells};
 use super::frames::{Frames, Kind, ReadError};
-use super::instance::{Instance, gone, never_ready, result_too_large};
+use super::instance::{Instance, never_ready, result_too_large};
+use super::kept::{Called, Caller, Kept};
 use super::launch::Plan;
 use super::package::Package;
 use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
-use crate::{Body, CallContext, Sandbox, Served, Template, Usage};
+use crate::{CallContext, Grant, Sandbox, Template};
 
 /// Largest error or other message that is not a result, in bytes.
 const MAX_MESSAGE: usize = 2 << 20;
@@ -49,33 +50,44 @@ impl Template for HandlerTemplate {
     }
 
     async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
-        let env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
-        let is_early = version.env.keys().any(|name| is_early(name));
+        self.start_with(id, version, &Grant::default()).await
+    }
+
+    async fn start_with(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
+        let mut env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
+        self.shared.driver().tell(&mut env, grant);
+        // What an interpreter reads only when it starts, the places of a driver's libraries among it.
+        let is_early = version.env.keys().any(|name| is_early(name)) || !grant.gpus.is_empty();
         // Node.js has to be told of its way out from the start.
         let needs_own = is_early || version.network != Network::None;
         let cell = match if needs_own { None } else { self.cells.take() } {
             Some(cell) => self.assigned(cell, version).await,
-            None => self.spawned(id, version, &env, !is_early).await,
+            None => self.spawned(id, version, &env, !is_early, grant).await,
         };
         let Cell { instance, mut frames } = cell?;
         let assignment = Assignment::new(id, version, &self.file, &self.function, &env);
         let assignment = serde_json::to_vec(&assignment).map_err(|error| Error::internal(error.to_string()))?;
-        let limit = self.shared.config.init_timeout;
+        let limit = self.shared.config.settings.init_timeout;
         let ready = async {
             frames.send(Kind::Assign, &[], &assignment).await.map_err(|_| ReadError::Closed)?;
             frames.receive(MAX_MESSAGE).await
         };
-        let failed = match tokio::time::timeout(limit, ready).await {
-            Ok(Ok((Kind::Ready, _))) => None,
-            Ok(Ok((Kind::Fatal, what))) => Some(thrown(&what)),
-            Ok(Ok(_) | Err(ReadError::Nonsense | ReadError::TooLarge)) => Some(confused(&instance)),
-            Ok(Err(ReadError::Closed)) => Some(instance.failure(version.memory_mb).await),
+        let ready = match tokio::time::timeout(limit, ready).await {
+            Ok(Ok((Kind::Ready, _))) => Ok(()),
+            Ok(Ok((Kind::Fatal, what))) => Err(thrown(&what)),
+            Ok(Ok(_) | Err(ReadError::Nonsense | ReadError::TooLarge)) => Err(confused(&instance)),
+            Ok(Err(ReadError::Closed)) => Err(instance.failure(version.memory_mb).await),
             Err(_) => {
                 instance.kill();
-                Some(never_ready(limit, "its code was still being loaded"))
+                Err(never_ready(limit, "its code was still being loaded"))
             }
         };
-        Ok(Box::new(HandlerSandbox { usable: failed.is_none(), instance, frames, failed }))
+        Ok(Box::new(Kept::new(instance, FrameCaller { frames }, ready)))
     }
 }
 
@@ -102,14 +114,16 @@ impl HandlerTemplate {
         version: &FunctionVersion,
         env: &[(String, String)],
         forked: bool,
+        grant: &Grant,
     ) -> Result<Cell, Error> {
         let config = &self.shared.config;
         let interpreter = self.cells.interpreter();
         let ground = Ground { config, support: &self.shared.support, interpreters: vec![interpreter] };
         let plan = ground.plan_for(id, &self.package, version, cells::program(interpreter, forked), env.to_vec());
-        let plan = Plan { listen: vec![API_PORT], ..plan };
+        let mut plan = Plan { listen: vec![API_PORT], ..plan };
+        self.shared.driver().add(&mut plan, grant);
         let spawned = Instance::spawn_for(&self.shared, version, plan).await?;
-        cells::connect(spawned, version.memory_mb, config.init_timeout).await
+        cells::connect(spawned, version.memory_mb, config.settings.init_timeout).await
     }
 }
 
@@ -118,25 +132,13 @@ fn stem(file: &str) -> &str {
     file.rsplit_once('.').map_or(file, |(stem, _)| stem)
 }
 
-/// An instance of a Python or Node.js function.
-struct HandlerSandbox {
-    instance: Instance,
+/// Calls an instance of a Python or Node.js function.
+struct FrameCaller {
     frames: Frames,
-    /// Why it did not get ready; told to the first call, whose log has what was written until then.
-    failed: Option<Error>,
-    usable: bool,
 }
 
-#[async_trait]
-impl Sandbox for HandlerSandbox {
-    async fn call(&mut self, context: CallContext, event: Bytes) -> Result<Bytes, Error> {
-        self.instance.output().begin(&context.logs);
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
-        if !std::mem::replace(&mut self.usable, false) {
-            return Err(gone());
-        }
+impl Caller for FrameCaller {
+    async fn call(&mut self, instance: &Instance, context: &CallContext, event: Bytes) -> Called {
         let mut head = Vec::with_capacity(40);
         head.extend_from_slice(context.invocation.to_string().as_bytes());
         head.extend_from_slice(&context.deadline_ms.to_le_bytes());
@@ -145,7 +147,7 @@ impl Sandbox for HandlerSandbox {
             self.frames.receive(context.max_result.max(MAX_MESSAGE)).await
         };
         let Ok(answer) = tokio::time::timeout_at(context.deadline, exchange).await else {
-            return Err(self.instance.timed_out(&context));
+            return Called { outcome: Err(instance.timed_out(context)), usable: false };
         };
         let (outcome, usable) = match answer {
             Ok((Kind::Result, result)) if result.len() > context.max_result => {
@@ -156,53 +158,31 @@ impl Sandbox for HandlerSandbox {
             Ok((Kind::Fatal, what)) => (Err(thrown(&what)), false),
             Ok((Kind::NoJson, why)) => (Err(no_json(&why)), true),
             Ok((Kind::Ready | Kind::Pong | Kind::Assign | Kind::Call | Kind::Ping | Kind::Stop, _))
-            | Err(ReadError::Nonsense) => (Err(confused(&self.instance)), false),
+            | Err(ReadError::Nonsense) => (Err(confused(instance)), false),
             Err(ReadError::TooLarge) => {
-                self.instance.kill();
+                instance.kill();
                 (Err(result_too_large(context.max_result)), false)
             }
-            Err(ReadError::Closed) => (Err(self.instance.failure(context.version.memory_mb).await), false),
+            Err(ReadError::Closed) => (Err(instance.failure(context.version.memory_mb).await), false),
         };
-        self.instance.output().drain();
-        self.usable = usable;
-        outcome
+        Called { outcome, usable }
     }
 
-    async fn serve(self: Box<Self>, _: CallContext, _: http::Request<Body>) -> Result<Served, Error> {
-        Err(Error::internal("a handler was given an HTTP request"))
-    }
-
-    fn is_reusable(&self) -> bool {
-        self.usable && self.instance.is_alive() && self.frames.is_quiet()
-    }
-
-    fn usage(&self) -> Usage {
-        self.instance.usage()
+    fn is_quiet(&self) -> bool {
+        self.frames.is_quiet()
     }
 
     async fn probe(&mut self) -> bool {
-        if !std::mem::replace(&mut self.usable, false) {
-            return false;
-        }
         let answer = async {
             self.frames.send(Kind::Ping, &[], &[]).await.map_err(|_| ReadError::Closed)?;
             self.frames.receive(MAX_MESSAGE).await
         };
-        self.usable = matches!(tokio::time::timeout(PROBE, answer).await, Ok(Ok((Kind::Pong, _))));
-        self.usable
+        matches!(tokio::time::timeout(PROBE, answer).await, Ok(Ok((Kind::Pong, _))))
     }
 
-    async fn hibernate(&mut self) -> bool {
-        self.instance.hibernate().await
-    }
-
-    async fn wake(&mut self) -> bool {
-        self.instance.wake().await
-    }
-
-    async fn stop(mut self: Box<Self>, limit: Duration) {
-        if self.usable && self.frames.send(Kind::Stop, &[], &[]).await.is_ok() {
-            self.instance.gone(limit).await;
+    async fn stop(&mut self, instance: &Instance, limit: Duration) {
+        if self.frames.send(Kind::Stop, &[], &[]).await.is_ok() {
+            instance.gone(limit).await;
         }
     }
 }

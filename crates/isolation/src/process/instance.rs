@@ -79,7 +79,7 @@ impl Instance {
     ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
         match version.network {
             Network::None => Instance::spawn(&shared.launcher, plan).await,
-            Network::Egress => Instance::spawn_with_egress(&shared.launcher, plan, &shared.config.egress).await,
+            Network::Egress => Instance::spawn_with_egress(&shared.launcher, plan, &shared.egress).await,
         }
     }
 

@@ -87,17 +87,8 @@ pub(super) struct Interpreter {
 /// [`Code::InvalidField`] with what to install.
 pub(super) async fn find(language: Language, configured: Option<&Path>, path: &str) -> Result<Interpreter, Error> {
     let name = language.program();
-    let mut candidates = Vec::new();
-    match configured {
-        Some(program) => candidates.push(program.to_owned()),
-        None => {
-            let system = ["/usr/bin", "/usr/local/bin"].into_iter();
-            let dirs = system.map(PathBuf::from).chain(std::env::split_paths(path));
-            candidates.extend(dirs.map(|dir| dir.join(name)).filter(|program| program.is_file()));
-        }
-    }
     let mut reasons = Vec::new();
-    for program in candidates {
+    for program in candidates(language, configured, path) {
         match ask(language, &program).await {
             Ok(found) => return Ok(found),
             Err(reason) => reasons.push(format!("{}: {reason}", program.display())),
@@ -106,15 +97,33 @@ pub(super) async fn find(language: Language, configured: Option<&Path>, path: &s
     if !reasons.is_empty() {
         tracing::warn!(runtime = name, reasons = reasons.join("; "), "no interpreter can be used");
     }
-    let (major, minor) = language.least();
-    Err(Error::field(
-        Code::InvalidField,
-        "runtime",
-        format!(
-            "this worker has no {name} {major}.{minor} or newer; install it on the worker's machine (on Debian: apt-get install {}) and start the worker again",
-            language.package()
-        ),
-    ))
+    Err(Error::field(Code::InvalidField, "runtime", missing(language)))
+}
+
+/// The programs that may be the interpreter, the preferred one first.
+fn candidates(language: Language, configured: Option<&Path>, path: &str) -> Vec<PathBuf> {
+    match configured {
+        Some(program) => vec![program.to_owned()],
+        None => {
+            let system = ["/usr/bin", "/usr/local/bin"].into_iter();
+            let dirs = system.map(PathBuf::from).chain(std::env::split_paths(path));
+            dirs.map(|dir| dir.join(language.program())).filter(|program| program.is_file()).collect()
+        }
+    }
+}
+
+/// Where the interpreter seems to be, without starting it; or what to install.
+pub(super) fn look(language: Language, configured: Option<&Path>, path: &str) -> Result<PathBuf, String> {
+    let found = candidates(language, configured, path).into_iter().find(|program| program.is_file());
+    found.ok_or_else(|| missing(language))
+}
+
+fn missing(language: Language) -> String {
+    let (name, (major, minor)) = (language.program(), language.least());
+    format!(
+        "this worker has no {name} {major}.{minor} or newer; install it on the worker's machine (on Debian: apt-get install {}) and start the worker again",
+        language.package()
+    )
 }
 
 async fn ask(language: Language, program: &Path) -> Result<Interpreter, String> {

@@ -9,11 +9,14 @@
 
 mod cells;
 mod check;
+mod config;
+mod driver;
 pub mod egress;
 mod frames;
 mod handler;
 mod instance;
 mod interpreter;
+mod kept;
 pub mod launch;
 mod native;
 mod output;
@@ -23,17 +26,18 @@ mod runtime_api;
 mod server;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use lyra_kit::Ids;
+use lyra_types::api::{BackendStatus, RuntimeOffer, WaitingStatus};
 use lyra_types::function::Contract;
 use lyra_types::{Code as ErrorCode, Error, Runtime};
 use tokio::sync::OnceCell;
 
 use crate::{Code, ImageKey, Isolation, Template};
 use cells::Cells;
+use driver::Driver;
 use handler::HandlerTemplate;
 use interpreter::{Interpreter, Language};
 use launch::{LaunchError, Launcher};
@@ -41,6 +45,8 @@ use native::NativeTemplate;
 use package::{Entry, Package, Packages};
 use server::ServerTemplate;
 
+pub use config::{Config, Settings};
+pub use driver::management_library;
 pub use package::PackageError;
 
 /// What the back end takes.
@@ -49,61 +55,15 @@ const RUNTIMES: [Runtime; 4] = [Runtime::Python, Runtime::Nodejs, Runtime::Nativ
 /// What runs Python functions.
 const BOOTSTRAP_PY: &str = include_str!("bootstrap/bootstrap.py");
 
-/// Settings of the process back end.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Where packages are unpacked. Only this process may write there.
-    pub dir: PathBuf,
-    /// The launcher.
-    pub launch: launch::Config,
-    /// python3; `None`: the one of the system, or the first in `path`.
-    pub python: Option<PathBuf>,
-    /// node; `None`: the one of the system, or the first in `path`.
-    pub node: Option<PathBuf>,
-    /// Where interpreters are looked for, in the form of `$PATH`.
-    pub path: String,
-    /// Started interpreters that wait for a function, of each language.
-    pub cells: usize,
-    /// Most memory of one of them, in bytes.
-    pub cell_memory: u64,
-    /// Longest time for loading a function's code.
-    pub init_timeout: Duration,
-    /// Size of an instance's `/tmp`, and of the largest file, in bytes.
-    pub tmp_bytes: u64,
-    /// Most processes and threads of an instance.
-    pub pids: u32,
-    /// Most open files of a process.
-    pub open_files: u64,
-    /// What instances with `network: egress` may reach.
-    pub egress: Arc<egress::Policy>,
-}
-
-impl Config {
-    /// The defaults, with packages in `dir`.
-    pub fn new(dir: impl Into<PathBuf>, launch: launch::Config) -> Config {
-        Config {
-            dir: dir.into(),
-            launch,
-            python: None,
-            node: None,
-            path: String::new(),
-            cells: 2,
-            cell_memory: 512 << 20,
-            init_timeout: Duration::from_secs(15),
-            tmp_bytes: 512 << 20,
-            pids: 256,
-            open_files: 1024,
-            egress: Arc::default(),
-        }
-    }
-}
-
 /// Why the back end can't be used on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The directory of packages can't be used.
     #[error(transparent)]
     Packages(#[from] PackageError),
+    /// No instance could be started with these settings.
+    #[error("the setting process.{0}")]
+    Settings(String),
     /// What instances are started with can't be written.
     #[error("the bootstraps can't be written to {path}")]
     Support {
@@ -133,10 +93,26 @@ struct Shared {
     node: OnceCell<Result<Arc<Cells>, Error>>,
     /// Where the bootstraps are.
     support: PathBuf,
+    /// What instances with `network: egress` may reach.
+    egress: Arc<egress::Policy>,
+    /// Looked for when the first instance has a GPU.
+    driver: OnceLock<Driver>,
     ids: Ids,
 }
 
 impl Shared {
+    fn driver(&self) -> &Driver {
+        self.driver.get_or_init(|| Driver::find(&self.config.settings.driver_root))
+    }
+
+    fn configured(&self, language: Language) -> Option<&Path> {
+        let settings = &self.config.settings;
+        match language {
+            Language::Python => settings.python.as_deref(),
+            Language::Node => settings.node.as_deref(),
+        }
+    }
+
     /// The interpreters that there are, for programs that are started by one.
     async fn interpreters(&self) -> Vec<Interpreter> {
         let (python, node) = tokio::join!(self.cells(Language::Python), self.cells(Language::Node));
@@ -145,12 +121,12 @@ impl Shared {
 
     /// The stem cells of a language, or what to install.
     async fn cells(&self, language: Language) -> Result<&Arc<Cells>, Error> {
-        let (cell, configured) = match language {
-            Language::Python => (&self.python, &self.config.python),
-            Language::Node => (&self.node, &self.config.node),
+        let cell = match language {
+            Language::Python => &self.python,
+            Language::Node => &self.node,
         };
         let found = cell.get_or_init(|| async {
-            let interpreter = interpreter::find(language, configured.as_deref(), &self.config.path).await?;
+            let interpreter = interpreter::find(language, self.configured(language), &self.config.path).await?;
             tracing::info!(program = %interpreter.program.display(), version = interpreter.version, "interpreter found");
             Ok(Arc::new(Cells::new(&self.launcher, &self.config, interpreter, &self.support, &self.ids)))
         });
@@ -163,13 +139,19 @@ impl Processes {
     ///
     /// # Errors
     /// [`ProcessError`] when this machine can't sandbox processes, or the directory can't be written.
-    pub async fn start(config: Config, ids: Ids) -> Result<Processes, ProcessError> {
+    pub async fn start(mut config: Config, ids: Ids) -> Result<Processes, ProcessError> {
+        config.settings.check().map_err(ProcessError::Settings)?;
+        // What sandboxes are made of is named by whole paths.
+        for dir in [&mut config.dir, &mut config.launch.directory] {
+            *dir = std::path::absolute(&*dir).map_err(|source| ProcessError::Support { path: dir.clone(), source })?;
+        }
         let packages = Packages::open(&config.dir.join("packages"))?;
         let support = config.dir.join("support");
         write_support(&support).map_err(|source| ProcessError::Support { path: support.clone(), source })?;
         let launcher = Launcher::start(config.launch.clone()).await.map_err(ProcessError::Launch)?;
-        let (python, node) = (OnceCell::new(), OnceCell::new());
-        let shared = Shared { config, launcher, packages, python, node, support, ids };
+        let (python, node, driver) = (OnceCell::new(), OnceCell::new(), OnceLock::new());
+        let egress = Arc::new(config.settings.egress.clone());
+        let shared = Shared { config, launcher, packages, python, node, support, egress, driver, ids };
         Ok(Processes { shared: Arc::new(shared) })
     }
 
@@ -178,22 +160,36 @@ impl Processes {
         &self.shared.launcher
     }
 
-    /// Each runtime with its interpreter's version, or why this worker does not have it.
-    pub async fn offered(&self) -> Vec<(Runtime, Result<String, Error>)> {
-        let version = |found: Result<&Arc<Cells>, Error>| found.map(|cells| cells.interpreter().version.clone());
-        let (python, node) = tokio::join!(self.shared.cells(Language::Python), self.shared.cells(Language::Node));
-        vec![
-            (Runtime::Python, version(python)),
-            (Runtime::Nodejs, version(node)),
-            (Runtime::Native, Ok(String::new())),
-            (Runtime::Http, Ok(String::new())),
-        ]
+    /// What waits for functions.
+    pub fn waiting(&self) -> Waiting {
+        let all = [&self.shared.python, &self.shared.node].into_iter().filter_map(|cells| cells.get()?.as_ref().ok());
+        let (cells, cells_memory) =
+            all.map(|cells| cells.waiting()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let (zygotes, zygotes_memory) = self.shared.launcher.zygotes();
+        Waiting { cells, cells_memory, zygotes, zygotes_memory }
     }
 
-    /// Interpreters that wait for a function, and the bytes of memory that they hold.
-    pub fn waiting_cells(&self) -> (usize, u64) {
-        let all = [&self.shared.python, &self.shared.node].into_iter().filter_map(|cells| cells.get()?.as_ref().ok());
-        all.map(|cells| cells.waiting()).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    /// What runs a language here, as far as is known; what is not known yet is looked for.
+    fn offer(&self, runtime: Runtime, language: Language) -> RuntimeOffer {
+        let known = match language {
+            Language::Python => self.shared.python.get(),
+            Language::Node => self.shared.node.get(),
+        };
+        let found = match known {
+            Some(Ok(cells)) => {
+                let Interpreter { program, version, .. } = cells.interpreter();
+                Ok(format!("{} {version}", program.display()))
+            }
+            Some(Err(error)) => Err(error.detail.clone()),
+            None => {
+                let shared = Arc::clone(&self.shared);
+                lyra_kit::tasks::spawn("interpreter", async move { drop(shared.cells(language).await.map(drop)) });
+                let configured = self.shared.configured(language);
+                let found = interpreter::look(language, configured, &self.shared.config.path);
+                found.map(|program| program.display().to_string())
+            }
+        };
+        crate::offer(runtime, found)
     }
 
     async fn template(&self, key: &ImageKey, package: Package) -> Result<Arc<dyn Template>, Error> {
@@ -213,14 +209,28 @@ impl Processes {
     }
 }
 
+/// What is kept started ahead of calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Sandboxed interpreters that become instances.
+    pub cells: usize,
+    /// Bytes of memory that those hold.
+    pub cells_memory: u64,
+    /// Interpreters that are forked.
+    pub zygotes: usize,
+    /// Bytes of memory that those hold; their forks share most of it with them.
+    pub zygotes_memory: u64,
+}
+
 /// Writes what instances are started with, in one step, so that instances of another process are not disturbed.
 fn write_support(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let mut dirs = std::fs::DirBuilder::new();
     dirs.recursive(true).mode(0o755).create(dir)?;
-    let files: [(&str, &str); 4] = [
+    let files: [(&str, &str); 5] = [
         ("bootstrap.py", BOOTSTRAP_PY),
         ("bootstrap.mjs", include_str!("bootstrap/bootstrap.mjs")),
+        ("rehearsal.cjs", include_str!("bootstrap/rehearsal.cjs")),
         ("check.py", include_str!("bootstrap/check.py")),
         ("check.mjs", include_str!("bootstrap/check.mjs")),
     ];
@@ -241,6 +251,24 @@ impl Isolation for Processes {
 
     fn runtimes(&self) -> &'static [Runtime] {
         &RUNTIMES
+    }
+
+    fn status(&self) -> BackendStatus {
+        let offer = |runtime: &Runtime| match Language::of(*runtime) {
+            Some(language) => self.offer(*runtime, language),
+            None => crate::offer(*runtime, Ok(String::new())),
+        };
+        let Waiting { cells, cells_memory, zygotes, zygotes_memory } = self.waiting();
+        let waiting = |kind: &str, count, memory| WaitingStatus { kind: kind.to_owned(), count, memory };
+        BackendStatus {
+            name: self.name().to_owned(),
+            runtimes: RUNTIMES.to_vec(),
+            unavailable: None,
+            offers: RUNTIMES.iter().map(offer).collect(),
+            abilities: self.shared.launcher.abilities().described(),
+            waiting: vec![waiting("cells", cells, cells_memory), waiting("zygotes", zygotes, zygotes_memory)],
+            reserved: self.shared.config.settings.reserved_memory(),
+        }
     }
 
     async fn prepare(&self, code: &Code) -> Result<Contract, Error> {
@@ -288,6 +316,11 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
+    /// For a reason.
+    pub fn because(reason: impl Into<String>) -> Unavailable {
+        Unavailable { reason: reason.into() }
+    }
+
     /// For the reason that the back end could not be started.
     pub fn new(error: &ProcessError) -> Unavailable {
         let mut reason = error.to_string();
@@ -318,6 +351,16 @@ impl Isolation for Unavailable {
 
     fn runtimes(&self) -> &'static [Runtime] {
         &RUNTIMES
+    }
+
+    fn status(&self) -> BackendStatus {
+        BackendStatus {
+            name: self.name().to_owned(),
+            runtimes: RUNTIMES.to_vec(),
+            unavailable: Some(self.reason.clone()),
+            offers: RUNTIMES.iter().map(|runtime| crate::offer(*runtime, Err(self.reason.clone()))).collect(),
+            ..BackendStatus::default()
+        }
     }
 
     async fn prepare(&self, code: &Code) -> Result<Contract, Error> {

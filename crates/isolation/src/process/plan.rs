@@ -58,8 +58,12 @@ impl Ground<'_> {
             cwd: PathBuf::from(TASK_ROOT),
             binds,
             mount_points: if code.is_none() { vec![PathBuf::from(TASK_ROOT)] } else { Vec::new() },
-            tmp_bytes: self.config.tmp_bytes,
-            limits: limits(self.config, self.config.cell_memory, lyra_types::function::limit::DEFAULT_CPU_MILLIS),
+            tmp_bytes: self.config.settings.tmp_bytes,
+            limits: limits(
+                self.config,
+                self.config.settings.cell_memory,
+                lyra_types::function::limit::DEFAULT_CPU_MILLIS,
+            ),
             devices: Vec::new(),
             listen: Vec::new(),
         }
@@ -80,7 +84,13 @@ impl Ground<'_> {
 }
 
 fn limits(config: &Config, memory_bytes: u64, cpu_millis: u32) -> Limits {
-    Limits { memory_bytes, cpu_millis, pids: config.pids, open_files: config.open_files, file_bytes: config.tmp_bytes }
+    Limits {
+        memory_bytes,
+        cpu_millis,
+        pids: config.settings.pids,
+        open_files: config.settings.open_files,
+        file_bytes: config.settings.tmp_bytes,
+    }
 }
 
 /// The limits of a version's instances.

@@ -4,9 +4,14 @@
 //! invocation, and posts its response or its error. What must hold: an event is handed out once; an answer is taken only
 //! for the invocation that runs, once; nothing that an instance sends is larger than the result may be. Responses that
 //! stream are collected.
+//!
+//! An instance need not keep a connection while it works on an invocation, and many bootstraps don't: that it has none
+//! says nothing. One that hangs up while it waits for an invocation, or in the middle of a response, has broken
+//! something off: unless it is soon back, its invocation has failed.
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -21,11 +26,15 @@ use lyra_types::{Code, Error};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::timeout;
 
 use super::instance::result_too_large;
 
 /// Connections of one instance at a time; more wait.
 const CONNECTIONS: usize = 16;
+
+/// How long an instance that has broken a request off may take to make another.
+const BACK: Duration = Duration::from_secs(1);
 
 /// Largest error report, in bytes.
 const MAX_REPORT: usize = 1 << 20;
@@ -58,6 +67,8 @@ pub(super) enum Progress {
 pub(super) struct Api {
     slot: Mutex<Slot>,
     handed: Notify,
+    /// It has made a request, or broken one off.
+    stirred: Notify,
     progress: watch::Sender<Progress>,
 }
 
@@ -65,8 +76,11 @@ pub(super) struct Api {
 struct Slot {
     next: Option<Invocation>,
     running: Option<Running>,
-    /// The instance waits for an invocation.
-    asked: bool,
+    connections: usize,
+    /// Requests for an invocation that wait.
+    asking: usize,
+    /// The last that was heard of the instance was a request that it broke off.
+    hung_up: bool,
 }
 
 struct Running {
@@ -87,7 +101,7 @@ struct Report {
 impl Api {
     pub(super) fn new() -> Arc<Api> {
         let progress = watch::Sender::new(Progress::Loading);
-        Arc::new(Api { slot: Mutex::default(), handed: Notify::new(), progress })
+        Arc::new(Api { slot: Mutex::default(), handed: Notify::new(), stirred: Notify::new(), progress })
     }
 
     /// Waits until the instance has asked for an invocation, or said that it never will.
@@ -100,9 +114,36 @@ impl Api {
         }
     }
 
-    /// Whether the instance waits for an invocation now.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.slot.lock().asked
+    /// Waits until the instance waits for an invocation.
+    pub(super) async fn asks(&self) {
+        loop {
+            let stirred = self.stirred.notified();
+            if self.slot.lock().asking > 0 {
+                return;
+            }
+            stirred.await;
+        }
+    }
+
+    /// How many connections the instance has open.
+    pub(super) fn connections(&self) -> usize {
+        self.slot.lock().connections
+    }
+
+    /// Waits until the instance has hung up on its invocation and not come back.
+    pub(super) async fn abandoned(&self) {
+        let left = || {
+            let slot = self.slot.lock();
+            slot.hung_up && slot.asking == 0 && slot.running.is_some()
+        };
+        loop {
+            let stirred = self.stirred.notified();
+            if !left() {
+                stirred.await;
+            } else if timeout(BACK, stirred).await.is_err() && left() {
+                return;
+            }
+        }
     }
 
     /// Hands an invocation out; the answer comes later. An answer that is never given ends with the receiver's error.
@@ -114,6 +155,7 @@ impl Api {
         slot.next = Some(invocation);
         drop(slot);
         self.handed.notify_one();
+        self.stirred.notify_one();
         receiver
     }
 
@@ -131,16 +173,19 @@ impl Api {
                     let _ = stream.set_nodelay(true);
                     let api = Arc::clone(&self);
                     let service = service_fn(move |request| Arc::clone(&api).answer(request));
-                    connections.push(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                    let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    self.slot.lock().connections += 1;
+                    connections.push(served);
                 }
                 // A connection that breaks is the instance's own affair: it may open another.
-                Some(_) = connections.next() => {}
+                Some(_) = connections.next() => self.slot.lock().connections -= 1,
             }
         }
     }
 
     async fn answer(self: Arc<Api>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let (parts, mut body) = request.into_parts();
+        let heard = Heard::new(&self);
         let path = parts.uri.path().strip_prefix(ROOT).unwrap_or_default();
         let response = match (parts.method, path) {
             (Method::GET, "invocation/next") => self.next().await,
@@ -156,13 +201,14 @@ impl Api {
         // What was refused is read all the same: a body that is left over would close the connection, which bootstraps
         // take for the end.
         while let Some(Ok(_)) = body.frame().await {}
+        heard.out();
         Ok(response)
     }
 
     async fn next(&self) -> Response<Full<Bytes>> {
+        let asking = Asking::new(self);
         let unanswered = {
             let mut slot = self.slot.lock();
-            slot.asked = true;
             if slot.next.is_none() { slot.running.take() } else { None }
         };
         if let Some(running) = unanswered {
@@ -181,12 +227,12 @@ impl Api {
             {
                 let mut slot = self.slot.lock();
                 if let Some(invocation) = slot.next.take() {
-                    slot.asked = false;
                     break invocation;
                 }
             }
             handed.await;
         };
+        drop(asking);
         let response = Response::builder()
             .header("content-type", "application/json")
             .header("lambda-runtime-aws-request-id", &invocation.id)
@@ -234,8 +280,8 @@ impl Api {
                 let _ = self.finish(id, Err(result_too_large(limit)));
                 refused(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "the result is too large")
             }
-            // The connection is broken: nobody hears the answer, and the end of the instance tells the caller.
-            Collected::Broken => refused(StatusCode::BAD_REQUEST, "BadRequest", "the body is broken"),
+            // The connection is broken, so that nobody hears the answer.
+            Collected::Broken => self.broken_off(),
         }
     }
 
@@ -246,8 +292,18 @@ impl Api {
         match collect(body, MAX_REPORT).await {
             Collected::All(bytes, _) => self.finish(id, Err(reported(headers, &bytes))),
             Collected::TooLarge => self.finish(id, Err(reported(headers, b""))),
-            Collected::Broken => refused(StatusCode::BAD_REQUEST, "BadRequest", "the body is broken"),
+            Collected::Broken => self.broken_off(),
         }
+    }
+
+    fn stir(&self, hung_up: bool) {
+        self.slot.lock().hung_up = hung_up;
+        self.stirred.notify_one();
+    }
+
+    fn broken_off(&self) -> Response<Full<Bytes>> {
+        self.stir(true);
+        refused(StatusCode::BAD_REQUEST, "BadRequest", "the body is broken")
     }
 
     async fn init_error(&self, headers: &HeaderMap, body: &mut Incoming) -> Response<Full<Bytes>> {
@@ -263,6 +319,43 @@ impl Api {
             loading
         });
         accepted()
+    }
+}
+
+/// A request for an invocation, while it waits.
+struct Asking<'a>(&'a Api);
+
+impl Asking<'_> {
+    fn new(api: &Api) -> Asking<'_> {
+        api.slot.lock().asking += 1;
+        api.stirred.notify_one();
+        Asking(api)
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.slot.lock().asking -= 1;
+    }
+}
+
+/// A request. When its connection breaks it is dropped before it was heard out.
+struct Heard<'a>(&'a Api);
+
+impl Heard<'_> {
+    fn new(api: &Api) -> Heard<'_> {
+        api.stir(false);
+        Heard(api)
+    }
+
+    fn out(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Heard<'_> {
+    fn drop(&mut self) {
+        self.0.stir(true);
     }
 }
 
@@ -368,6 +461,63 @@ mod tests {
         headers.insert("lambda-runtime-function-error-type", "Runtime.Bad".parse().expect("a value"));
         let bare = of(&headers, b"no json");
         assert_eq!((&*bare.name, &*bare.message), ("Runtime.Bad", "no json"));
+    }
+
+    /// The interface with one connection that has asked for an invocation.
+    async fn asked() -> (Arc<Api>, tokio::net::TcpStream, std::net::SocketAddr) {
+        use tokio::io::AsyncWriteExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let api = Api::new();
+        lyra_kit::tasks::spawn("runtime-api", Arc::clone(&api).serve(listener));
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+        let request = format!("GET {ROOT}invocation/next HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        timeout(PATIENCE, api.asks()).await.expect("is heard");
+        (api, stream, address)
+    }
+
+    /// Longer than anything takes that works.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn invocation() -> Invocation {
+        let (id, resource_name) = ("1".to_owned(), String::new());
+        Invocation { id, deadline_ms: 0, resource_name, event: Bytes::from_static(b"1"), max_result: 1 << 10 }
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_while_it_waits_and_does_not_come_back_has_left_its_next_invocation() {
+        let (api, stream, _) = asked().await;
+        drop(stream);
+        while api.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let _answer = api.hand(invocation());
+        timeout(PATIENCE, api.abandoned()).await.expect("nobody will take it");
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_and_comes_back_gets_its_invocation() {
+        use tokio::io::AsyncReadExt;
+        let (api, stream, address) = asked().await;
+        drop(stream);
+        while api.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let _answer = api.hand(invocation());
+        let again = async {
+            use tokio::io::AsyncWriteExt;
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+            let request = format!("GET {ROOT}invocation/next HTTP/1.1\r\nhost: x\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.expect("written");
+            let mut head = [0; 12];
+            stream.read_exact(&mut head).await.expect("an answer");
+            // Without a connection, and with its event, it may take all the time that it has.
+            drop(stream);
+            assert_eq!(&head, b"HTTP/1.1 200");
+        };
+        timeout(PATIENCE, again).await.expect("gets it");
+        timeout(BACK * 2, api.abandoned()).await.expect_err("it works");
     }
 
     #[test]

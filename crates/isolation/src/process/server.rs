@@ -32,7 +32,7 @@ use super::Shared;
 use super::instance::{Instance, gone, never_ready, result_too_large};
 use super::package::Package;
 use super::plan::{Ground, TASK_ROOT, env_of};
-use crate::{Body, BoxError, CallContext, End, Sandbox, Served, Template, Usage};
+use crate::{Body, BoxError, CallContext, End, Grant, Sandbox, Served, Template, Usage};
 
 /// Where programs are told to listen. Fixed: every instance has a network of its own.
 const PORT: u16 = 8080;
@@ -61,17 +61,28 @@ impl Template for ServerTemplate {
     }
 
     async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        self.start_with(id, version, &Grant::default()).await
+    }
+
+    async fn start_with(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
         let shared = &self.shared;
         let mut env = env_of(id, version, version.handler.as_deref().unwrap_or_default());
         env.retain(|(name, _)| name != "PORT");
         env.push(("PORT".to_owned(), PORT.to_string()));
+        shared.driver().tell(&mut env, grant);
         let interpreters = shared.interpreters().await;
         let interpreters = interpreters.iter().collect();
         let ground = Ground { config: &shared.config, support: &shared.support, interpreters };
         let program = vec![format!("{TASK_ROOT}/{}", self.program)];
-        let plan = ground.plan_for(id, &self.package, version, program, env);
+        let mut plan = ground.plan_for(id, &self.package, version, program, env);
+        shared.driver().add(&mut plan, grant);
         let (instance, _) = Instance::spawn_for(shared, version, plan).await?;
-        let limit = shared.config.init_timeout;
+        let limit = shared.config.settings.init_timeout;
         let connected = tokio::select! {
             biased;
             connection = connect_first(&instance) => connection,
@@ -192,7 +203,6 @@ impl ServerSandbox {
             // A connection that breaks is most often the first sign of the program's end, which says more.
             Err(error) => {
                 let ended = tokio::time::timeout(Duration::from_millis(100), instance.process().wait()).await;
-                self.usable = ended.is_err() && instance.is_alive();
                 instance.output().drain();
                 Err(ended.map_or(error, |exit| super::instance::of_exit(exit, context.version.memory_mb)))
             }

@@ -25,6 +25,14 @@ pub trait Subject: Send + Sync {
     fn serves_once(&self) -> Option<&'static str> {
         None
     }
+    /// Most memory of an instance, in MiB.
+    fn memory_mb(&self) -> u32 {
+        64
+    }
+    /// Whether what is kept ahead of calls is complete, so that it can be told from what was left behind.
+    fn is_at_rest(&self) -> bool {
+        true
+    }
     /// Bytes of memory that instances hold, as far as the back end knows.
     fn memory(&self) -> u64;
     /// Control groups that instances hold.
@@ -92,8 +100,6 @@ impl Deed {
 
 /// Largest result in claims, in bytes.
 pub const MAX_RESULT: usize = 1 << 20;
-/// Memory limit in claims, in MiB.
-const MEMORY_MB: u32 = 64;
 /// Longest a claim may take, and longest wait for what is to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -114,7 +120,7 @@ pub async fn soon<T>(work: impl Future<Output = T>) -> T {
 /// Code to be prepared as `runtime`.
 pub fn code_of(subject: &dyn Subject, code: Bytes) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(&code)));
-    let key = ImageKey { runtime: subject.runtime(), digest, handler: None, memory_mb: MEMORY_MB };
+    let key = ImageKey { runtime: subject.runtime(), digest, handler: None, memory_mb: subject.memory_mb() };
     Code { key, bytes: code, reuse: subject.serves_once().is_none() }
 }
 
@@ -141,7 +147,7 @@ pub async fn deploy_with(subject: &dyn Subject, program: Program, timeout: Durat
         tenant: "acme".parse().expect("a name"),
         contract,
         code_size,
-        memory_mb: MEMORY_MB,
+        memory_mb: subject.memory_mb(),
         timeout_ms: u64::try_from(timeout.as_millis()).expect("small"),
         env,
         reuse: subject.serves_once().is_none(),
@@ -192,22 +198,59 @@ fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
-/// Processes that this one has started and that are still there, zombies included.
-fn children() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
-    let of = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-    tasks.flatten().map(|task| of(task).split_whitespace().count()).sum()
+/// Processes that one has started and that are still there, zombies included.
+fn children(of: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let listed = tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    listed.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// What is held now, by the back end and by this process.
-pub fn held(subject: &dyn Subject) -> Held {
+/// The same with all that those have started.
+fn descendants() -> usize {
+    let mut found = children("self");
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        let more = children(pid);
+        found.extend(more);
+        next += 1;
+    }
+    found.len()
+}
+
+/// What is held now, by the back end, by this process and by helpers that it has started.
+fn held_now(subject: &dyn Subject) -> Held {
+    // What is ended or listed at this moment is seen by the next look.
+    let mut ours = children("self");
+    ours.push("self".to_owned());
+    let mounts =
+        |pid: &String| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_or(0, |of| of.lines().count());
     Held {
         memory: subject.memory(),
         cgroups: subject.cgroups(),
         files: subject.files(),
-        processes: children(),
-        mounts: std::fs::read_to_string("/proc/self/mountinfo").map_or(0, |mounts| mounts.lines().count()),
-        descriptors: entries("/proc/self/fd"),
+        processes: descendants(),
+        mounts: ours.iter().map(mounts).sum(),
+        descriptors: ours.iter().map(|pid| entries(&format!("/proc/{pid}/fd"))).sum(),
+    }
+}
+
+/// What is held once the back end is at rest and two looks see the same: what has just ended takes a moment to go.
+pub async fn held(subject: &dyn Subject) -> Held {
+    let clock = Clock::system();
+    let until = clock.instant() + PATIENCE / 2;
+    let mut last = None;
+    loop {
+        clock.sleep(Duration::from_millis(5)).await;
+        let now = held_now(subject);
+        if !subject.is_at_rest() {
+            assert!(clock.instant() < until, "it does not come to rest: {now:?}");
+            last = None;
+            continue;
+        }
+        if last == Some(now) && subject.is_at_rest() {
+            return now;
+        }
+        last = Some(now);
     }
 }
 
@@ -216,7 +259,7 @@ pub async fn returned_to(subject: &dyn Subject, before: Held) {
     let clock = Clock::system();
     let until = clock.instant() + PATIENCE / 2;
     loop {
-        let now = held(subject);
+        let now = held(subject).await;
         let is_gone = now.memory <= before.memory
             && now.cgroups <= before.cgroups
             && now.files <= before.files
@@ -227,6 +270,5 @@ pub async fn returned_to(subject: &dyn Subject, before: Held) {
             return;
         }
         assert!(clock.instant() < until, "left behind: {now:?}, before {before:?}");
-        clock.sleep(Duration::from_millis(2)).await;
     }
 }

@@ -10,7 +10,7 @@ mod subjects;
 
 pub use harness::{Deed, Program, Subject};
 
-/// A module with every claim as a test of one subject.
+/// A module with every claim as a test of one subject, which is made for each test alone.
 macro_rules! conforms {
     ($name:ident, $subject:expr) => {
         conforms!(@claims $name, $subject,
@@ -49,3 +49,7 @@ conforms!(wasm_js, super::subjects::wasm::Script::new());
 conforms!(wasm_component, super::subjects::wasm::Component::new());
 conforms!(wasm_command, super::subjects::wasm::Command::new());
 conforms!(simulated, super::subjects::simulated::Parameters::new());
+conforms!(python, super::subjects::python::Functions::new().await);
+conforms!(nodejs, super::subjects::nodejs::Functions::new().await);
+conforms!(native, super::subjects::native::Programs::new().await);
+conforms!(http, super::subjects::http::Servers::new().await);

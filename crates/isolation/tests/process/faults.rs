@@ -115,7 +115,7 @@ async fn a_memory_bomb_ends_at_the_limit() {
 
 #[tokio::test]
 async fn what_can_be_refused_is_refused_and_the_instance_goes_on() {
-    let fixture = Fixture::with(|config| config.tmp_bytes = 16 << 20).await;
+    let fixture = Fixture::with(|config| config.settings.tmp_bytes = 16 << 20).await;
     let function = deployed(&fixture).await;
     let mut instance = function.start().await;
     let error = function.call_on(&mut *instance, "\"large\"").await.expect_err("is too large");
@@ -158,7 +158,7 @@ async fn a_cell_brings_nothing_from_its_past_to_a_function() {
     let source = "import os, sys\ndef handler(e, c):\n    return [sorted(os.listdir('/tmp')), sorted(k for k in os.environ if not k.startswith(('AWS_', 'LAMBDA_'))), sys.argv]";
     let function = fixture.python(source).await;
     let first = function.call("1").await.expect("answers");
-    while fixture.processes.waiting_cells().0 == 0 {
+    while fixture.processes.waiting().cells == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(function.call("1").await.expect("answers"), first);

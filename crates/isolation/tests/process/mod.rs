@@ -1,11 +1,16 @@
 //! The runtimes that run as processes: deploying, calling, and what hostile code can't do.
 
 mod egress;
+mod escapes;
 mod faults;
+mod gpu;
+pub mod guest;
+mod hostile;
 mod native;
 mod nodejs;
 mod python;
 mod server;
+mod unprivileged;
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
@@ -14,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lyra_isolation::process::{Config, Processes, launch};
-use lyra_isolation::{CallContext, Code, ImageKey, Isolation, LogSink, Sandbox, Template};
+use lyra_isolation::{CallContext, Code, Grant, ImageKey, Isolation, LogSink, Sandbox, Template};
 use lyra_kit::{Clock, Ids};
 use lyra_types::function::Digest;
 use lyra_types::{Error, FunctionVersion, InvocationId, Network, Runtime};
@@ -26,7 +31,8 @@ use crate::lines::Lines;
 /// A back end of its own for each test.
 pub struct Fixture {
     pub processes: Processes,
-    _dir: tempfile::TempDir,
+    /// Holds all that the back end keeps.
+    pub dir: tempfile::TempDir,
 }
 
 /// What a deploy says beside the code.
@@ -105,7 +111,8 @@ impl Fixture {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Fixture {
-        let dir = tempfile::tempdir().expect("a directory");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let dir = tempfile::Builder::new().permissions(open).tempdir().expect("a directory");
         let launch = launch::Config {
             helper: vec![env!("CARGO_BIN_EXE_lyra-sandbox").into()],
             ..launch::Config::new(dir.path().join("launch"))
@@ -113,7 +120,7 @@ impl Fixture {
         let mut config = Config::new(dir.path().join("process"), launch);
         change(&mut config);
         let processes = Processes::start(config, Ids::default()).await.expect("a back end");
-        Fixture { processes, _dir: dir }
+        Fixture { processes, dir }
     }
 
     /// Why code is refused.
@@ -154,6 +161,12 @@ impl Fixture {
         self.deploy(source.as_bytes(), Settings::of(Runtime::Nodejs)).await
     }
 
+    /// The native guest with a deed.
+    pub async fn native(&self, runtime: Runtime, deed: &str, timeout: Duration) -> Function {
+        let settings = Settings::of(runtime).env("DEED", deed).memory_mb(64).timeout(timeout);
+        self.deploy(&guest::native(), settings).await
+    }
+
     pub async fn python(&self, source: &str) -> Function {
         self.deploy(source.as_bytes(), Settings::of(Runtime::Python)).await
     }
@@ -174,6 +187,10 @@ impl Function {
 
     pub async fn start(&self) -> Box<dyn Sandbox> {
         self.template.start(self.ids.instance(), &self.version).await.expect("starts")
+    }
+
+    pub async fn start_with(&self, grant: &Grant) -> Box<dyn Sandbox> {
+        self.template.start_with(self.ids.instance(), &self.version, grant).await.expect("starts")
     }
 
     /// A call on an instance of its own.

@@ -98,7 +98,7 @@ async fn a_client_that_goes_away_leaves_the_instance_and_a_deadline_does_not() {
 
 #[tokio::test]
 async fn a_program_that_ends_or_never_listens_is_told() {
-    let fixture = Fixture::with(|config| config.init_timeout = Duration::from_secs(2)).await;
+    let fixture = Fixture::with(|config| config.settings.init_timeout = Duration::from_secs(2)).await;
     let function = deployed(&fixture, Duration::from_secs(60)).await;
     let error = function.start().await.serve(function.context(), get("/exit")).await.err().expect("fails");
     assert_eq!(error.code, Code::InstanceCrashed, "{error}");

@@ -13,6 +13,8 @@ pub struct Distribution {
     pub mean: f64,
     /// Median.
     pub p50: f64,
+    /// 75th percentile.
+    pub p75: f64,
     /// 90th percentile.
     pub p90: f64,
     /// 99th percentile.
@@ -28,7 +30,7 @@ impl Distribution {
         let sum: f64 = values.iter().map(|value| f64::from(*value)).sum();
         let at = |share| f64::from(at_share(&values, share));
         let mean = if values.is_empty() { 0.0 } else { sum / values.len() as f64 };
-        Distribution { mean, p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+        Distribution { mean, p50: at(0.5), p75: at(0.75), p90: at(0.9), p99: at(0.99), max: at(1.0) }
     }
 }
 
@@ -53,6 +55,9 @@ pub struct Report {
     pub cold_starts: u64,
     /// Their share of the calls with a result.
     pub cold_share: f64,
+    /// The share of each function's calls that were cold starts, over the functions: what the owner of a function that is
+    /// called rarely sees, whose calls count for nothing in `cold_share`.
+    pub function_cold_share: Distribution,
     /// Calls that were the first of an instance that was started ahead.
     pub prewarmed_starts: u64,
     /// How long calls waited for instances to start, all together, in seconds.

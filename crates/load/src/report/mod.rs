@@ -21,6 +21,8 @@ pub(crate) struct Records {
     latencies: Vec<f32>,
     queued: Vec<f32>,
     slowdowns: Vec<f32>,
+    /// By function: calls with a result, and cold starts.
+    functions: Vec<(u32, u32)>,
     cold: u64,
     prewarmed: u64,
     cold_wait: Duration,
@@ -34,9 +36,10 @@ fn ms(duration: Duration) -> f32 {
 }
 
 impl Records {
-    pub(crate) fn with_capacity(calls: usize) -> Records {
+    pub(crate) fn new(functions: usize, calls: usize) -> Records {
         let room = || Vec::with_capacity(calls);
-        Records { latencies: room(), queued: room(), slowdowns: room(), ..Records::default() }
+        let functions = vec![(0, 0); functions];
+        Records { latencies: room(), queued: room(), slowdowns: room(), functions, ..Records::default() }
     }
 
     /// Takes a call that has ended, in the order in which they end. `latency` counts from when it was due.
@@ -52,8 +55,11 @@ impl Records {
             self.digest.update(error.code.as_str());
             return;
         }
+        let of_function = &mut self.functions[arrival.function as usize];
+        of_function.0 += 1;
         match report.start {
             Some(Start::Cold) => {
+                of_function.1 += 1;
                 self.cold += 1;
                 self.cold_wait += report.phases.start;
             }
@@ -68,6 +74,8 @@ impl Records {
     pub(crate) fn report(self, policy: &Policy, machine: &Machine, length: Duration, held: Held) -> Report {
         let failed: u64 = self.errors.values().sum();
         let done = self.latencies.len() as u64;
+        let called = self.functions.iter().filter(|(calls, _)| *calls > 0);
+        let function_cold_share = Distribution::of(called.map(|(calls, cold)| *cold as f32 / *calls as f32).collect());
         Report {
             policy: policy.to_string(),
             memory_mb: machine.memory_mb,
@@ -78,6 +86,7 @@ impl Records {
             errors: self.errors.into_iter().map(|(code, count)| (code.to_owned(), count)).collect(),
             cold_starts: self.cold,
             cold_share: if done == 0 { 0.0 } else { self.cold as f64 / done as f64 },
+            function_cold_share,
             prewarmed_starts: self.prewarmed,
             cold_start_seconds: self.cold_wait.as_secs_f64(),
             instances_started: held.starts,

@@ -15,8 +15,8 @@ use lyra_isolation::simulated::Simulated;
 use lyra_kit::{Clock, Ids, Random, Tasks, telemetry};
 use lyra_types::function::limit;
 use lyra_types::{Error as LyraError, FunctionName, FunctionVersion, InvocationId, Runtime, TenantName, Timestamp};
-use lyra_wire::Worker;
 use lyra_wire::worker::{Call, Prepare};
+use lyra_wire::{Operated, Worker};
 use lyra_worker::{Deps, Service};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -129,7 +129,7 @@ async fn run(trace: &Trace, machine: &Machine, policy: &Policy) -> Result<Report
         versions.push(world.deploy(number, function).await?);
     }
     world.worker.start();
-    let records = Arc::new(Mutex::new(Records::with_capacity(trace.arrivals.len())));
+    let records = Arc::new(Mutex::new(Records::new(trace.functions.len(), trace.arrivals.len())));
     let calls = Tasks::new();
     let began = world.clock.instant();
     for (number, arrival) in (1u64..).zip(&trace.arrivals) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lyra_gateway::{Config, Deps, Service};
-use lyra_wire::{Control, Logs, Worker};
+use lyra_wire::{Control, Logs, Worker, Workers};
 
 use super::Kit;
 
@@ -12,12 +12,14 @@ pub(crate) fn new(
     config: Config,
     control: Arc<dyn Control>,
     worker: Arc<dyn Worker>,
+    workers: Arc<dyn Workers>,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Service {
     let deps = Deps {
         control,
         worker,
+        workers,
         logs,
         clock: kit.clock.clone(),
         ids: kit.ids.clone(),

@@ -17,8 +17,11 @@ use crate::child;
 use crate::embedded::Error;
 use crate::machine;
 
-/// Share of the machine's memory that instances may have together.
+/// Share of the machine's memory that instances may have together, with the interpreters that wait for them.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
+
+/// Most of that memory that waiting interpreters may take, as its divisor; on small machines fewer of them wait.
+const WAITING_SHARE: u64 = 4;
 
 /// What a worker needs of the file system.
 pub(crate) struct Places {
@@ -30,6 +33,10 @@ pub(crate) struct Places {
     pub(crate) helper: Option<PathBuf>,
     /// Where interpreters are looked for, in the form of `$PATH`.
     pub(crate) path: String,
+    /// How functions run as processes.
+    pub(crate) process: process::Settings,
+    /// Names of the back ends to offer; empty: all.
+    pub(crate) isolation: Vec<String>,
 }
 
 /// Starts the back ends and a worker over them.
@@ -41,7 +48,13 @@ pub(crate) async fn start(
     kit: &Kit,
 ) -> Result<Service, Error> {
     let memory = machine::memory() / MEMORY_SHARE.1 * MEMORY_SHARE.0;
-    config.resources.memory.get_or_insert(memory);
+    let process = places.process.clone().within(memory / WAITING_SHARE);
+    if process.cells < places.process.cells {
+        let (wanted, kept) = (places.process.cells, process.cells);
+        tracing::info!(wanted, kept, "fewer interpreters wait for functions than asked for: memory is short");
+    }
+    // What waits is there beside all instances; who names the memory of instances has taken that into account.
+    config.resources.memory.get_or_insert_with(|| memory.saturating_sub(process.reserved_memory()));
     config.resources.cpu_millis.get_or_insert_with(|| machine::cores() * 1_000);
     let engine = wasm::Config {
         max_instances: config.max_running + config.max_idle_instances,
@@ -51,27 +64,37 @@ pub(crate) async fn start(
     };
     let wasm = Wasm::new(&engine, kit.clock.clone(), kit.random.clone()).map_err(Error::Engine)?;
     let simulated = Simulated::new(kit.clock.clone(), kit.random.clone());
-    let deps = Deps {
-        backends: vec![Arc::new(wasm), start_processes(places, kit).await, Arc::new(simulated)],
-        blobs,
-        logs,
-        clock: kit.clock.clone(),
-        ids: kit.ids.clone(),
-        metrics: kit.metrics.clone(),
-    };
-    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library()));
+    let mut backends: Vec<Arc<dyn Isolation>> = vec![Arc::new(wasm)];
+    if offers(places, "process") {
+        backends.push(start_processes(places, process, kit).await);
+    }
+    backends.push(Arc::new(simulated));
+    backends.retain(|backend| offers(places, backend.name()));
+    let deps =
+        Deps { backends, blobs, logs, clock: kit.clock.clone(), ids: kit.ids.clone(), metrics: kit.metrics.clone() };
+    let library = process::management_library(&places.process.driver_root);
+    let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library(library.as_deref())));
     service.start();
     Ok(service)
 }
 
+fn offers(places: &Places, backend: &str) -> bool {
+    places.isolation.is_empty() || places.isolation.iter().any(|name| name == backend)
+}
+
 /// The back end for processes; where the machine does not allow it, one that says so.
-async fn start_processes(places: &Places, kit: &Kit) -> Arc<dyn Isolation> {
+async fn start_processes(places: &Places, settings: process::Settings, kit: &Kit) -> Arc<dyn Isolation> {
+    if !settings.enabled {
+        return Arc::new(Unavailable::because("its operator has switched processes off (the setting process.enabled)"));
+    }
     let mut launcher = launch::Config::new(places.processes.join("launcher"));
+    launcher.cgroups = settings.cgroups;
     if let Some(program) = &places.helper {
         launcher.helper = vec![program.into(), child::SANDBOX_LAUNCHER.into()];
     }
-    let settings = process::Config { path: places.path.clone(), ..process::Config::new(&places.processes, launcher) };
-    match Processes::start(settings, kit.ids.clone()).await {
+    let config = process::Config::new(&places.processes, launcher);
+    let config = process::Config { path: places.path.clone(), settings, ..config };
+    match Processes::start(config, kit.ids.clone()).await {
         Ok(processes) => Arc::new(processes),
         Err(error) => {
             let unavailable = Unavailable::new(&error);

@@ -15,7 +15,7 @@ use crate::{Alias, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
 
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
-    PrewarmRequest, PrewarmedView, Resource, WorkerView,
+    PrewarmRequest, PrewarmedView, Resource, RuntimeOffer, WaitingStatus, WorkerView,
 };
 
 /// Body of `PUT /v1/functions/{name}`.

@@ -12,7 +12,10 @@ use crate::{Runtime, Timestamp};
 pub struct WorkerView {
     /// Name.
     pub name: String,
-    /// `ready`, or `cordoned`: told to take no more calls.
+    /// Where calls reach it; none where it is part of a platform in one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `ready`; `cordoned`: told to take no more calls; `lost`: nothing is heard of it.
     pub state: String,
     /// Calls that run.
     pub running: usize,
@@ -79,12 +82,48 @@ pub struct GpuStatus {
 }
 
 /// A back end that a worker has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct BackendStatus {
     /// Its name: `wasm`, `process`, …
     pub name: String,
     /// What it takes.
     pub runtimes: Vec<Runtime>,
+    /// Why it can't be used on this machine; `None`: it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unavailable: Option<String>,
+    /// Each of `runtimes`: what runs it, or why it can't be had.
+    pub offers: Vec<RuntimeOffer>,
+    /// What this machine lets its sandboxes have, by name: `namespaces`, `cgroups`, …
+    pub abilities: BTreeMap<String, String>,
+    /// What is kept started ahead of calls and belongs to no instance yet.
+    pub waiting: Vec<WaitingStatus>,
+    /// Bytes of memory that are set aside for `waiting`; instances are never charged for them.
+    pub reserved: u64,
+}
+
+/// A runtime as a back end has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RuntimeOffer {
+    /// Which.
+    pub runtime: Runtime,
+    /// Functions of it can be deployed.
+    pub available: bool,
+    /// What runs it, with its version; or what is missing.
+    pub detail: String,
+    /// The isolation `auto` means this back end for it.
+    pub auto: bool,
+}
+
+/// What a back end keeps started ahead of calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct WaitingStatus {
+    /// `cells`: sandboxed interpreters that become instances; `zygotes`: interpreters that are forked.
+    pub kind: String,
+    /// How many.
+    pub count: usize,
+    /// Bytes of memory that they hold.
+    pub memory: u64,
 }
 
 /// Whether a worker works.

@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
 use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
+use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -163,10 +164,10 @@ impl Control for RemoteControl {
     }
 }
 
-/// The service by which others reach `control`.
-pub fn control_routes(control: Arc<dyn Control>) -> tonic::service::Routes {
+/// Adds the service by which others reach `control`.
+pub fn add_control(routes: &mut RoutesBuilder, control: Arc<dyn Control>) {
     let server = ControlServer::new(Served(control));
-    tonic::service::Routes::new(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+    routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
 }
 
 struct Served(Arc<dyn Control>);

@@ -102,7 +102,7 @@ fn broken(what: &str) -> BoxError {
 /// # Errors
 /// When the caller does not keep to the protocol.
 pub(super) async fn serve(
-    worker: &Arc<dyn Worker>,
+    worker: &dyn Worker,
     mut messages: Streaming<ToHandler>,
 ) -> Result<impl Stream<Item = Result<FromHandler, Status>> + Send + use<>, Status> {
     let Some(ToHandler { what: Some(to_handler::What::Head(head)) }) = messages.message().await? else {

@@ -11,6 +11,7 @@ use lyra_kit::Tasks;
 use lyra_types::log::LogLine;
 use lyra_types::{FunctionName, Result, TenantName};
 use tokio::sync::{Mutex, mpsc};
+use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::asking::{Items, Peers, SHORT, answer, answers};
@@ -89,9 +90,9 @@ impl Logs for RemoteLogs {
     }
 }
 
-/// The service by which others reach `logs`.
-pub fn logs_routes(logs: Arc<dyn Logs>) -> tonic::service::Routes {
-    tonic::service::Routes::new(LogsServer::new(Served(logs)))
+/// Adds the service by which others reach `logs`.
+pub fn add_logs(routes: &mut RoutesBuilder, logs: Arc<dyn Logs>) {
+    routes.add_service(LogsServer::new(Served(logs)));
 }
 
 struct Served(Arc<dyn Logs>);

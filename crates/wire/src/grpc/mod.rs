@@ -16,17 +16,17 @@ pub mod packed;
 mod registry;
 mod worker;
 
-pub use control::{RemoteControl, control_routes};
+pub use control::{RemoteControl, add_control};
 pub use failure::{from_status, to_status};
-pub use logs::{RemoteLogs, logs_routes};
-pub use registry::{RemoteRegistry, registry_routes};
-pub use worker::{RemoteWorker, worker_routes};
+pub use logs::{RemoteLogs, add_logs};
+pub use registry::{RemoteRegistry, add_registry};
+pub use worker::{RemoteWorker, add_worker};
 
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+pub use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Endpoint, Server};
 
@@ -72,6 +72,11 @@ pub fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
         .initial_connection_window_size(CONNECTION_WINDOW))
 }
 
+/// Services for [`serve`]: the `add_…` functions of this module put them in.
+pub fn routes() -> RoutesBuilder {
+    tonic::service::Routes::builder()
+}
+
 /// Serves `routes` on `listener` until `shutdown` is cancelled; then takes no more connections, and ends when those that
 /// are there have ended.
 ///
@@ -79,7 +84,7 @@ pub fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    routes: Routes,
+    routes: RoutesBuilder,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     Server::builder()
@@ -87,7 +92,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_routes(routes)
+        .add_routes(routes.routes())
         .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown.cancelled())
         .await
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{BoxStream, Stream};
 use lyra_types::Result;
+use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::asking::{Items, Peers, SHORT, answers};
@@ -60,9 +61,9 @@ impl Registry for RemoteRegistry {
     }
 }
 
-/// The service by which others reach `registry`.
-pub fn registry_routes(registry: Arc<dyn Registry>) -> tonic::service::Routes {
-    tonic::service::Routes::new(RegistryServer::new(Served(registry)))
+/// Adds the service by which others reach `registry`.
+pub fn add_registry(routes: &mut RoutesBuilder, registry: Arc<dyn Registry>) {
+    routes.add_service(RegistryServer::new(Served(registry)));
 }
 
 struct Served(Arc<dyn Registry>);

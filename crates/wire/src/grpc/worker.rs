@@ -10,7 +10,7 @@ use lyra_kit::Clock;
 use lyra_types::invocation::Report;
 use lyra_types::{Code, Error, FunctionVersion, Result};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
+use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 
@@ -23,8 +23,8 @@ use super::messages::{Cleaned, Drain, Forget, Instances, Nothing, Prewarm};
 use super::services::worker_client::WorkerClient;
 use super::services::worker_server::{Worker as WorkerService, WorkerServer};
 use super::{MAX_MESSAGE, endpoint, http_call};
-use crate::Worker;
 use crate::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
+use crate::{Operated, Worker};
 
 /// A worker that is reached over gRPC. Connections are made when they are needed, and again when they break.
 ///
@@ -98,7 +98,10 @@ impl Worker for RemoteWorker {
     async fn serve(&self, call: HttpCall) -> HttpReply {
         http_call::call(self.peers.channel(), &self.name, call).await
     }
+}
 
+#[async_trait]
+impl Operated for RemoteWorker {
     async fn status(&self) -> Result<Status> {
         self.ask(SHORT, |mut client| async move { client.status(Nothing).await }).await
     }
@@ -130,16 +133,16 @@ impl Worker for RemoteWorker {
     }
 }
 
-/// The services by which others reach `worker`.
-pub fn worker_routes(worker: Arc<dyn Worker>) -> Routes {
+/// Adds the services by which others reach `worker`.
+pub fn add_worker(routes: &mut RoutesBuilder, worker: Arc<dyn Operated>) {
     let served = Served(worker);
-    Routes::new(CallsServer::new(served.clone())).add_service(
-        WorkerServer::new(served).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
-    )
+    let server = WorkerServer::new(served.clone());
+    routes.add_service(CallsServer::new(served));
+    routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
 }
 
 #[derive(Clone)]
-struct Served(Arc<dyn Worker>);
+struct Served(Arc<dyn Operated>);
 
 #[async_trait]
 impl Calls for Served {
@@ -150,12 +153,12 @@ impl Calls for Served {
         &self,
         request: Request<Streaming<FromCaller>>,
     ) -> Result<Response<Self::ExchangeStream>, GrpcStatus> {
-        let answers = exchange(Arc::clone(&self.0), request.into_inner());
+        let answers = exchange(self.0.clone(), request.into_inner());
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn serve(&self, request: Request<Streaming<ToHandler>>) -> Result<Response<Self::ServeStream>, GrpcStatus> {
-        let answers = http_call::serve(&self.0, request.into_inner()).await?;
+        let answers = http_call::serve(&*self.0, request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 }

@@ -14,7 +14,7 @@ use lyra_types::function::{Contract, Digest};
 use lyra_types::invocation::{Phases, Report, Start};
 use lyra_types::{Code, Error, FunctionName, FunctionVersion, InstanceId, InvocationId, Result, Runtime};
 use lyra_wire::worker::*;
-use lyra_wire::{Body, Worker, full_body};
+use lyra_wire::{Body, Operated, Worker, full_body};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -145,7 +145,10 @@ impl Worker for Scripted {
         };
         HttpReply { report, outcome }
     }
+}
 
+#[async_trait]
+impl Operated for Scripted {
     async fn status(&self) -> Result<Status> {
         let queue_policy = "fcfs".to_owned();
         Ok(Status { running: self.running.load(Ordering::SeqCst), queue_policy, ..Status::default() })

@@ -12,7 +12,7 @@ use lyra_kit::Clock;
 use lyra_types::{Code, InvocationId};
 use lyra_wire::grpc::{self, RemoteWorker};
 use lyra_wire::worker::{Call, Drained, HttpCall, Prepare};
-use lyra_wire::{Body, Worker, full_body};
+use lyra_wire::{Body, Operated, Worker, full_body};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,8 @@ fn serve(address: &str, script: &Arc<Scripted>) -> (Runtime, String) {
     let listener = std::net::TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let routes = grpc::worker_routes(script.clone());
+    let mut routes = grpc::routes();
+    grpc::add_worker(&mut routes, script.clone());
     let _within = runtime.enter();
     let listener = TcpListener::from_std(listener).unwrap();
     lyra_kit::tasks::spawn("server", grpc::serve(listener, routes, CancellationToken::new()));
@@ -233,7 +234,7 @@ async fn a_request_that_is_given_up_is_cancelled_at_the_worker() {
 #[tokio::test]
 async fn every_other_question_finds_its_answer() {
     let mut pair = Pair::start().await;
-    let worker: Arc<dyn Worker> = pair.client.clone();
+    let worker: Arc<dyn Operated> = pair.client.clone();
     // Twenty MiB: bytes are sent as bytes.
     let code: Bytes = (0..20 << 20).map(|n: usize| n as u8).collect();
     let prepare = Prepare::of(&version("f", 1), code);

@@ -2,12 +2,12 @@
 //!
 //! After Fuerst and Sharma, "FaasCache: Keeping Serverless Computing Alive with Greedy-Dual Caching", ASPLOS'21
 //! (doi 10.1145/3445814.3446757). An idle instance has the priority
-//! `clock + frequency * cost / size`: `clock` is the policy's when the instance was last used, `frequency` the calls
-//! that it has served, `cost` the version's cold start, `size` its memory. The lowest goes first, and the policy's clock
-//! becomes its priority: what is not called any more grows old.
+//! `clock + frequency * cost / size`: `clock` is the policy's when the instance was last used, `frequency` the calls of
+//! its version, by all instances, since there last was none; `cost` the version's measured cold start, `size` its
+//! memory. The lowest goes first, and the policy's clock becomes its priority: what is not called any more grows old.
 //!
-//! The paper counts the calls of the function. Where a burst left a popular function many instances, all of them would
-//! then rank high for ever, though the last one used serves nearly every call; so each counts its own.
+//! Instances of one version differ in their clocks only, and a later use has never an earlier clock: so the one that is
+//! idle longest has the lowest priority of them, and the lowest of all is among these.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl KeepAlive for GreedyDual {
     }
 
     fn rank(&self, track: &mut Track, rested: &Rested) -> f64 {
-        rested.stamp + rested.served.max(1) as f64 * track.worth()
+        rested.stamp + track.calls.max(1) as f64 * track.worth()
     }
 
     fn evicted(&mut self, rank: f64) {

@@ -10,6 +10,11 @@
 //! instances for the whole range of the histogram; mostly idle times beyond its range are predicted from the latest of them, with a
 //! margin of 15 % to both sides. The paper predicts the latter by ARIMA; here the median of the latest nine stands for
 //! it, which needs no fitting and is not led astray by one outlier.
+//!
+//! Two things the paper leaves open. It has one instance for each application; where calls overlap, the idle time of the
+//! second instance is the time from when fewer than two calls ran until two run again, and so on, and all of them go into
+//! the version's one histogram: without that, instances of which a burst needs many would go between bursts, because the
+//! first of them is never idle for long. And it has memory enough; where it is short, the longest idle goes first.
 
 use std::time::Duration;
 
@@ -119,15 +124,21 @@ impl Windows {
 
 impl KeepAlive for Windows {
     fn called(&mut self, track: &mut Track, now: Instant) {
-        let Some(ended) = track.ended else { return };
+        // None: so many have never run at once.
+        let Some(vacated) = track.vacated.pop() else { return };
         let settings = &self.settings;
         let times = track.idle_times.get_or_insert_with(|| Box::new(IdleTimes::new(settings.bin, settings.bins)));
-        times.record(now.saturating_duration_since(ended));
+        times.record(now.saturating_duration_since(vacated));
     }
 
-    /// The one whose window closes first goes first.
-    fn rank(&self, track: &mut Track, rested: &Rested) -> f64 {
-        (rested.since + self.stay(track, rested)).saturating_duration_since(self.begin).as_secs_f64()
+    fn ended(&mut self, track: &mut Track, now: Instant) {
+        track.vacated.push(now);
+    }
+
+    /// The longest idle goes first. Not the one whose window closes first: the windows of what is called often are the
+    /// shortest, and those of what nothing is known of the longest.
+    fn rank(&self, _: &mut Track, rested: &Rested) -> f64 {
+        rested.since.saturating_duration_since(self.begin).as_secs_f64()
     }
 
     fn keep(&self, track: &mut Track, rested: &Rested) -> Option<Duration> {

@@ -79,7 +79,7 @@ impl Policy {
 /// What is known of one version. Outlives its instances.
 #[derive(Debug, Default)]
 pub(crate) struct Track {
-    /// Calls since the version last had no instance at all.
+    /// Calls of the version, by all its instances, since it last had none at all.
     pub(crate) calls: u64,
     /// Bytes that one instance is charged for.
     pub(crate) memory: u64,
@@ -87,6 +87,9 @@ pub(crate) struct Track {
     pub(crate) cold: Option<Duration>,
     /// When the last call ended; `None` while one runs, and before the first.
     pub(crate) ended: Option<Instant>,
+    /// For a policy that wants it: since when fewer calls run than before. The last entry is for one call more than
+    /// run now, the one before for two more; a call takes its entry, and leaves a new one when it ends.
+    pub(crate) vacated: Vec<Instant>,
     /// Idle times, for a policy that wants them.
     pub(crate) idle_times: Option<Box<IdleTimes>>,
 }
@@ -127,6 +130,11 @@ pub(crate) struct Rested {
 pub(crate) trait KeepAlive: Send + Sync + Debug {
     /// A call of the version has come.
     fn called(&mut self, track: &mut Track, now: Instant) {
+        let _ = (track, now);
+    }
+
+    /// A call of the version has ended, or was given up.
+    fn ended(&mut self, track: &mut Track, now: Instant) {
         let _ = (track, now);
     }
 

@@ -42,7 +42,7 @@ fn greedy_dual_ranks_by_clock_and_frequency_times_cost_by_size() {
         (10, 3_000, 512, 0.0, 30.0 / 512.0),
         (10, 3_000, 512, 0.5, 0.5 + 30.0 / 512.0),
     ] {
-        let rank = policy.rank(&mut track(calls, cold, mib), &Rested { served: calls, ..rested(begin, stamp) });
+        let rank = policy.rank(&mut track(calls, cold, mib), &rested(begin, stamp));
         assert!((rank - priority).abs() < 1e-9, "{rank} is not {priority}");
     }
     assert_eq!(policy.stamp(), 0.0);
@@ -51,7 +51,7 @@ fn greedy_dual_ranks_by_clock_and_frequency_times_cost_by_size() {
     policy.evicted(0.10);
     assert_eq!(policy.stamp(), 0.25, "and never goes back");
     // What was valuable once and is not called any more goes at last.
-    let abandoned = policy.rank(&mut track(100, 1_000, 128), &Rested { served: 100, ..rested(begin, 0.0) });
+    let abandoned = policy.rank(&mut track(100, 1_000, 128), &rested(begin, 0.0));
     for _ in 0..100 {
         let stamp = policy.stamp();
         let newcomer = policy.rank(&mut track(1, 1_000, 128), &rested(begin, stamp));
@@ -124,12 +124,69 @@ fn hybrid_unloads_what_has_served_and_keeps_what_was_prewarmed() {
     for n in 1..=20u32 {
         policy.called(&mut track, begin + MINUTE * 30 * n);
         track.ended = Some(begin + MINUTE * 30 * n);
+        policy.ended(&mut track, begin + MINUTE * 30 * n);
     }
     let now = begin + MINUTE * 600;
     assert_eq!(policy.prewarm(&mut track), Some(MINUTE * 27));
     assert_eq!(policy.keep(&mut track, &rested(now, 0.0)), Some(Duration::ZERO));
     let prewarmed = Rested { served: 0, ..rested(now, 0.0) };
     assert_eq!(policy.keep(&mut track, &prewarmed).map(|keep| keep.as_secs()), Some(426));
+}
+
+/// The decision of section 4.2 of the paper, for distributions of the kinds that its figure 12 shows.
+#[test]
+fn hybrid_decides_as_the_paper_does_for_each_kind_of_distribution() {
+    let several = |groups: &[(u64, usize)]| {
+        groups.iter().flat_map(|(minutes, count)| std::iter::repeat_n(*minutes, *count)).collect::<Vec<_>>()
+    };
+    // A clear head and tail: pre-warming window up to the head less 10 %, kept until the tail plus 10 %.
+    let clear = several(&[(58, 2), (59, 10), (60, 70), (61, 15), (62, 3)]);
+    assert!(close(window(&clear), (0.9 * 59.0, 1.1 * 63.0 - 0.9 * 59.0)));
+    // No head, a tail: never unloaded before the tail, which leaves out the one idle time in a hundred.
+    let falling = several(&[(0, 60), (1, 20), (2, 10), (3, 9), (120, 1)]);
+    assert!(close(window(&falling), (0.0, 1.1 * 4.0)));
+    // The head is rounded down and the tail up to the edge of a bin, so that no idle time falls out at the edge.
+    assert!(close(window(&several(&[(10, 50), (11, 50)])), (0.9 * 10.0, 1.1 * 12.0 - 0.9 * 10.0)));
+    // One peak on even ground is representative (coefficient of variation over 2) until the ground hides it.
+    let peak = |ground: usize| [(0..240).collect::<Vec<_>>().repeat(ground), vec![30; 60]].concat();
+    assert!(window(&peak(1)).1 < 240.0 * 1.1 && times(&peak(1)).variation() > 2.0);
+    assert!(close(window(&peak(3)), (0.0, 240.0)));
+    // Just half beyond the range is not too many; one more is, and the histogram is left for the forecast.
+    assert!(close(window(&several(&[(30, 5), (600, 5)])), (27.0, 1.1 * 31.0 - 27.0)));
+    assert!(close(window(&several(&[(30, 5), (600, 6)])), (0.85 * 600.0, 0.3 * 600.0)));
+}
+
+/// The paper has one instance for each application. Where calls overlap, each instance has an idle time of its own.
+#[test]
+fn hybrid_learns_how_long_each_of_several_instances_is_idle() {
+    let begin = Instant::now();
+    let mut policy = build(Policy::Hybrid, begin);
+    let mut track = track(1, 1_000, 128);
+    // Every minute one call, every 40 minutes a second one beside it.
+    for minute in 0..=400u32 {
+        let (at, end) = (begin + MINUTE * minute, begin + MINUTE * minute + MINUTE / 2);
+        let calls = if minute % 40 == 0 { 2 } else { 1 };
+        (0..calls).for_each(|_| policy.called(&mut track, at));
+        (0..calls).for_each(|_| policy.ended(&mut track, end));
+    }
+    let times = track.idle_times.as_deref().expect("learnt");
+    assert_eq!(times.percentile(0.5), Some(0), "the first instance is idle for half a minute");
+    assert_eq!(times.percentile(1.0), Some(39), "the second one for half a minute less than forty");
+    let keep = policy.keep(&mut track, &rested(begin, 0.0)).expect("a time");
+    assert!(keep >= MINUTE * 40, "both are kept: {keep:?}");
+    assert_eq!(track.vacated.len(), 2, "as many entries as calls ran at once");
+}
+
+#[test]
+fn hybrid_lets_the_longest_idle_go_under_pressure_however_short_its_window() {
+    let begin = Instant::now();
+    let policy = build(Policy::Hybrid, begin);
+    let mut unknown = track(1, 1_000, 128);
+    let mut popular = track(100, 1_000, 128);
+    popular.idle_times = Some(Box::new(times(&[0; 50])));
+    let (now, before) = (rested(begin + MINUTE, 0.0), rested(begin, 0.0));
+    assert!(policy.keep(&mut popular, &now) < policy.keep(&mut unknown, &before));
+    assert!(policy.rank(&mut unknown, &before) < policy.rank(&mut popular, &now));
 }
 
 #[test]

@@ -317,7 +317,7 @@ impl Shared {
             let at = state.at(now);
             let key = key_of(&lease.record.version);
             if let Some(shelf) = state.shelves.get_mut(&key).filter(|shelf| shelf.serial == lease.shelf) {
-                state::uncount(shelf, lease.place, now);
+                state::uncount(shelf, &mut *state.policy, lease.place, now);
             }
             state.leave(lease, to, at);
             // Its version may have room for another one now.

@@ -322,7 +322,7 @@ impl State {
             gone.push((Reason::Forgotten, Grant::Idle(instance)));
             return;
         };
-        uncount(shelf, instance.lease.place, now);
+        uncount(shelf, &mut *self.policy, instance.lease.place, now);
         if instance.lease.place == Place::Ahead {
             shelf.refilled(true, now);
         }
@@ -370,7 +370,7 @@ impl State {
         if lease.place == Place::Leaving {
             self.coming.remove(&lease.held);
         } else if let Some(shelf) = self.shelves.get_mut(&key).filter(|shelf| shelf.serial == lease.shelf) {
-            uncount(shelf, lease.place, now);
+            uncount(shelf, &mut *self.policy, lease.place, now);
             if lease.place == Place::Ahead {
                 shelf.refilled(false, now);
             }
@@ -389,10 +389,11 @@ impl State {
 }
 
 /// Counts an instance at a place no more.
-pub(super) fn uncount(shelf: &mut Shelf, place: Place, now: Instant) {
+pub(super) fn uncount(shelf: &mut Shelf, policy: &mut dyn KeepAlive, place: Place, now: Instant) {
     match place {
         Place::Busy => {
             shelf.busy -= 1;
+            policy.ended(&mut shelf.track, now);
             if shelf.busy == 0 {
                 shelf.track.ended = Some(now);
                 shelf.predicted = false;

@@ -18,6 +18,8 @@ use super::*;
 use crate::keep_alive::Policy;
 use crate::resources::gpu::Load;
 
+mod greedy_dual;
+
 /// Counts sandboxes, and panics when a busy one is dropped while its call still has it.
 struct Nothing(Arc<Lock<usize>>);
 

@@ -52,11 +52,14 @@ pub struct Nvidia {
 const SHARED_NODES: [&str; 3] = ["/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"];
 
 impl Nvidia {
-    /// Loads the library, where it is.
-    pub fn load_library() -> Nvidia {
+    /// Loads the library: the file that is named, or the one that the system's loader finds.
+    pub fn load_library(file: Option<&Path>) -> Nvidia {
         // The name without a version exists only where development files are installed.
-        let named = || Nvml::builder().lib_path("libnvidia-ml.so.1".as_ref()).init();
-        let nvml = Nvml::init().or_else(|_| named());
+        let named = |file: &Path| Nvml::builder().lib_path(file.as_os_str()).init();
+        let nvml = match file {
+            Some(file) => named(file),
+            None => Nvml::init().or_else(|_| named(Path::new("libnvidia-ml.so.1"))),
+        };
         Nvidia { nvml: nvml.map_err(|error| format!("NVIDIA's management library can't be used ({error})")) }
     }
 
@@ -102,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_the_library_says_so_and_one_with_it_names_each_device() {
-        let source = Nvidia::load_library();
+        let source = Nvidia::load_library(None);
         match source.devices() {
             Ok(gpus) => {
                 assert!(gpus.iter().all(|gpu| gpu.uuid.starts_with("GPU-") && gpu.memory > 0 && !gpu.nodes.is_empty()));
@@ -110,5 +113,7 @@ mod tests {
             Err(reason) => assert!(!reason.is_empty()),
         }
         assert_eq!(source.load("GPU-of-no-machine"), Load::default());
+        let elsewhere = Nvidia::load_library(Some(Path::new("/nonexistent/libnvidia-ml.so.1")));
+        assert!(elsewhere.devices().expect_err("is not there").contains("management library"));
     }
 }

@@ -192,6 +192,9 @@ socket.on('close', () => exit(0));
 socket.on('error', () => exit(0));
 process.on('uncaughtException', last);
 
-// What the first load of a function would have to wait for.
-createRequire(import.meta.url)('node:url');
+// What the first load of a function would have to wait for: a file is loaded, and forgotten.
+const require = createRequire(import.meta.url);
+require('node:url');
+require('./rehearsal.cjs');
+delete require.cache[require.resolve('./rehearsal.cjs')];
 await import('data:text/javascript,');

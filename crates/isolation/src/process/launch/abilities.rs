@@ -1,5 +1,7 @@
 //! What a machine lets Lyra's sandboxes do.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What this machine lets us do, found out when the launcher starts.
@@ -12,6 +14,39 @@ pub struct Abilities {
     /// The version of Landlock that the kernel has, 0 without.
     pub landlock: u32,
 }
+
+impl Abilities {
+    /// Each by its name, for people.
+    pub fn described(&self) -> BTreeMap<String, String> {
+        let (privilege, users) = match self.privilege {
+            Privilege::Root => {
+                let last = FIRST_USER + (USERS - 1);
+                ("root", format!("{FIRST_USER} to {last}, one for each sandbox"))
+            }
+            Privilege::UserNamespace => ("unprivileged, by user namespaces", "the same for all sandboxes".to_owned()),
+        };
+        let landlock = match self.landlock {
+            0 => "not in this kernel".to_owned(),
+            version => format!("version {version}, not needed"),
+        };
+        let words = [
+            ("privilege", privilege.to_owned()),
+            ("users", users),
+            ("namespaces", "user, mount, pid, network, ipc, uts, cgroup".to_owned()),
+            ("cgroups", self.cgroups.described()),
+            ("seccomp", "allow-list".to_owned()),
+            ("landlock", landlock),
+        ];
+        words.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}
+
+/// First of the users that sandboxes run as when Lyra is root. It lies in a range (from 0x7000_0000) that neither
+/// distributions nor service managers nor container engines hand out.
+pub(super) const FIRST_USER: u32 = 0x7001_0000;
+
+/// How many of them are taken in turn. None of two live sandboxes is the same.
+pub(super) const USERS: u32 = 1 << 16;
 
 /// With whose rights sandboxes are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,4 +72,34 @@ pub struct Cgroups {
     pub pids: bool,
     /// Sandboxes can be frozen by the kernel, otherwise by `SIGSTOP`.
     pub freezer: bool,
+}
+
+impl Cgroups {
+    fn described(&self) -> String {
+        let controllers = [("memory", self.memory), ("cpu", self.cpu), ("pids", self.pids), ("freezer", self.freezer)];
+        let list = |wanted: bool| {
+            let names: Vec<_> = controllers.iter().filter(|(_, has)| *has == wanted).map(|(name, _)| *name).collect();
+            names.join(", ")
+        };
+        match (self.version, list(false)) {
+            (0, _) => "none: memory is watched, processes are counted, processors are not bounded".to_owned(),
+            (version, without) if without.is_empty() => format!("version {version}: {}", list(true)),
+            (version, without) => format!("version {version}: {}; without {without}", list(true)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_machine_lacks_is_said() {
+        let cgroups = Cgroups { version: 2, memory: true, cpu: false, pids: true, freezer: true };
+        assert_eq!(cgroups.described(), "version 2: memory, pids, freezer; without cpu");
+        let none = Cgroups { version: 0, memory: false, cpu: false, pids: false, freezer: false };
+        let words = Abilities { privilege: Privilege::UserNamespace, cgroups: none, landlock: 0 }.described();
+        assert!(words["cgroups"].starts_with("none") && words["privilege"].starts_with("unprivileged"), "{words:?}");
+        assert_eq!(words["landlock"], "not in this kernel");
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -226,10 +226,9 @@ async fn read(shared: Arc<Shared>) {
 /// Waits for one message on a socket that nobody else reads; `None`: it did not come in time, or the end is gone.
 pub(super) async fn first_reply(socket: &OwnedFd, patience: Duration) -> Option<Reply> {
     let socket = socket.try_clone().ok()?;
-    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     let read = lyra_kit::tasks::blocking(move || {
         let mut buffer = vec![0; MAX_MESSAGE];
-        if !system::is_readable_within(system::inherited(socket.as_raw_fd()), millis) {
+        if !system::is_readable_within(socket.as_fd(), patience) {
             return None;
         }
         wire::decode(wire::receive(socket.as_fd(), &mut buffer).ok()?.0).ok()

@@ -15,17 +15,13 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::process::{Child, Command};
 
-use super::abilities::Abilities;
+use super::abilities::{Abilities, FIRST_USER};
 use super::connection::{Answer, Connection, first_reply};
 use super::error::LaunchError;
 use super::plan::Plan;
 use super::process::{Parts, Process};
-use super::system;
 use super::wire::{self, Reply, Request};
-
-/// First of 65,536 users that sandboxes run as when Lyra is root. It lies in a range (from 0x7000_0000) that neither
-/// distributions nor service managers nor container engines hand out.
-const FIRST_USER: u32 = 0x7001_0000;
+use super::{members, system};
 
 /// Pause between looks at whether an earlier launcher has let go of the directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -124,6 +120,16 @@ impl Launcher {
         let id = connection.number();
         let (interpreter, preload) = (interpreter.to_owned(), preload.to_vec());
         connection.ask(id, &Request::Warm { id, interpreter, preload }).await.map(drop)
+    }
+
+    /// Interpreters that wait to be forked, and the bytes of memory that they hold. Reads a few files of the kernel.
+    pub fn zygotes(&self) -> (usize, u64) {
+        let launcher = self.inner.current.lock().process.as_ref().and_then(Child::id);
+        let Some(launcher) = launcher.and_then(|pid| i32::try_from(pid).ok()) else { return (0, 0) };
+        // Its other children are the first processes of sandboxes, which bear names of ours.
+        let is_zygote = |pid: &i32| members::name(*pid).is_some_and(|name| !name.starts_with("lyra-"));
+        let zygotes: Vec<i32> = members::children(launcher).into_iter().filter(is_zygote).collect();
+        (zygotes.len(), members::usage(&zygotes).memory)
     }
 
     /// Ends all sandboxes and the launcher's process, and waits until it has cleared up; false: not within `limit`.

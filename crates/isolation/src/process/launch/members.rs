@@ -14,13 +14,25 @@ pub(super) fn descendants(roots: &[i32]) -> Vec<i32> {
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
         next += 1;
-        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for task in tasks.flatten() {
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            found.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
-        }
+        found.extend(children(pid));
     }
     found
+}
+
+/// Processes that `pid` has started, and orphans that it was given.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return found };
+    for task in tasks.flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+    }
+    found
+}
+
+/// How a process is called in lists of processes.
+pub(super) fn name(pid: i32) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| name.trim_end().to_owned())
 }
 
 /// What the processes hold and have used.

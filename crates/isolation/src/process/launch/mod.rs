@@ -23,6 +23,6 @@ mod wire;
 pub use self::abilities::{Abilities, Cgroups, Privilege};
 pub use self::error::{Fault, LaunchError};
 pub use self::launcher::{Config, Launcher};
-pub use self::plan::{Bind, Limits, MAX_ENTRIES, MIN_MEMORY, Plan, Program};
+pub use self::plan::{Bind, Device, Limits, MAX_ENTRIES, MIN_MEMORY, Plan, Program};
 pub use self::process::{Exit, Process};
 pub use self::spawner::serve;

@@ -35,8 +35,8 @@ pub struct Plan {
     pub tmp_bytes: u64,
     /// What it may use.
     pub limits: Limits,
-    /// Device nodes beside `null`, `zero`, `full`, `random` and `urandom`; GPUs for example. Absolute paths below `/dev`.
-    pub devices: Vec<PathBuf>,
+    /// Device nodes beside `null`, `zero`, `full`, `random` and `urandom`; GPUs for example.
+    pub devices: Vec<Device>,
     /// TCP ports (0: any) on 127.0.0.1 of the sandbox's own network to listen on; 16 at most. The sockets come back.
     pub listen: Vec<u16>,
 }
@@ -87,8 +87,12 @@ impl Plan {
         if self.binds.iter().any(|bind| bind.target.parent().is_none()) {
             return invalid("the root of a sandbox can't be replaced");
         }
-        if !self.devices.iter().all(|device| device.starts_with("/dev") && is_plain(device)) {
-            return invalid("devices must lie below /dev");
+        if !self
+            .devices
+            .iter()
+            .all(|device| device.target.starts_with("/dev") && is_plain(&device.target) && is_plain(&device.source))
+        {
+            return invalid("devices must lie below /dev, and their paths be absolute and without '..'");
         }
         if self.limits.memory_bytes < MIN_MEMORY || self.limits.cpu_millis == 0 || self.limits.pids < 2 {
             return invalid("a sandbox needs 4 MiB of memory, a share of a processor and two processes");
@@ -189,6 +193,23 @@ impl Bind {
     }
 }
 
+/// A device node that a sandbox may read and write, as far as the node's mode lets everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Absolute path of a character device outside.
+    pub source: PathBuf,
+    /// Absolute path inside, below `/dev`.
+    pub target: PathBuf,
+}
+
+impl Device {
+    /// The same place inside as outside.
+    pub fn same(path: impl Into<PathBuf>) -> Device {
+        let path = path.into();
+        Device { source: path.clone(), target: path }
+    }
+}
+
 /// What a sandbox may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -236,8 +257,8 @@ mod tests {
         assert!(refused(|plan| plan.binds.push(Bind::new("/etc", "/"))));
         assert!(refused(|plan| plan.mount_points.push("a".into())));
         assert!(refused(|plan| plan.cwd = "tmp".into()));
-        assert!(refused(|plan| plan.devices.push("/etc/passwd".into())));
-        assert!(refused(|plan| plan.devices.push("/dev/../etc/passwd".into())));
+        assert!(refused(|plan| plan.devices.push(Device::same("/etc/passwd"))));
+        assert!(refused(|plan| plan.devices.push(Device::same("/dev/../etc/passwd"))));
         assert!(refused(|plan| plan.listen = vec![0; 17]));
         assert!(refused(|plan| plan.limits.memory_bytes = 0));
         assert!(refused(|plan| plan.limits.pids = 1));

@@ -1,4 +1,5 @@
-//! The system calls that the launcher needs and that `std` does not have, each with a safe face.
+//! The system calls that the launcher needs and that `std` does not have, each with a safe face: over `rustix` where it has
+//! them among the features that this build has anyway, else over `libc`.
 //!
 //! Nothing here decides anything: a function makes one call (or the fixed few that belong together) and returns what the
 //! kernel said. Numbers of calls and flags that `libc` does not have yet are those of the kernel's headers.
@@ -9,6 +10,13 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions};
 
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
@@ -77,43 +85,29 @@ pub(super) fn exit_now(code: i32) -> ! {
 
 /// Refers to a process.
 pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: takes no memory.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    owned(c_int::try_from(fd).unwrap_or(-1))
+    Ok(process::pidfd_open(number(pid)?, PidfdFlags::empty())?)
 }
 
 /// Sends a signal to the process that `pidfd` refers to.
 pub(super) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> io::Result<()> {
-    let no_info = std::ptr::null::<c_void>();
-    // SAFETY: no information is handed over, so no memory is read.
-    check_long(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+    Ok(process::pidfd_send_signal(pidfd, named(signal)?)?)
 }
 
 /// Sends a signal by number. Only for children that have not been waited for.
 pub(super) fn kill(pid: i32, signal: c_int) -> io::Result<()> {
-    // SAFETY: takes no memory.
-    check(unsafe { libc::kill(pid, signal) }).map(drop)
+    Ok(process::kill_process(number(pid)?, named(signal)?)?)
 }
 
 /// A child that has ended, if there is one: its number and the status as `wait` gives it.
 pub(super) fn reap() -> Option<(i32, i32)> {
-    let mut status = 0;
-    // SAFETY: `status` is written to.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    (pid > 0).then_some((pid, status))
+    let (pid, status) = process::wait(WaitOptions::NOHANG).ok()??;
+    Some((pid.as_raw_nonzero().get(), status.as_raw()))
 }
 
 /// Waits for one child.
 pub(super) fn wait_for(pid: i32) -> io::Result<i32> {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is written to.
-        match check(unsafe { libc::waitpid(pid, &raw mut status, 0) }) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Ok(status),
-        }
-    }
+    let ended = retry_on_intr(|| process::waitpid(Some(Pid::from_raw(pid).ok_or(Errno::SRCH)?), WaitOptions::empty()))?;
+    ended.map(|(_, status)| status.as_raw()).ok_or_else(|| Errno::CHILD.into())
 }
 
 /// Moves this process into namespaces: those of a process (by its pidfd), or one by its own descriptor.
@@ -279,18 +273,14 @@ pub(super) fn add_filter(filter: &[seccompiler::sock_filter]) -> io::Result<()> 
 }
 
 /// Sets the soft and the hard limit of a resource, not above the hard limit that holds now.
-pub(super) fn set_limit(resource: u32, value: u64) -> io::Result<()> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is written to.
-    check(unsafe { libc::getrlimit(resource, &raw mut limit) })?;
-    let value = value.min(limit.rlim_max);
-    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
-    // SAFETY: `limit` is read.
-    check(unsafe { libc::setrlimit(resource, &raw const limit) }).map(drop)
+pub(super) fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
+    let most = process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let value = Some(value.min(most)).filter(|value| *value < u64::MAX);
+    Ok(process::setrlimit(resource, Rlimit { current: value, maximum: value })?)
 }
 
 /// Raises the soft limit of a resource to the hard one.
-pub(super) fn raise_limit(resource: u32) -> io::Result<()> {
+pub(super) fn raise_limit(resource: Resource) -> io::Result<()> {
     set_limit(resource, u64::MAX)
 }
 
@@ -346,49 +336,28 @@ pub(super) fn drain(fd: BorrowedFd<'_>) {
 
 /// Reads.
 pub(super) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        // SAFETY: pointer and length belong together.
-        let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        match usize::try_from(count) {
-            Ok(count) => return Ok(count),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
-        }
-    }
+    Ok(retry_on_intr(|| rustix::io::read(fd, &mut *buffer))?)
 }
 
 /// Writes once; never raises `SIGPIPE` in a process that ignores it.
 pub(super) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: pointer and length belong together.
-    let count = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    Ok(rustix::io::write(fd, bytes)?)
 }
 
 /// Both ends of a pipe: to read, to write.
 pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [-1; 2];
-    // SAFETY: two descriptors are written.
-    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    Ok((owned(ends[0])?, owned(ends[1])?))
+    let (read, write) = io::pipe()?;
+    Ok((read.into(), write.into()))
 }
 
 /// A pair of sockets that keep the bounds of messages and tell when the other end is gone.
 pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [-1; 2];
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-    // SAFETY: two descriptors are written.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
-    Ok((owned(ends[0])?, owned(ends[1])?))
+    Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Makes calls on a descriptor return at once.
 pub(super) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes no memory.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: takes no memory.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    Ok(rustix::fs::fcntl_setfl(fd, rustix::fs::fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
 }
 
 /// Makes `target` refer to what `fd` refers to; it stays open across an exec.
@@ -399,8 +368,7 @@ pub(super) fn duplicate_to(fd: BorrowedFd<'_>, target: RawFd) -> io::Result<()> 
 
 /// A copy of a descriptor whose number is at least `least`, closed at an exec.
 pub(super) fn duplicate_above(fd: BorrowedFd<'_>, least: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: takes no memory.
-    owned(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, least)?)
 }
 
 /// Closes every descriptor from a number on. What owned them must not be used any more.
@@ -449,8 +417,8 @@ pub(super) fn execute(program: &[CString], environment: &[CString]) -> io::Error
 
 /// A TCP socket in this process's network namespace.
 pub(super) fn tcp_socket() -> io::Result<OwnedFd> {
-    // SAFETY: takes no memory.
-    owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) })
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
 }
 
 /// Switches the loopback interface of this process's network namespace on.
@@ -468,8 +436,7 @@ pub(super) fn loopback_up() -> io::Result<()> {
 
 /// The caller's effective user and group.
 pub(super) fn effective_user() -> (u32, u32) {
-    // SAFETY: take no memory and can't fail.
-    unsafe { (libc::geteuid(), libc::getegid()) }
+    (process::geteuid().as_raw(), process::getegid().as_raw())
 }
 
 /// The version of Landlock that the kernel has; 0: none.
@@ -482,18 +449,17 @@ pub(super) fn landlock_version() -> u32 {
 
 /// Locks a file until it is closed; false: somebody else has it.
 pub(super) fn try_lock(file: &std::fs::File) -> io::Result<bool> {
-    // SAFETY: takes no memory.
-    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Starts a session of its own, without a terminal.
 pub(super) fn new_session() -> io::Result<()> {
-    // SAFETY: takes no memory.
-    check(unsafe { libc::setsid() }).map(drop)
+    process::setsid()?;
+    Ok(())
 }
 
 /// Standard input; for processes in which it is open.
@@ -508,32 +474,42 @@ pub(super) fn inherited(fd: RawFd) -> BorrowedFd<'static> {
 }
 
 /// Waits until one of the descriptors can be read or its other end is gone.
-pub(super) fn wait_readable(descriptors: &[RawFd]) -> io::Result<()> {
-    poll(descriptors, -1).map(drop)
+pub(super) fn wait_readable(descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    poll(descriptors, None).map(drop)
 }
 
 /// Whether a descriptor can be read now, or its other end is gone.
 pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    poll(&[fd.as_raw_fd()], 0).is_ok_and(|ready| ready > 0)
+    is_readable_within(fd, Duration::ZERO)
 }
 
-/// Waits for a descriptor to be readable for some ms; false: it is not.
-pub(super) fn is_readable_within(fd: BorrowedFd<'_>, millis: c_int) -> bool {
-    poll(&[fd.as_raw_fd()], millis).is_ok_and(|ready| ready > 0)
+/// Waits for a descriptor to be readable; false: it is not within `limit`.
+pub(super) fn is_readable_within(fd: BorrowedFd<'_>, limit: Duration) -> bool {
+    poll(&[fd], Some(limit)).is_ok_and(|ready| ready > 0)
 }
 
-fn poll(descriptors: &[RawFd], millis: c_int) -> io::Result<c_int> {
-    let entry = |fd: &RawFd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 };
-    let mut list: Vec<libc::pollfd> = descriptors.iter().map(entry).collect();
-    // SAFETY: pointer and length belong together.
-    match check(unsafe { libc::poll(list.as_mut_ptr(), list.len() as libc::nfds_t, millis) }) {
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
-        other => other,
+fn poll(descriptors: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<usize> {
+    let mut list: Vec<PollFd<'_>> = descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match rustix::event::poll(&mut list, limit.map(timespec).as_ref()) {
+        Err(Errno::INTR) => Ok(0),
+        other => Ok(other?),
     }
+}
+
+/// A span of time as the kernel takes it.
+pub(super) fn timespec(span: Duration) -> Timespec {
+    Timespec::try_from(span).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
 }
 
 /// Ends a connection: the other end sees it closed, whoever else still holds this end.
 pub(super) fn shut_down(socket: BorrowedFd<'_>) {
-    // SAFETY: takes no memory.
-    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+    let _gone = net::shutdown(socket, Shutdown::Both);
+}
+
+fn number(pid: i32) -> io::Result<Pid> {
+    Pid::from_raw(pid).ok_or_else(|| Errno::SRCH.into())
+}
+
+fn named(signal: c_int) -> io::Result<Signal> {
+    Signal::from_named_raw(signal).ok_or_else(|| Errno::INVAL.into())
 }

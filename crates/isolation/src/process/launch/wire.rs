@@ -3,12 +3,17 @@
 //!
 //! Both ends are Lyra's own, yet a message is checked as if they were not: a packet that is too long, cut off or not
 //! JSON of the expected shape is an error and never a panic.
-#![expect(unsafe_code, reason = "descriptors travel in control messages, which only exist as raw memory")]
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -66,96 +71,43 @@ pub(super) enum Reply {
     Exited { sandbox: u64, status: i32, out_of_memory: bool },
 }
 
-/// Room for the control message with the descriptors, aligned as the kernel wants it.
-#[repr(align(8))]
-struct Control([u8; 704]);
-
-fn space(count: usize) -> usize {
-    let bytes = u32::try_from(count * size_of::<RawFd>()).unwrap_or(u32::MAX);
-    // SAFETY: only computes.
-    unsafe { libc::CMSG_SPACE(bytes) as usize }
-}
+/// Room for the control message with the descriptors.
+const CONTROL: usize = rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS));
 
 /// Sends one packet. On a non-blocking socket, `WouldBlock` when there is no room for it.
 pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let too_long = || io::Error::from(Errno::MSGSIZE);
     if bytes.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
-        return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        return Err(too_long());
     }
-    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut control = Control([0; 704]);
-    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: all zeroes is a valid `msghdr`.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    if !raw.is_empty() {
-        let length = raw.len() * size_of::<RawFd>();
-        message.msg_control = control.0.as_mut_ptr().cast();
-        message.msg_controllen = space(raw.len()) as _;
-        // SAFETY: the buffer is aligned and has `space(MAX_DESCRIPTORS)` bytes, so the header and all of `raw` fit.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::SOL_SOCKET;
-            (*header).cmsg_type = libc::SCM_RIGHTS;
-            (*header).cmsg_len = libc::CMSG_LEN(u32::try_from(length).unwrap_or(u32::MAX)) as _;
-            std::ptr::copy_nonoverlapping(raw.as_ptr().cast(), libc::CMSG_DATA(header), length);
-        }
+    let mut space = [MaybeUninit::uninit(); CONTROL];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(too_long());
     }
-    loop {
-        // SAFETY: the message points to memory that lives on.
-        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
-        if sent >= 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    let parts = [IoSlice::new(bytes)];
+    retry_on_intr(|| net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL))?;
+    Ok(())
 }
 
 /// Receives one packet into `buffer` and returns it with its descriptors; an empty one: the other end is gone.
 pub(super) fn receive<'a>(socket: BorrowedFd<'_>, buffer: &'a mut [u8]) -> io::Result<(&'a [u8], Vec<OwnedFd>)> {
-    let mut control = Control([0; 704]);
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: all zeroes is a valid `msghdr`.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = space(MAX_DESCRIPTORS) as _;
-    let count = loop {
-        // SAFETY: the message points to memory that lives on, with its true lengths.
-        let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-        if let Ok(count) = usize::try_from(count) {
-            break count;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    };
+    let mut space = [MaybeUninit::uninit(); CONTROL];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = retry_on_intr(|| {
+        net::recvmsg(socket, &mut [IoSliceMut::new(&mut *buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
     let mut descriptors = Vec::new();
-    // SAFETY: the kernel has filled the buffer up to `msg_controllen`; the macros keep to it. The descriptors are new
-    // in this process, and nobody else has them.
-    unsafe {
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-        while !header.is_null() {
-            if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
-                let empty = libc::CMSG_LEN(0) as usize;
-                let here = ((*header).cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>();
-                let data = libc::CMSG_DATA(header).cast::<RawFd>();
-                for index in 0..here {
-                    descriptors.push(OwnedFd::from_raw_fd(data.add(index).read_unaligned()));
-                }
-            }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(sent) = message {
+            descriptors.extend(sent);
         }
     }
-    if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is longer than allowed"));
     }
-    Ok((&buffer[..count], descriptors))
+    let bytes = buffer.get(..received.bytes).unwrap_or_default();
+    Ok((bytes, descriptors))
 }
 
 /// The bytes of a message, or `None` when it would be too long.

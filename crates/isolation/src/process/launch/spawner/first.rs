@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::{Fault, Step};
@@ -147,11 +148,11 @@ fn lock_in(filters: &Filters) -> Result<(), Fault> {
 }
 
 /// Resource limits that hold for each process.
-pub(super) fn process_limits(limits: &Limits, count_processes: bool) -> Vec<(u32, u64)> {
+pub(super) fn process_limits(limits: &Limits, count_processes: bool) -> Vec<(Resource, u64)> {
     let mut list =
-        vec![(libc::RLIMIT_NOFILE, limits.open_files), (libc::RLIMIT_FSIZE, limits.file_bytes), (libc::RLIMIT_CORE, 0)];
+        vec![(Resource::Nofile, limits.open_files), (Resource::Fsize, limits.file_bytes), (Resource::Core, 0)];
     if count_processes {
-        list.push((libc::RLIMIT_NPROC, u64::from(limits.pids)));
+        list.push((Resource::Nproc, u64::from(limits.pids)));
     }
     list
 }
@@ -198,7 +199,7 @@ fn keep(start: &Start<'_>, program: Option<i32>) -> io::Result<()> {
                 return Ok(());
             }
         }
-        system::wait_readable(&[control.as_raw_fd(), children.as_raw_fd()])?;
+        system::wait_readable(&[control, children.as_fd()])?;
         system::drain(children.as_fd());
         if system::is_readable(control) {
             let mut signal = [0];

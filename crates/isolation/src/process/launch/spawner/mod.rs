@@ -38,6 +38,11 @@ const NO_WAY_HOME: i32 = 71;
 /// How often is tried again what can't be done now: to send an answer, to remove a cgroup.
 const AGAIN: Duration = Duration::from_millis(5);
 
+/// How long nothing has to happen before a sandbox is made ahead. Making one holds everything else up for 15 ms and more
+/// where the kernel waits for all processors before it moves a process to a cgroup, and a start that has just begun is
+/// not over before its program runs.
+const QUIET: Duration = Duration::from_millis(10);
+
 /// How often memory is looked at where no cgroup bounds it.
 const WATCH: Duration = Duration::from_millis(100);
 
@@ -110,12 +115,12 @@ impl Server {
             let ready = match (busy, watching) {
                 (true, _) => self.events.wait(Some(AGAIN)),
                 (_, true) => self.events.wait(Some(WATCH)),
-                // Nothing to do now: a good time to make sandboxes ahead, one at a time.
-                _ => match self.events.wait(Some(Duration::ZERO)) {
-                    ready if ready.is_empty() && self.workshop.prepare() => ready,
-                    ready if ready.is_empty() => self.events.wait(None),
+                // Nothing to do for a moment: a good time to make sandboxes ahead, one at a time.
+                _ if self.workshop.is_short() => match self.events.wait(Some(QUIET)) {
+                    ready if ready.is_empty() && !self.workshop.prepare() => self.events.wait(None),
                     ready => ready,
                 },
+                _ => self.events.wait(None),
             };
             for token in ready {
                 self.handle(token);
@@ -281,7 +286,9 @@ impl Server {
     fn ended(&mut self, id: u64, status: i32) {
         let Some(sandbox) = self.sandboxes.get_mut(&id) else { return };
         read_status(sandbox);
-        if sandbox.status.is_some() && sandbox.starting.is_some() {
+        // Its report may not have been looked at yet.
+        let fault = sandbox.starting.as_ref().and_then(starts::read_fault);
+        if fault.is_none() && sandbox.status.is_some() && sandbox.starting.is_some() {
             // It was over before its start was noticed.
             self.runs(id);
         }
@@ -290,7 +297,7 @@ impl Server {
         let reply = match sandbox.starting.take() {
             Some(starting) => {
                 self.events.remove(starting.report.as_fd());
-                let fault = starts::read_fault(&starting).unwrap_or_else(|| {
+                let fault = fault.unwrap_or_else(|| {
                     let fault = Fault::new("starting a sandbox", &gone());
                     fault.advise("it was ended before its program ran; is its memory limit too low?")
                 });
@@ -346,7 +353,7 @@ impl Server {
             if self.sandboxes.is_empty() && self.leaving.is_empty() {
                 break;
             }
-            system::is_readable_within(self.children.as_fd(), 5);
+            system::is_readable_within(self.children.as_fd(), AGAIN);
             system::drain(self.children.as_fd());
         }
         self.workshop.hierarchy.remove();

@@ -8,7 +8,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -70,12 +70,12 @@ impl Sources {
             let is_directory = if kind.is_symlink() { bind.source.is_dir() } else { kind.is_dir() };
             pieces.push(Piece::Mount { target: bind.target.clone(), is_directory });
         }
-        for device in DEVICES.iter().map(Path::new).chain(plan.devices.iter().map(PathBuf::as_path)) {
-            let failed = || format!("handing the device {} to a sandbox", device.display());
-            let mount = system::open_tree(device).step(&failed())?;
-            system::restrict_mount(mount.as_fd(), attribute::NO_SUID, true).step(&failed())?;
-            mounts.push(mount);
-            pieces.push(Piece::Mount { target: device.to_owned(), is_directory: device.is_dir() });
+        let own = DEVICES.iter().map(|path| (Path::new(path), Path::new(path)));
+        let granted = plan.devices.iter().map(|device| (device.source.as_path(), device.target.as_path()));
+        for (source, target) in own.chain(granted) {
+            let failed = || format!("handing the device {} to a sandbox", source.display());
+            mounts.push(open_device(source).step(&failed())?);
+            pieces.push(Piece::Mount { target: target.to_owned(), is_directory: false });
         }
         Ok(Sources { pieces, mounts })
     }
@@ -86,6 +86,16 @@ pub(super) fn open(source: &Path, writable: bool) -> io::Result<OwnedFd> {
     let mount = system::open_tree(source)?;
     let write = if writable { 0 } else { attribute::READ_ONLY };
     system::restrict_mount(mount.as_fd(), attribute::NO_SUID | attribute::NO_DEVICES | write, true)?;
+    Ok(mount)
+}
+
+/// A detached mount of a device node, and of nothing else.
+fn open_device(source: &Path) -> io::Result<OwnedFd> {
+    if !fs::metadata(source)?.file_type().is_char_device() {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    let mount = system::open_tree(source)?;
+    system::restrict_mount(mount.as_fd(), attribute::NO_SUID, true)?;
     Ok(mount)
 }
 

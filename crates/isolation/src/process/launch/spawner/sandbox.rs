@@ -7,6 +7,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 
+use super::super::abilities::USERS;
 use super::super::cgroup::{Group, Hierarchy};
 use super::super::error::{Fault, Step};
 use super::super::plan::Plan;
@@ -21,9 +22,6 @@ use super::root::Sources;
 /// once it is in its group.
 const NAMESPACES: i32 =
     libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-
-/// How many users are taken in turn. None of two live sandboxes is the same.
-const USERS: u32 = 1 << 16;
 
 /// Sandboxes shall go first when the machine runs out of memory.
 const OOM_ADJUSTMENT: &str = "500";
@@ -146,9 +144,14 @@ impl Workshop {
         }
     }
 
+    /// Whether there are fewer blanks than there should be.
+    pub(super) fn is_short(&self) -> bool {
+        self.blanks.len() < BLANKS
+    }
+
     /// Makes one blank ahead; false: there are enough, or it can't be done now.
     pub(super) fn prepare(&mut self) -> bool {
-        if self.blanks.len() >= BLANKS {
+        if !self.is_short() {
             return false;
         }
         match self.blank() {

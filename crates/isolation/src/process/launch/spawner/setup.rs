@@ -4,8 +4,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::parent_id;
+use std::time::Duration;
 
 use lyra_types::InstanceId;
+use rustix::process::Resource;
 
 use super::super::abilities::{Abilities, Privilege};
 use super::super::cgroup::Hierarchy;
@@ -25,8 +27,8 @@ const NO_SANDBOXES: &str = "sandboxes need user, mount, pid, network, IPC and UT
      and Linux 5.12 or newer; in a container, give it CAP_SYS_ADMIN and an unconfined seccomp profile, and set \
      user.max_user_namespaces above 0";
 
-/// How long the trial sandbox may take, in ms.
-const TRIAL: i32 = 10_000;
+/// How long the trial sandbox may take.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// Comes up and tells Lyra; an error when that was not possible.
 pub(super) fn server() -> io::Result<Server> {
@@ -90,7 +92,7 @@ fn detach(lyra: &OwnedFd) -> Result<(Events, OwnedFd), Fault> {
     let _already_a_leader = system::new_session();
     std::env::set_current_dir("/").step(STEP)?;
     // A sandbox takes three descriptors as long as it runs.
-    system::raise_limit(libc::RLIMIT_NOFILE).step(STEP)?;
+    system::raise_limit(Resource::Nofile).step(STEP)?;
     // What a forked interpreter leaves behind comes here.
     system::set_control(libc::PR_SET_CHILD_SUBREAPER, 1).step(STEP)?;
     system::block_signals(&[libc::SIGCHLD]).step(STEP)?;

@@ -120,13 +120,14 @@ impl Zygote {
     ) -> Result<(), Fault> {
         const STEP: &str = "forking an interpreter";
         let Program::Python { script, arguments, .. } = &plan.program else { return Ok(()) };
+        let limits = first::process_limits(&plan.limits, count_processes);
         let request = Fork {
             id,
             script,
             arguments,
             env: plan.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             cwd: &plan.cwd,
-            limits: first::process_limits(&plan.limits, count_processes),
+            limits: limits.into_iter().map(|(resource, value)| (resource as u32, value)).collect(),
             user: first::USER,
             leave_groups,
         };

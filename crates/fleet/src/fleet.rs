@@ -1,0 +1,239 @@
+//! The fleet as one worker.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use futures::future::join_all;
+use lyra_kit::{Clock, Random, Tasks};
+use lyra_types::invocation::Report;
+use lyra_types::{Code, Error, FunctionVersion, Result};
+use lyra_wire::registry::{Member, MemberState};
+use lyra_wire::worker::{Call, HttpCall, HttpReply, Prepare, Prepared, Reply};
+use lyra_wire::workers::Known;
+use lyra_wire::{Operated, Registry, Worker, Workers};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::balance::{Candidate, Policy, Toss};
+use crate::follow::follow;
+use crate::node::Node;
+
+/// When to try again where no worker is ready.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Most workers that a call is tried on.
+const TRIES: usize = 3;
+
+/// Settings of a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which worker gets a call.
+    pub balance: Policy,
+}
+
+/// Makes a client of the worker called so at this address.
+pub type Connect = dyn Fn(&str, &str) -> Result<Arc<dyn Operated>> + Send + Sync;
+
+/// All workers that the registry tells of.
+#[derive(Clone)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    config: Config,
+    connect: Box<Connect>,
+    /// By name. Read for every call, replaced when a worker comes or goes.
+    nodes: ArcSwap<Vec<Arc<Node>>>,
+    /// Held by whoever replaces them.
+    changing: Mutex<()>,
+    turn: AtomicUsize,
+    pub(crate) synced: watch::Sender<bool>,
+    pub(crate) clock: Clock,
+    pub(crate) random: Random,
+}
+
+impl Fleet {
+    /// A fleet that follows `registry` as long as `tasks` run.
+    pub fn new(
+        config: Config,
+        registry: Arc<dyn Registry>,
+        connect: Box<Connect>,
+        clock: Clock,
+        random: Random,
+        tasks: &Tasks,
+    ) -> Fleet {
+        let inner = Arc::new(Inner {
+            config,
+            connect,
+            nodes: ArcSwap::default(),
+            changing: Mutex::new(()),
+            turn: AtomicUsize::new(0),
+            synced: watch::Sender::new(false),
+            clock,
+            random,
+        });
+        tasks.spawn_cancellable("follow-workers", follow(Arc::clone(&inner), registry));
+        Fleet { inner }
+    }
+
+    /// Waits until the registry has told of every worker, `limit` at most; says whether it has.
+    pub async fn synced(&self, limit: Duration) -> bool {
+        let mut synced = self.inner.synced.subscribe();
+        let told = tokio::time::timeout(limit, synced.wait_for(|synced| *synced)).await;
+        matches!(told, Ok(Ok(_)))
+    }
+}
+
+impl Inner {
+    /// Takes what the registry says of a worker.
+    pub(crate) fn put(&self, member: Member) {
+        let _one_at_a_time = self.changing.lock();
+        let nodes = self.nodes.load();
+        let registration = &member.registration;
+        let known = nodes.iter().find(|node| node.name == registration.name && node.address == registration.address);
+        if let Some(node) = known {
+            node.update(member);
+            return;
+        }
+        let worker = match (self.connect)(&registration.name, &registration.address) {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::warn!(worker = registration.name, %error, "a worker has no usable address");
+                return;
+            }
+        };
+        let mut all: Vec<_> = nodes.iter().filter(|node| node.name != registration.name).cloned().collect();
+        all.push(Arc::new(Node::new(member, worker)));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        self.nodes.store(Arc::new(all));
+    }
+
+    /// Keeps the workers whose names are to be kept.
+    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) {
+        let _one_at_a_time = self.changing.lock();
+        let nodes = self.nodes.load();
+        if nodes.iter().any(|node| !keep(&node.name)) {
+            self.nodes.store(Arc::new(nodes.iter().filter(|node| keep(&node.name)).cloned().collect()));
+        }
+    }
+
+    /// The worker that gets a call of `version`, of those that were not `tried`.
+    fn choose(&self, version: &FunctionVersion, tried: &[String]) -> Option<Arc<Node>> {
+        let now = self.clock.instant();
+        let nodes = self.nodes.load();
+        let may = |node: &&Arc<Node>| node.state() == MemberState::Ready && !tried.contains(&node.name);
+        let mut able: Vec<&Arc<Node>> = nodes.iter().filter(|node| may(node) && !node.is_suspect(now)).collect();
+        if able.is_empty() {
+            able = nodes.iter().filter(may).collect();
+        }
+        let candidates: Vec<_> = able.iter().map(|node| Candidate { name: node.hash, load: node.load() }).collect();
+        let mut hasher = DefaultHasher::new();
+        (version.generation, version.version).hash(&mut hasher);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let toss = Toss { version: hasher.finish(), turn, draw: self.random.u64() };
+        Some(Arc::clone(able[self.config.balance.choose(&candidates, toss)?]))
+    }
+
+    /// The workers that run `runtime`, the one with the least to do first.
+    fn able(&self, prepare: &Prepare) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.load();
+        let ready = |node: &&Arc<Node>| node.state() == MemberState::Ready;
+        let mut able: Vec<_> =
+            nodes.iter().filter(ready).filter(|node| node.runs(prepare.runtime)).map(Arc::clone).collect();
+        able.sort_by_key(|node| node.load());
+        able
+    }
+}
+
+/// What a caller is told where there is nobody to ask.
+fn nobody(why: impl Into<String>) -> Error {
+    Error::new(Code::Unavailable, why).with_retry_after(AGAIN)
+}
+
+/// Whether the call can't have run, and another worker may take it.
+fn may_go_elsewhere(reply: &Reply) -> bool {
+    let elsewhere = |error: &Error| matches!(error.code, Code::Unavailable | Code::Overloaded);
+    reply.report.start.is_none() && reply.outcome.as_ref().is_err_and(elsewhere)
+}
+
+#[async_trait]
+impl Worker for Fleet {
+    async fn prepare(&self, prepare: Prepare) -> Result<Prepared> {
+        let mut last = nobody(format!("no worker is ready that runs {}", prepare.runtime));
+        for node in self.inner.able(&prepare).into_iter().take(TRIES) {
+            match node.worker.prepare(prepare.clone()).await {
+                Err(error) if error.code == Code::Unavailable => {
+                    node.suspect(self.inner.clock.instant());
+                    last = error;
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(last)
+    }
+
+    async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<()> {
+        let node = self.inner.choose(&version, &[]).ok_or_else(|| nobody("no worker is ready"))?;
+        node.worker.prewarm(version, instances).await
+    }
+
+    async fn forget(&self, generation: u64, version: Option<u64>) -> Result<()> {
+        let nodes = self.inner.nodes.load_full();
+        let told = nodes.iter().filter(|node| node.state() != MemberState::Lost);
+        let told = join_all(told.map(|node| node.worker.forget(generation, version))).await;
+        told.into_iter().collect()
+    }
+
+    async fn invoke(&self, call: Call) -> Reply {
+        let mut tried: Vec<String> = Vec::new();
+        let error = Err(nobody("no worker is ready"));
+        let mut last = Reply { report: Report::new(call.id, call.version.version), outcome: error };
+        while tried.len() < TRIES {
+            let Some(node) = self.inner.choose(&call.version, &tried) else { break };
+            let entered = node.enter();
+            let reply = node.worker.invoke(call.clone()).await;
+            drop(entered);
+            if !may_go_elsewhere(&reply) {
+                return reply;
+            }
+            if reply.outcome.as_ref().is_err_and(|error| error.code == Code::Unavailable) {
+                node.suspect(self.inner.clock.instant());
+            }
+            tried.push(node.name.clone());
+            last = reply;
+        }
+        last
+    }
+
+    async fn serve(&self, call: HttpCall) -> HttpReply {
+        let Some(node) = self.inner.choose(&call.version, &[]) else {
+            let report = Report::new(call.id, call.version.version);
+            return HttpReply { report, outcome: Err(nobody("no worker is ready")) };
+        };
+        // The request's body is gone with the first try, so there is no second one.
+        let _entered = node.enter();
+        let reply = node.worker.serve(call).await;
+        if reply.report.start.is_none() && reply.outcome.as_ref().is_err_and(|error| error.code == Code::Unavailable) {
+            node.suspect(self.inner.clock.instant());
+        }
+        reply
+    }
+}
+
+impl Workers for Fleet {
+    fn all(&self) -> Vec<Known> {
+        let known = |node: &Arc<Node>| Known {
+            name: node.name.clone(),
+            address: Some(node.address.clone()),
+            state: node.state(),
+            worker: Arc::clone(&node.worker),
+        };
+        self.inner.nodes.load().iter().map(known).collect()
+    }
+}

@@ -1,0 +1,14 @@
+//! The workers that a gateway or a control process knows, and which of them gets a call.
+//!
+//! A [`Fleet`] follows the registry and is itself a worker: a call goes to one of those that are ready, chosen by a policy
+//! ([`balance`]); one that can't have run there goes to another. When the registry is away, what was known last holds.
+//!
+//! Both the gateway and the control role need this, and neither may know the other: hence a crate.
+
+pub mod balance;
+mod fleet;
+mod follow;
+mod node;
+
+pub use balance::Policy;
+pub use fleet::{Config, Connect, Fleet};

@@ -1,0 +1,4 @@
+//! A fleet over scripted workers and a scripted registry.
+
+mod doubles;
+mod fleet;

@@ -1,0 +1,362 @@
+//! Some of the roles in this process, the others elsewhere: `lyra node`.
+//!
+//! | role | serves | needs |
+//! |---|---|---|
+//! | control | gRPC: registry of workers, functions, jobs, logs | stores |
+//! | worker | gRPC: calls | control's addresses, the blobs |
+//! | gateway | HTTP | control's addresses |
+//!
+//! Roles that share a process speak with each other directly. The logs role runs with control.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_fleet::{Connect, Fleet};
+use lyra_kit::Tasks;
+use lyra_store::{Access, Blobs, DirLock};
+use lyra_types::{Code, Error as LyraError};
+use lyra_wire::grpc::{self, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker};
+use lyra_wire::{Control, Logs, Operated, Registry, Worker};
+use lyra_worker::{Agent, Identity};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
+use crate::roles::{self, Kit};
+
+/// Longest wait for calls that a worker still has when it was told to end.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Longest wait for background work to end.
+const LAST: Duration = Duration::from_secs(2);
+/// Longest wait for the first word of the registry. Without it a node starts all the same.
+const REGISTRY: Duration = Duration::from_secs(3);
+
+/// A part of the platform that can be a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Functions, jobs, the registry of workers, logs.
+    Control,
+    /// Runs calls.
+    Worker,
+    /// The public HTTP interface.
+    Gateway,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 3] = [Role::Control, Role::Worker, Role::Gateway];
+
+    /// The name on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Control => "control",
+            Role::Worker => "worker",
+            Role::Gateway => "gateway",
+        }
+    }
+
+    /// The role of that name.
+    pub fn parse(text: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// Settings of a node that runs some roles.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which.
+    pub roles: BTreeSet<Role>,
+    /// Settings of the roles, and where the gateway listens and data is kept.
+    pub node: crate::Config,
+    /// The node's name, which is its worker's.
+    pub name: String,
+    /// Where gRPC is served. Port 0: a free one. Loopback only.
+    pub listen_grpc: SocketAddr,
+    /// Addresses of the control processes, `HOST:PORT`, where control is not one of the roles.
+    pub control: Vec<String>,
+    /// `sqlite`, or where objects are kept.
+    pub store: String,
+    /// `sqlite`, or where jobs are kept.
+    pub jobs: String,
+    /// A directory, or where blobs are kept; empty: a directory in the data directory.
+    pub blobs: String,
+    /// Keys and certificates of the stores.
+    pub access: Access,
+    /// How calls are spread over workers.
+    pub fleet: lyra_fleet::Config,
+    /// Isolation back ends that the worker offers; empty: all.
+    pub isolation: Vec<String>,
+}
+
+/// Some roles in one process.
+pub struct Node {
+    serving: Vec<(Role, String)>,
+    tasks: Tasks,
+    grpc: Option<(TcpListener, grpc::RoutesBuilder)>,
+    control: Option<Arc<lyra_control::Service>>,
+    logs: Option<Arc<lyra_logs::Service>>,
+    worker: Option<(lyra_worker::Service, Agent)>,
+    gateway: Option<(TcpListener, lyra_gateway::Service)>,
+}
+
+impl Node {
+    /// Starts the roles. They answer once [`Node::run_until`] is polled.
+    ///
+    /// # Errors
+    /// [`Error`], with nothing left running but what ends with this process.
+    pub async fn start(config: Config) -> Result<Node, Error> {
+        check(&config)?;
+        let has = |role| config.roles.contains(&role);
+        let (kit, tasks) = (Kit::system(), Tasks::new());
+        let access = if config.roles == BTreeSet::from([Role::Gateway]) { Access::default() } else { access(&config)? };
+        let addresses = config.control.as_slice();
+
+        let (mut routes, mut serving) = (grpc::routes(), Vec::new());
+        let grpc_listener = match has(Role::Control) || has(Role::Worker) {
+            true => Some(listen(config.listen_grpc).await?),
+            false => None,
+        };
+        let grpc_address = grpc_listener.as_ref().map(|(_, address)| *address);
+
+        let logs = match has(Role::Control) {
+            true => Some(Arc::new(roles::logs::start(config.node.logs.clone(), &kit)?)),
+            false => None,
+        };
+        let as_logs: Arc<dyn Logs> = match &logs {
+            Some(logs) => logs.clone(),
+            None => Arc::new(RemoteLogs::new(addresses, &tasks).map_err(Error::Refused)?),
+        };
+        let registry = has(Role::Control)
+            .then(|| lyra_control::Registry::new(config.node.control.registry, kit.clock.clone(), &tasks));
+        let as_registry: Arc<dyn Registry> = match &registry {
+            Some(registry) => Arc::new(registry.clone()),
+            None => Arc::new(RemoteRegistry::new(addresses).map_err(Error::Refused)?),
+        };
+
+        let mut worker = None;
+        if has(Role::Worker)
+            && let Some(address) = grpc_address
+        {
+            let service = start_worker(&config, &access, as_logs.clone(), &kit).await?;
+            grpc::add_worker(&mut routes, Arc::new(service.clone()));
+            let registries = match &registry {
+                Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
+                None => each(addresses)?,
+            };
+            let identity = Identity { name: config.name.clone(), address: address.to_string() };
+            let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
+            serving.push((Role::Worker, address.to_string()));
+            worker = Some((service, agent));
+        }
+
+        let fleet =
+            Fleet::new(config.fleet, as_registry.clone(), connect(&kit), kit.clock.clone(), kit.random.clone(), &tasks);
+        let mut control = None;
+        if let Some(registry) = registry {
+            let service = start_control(&config, &access, &fleet, as_logs.clone(), &kit).await?;
+            grpc::add_control(&mut routes, service.clone());
+            grpc::add_registry(&mut routes, Arc::new(registry));
+            grpc::add_logs(&mut routes, as_logs.clone());
+            serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
+            control = Some(service);
+        }
+        let mut node = Node { serving, tasks, grpc: None, control, logs, worker, gateway: None };
+        node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
+        if has(Role::Gateway) {
+            node.start_gateway(&config, fleet, as_logs, &kit).await?;
+        }
+        Ok(node)
+    }
+
+    async fn start_gateway(
+        &mut self,
+        config: &Config,
+        fleet: Fleet,
+        logs: Arc<dyn Logs>,
+        kit: &Kit,
+    ) -> Result<(), Error> {
+        let (listener, address) = listen(config.node.listen).await?;
+        let control: Arc<dyn Control> = match &self.control {
+            Some(control) => control.clone(),
+            None => Arc::new(RemoteControl::new(&config.control).map_err(Error::Refused)?),
+        };
+        let workers = Arc::new(fleet.clone());
+        let as_worker: Arc<dyn Worker> = workers.clone();
+        let gateway = roles::gateway::new(config.node.gateway.clone(), control, as_worker, workers, logs, kit);
+        gateway.check(address).map_err(Error::Refused)?;
+        gateway.watch_routes();
+        // Whoever it serves may wait for control; it says on `/readyz` that it is not ready.
+        if !gateway.synced(ROUTES).await {
+            tracing::warn!("control can't be reached yet: no function is known");
+        }
+        if !fleet.synced(REGISTRY).await {
+            tracing::warn!("the registry can't be reached yet: no worker is known");
+        }
+        self.serving.push((Role::Gateway, format!("http://{address}")));
+        self.gateway = Some((listener, gateway));
+        Ok(())
+    }
+
+    /// The roles, and where each is reached.
+    pub fn serving(&self) -> &[(Role, String)] {
+        &self.serving
+    }
+
+    /// Serves until `shutdown` is cancelled. Then the worker takes leave and lets its calls end, the gateway its
+    /// requests, control gives back the jobs that did not end. Ends within 30 s.
+    ///
+    /// # Errors
+    /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
+    pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Node { tasks, grpc, control, logs, worker, gateway, .. } = self;
+        // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
+        let end = CancellationToken::new();
+        if let Some((listener, routes)) = grpc {
+            let (stop, failed) = (end.clone(), shutdown.clone());
+            tasks.spawn("grpc", async move {
+                tokio::select! {
+                    served = grpc::serve(listener, routes, CancellationToken::new()) => {
+                        tracing::error!(?served, "gRPC is served no more");
+                        failed.cancel();
+                    }
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+        let serve = async {
+            match gateway {
+                Some((listener, gateway)) => {
+                    let outcome = gateway.serve(listener, shutdown.clone()).await;
+                    shutdown.cancel();
+                    outcome.map_err(Error::Gateway)
+                }
+                None => {
+                    shutdown.cancelled().await;
+                    Ok(())
+                }
+            }
+        };
+        let stop_control = async {
+            shutdown.cancelled().await;
+            if let Some(control) = &control {
+                control.stop().await;
+            }
+        };
+        let stop_worker = async {
+            shutdown.cancelled().await;
+            if let Some((worker, agent)) = &worker {
+                agent.stop().await;
+                // A call that was on its way is refused, and goes to another worker.
+                let _ = worker.cordon().await;
+                if !worker.shut_down(if control.is_some() { DRAIN + LAST_CALLS } else { DRAIN }).await {
+                    tracing::warn!("calls did not end in time and are broken off");
+                }
+            }
+        };
+        let (served, (), ()) = tokio::join!(serve, stop_control, stop_worker);
+        end.cancel();
+        tasks.stop(LAST).await;
+        drop(control);
+        if let Some(logs) = logs {
+            logs.stop().await;
+        }
+        served
+    }
+}
+
+/// What can't work is refused before anything is started.
+fn check(config: &Config) -> Result<(), Error> {
+    let refused = |field: &str, reason: &str| Err(Error::Refused(LyraError::field(Code::InvalidField, field, reason)));
+    if config.roles.is_empty() {
+        return refused("role", "names no role");
+    }
+    if !config.roles.contains(&Role::Control) && config.control.is_empty() {
+        return refused("control", "names no address, and control is not one of the roles of this node");
+    }
+    if config.roles.contains(&Role::Control) && !config.control.is_empty() {
+        return refused("control", "is for nodes that do not run control themselves");
+    }
+    let grpc = config.roles.contains(&Role::Control) || config.roles.contains(&Role::Worker);
+    if grpc && !config.listen_grpc.ip().is_loopback() {
+        let reason = "is not a loopback address; roles speak in plain text, which is for one host only";
+        return refused("listen_grpc", reason);
+    }
+    if let Err(error) = lyra_types::FunctionName::new(&config.name) {
+        return refused("name", &error.detail);
+    }
+    Ok(())
+}
+
+/// What the stores need beside their addresses. The lock keeps a second node out of the data directory.
+fn access(config: &Config) -> Result<Access, Error> {
+    let dir = &config.node.data_dir;
+    let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
+    Ok(Access { data_dir: Some(dir.clone()), lock: Some(lock), ..config.access.clone() })
+}
+
+async fn open_blobs(config: &Config, access: &Access) -> Result<Arc<dyn Blobs>, Error> {
+    let fallback = config.node.data_dir.join("blobs").display().to_string();
+    let address = if config.blobs.is_empty() { &fallback } else { &config.blobs };
+    lyra_store::open_blobs(address, access).await.map_err(Error::Store)
+}
+
+async fn start_worker(
+    config: &Config,
+    access: &Access,
+    logs: Arc<dyn Logs>,
+    kit: &Kit,
+) -> Result<lyra_worker::Service, Error> {
+    let dir: &PathBuf = &config.node.data_dir;
+    let places = roles::worker::Places {
+        images: dir.join("images"),
+        processes: dir.join("process"),
+        helper: config.node.helper.clone(),
+        path: config.node.path.clone(),
+        process: config.node.process.clone(),
+        isolation: config.isolation.clone(),
+    };
+    let blobs = open_blobs(config, access).await?;
+    roles::worker::start(config.node.worker.clone(), &places, blobs, logs, kit).await
+}
+
+async fn start_control(
+    config: &Config,
+    access: &Access,
+    fleet: &Fleet,
+    logs: Arc<dyn Logs>,
+    kit: &Kit,
+) -> Result<Arc<lyra_control::Service>, Error> {
+    let mut control = config.node.control.clone();
+    control.jobs.exclusive = config.jobs == "sqlite";
+    let deps = lyra_control::Deps {
+        objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
+        jobs: lyra_store::open_jobs(&config.jobs, access).await.map_err(Error::Store)?,
+        blobs: open_blobs(config, access).await?,
+        worker: Arc::new(fleet.clone()),
+        logs,
+        clock: kit.clock.clone(),
+        random: kit.random.clone(),
+        metrics: kit.metrics.clone(),
+    };
+    let service = Arc::new(lyra_control::Service::new(control, deps));
+    service.start().await.map_err(Error::Control)?;
+    Ok(service)
+}
+
+/// A registry for each control process: a worker talks with all of them.
+fn each(addresses: &[String]) -> Result<Vec<Arc<dyn Registry>>, Error> {
+    let one = |address: &String| {
+        let registry = RemoteRegistry::new(std::slice::from_ref(address)).map_err(Error::Refused)?;
+        Ok(Arc::new(registry) as Arc<dyn Registry>)
+    };
+    addresses.iter().map(one).collect()
+}
+
+/// How the fleet reaches workers.
+fn connect(kit: &Kit) -> Box<Connect> {
+    let clock = kit.clock.clone();
+    Box::new(move |name, address| Ok(Arc::new(RemoteWorker::new(name, address, clock.clone())?) as Arc<dyn Operated>))
+}
