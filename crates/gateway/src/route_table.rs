@@ -18,7 +18,7 @@ use lyra_wire::control::{Route, RouteEvent};
 use tokio::sync::watch;
 
 /// Waits between tries to watch.
-const RECONNECT: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5) };
+const RECONNECT: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {

@@ -284,6 +284,10 @@ fn check(config: &Config) -> Result<(), Error> {
         let reason = "is not a loopback address; roles speak in plain text, which is for one host only";
         return refused("listen_grpc", reason);
     }
+    const BACKENDS: [&str; 3] = ["wasm", "process", "simulated"];
+    if let Some(unknown) = config.isolation.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
+        return refused("isolation", &format!("{unknown} is none of {}", BACKENDS.join(", ")));
+    }
     if let Err(error) = lyra_types::FunctionName::new(&config.name) {
         return refused("name", &error.detail);
     }

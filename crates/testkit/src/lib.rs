@@ -12,8 +12,10 @@
 //! ```
 
 mod cli;
+mod cluster;
 pub mod engines;
 mod server;
 
 pub use cli::{Cli, Output};
+pub use cluster::Cluster;
 pub use server::{Lyra, Options, binary};

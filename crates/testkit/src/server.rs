@@ -16,10 +16,10 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::{Cli, Output};
 
 /// Longest from the start of the process to its ready line: a machine under load is slow.
-const START: Duration = Duration::from_secs(60);
+pub(crate) const START: Duration = Duration::from_secs(60);
 
 /// Longest from SIGTERM to the end: what is promised is 30 s.
-const STOP: Duration = Duration::from_secs(40);
+pub(crate) const STOP: Duration = Duration::from_secs(40);
 
 /// How a server is started.
 #[derive(Debug, Clone, Default)]

@@ -12,6 +12,7 @@ mod functions;
 mod invoke;
 mod jobs;
 mod logs;
+mod node;
 mod processes;
 mod reference;
 mod start;

@@ -1,0 +1,194 @@
+//! Roles as processes of their own, on this machine: a control, workers, a gateway.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lyra_client::{Client, Config};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::Cli;
+use crate::server::{START, STOP, binary};
+
+/// Processes of `lyra node`, by name. Killed when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    binary: PathBuf,
+    directory: TempDir,
+    nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    arguments: Vec<String>,
+    /// What it printed as its address; the same again after a restart.
+    address: String,
+    child: Option<(Child, BufReader<ChildStdout>)>,
+}
+
+impl Cluster {
+    /// A control named `c1`, so many workers named `w1`, `w2`, …, and a gateway named `g1`; further flags for control.
+    ///
+    /// # Errors
+    /// With what a node wrote to stderr, when it is not ready in time.
+    pub async fn start(workers: usize, control: &[&str]) -> Result<Cluster> {
+        let directory = tempfile::Builder::new().prefix("lyra-cluster-").tempdir()?;
+        let mut cluster = Cluster { binary: binary()?, directory, nodes: BTreeMap::new() };
+        let blobs = cluster.directory.path().join("blobs").display().to_string();
+        let grpc = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs];
+        cluster.add("control", "c1", &[&grpc, control].concat()).await?;
+        for number in 1..=workers {
+            cluster.add_worker(&format!("w{number}"), &[]).await?;
+        }
+        let control = cluster.address("c1").to_owned();
+        cluster.add("gateway", "g1", &["--control", &control, "--listen", "127.0.0.1:0"]).await?;
+        cluster.until_ready(workers).await?;
+        Ok(cluster)
+    }
+
+    /// Adds a worker with further flags.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_worker(&mut self, name: &str, flags: &[&str]) -> Result<()> {
+        let blobs = self.directory.path().join("blobs").display().to_string();
+        let control = self.address("c1").to_owned();
+        let own = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs, "--control", &control];
+        self.add("worker", name, &[&own, flags].concat()).await
+    }
+
+    async fn add(&mut self, role: &str, name: &str, flags: &[&str]) -> Result<()> {
+        let data = self.directory.path().join(name).display().to_string();
+        let own = ["node", "--role", role, "--name", name, "--data-dir", &data];
+        let arguments = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        self.nodes.insert(name.to_owned(), Node { arguments, address: String::new(), child: None });
+        self.spawn(name).await
+    }
+
+    async fn spawn(&mut self, name: &str) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_path(name))?;
+        let node = self.nodes.get_mut(name).with_context(|| format!("there is no node {name}"))?;
+        let mut command = Command::new(&self.binary);
+        // Short leases, so that tests see workers lost.
+        command.env("LYRA__CONTROL__REGISTRY__HEARTBEAT", "500ms").env("LYRA__CONTROL__REGISTRY__LEASE", "2s");
+        command.args(&node.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
+        let mut line = String::new();
+        let read = tokio::time::timeout(START, stdout.read_line(&mut line)).await;
+        let Some((_, address)) = line.trim_end().split_once(" ready on ").filter(|_| matches!(read, Ok(Ok(_)))) else {
+            bail!("{name} is not ready; stdout {line:?}, stderr:\n{}", self.log(name));
+        };
+        address.clone_into(&mut node.address);
+        // The same port again after a restart.
+        let plain = address.trim_start_matches("http://");
+        for argument in node.arguments.iter_mut().filter(|argument| *argument == "127.0.0.1:0") {
+            plain.clone_into(argument);
+        }
+        node.child = Some((child, stdout));
+        Ok(())
+    }
+
+    /// Waits until the gateway knows so many workers that are ready.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn until_ready(&self, workers: usize) -> Result<()> {
+        let client = self.client()?;
+        let ready = async {
+            loop {
+                let all = client.workers(100).await;
+                let ready = all.map_or(0, |all| all.items.iter().filter(|one| one.value.state == "ready").count());
+                if ready == workers {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(START, ready).await.with_context(|| format!("{workers} workers are not ready"))
+    }
+
+    /// Asks again and again until a command's stdout has `text` in it.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn until_shown(&self, command: &[&str], text: &str) -> Result<()> {
+        let shown = async {
+            while !self.commands().run(command).await.is_ok_and(|output| output.stdout.contains(text)) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(START, shown).await.with_context(|| format!("{command:?} does not show {text:?}"))
+    }
+
+    /// Where a node serves: `HOST:PORT` of gRPC, the URL of a gateway.
+    pub fn address(&self, name: &str) -> &str {
+        self.nodes.get(name).map_or("", |node| &node.address)
+    }
+
+    /// A directory for the test's own files.
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.log"))
+    }
+
+    /// What a node has written to stderr so far.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_path(name)).unwrap_or_default()
+    }
+
+    /// A typed client of the gateway.
+    ///
+    /// # Errors
+    /// When the URL is none, which does not happen.
+    pub fn client(&self) -> Result<Client> {
+        Ok(Client::new(Config { url: self.address("g1").to_owned(), ..Config::default() })?)
+    }
+
+    /// Commands against the gateway, run in [`Cluster::scratch`].
+    pub fn commands(&self) -> Cli {
+        Cli::new(&self.binary).env("LYRA_URL", self.address("g1")).within(self.scratch())
+    }
+
+    /// Kills a node: SIGKILL.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&mut self, name: &str) -> Result<()> {
+        self.child(name)?.kill().await?;
+        Ok(())
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    ///
+    /// # Errors
+    /// When it takes longer than promised.
+    pub async fn terminate(&mut self, name: &str) -> Result<ExitStatus> {
+        let mut child = self.child(name)?;
+        let pid = child.id().context("it runs")?.to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await?;
+        anyhow::ensure!(sent.success(), "{name} can't be signalled");
+        Ok(tokio::time::timeout(STOP, child.wait()).await.context("it did not end in time")??)
+    }
+
+    /// Starts a node again that was stopped, at its former address.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn restart(&mut self, name: &str) -> Result<()> {
+        self.spawn(name).await
+    }
+
+    fn child(&mut self, name: &str) -> Result<Child> {
+        let node = self.nodes.get_mut(name).with_context(|| format!("there is no node {name}"))?;
+        Ok(node.child.take().with_context(|| format!("{name} does not run"))?.0)
+    }
+}
