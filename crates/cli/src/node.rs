@@ -153,7 +153,7 @@ fn config(args: &Args, settings: &Settings) -> Result<Config> {
 
 /// Keys for S3, from the variables that every program for S3 reads.
 fn s3_keys() -> Option<S3Keys> {
-    let of = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let of = |name: &str| std::env::var_os(name)?.into_string().ok().filter(|value| !value.is_empty());
     let (access_key, secret_key) = (of("AWS_ACCESS_KEY_ID")?, of("AWS_SECRET_ACCESS_KEY")?);
     Some(S3Keys { access_key, secret_key, session_token: of("AWS_SESSION_TOKEN") })
 }

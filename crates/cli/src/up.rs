@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::Tokens;
-use lyra_node::embedded::{Error, Node};
+use lyra_node::embedded::{Error, Node, StoreError};
 use lyra_node::settings::Flags;
 use lyra_types::Code;
 
@@ -142,6 +142,7 @@ pub fn failure(error: Error) -> Failure {
                 _ => failure,
             }
         }
+        Error::Store(StoreError::Address { .. }) => Failure::usage(text),
         Error::Store(_) | Error::Engine(_) | Error::Routes => Failure::new(Code::Unavailable, text),
     }
 }

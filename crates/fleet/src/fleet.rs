@@ -17,7 +17,7 @@ use lyra_wire::workers::Known;
 use lyra_wire::{Operated, Registry, Worker, Workers};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::balance::{Candidate, Policy, Toss};
 use crate::follow::follow;
@@ -27,6 +27,12 @@ use crate::node::Node;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Most workers that a call is tried on.
 const TRIES: usize = 3;
+/// Longest wait of a call for a worker to be ready: one that is restarted is back by then.
+const WAIT: Duration = Duration::from_secs(2);
+/// Longest wait of a deploy: control that was started anew hears of its workers by then.
+const PREPARE_WAIT: Duration = Duration::from_secs(8);
+/// Calls that wait at once; more are refused at once.
+const MAX_WAITING: usize = 1_000;
 
 /// Settings of a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -54,6 +60,9 @@ pub(crate) struct Inner {
     changing: Mutex<()>,
     turn: AtomicUsize,
     pub(crate) synced: watch::Sender<bool>,
+    /// Told of every change of the workers.
+    changed: Notify,
+    waiting: Semaphore,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
 }
@@ -75,6 +84,8 @@ impl Fleet {
             changing: Mutex::new(()),
             turn: AtomicUsize::new(0),
             synced: watch::Sender::new(false),
+            changed: Notify::new(),
+            waiting: Semaphore::new(MAX_WAITING),
             clock,
             random,
         });
@@ -99,6 +110,7 @@ impl Inner {
         let known = nodes.iter().find(|node| node.name == registration.name && node.address == registration.address);
         if let Some(node) = known {
             node.update(member);
+            self.changed.notify_waiters();
             return;
         }
         let worker = match (self.connect)(&registration.name, &registration.address) {
@@ -112,6 +124,27 @@ impl Inner {
         all.push(Arc::new(Node::new(member, worker)));
         all.sort_by(|a, b| a.name.cmp(&b.name));
         self.nodes.store(Arc::new(all));
+        self.changed.notify_waiters();
+    }
+
+    /// Looks again and again, whenever the workers have changed, until there is something or `limit` has passed.
+    async fn look<T>(&self, limit: Duration, find: impl Fn() -> Option<T>) -> Option<T> {
+        if let Some(found) = find() {
+            return Some(found);
+        }
+        let _place = self.waiting.try_acquire().ok()?;
+        let found = async {
+            loop {
+                // Asked for before looking, so that no change is missed.
+                let mut changed = std::pin::pin!(self.changed.notified());
+                changed.as_mut().enable();
+                if let Some(found) = find() {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(limit, found).await.ok()
     }
 
     /// Keeps the workers whose names are to be kept.
@@ -166,7 +199,9 @@ fn may_go_elsewhere(reply: &Reply) -> bool {
 impl Worker for Fleet {
     async fn prepare(&self, prepare: Prepare) -> Result<Prepared> {
         let mut last = nobody(format!("no worker is ready that runs {}", prepare.runtime));
-        for node in self.inner.able(&prepare).into_iter().take(TRIES) {
+        let able = || Some(self.inner.able(&prepare)).filter(|able| !able.is_empty());
+        let able = self.inner.look(PREPARE_WAIT, able).await.unwrap_or_default();
+        for node in able.into_iter().take(TRIES) {
             match node.worker.prepare(prepare.clone()).await {
                 Err(error) if error.code == Code::Unavailable => {
                     node.suspect(self.inner.clock.instant());
@@ -179,7 +214,8 @@ impl Worker for Fleet {
     }
 
     async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<()> {
-        let node = self.inner.choose(&version, &[]).ok_or_else(|| nobody("no worker is ready"))?;
+        let chosen = self.inner.look(WAIT, || self.inner.choose(&version, &[])).await;
+        let node = chosen.ok_or_else(|| nobody("no worker is ready"))?;
         node.worker.prewarm(version, instances).await
     }
 
@@ -195,7 +231,9 @@ impl Worker for Fleet {
         let error = Err(nobody("no worker is ready"));
         let mut last = Reply { report: Report::new(call.id, call.version.version), outcome: error };
         while tried.len() < TRIES {
-            let Some(node) = self.inner.choose(&call.version, &tried) else { break };
+            let choose = || self.inner.choose(&call.version, &tried);
+            let wait = if tried.is_empty() { WAIT } else { Duration::ZERO };
+            let Some(node) = self.inner.look(wait, choose).await else { break };
             let entered = node.enter();
             let reply = node.worker.invoke(call.clone()).await;
             drop(entered);
@@ -212,7 +250,8 @@ impl Worker for Fleet {
     }
 
     async fn serve(&self, call: HttpCall) -> HttpReply {
-        let Some(node) = self.inner.choose(&call.version, &[]) else {
+        let chosen = self.inner.look(WAIT, || self.inner.choose(&call.version, &[])).await;
+        let Some(node) = chosen else {
             let report = Report::new(call.id, call.version.version);
             return HttpReply { report, outcome: Err(nobody("no worker is ready")) };
         };

@@ -29,7 +29,7 @@ impl Served {
         let within = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let mut routes = grpc::routes();
-        grpc::add_worker(&mut routes, worker);
+        grpc::add_worker(&mut routes, worker, CancellationToken::new());
         lyra_kit::tasks::spawn("served-worker", async move {
             // It ends with its runtime.
             let _ = grpc::serve(listener, routes, CancellationToken::new()).await;

@@ -100,6 +100,8 @@ pub struct Node {
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
+    /// Cancelled when callers of the worker shall begin no more calls.
+    closing: CancellationToken,
 }
 
 impl Node {
@@ -114,7 +116,7 @@ impl Node {
         let access = if config.roles == BTreeSet::from([Role::Gateway]) { Access::default() } else { access(&config)? };
         let addresses = config.control.as_slice();
 
-        let (mut routes, mut serving) = (grpc::routes(), Vec::new());
+        let (mut routes, mut serving, closing) = (grpc::routes(), Vec::new(), CancellationToken::new());
         let grpc_listener = match has(Role::Control) || has(Role::Worker) {
             true => Some(listen(config.listen_grpc).await?),
             false => None,
@@ -141,7 +143,7 @@ impl Node {
             && let Some(address) = grpc_address
         {
             let service = start_worker(&config, &access, as_logs.clone(), &kit).await?;
-            grpc::add_worker(&mut routes, Arc::new(service.clone()));
+            grpc::add_worker(&mut routes, Arc::new(service.clone()), closing.clone());
             let registries = match &registry {
                 Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
                 None => each(addresses)?,
@@ -163,7 +165,7 @@ impl Node {
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
         }
-        let mut node = Node { serving, tasks, grpc: None, control, logs, worker, gateway: None };
+        let mut node = Node { serving, tasks, grpc: None, control, logs, worker, gateway: None, closing };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
         if has(Role::Gateway) {
             node.start_gateway(&config, fleet, as_logs, &kit).await?;
@@ -211,18 +213,15 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, control, logs, worker, gateway, .. } = self;
+        let Node { tasks, grpc, control, logs, worker, gateway, closing, .. } = self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
             let (stop, failed) = (end.clone(), shutdown.clone());
             tasks.spawn("grpc", async move {
-                tokio::select! {
-                    served = grpc::serve(listener, routes, CancellationToken::new()) => {
-                        tracing::error!(?served, "gRPC is served no more");
-                        failed.cancel();
-                    }
-                    () = stop.cancelled() => {}
+                if let Err(error) = grpc::serve(listener, routes, stop).await {
+                    tracing::error!(%error, "gRPC is served no more");
+                    failed.cancel();
                 }
             });
         }
@@ -249,8 +248,9 @@ impl Node {
             shutdown.cancelled().await;
             if let Some((worker, agent)) = &worker {
                 agent.stop().await;
-                // A call that was on its way is refused, and goes to another worker.
+                // A call that is on its way is refused, and goes to another worker.
                 let _ = worker.cordon().await;
+                closing.cancel();
                 if !worker.shut_down(if control.is_some() { DRAIN + LAST_CALLS } else { DRAIN }).await {
                     tracing::warn!("calls did not end in time and are broken off");
                 }

@@ -51,6 +51,8 @@ pub async fn restart(tour: &mut Tour<'_>) -> Result<()> {
         tour.stage.answer(&format!("{:<12} version {newest}, live {live}", function.name));
     }
     let names: Vec<&str> = functions.items.iter().map(|function| function.name.as_str()).collect();
+    // Those of languages that are not on every machine.
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.ends_with("-inside")).collect();
     ensure!(names == ["batch", "hello", "hostile", "order-total", "web"], "the functions are {names:?}");
     let hello = tour.client.function(&name("hello")?).await?;
     ensure!(hello.version == 2 && hello.live.keys().eq([&1]), "hello is not as it was");

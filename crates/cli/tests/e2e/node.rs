@@ -163,9 +163,9 @@ async fn what_cannot_work_is_refused_with_what_to_do() -> Result<()> {
         (&["--role", "control", "--listen-grpc", "0.0.0.0:0"], "loopback"),
         (&["--role", "control", "--name", "No Name"], "name"),
         (&["--role", "worker", "--control", "nowhere at all"], "HOST:PORT"),
-        (&["--role", "control", "--store", "mysql://x"], "mysql"),
+        (&["--role", "control", "--store", "mysql://x"], "sqlite, etcd"),
         (&["--role", "worker", "--control", "127.0.0.1:1", "--isolation", "magic"], "magic"),
-        (&["--role", "worker", "--control", "127.0.0.1:1", "--cpus", "-1"], "--cpus"),
+        (&["--role", "worker", "--control", "127.0.0.1:1", "--cpus", "0"], "--cpus"),
     ] {
         let directory = tempfile::tempdir()?;
         let lyra = lyra.clone().within(directory.path());

@@ -28,7 +28,12 @@ pub(super) fn outcome(
             let wait = error.retry_after.unwrap_or_default().max(config.busy.delay(1, random)).min(config.busy.max);
             Outcome::Released { run_at: now + wait, error: Some(error) }
         }
-        Code::FunctionError | Code::Timeout | Code::OutOfMemory | Code::InstanceCrashed | Code::Internal => {
+        Code::FunctionError
+        | Code::Timeout
+        | Code::OutOfMemory
+        | Code::InstanceCrashed
+        | Code::WorkerLost
+        | Code::Internal => {
             if job.attempts < job.max_attempts {
                 return Outcome::Retry { run_at: now + config.retry.delay(job.attempts, random), error };
             }
@@ -112,6 +117,7 @@ mod tests {
                             | Code::Timeout
                             | Code::OutOfMemory
                             | Code::InstanceCrashed
+                            | Code::WorkerLost
                             | Code::Internal
                     ));
                     assert!((500..=1_000).contains(&run_at.millis()), "{run_at}");

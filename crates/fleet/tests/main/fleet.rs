@@ -171,3 +171,16 @@ async fn everybody_forgets_a_version_that_is_gone() {
     called.sort();
     assert_eq!(called, ["a:1", "b:1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_a_worker_that_is_restarted() {
+    let world = world(Policy::BoundedHash, &["a"]).await;
+    world.voice.send(Ok(MemberEvent::Remove("a".to_owned()))).unwrap();
+    world.heard().await;
+    let fleet = world.fleet.clone();
+    let waiting = lyra_kit::tasks::spawn("call", async move { fleet.invoke(call(1)).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    world.voice.send(Ok(member("a", MemberState::Ready))).unwrap();
+    assert!(waiting.await.unwrap().outcome.is_ok());
+}

@@ -10,6 +10,7 @@ use lyra_kit::Clock;
 use lyra_types::invocation::Report;
 use lyra_types::{Code, Error, FunctionVersion, Result};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status as GrpcStatus, Streaming};
@@ -133,16 +134,20 @@ impl Operated for RemoteWorker {
     }
 }
 
-/// Adds the services by which others reach `worker`.
-pub fn add_worker(routes: &mut RoutesBuilder, worker: Arc<dyn Operated>) {
-    let served = Served(worker);
+/// Adds the services by which others reach `worker`. Once `closing` is cancelled, callers are told to begin no more calls;
+/// those that were begun go on.
+pub fn add_worker(routes: &mut RoutesBuilder, worker: Arc<dyn Operated>, closing: CancellationToken) {
+    let served = Served { worker, closing };
     let server = WorkerServer::new(served.clone());
     routes.add_service(CallsServer::new(served));
     routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
 }
 
 #[derive(Clone)]
-struct Served(Arc<dyn Operated>);
+struct Served {
+    worker: Arc<dyn Operated>,
+    closing: CancellationToken,
+}
 
 #[async_trait]
 impl Calls for Served {
@@ -153,12 +158,12 @@ impl Calls for Served {
         &self,
         request: Request<Streaming<FromCaller>>,
     ) -> Result<Response<Self::ExchangeStream>, GrpcStatus> {
-        let answers = exchange(self.0.clone(), request.into_inner());
+        let answers = exchange(self.worker.clone(), request.into_inner(), self.closing.clone());
         Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn serve(&self, request: Request<Streaming<ToHandler>>) -> Result<Response<Self::ServeStream>, GrpcStatus> {
-        let answers = http_call::serve(&*self.0, request.into_inner()).await?;
+        let answers = http_call::serve(&*self.worker, request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 }
@@ -166,44 +171,44 @@ impl Calls for Served {
 #[async_trait]
 impl WorkerService for Served {
     async fn prepare(&self, request: Request<Prepare>) -> Result<Response<Prepared>, GrpcStatus> {
-        answer(self.0.prepare(request.into_inner()).await)
+        answer(self.worker.prepare(request.into_inner()).await)
     }
 
     async fn prewarm(&self, request: Request<Prewarm>) -> Result<Response<Nothing>, GrpcStatus> {
         let Prewarm { version, instances } = request.into_inner();
-        answer(self.0.prewarm(version, instances).await.map(|()| Nothing))
+        answer(self.worker.prewarm(version, instances).await.map(|()| Nothing))
     }
 
     async fn forget(&self, request: Request<Forget>) -> Result<Response<Nothing>, GrpcStatus> {
         let Forget { generation, version } = request.into_inner();
-        answer(self.0.forget(generation, version).await.map(|()| Nothing))
+        answer(self.worker.forget(generation, version).await.map(|()| Nothing))
     }
 
     async fn status(&self, _: Request<Nothing>) -> Result<Response<Status>, GrpcStatus> {
-        answer(self.0.status().await)
+        answer(self.worker.status().await)
     }
 
     async fn instances(&self, _: Request<Nothing>) -> Result<Response<Instances>, GrpcStatus> {
-        answer(self.0.instances().await.map(|instances| Instances { instances }))
+        answer(self.worker.instances().await.map(|instances| Instances { instances }))
     }
 
     async fn health(&self, _: Request<Nothing>) -> Result<Response<Health>, GrpcStatus> {
-        answer(self.0.health().await)
+        answer(self.worker.health().await)
     }
 
     async fn cordon(&self, _: Request<Nothing>) -> Result<Response<Nothing>, GrpcStatus> {
-        answer(self.0.cordon().await.map(|()| Nothing))
+        answer(self.worker.cordon().await.map(|()| Nothing))
     }
 
     async fn uncordon(&self, _: Request<Nothing>) -> Result<Response<Nothing>, GrpcStatus> {
-        answer(self.0.uncordon().await.map(|()| Nothing))
+        answer(self.worker.uncordon().await.map(|()| Nothing))
     }
 
     async fn drain(&self, request: Request<Drain>) -> Result<Response<Drained>, GrpcStatus> {
-        answer(self.0.drain(request.into_inner().limit).await)
+        answer(self.worker.drain(request.into_inner().limit).await)
     }
 
     async fn clean(&self, _: Request<Nothing>) -> Result<Response<Cleaned>, GrpcStatus> {
-        answer(self.0.clean().await.map(|ended| Cleaned { ended }))
+        answer(self.worker.clean().await.map(|ended| Cleaned { ended }))
     }
 }

@@ -18,8 +18,9 @@ use lyra_wire::{Body, Operated, Worker, full_body};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-#[derive(Default)]
 pub struct Scripted {
+    /// Lets calls of `gate` go on.
+    pub gate: Semaphore,
     /// Calls that run.
     pub running: Arc<AtomicUsize>,
     /// A permit for each call that began, and for each that ended or was cancelled.
@@ -27,6 +28,19 @@ pub struct Scripted {
     pub calls: Mutex<Vec<Call>>,
     pub forgotten: Mutex<Vec<(u64, Option<u64>)>>,
     pub cordoned: Mutex<Vec<bool>>,
+}
+
+impl Default for Scripted {
+    fn default() -> Scripted {
+        Scripted {
+            gate: Semaphore::new(0),
+            running: Arc::default(),
+            begun: Arc::default(),
+            calls: Mutex::default(),
+            forgotten: Mutex::default(),
+            cordoned: Mutex::default(),
+        }
+    }
 }
 
 pub struct Semaphores {
@@ -113,6 +127,10 @@ impl Worker for Scripted {
         let outcome = match call.version.function.as_str() {
             "throw" => Err(failure()),
             "hang" => std::future::pending().await,
+            "gate" => {
+                self.gate.acquire().await.unwrap().forget();
+                Ok(call.event)
+            }
             _ => Ok(call.event),
         };
         Reply { report, outcome }

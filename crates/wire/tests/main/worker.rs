@@ -26,27 +26,29 @@ struct Pair {
     /// All that runs for the server, connections too: they end with it as with a process.
     server: Option<Runtime>,
     address: String,
+    closing: CancellationToken,
 }
 
-fn serve(address: &str, script: &Arc<Scripted>) -> (Runtime, String) {
+fn serve(address: &str, script: &Arc<Scripted>, closing: &CancellationToken) -> (Runtime, String) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = std::net::TcpListener::bind(address).unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut routes = grpc::routes();
-    grpc::add_worker(&mut routes, script.clone());
+    grpc::add_worker(&mut routes, script.clone(), closing.clone());
     let _within = runtime.enter();
     let listener = TcpListener::from_std(listener).unwrap();
-    lyra_kit::tasks::spawn("server", grpc::serve(listener, routes, CancellationToken::new()));
+    lyra_kit::tasks::spawn("server", grpc::serve(listener, routes, closing.clone()));
     (runtime, address)
 }
 
 impl Pair {
     async fn start() -> Pair {
         let script = Arc::new(Scripted::default());
-        let (server, address) = serve("127.0.0.1:0", &script);
+        let closing = CancellationToken::new();
+        let (server, address) = serve("127.0.0.1:0", &script, &closing);
         let client = Arc::new(RemoteWorker::new("w1", &address, Clock::system()).unwrap());
-        Pair { script, client, server: Some(server), address }
+        Pair { script, client, server: Some(server), address, closing }
     }
 
     async fn stop(&mut self) {
@@ -167,7 +169,7 @@ async fn calls_go_on_when_a_worker_is_back_at_its_address() {
     assert!(pair.client.invoke(call("echo", "1")).await.outcome.is_ok());
     pair.stop().await;
     let script = Arc::new(Scripted::default());
-    let (again, _) = serve(&pair.address, &script);
+    let (again, _) = serve(&pair.address, &script, &CancellationToken::new());
     pair.server = Some(again);
     // The first calls may find connections that nobody told yet that they are broken.
     let mut tries = 0;
@@ -256,4 +258,27 @@ async fn every_other_question_finds_its_answer() {
     let error = worker.status().await.unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.detail.contains("w1"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_that_closes_loses_no_call() {
+    let pair = Pair::start().await;
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let client = Arc::clone(&pair.client);
+            lyra_kit::tasks::spawn("call", async move { client.invoke(call("gate", "1")).await })
+        })
+        .collect();
+    pair.begun(20).await;
+    pair.closing.cancel();
+    // Whoever comes now is told so, or is still served; nobody is left in doubt.
+    for _ in 0..200 {
+        let reply = pair.client.invoke(call("echo", "2")).await;
+        let refused = |error: lyra_types::Error| error.code == Code::Unavailable && reply.report.start.is_none();
+        assert!(reply.outcome.is_ok() || reply.outcome.is_err_and(refused));
+    }
+    pair.script.gate.add_permits(20);
+    for call in calls {
+        assert_eq!(call.await.unwrap().outcome, Ok(Bytes::from_static(b"1")));
+    }
 }

@@ -81,6 +81,8 @@ impl Policy {
 pub(crate) struct Track {
     /// Calls of the version, by all its instances, since it last had none at all.
     pub(crate) calls: u64,
+    /// Instances of the version, idle or busy, when one of them is ranked.
+    pub(crate) instances: usize,
     /// Bytes that one instance is charged for.
     pub(crate) memory: u64,
     /// What a cold start takes, smoothed.

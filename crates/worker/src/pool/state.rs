@@ -272,6 +272,7 @@ impl State {
                 continue;
             }
             let rested = oldest.lease.rested();
+            shelf.track.instances = shelf.idle.len() + shelf.busy;
             let rank = policy.rank(&mut shelf.track, &rested);
             let best = if spare { &mut beyond } else { &mut within };
             let order = |(rank, since, key): &(f64, Instant, Key)| (*rank, *since, *key);

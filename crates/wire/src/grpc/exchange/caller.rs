@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
 use super::super::calls::calls_client::CallsClient;
@@ -81,7 +82,7 @@ impl Caller {
     }
 
     async fn line(&self, slot: &Slot) -> Result<Arc<Line>, Missed> {
-        let there = || slot.line.lock().as_ref().filter(|line| !line.is_broken()).cloned();
+        let there = || slot.line.lock().as_ref().filter(|line| !line.is_over()).cloned();
         if let Some(line) = there() {
             return Ok(line);
         }
@@ -127,7 +128,12 @@ struct State {
     calls: Map<u64, Waiting>,
     versions: Map<VersionKey, u32>,
     next_call: u64,
+    /// The connection is gone.
     broken: bool,
+    /// The worker is about to end: no call may be begun.
+    closing: bool,
+    /// Ends this end of the exchange.
+    done: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -143,12 +149,14 @@ impl Line {
         let exchange = async {
             let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
             let (out, messages) = mpsc::channel(WAITING);
-            let answers = CallsClient::new(channel).exchange(ReceiverStream::new(messages)).await;
-            Ok::<_, String>((out, answers.map_err(|status| status.message().to_owned())?.into_inner()))
+            let done = CancellationToken::new();
+            let messages = ReceiverStream::new(messages).take_until(done.clone().cancelled_owned());
+            let answers = CallsClient::new(channel).exchange(messages).await;
+            Ok::<_, String>((out, done, answers.map_err(|status| status.message().to_owned())?.into_inner()))
         };
-        let (out, mut answers) =
+        let (out, done, mut answers) =
             tokio::time::timeout(deadline, exchange).await.map_err(|_| "no connection in time".to_owned())??;
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(State { done, ..State::default() }));
         let read = Arc::clone(&state);
         let reader = lyra_kit::tasks::spawn("exchange-reader", async move {
             while let Some(Ok(message)) = answers.next().await {
@@ -162,8 +170,10 @@ impl Line {
         Ok(Arc::new(Line { out, state, reader: reader.abort_handle() }))
     }
 
-    fn is_broken(&self) -> bool {
-        self.state.lock().broken
+    /// Whether no call may be begun here.
+    fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.broken || state.closing
     }
 
     async fn call(&self, call: &Call) -> Result<Answer, Missed> {
@@ -210,8 +220,8 @@ impl Line {
                 }
             };
             let mut state = self.state.lock();
-            if state.broken {
-                return Err(Missed::NotSent("the connection is broken".to_owned()));
+            if state.broken || state.closing {
+                return Err(Missed::NotSent("the connection is over".to_owned()));
             }
             begin.version = match state.versions.get(&key) {
                 Some(number) => *number,
@@ -258,7 +268,18 @@ impl State {
         match message.what {
             Some(from_worker::What::End(end)) => self.end(end),
             Some(from_worker::What::Part(part)) => self.part(part),
+            Some(from_worker::What::Closing(_)) => {
+                self.closing = true;
+                self.end_if_done();
+            }
             None => {}
+        }
+    }
+
+    /// Once nothing is left to wait for, an exchange that is closing ends.
+    fn end_if_done(&self) {
+        if self.closing && self.calls.is_empty() {
+            self.done.cancel();
         }
     }
 
@@ -291,6 +312,7 @@ impl State {
             // Who gave up needs no answer.
             let _ = waiting.reply.send(Answer { report, outcome });
         }
+        self.end_if_done();
     }
 }
 
@@ -302,9 +324,12 @@ struct GivenUp<'a> {
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
-        if self.line.state.lock().calls.remove(&self.number).is_none() {
+        let mut state = self.line.state.lock();
+        if state.calls.remove(&self.number).is_none() {
             return;
         }
+        state.end_if_done();
+        drop(state);
         let cancel = FromCaller { what: Some(from_caller::What::Cancel(Cancel { call: self.number })) };
         if let Err(mpsc::error::TrySendError::Full(cancel)) = self.line.out.try_send(cancel) {
             let out = self.line.out.clone();

@@ -9,9 +9,12 @@ use lyra_types::{Code, Error, FunctionVersion, InvocationId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::super::calls::{Begin, End, FromCaller, FromWorker, Introduce, Part, Report, end, from_caller, from_worker};
+use super::super::calls::{
+    Begin, Closing, End, FromCaller, FromWorker, Introduce, Part, Report, end, from_caller, from_worker,
+};
 use super::super::fields::{from_error, from_report, id_number};
 use super::super::packed::unpack;
 use super::parts::Pieces;
@@ -29,19 +32,29 @@ const MAX_VERSIONS: usize = 20_000;
 type Out = mpsc::Sender<Result<FromWorker, Status>>;
 
 /// Starts to serve an exchange; what it returns are the answers. When the caller's stream ends, or nobody reads the
-/// answers any more, every call is cancelled.
+/// answers any more, every call is cancelled. Once `closing` is cancelled the caller is told to begin no more.
 pub(crate) fn exchange(
     worker: Arc<dyn Worker>,
     mut messages: Streaming<FromCaller>,
+    closing: CancellationToken,
 ) -> mpsc::Receiver<Result<FromWorker, Status>> {
     let (out, answers) = mpsc::channel(WAITING);
     let mut exchange =
         Exchange { worker, out: out.clone(), versions: Map::default(), running: Arc::default(), begun: Map::default() };
     lyra_kit::tasks::spawn("exchange", async move {
+        let mut told = false;
         loop {
             let next = tokio::select! {
                 next = messages.next() => next,
                 () = out.closed() => None,
+                () = closing.cancelled(), if !told => {
+                    told = true;
+                    let closing = FromWorker { what: Some(from_worker::What::Closing(Closing {})) };
+                    if out.send(Ok(closing)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
             };
             let Some(Ok(message)) = next else { return };
             if let Err(status) = exchange.take(message) {

@@ -12,7 +12,7 @@ struct Kept {
     rested: Option<(f64, usize)>,
 }
 
-/// FaasCache's policy by the book: every priority is made anew, over all idle instances, for every eviction.
+/// FaasCache's policy, with the frequency shared by a version's instances: every priority is made anew, over all idle instances, for every eviction.
 #[derive(Debug, Default)]
 struct Model {
     clock: f64,
@@ -33,7 +33,8 @@ impl Model {
     fn priority(&self, kept: &Kept) -> Option<f64> {
         let (clock, _) = kept.rested?;
         let worth = self.cost[kept.version]? / f64::from(SIZES[kept.version]);
-        Some(clock + self.frequency[kept.version] as f64 * worth)
+        let instances = self.kept.iter().filter(|other| other.version == kept.version).count();
+        Some(clock + self.frequency[kept.version] as f64 / instances as f64 * worth)
     }
 
     fn evict(&mut self) {
