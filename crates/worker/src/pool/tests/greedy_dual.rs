@@ -12,7 +12,7 @@ struct Kept {
     rested: Option<(f64, usize)>,
 }
 
-/// FaasCache's policy, with the frequency shared by a version's instances: every priority is made anew, over all idle instances, for every eviction.
+/// The policy by the book: every priority is made anew, over all idle instances, for every eviction.
 #[derive(Debug, Default)]
 struct Model {
     clock: f64,
