@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lyra_testkit::engines::{Etcd, Nats};
 use lyra_testkit::{Cli, Cluster, binary};
 use serde_json::Value;
 use tokio::process::Child;
@@ -149,6 +150,24 @@ async fn every_job_ends_once_whoever_is_killed() -> Result<()> {
         lyra.run(["job", "wait", id, "--wait", "90s"]).await?.ok()?;
         assert_eq!(lyra.run(["job", "result", id]).await?.ok()?, format!("{number}\n"));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn with_servers_behind_it_control_keeps_nothing_of_its_own() -> Result<()> {
+    let (etcd, nats) = tokio::try_join!(Etcd::start(), Nats::start())?;
+    let (store, jobs) = (format!("etcd://{}", etcd.address()), format!("nats://{}", nats.address()));
+    let mut cluster = Cluster::start(1, &["--store", &store, "--jobs", &jobs]).await?;
+    deploy(&cluster, "echo", ECHO).await?;
+    let lyra = cluster.commands();
+    let id = lyra.run(["invoke", "echo", "--async", "-d", "5"]).await?.ok()?.trim().to_owned();
+    lyra.run(["job", "wait", &id]).await?.ok()?;
+    cluster.kill("c1").await?;
+    std::fs::remove_dir_all(cluster.scratch().join("c1"))?;
+    cluster.restart("c1").await?;
+    cluster.until_shown(&["fn", "ls", "-q"], "echo").await?;
+    assert_eq!(lyra.run(["job", "result", &id]).await?.ok()?, "5\n");
+    assert_eq!(lyra.run(["invoke", "echo", "-d", "6"]).await?.ok()?, "6\n");
     Ok(())
 }
 
