@@ -228,8 +228,7 @@ impl Worker for Fleet {
 
     async fn invoke(&self, call: Call) -> Reply {
         let mut tried: Vec<String> = Vec::new();
-        let error = Err(nobody("no worker is ready"));
-        let mut last = Reply { report: Report::new(call.id, call.version.version), outcome: error };
+        let mut last = None;
         while tried.len() < TRIES {
             let choose = || self.inner.choose(&call.version, &tried);
             let wait = if tried.is_empty() { WAIT } else { Duration::ZERO };
@@ -244,9 +243,12 @@ impl Worker for Fleet {
                 node.suspect(self.inner.clock.instant());
             }
             tried.push(node.name.clone());
-            last = reply;
+            last = Some(reply);
         }
-        last
+        last.unwrap_or_else(|| Reply {
+            report: Report::new(call.id, call.version.version),
+            outcome: Err(nobody("no worker is ready")),
+        })
     }
 
     async fn serve(&self, call: HttpCall) -> HttpReply {

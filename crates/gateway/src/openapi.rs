@@ -116,7 +116,7 @@ impl IntoResponses for Failed {
             (
                 "500",
                 "The function failed (`function_error` with `error`, `out_of_memory`, `instance_crashed`, \
-                 `result_too_large`, `invalid_result`), or Lyra did (`internal`)",
+                 `result_too_large`, `invalid_result`), its worker was lost (`worker_lost`), or Lyra failed (`internal`)",
             ),
             ("504", "The function did not end before its deadline (`timeout`)"),
         ])

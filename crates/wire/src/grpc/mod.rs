@@ -17,7 +17,6 @@ mod registry;
 mod worker;
 
 pub use control::{RemoteControl, add_control};
-pub use failure::{from_status, to_status};
 pub use logs::{RemoteLogs, add_logs};
 pub use registry::{RemoteRegistry, add_registry};
 pub use worker::{RemoteWorker, add_worker};
