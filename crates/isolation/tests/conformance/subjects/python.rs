@@ -1,18 +1,9 @@
 //! The runtime `python`.
 
-use lyra_isolation::Isolation;
 use lyra_types::Runtime;
 
-use super::process::Back;
-use crate::conformance::{Deed, Program, Subject};
-
-pub struct Functions(Back);
-
-impl Functions {
-    pub async fn new() -> Functions {
-        Functions(Back::new(1).await)
-    }
-}
+use super::process::{Sandboxed, event_of};
+use crate::conformance::Deed;
 
 const SOURCE: &str = r#"
 import os, time
@@ -33,44 +24,6 @@ def handler(event, context):
     return deeds[event]() if event in deeds else event
 "#;
 
-impl Subject for Functions {
-    fn isolation(&self) -> &dyn Isolation {
-        self.0.processes()
-    }
-
-    fn runtime(&self) -> Runtime {
-        Runtime::Python
-    }
-
-    fn program(&self, program: Program) -> Deed {
-        let event = match program {
-            Program::Echo => "\"ping\"",
-            Program::Count => "\"count\"",
-            Program::Wait => "\"wait\"",
-            Program::Forever => "\"forever\"",
-            Program::Hoard => "\"hoard\"",
-            Program::Crash => "\"crash\"",
-            Program::Fail => "\"fail\"",
-            Program::Large => "\"large\"",
-            Program::Lines => "\"lines\"",
-        };
-        Deed::code(SOURCE, event)
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.0.is_at_rest()
-    }
-
-    /// Instances hold theirs as processes, which are counted.
-    fn memory(&self) -> u64 {
-        0
-    }
-
-    fn cgroups(&self) -> usize {
-        self.0.cgroups()
-    }
-
-    fn files(&self) -> usize {
-        self.0.files()
-    }
+pub async fn subject() -> Sandboxed {
+    Sandboxed::new(Runtime::Python, 1, 64, |program| Deed::code(SOURCE, event_of(program))).await
 }
