@@ -75,7 +75,7 @@ pub struct Config {
     pub name: String,
     /// Where gRPC is served. Port 0: a free one. Loopback only.
     pub listen_grpc: SocketAddr,
-    /// Addresses of the control processes, `HOST:PORT`, where control is not one of the roles.
+    /// Addresses of the control processes, `HOST:PORT`; where control is one of the roles, those of the others.
     pub control: Vec<String>,
     /// `sqlite`, or where objects are kept.
     pub store: String,
@@ -144,10 +144,8 @@ impl Node {
         {
             let service = start_worker(&config, &access, as_logs.clone(), &kit).await?;
             grpc::add_worker(&mut routes, Arc::new(service.clone()), closing.clone());
-            let registries = match &registry {
-                Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
-                None => each(addresses)?,
-            };
+            let own = registry.iter().map(|registry| Arc::new(registry.clone()) as Arc<dyn Registry>);
+            let registries = own.chain(each(addresses)?).collect();
             let identity = Identity { name: config.name.clone(), address: address.to_string() };
             let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
             serving.push((Role::Worker, address.to_string()));
@@ -158,7 +156,7 @@ impl Node {
             Fleet::new(config.fleet, as_registry.clone(), connect(&kit), kit.clock.clone(), kit.random.clone(), &tasks);
         let mut control = None;
         if let Some(registry) = registry {
-            let service = start_control(&config, &access, &fleet, as_logs.clone(), &kit).await?;
+            let service = start_control(&config, &access, grpc_address, &fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
@@ -168,6 +166,13 @@ impl Node {
         let mut node = Node { serving, tasks, grpc: None, control, logs, worker, gateway: None, closing };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
         if has(Role::Gateway) {
+            let as_logs = match grpc_address.filter(|_| has(Role::Control) && !addresses.is_empty()) {
+                // Lines are with every control process. This one is asked like the others.
+                Some(own) => Arc::new(
+                    RemoteLogs::new(&[&[own.to_string()], addresses].concat(), &node.tasks).map_err(Error::Refused)?,
+                ),
+                None => as_logs,
+            };
             node.start_gateway(&config, fleet, as_logs, &kit).await?;
         }
         Ok(node)
@@ -276,9 +281,6 @@ fn check(config: &Config) -> Result<(), Error> {
     if !config.roles.contains(&Role::Control) && config.control.is_empty() {
         return refused("control", "names no address, and control is not one of the roles of this node");
     }
-    if config.roles.contains(&Role::Control) && !config.control.is_empty() {
-        return refused("control", "is for nodes that do not run control themselves");
-    }
     let grpc = config.roles.contains(&Role::Control) || config.roles.contains(&Role::Worker);
     if grpc && !config.listen_grpc.ip().is_loopback() {
         let reason = "is not a loopback address; roles speak in plain text, which is for one host only";
@@ -329,12 +331,11 @@ async fn start_worker(
 async fn start_control(
     config: &Config,
     access: &Access,
+    address: Option<SocketAddr>,
     fleet: &Fleet,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Result<Arc<lyra_control::Service>, Error> {
-    let mut control = config.node.control.clone();
-    control.jobs.exclusive = config.jobs == "sqlite";
     let deps = lyra_control::Deps {
         objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
         jobs: lyra_store::open_jobs(&config.jobs, access).await.map_err(Error::Store)?,
@@ -344,8 +345,10 @@ async fn start_control(
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
+        name: config.name.clone(),
+        address: address.map(|address| address.to_string()).unwrap_or_default(),
     };
-    let service = Arc::new(lyra_control::Service::new(control, deps));
+    let service = Arc::new(lyra_control::Service::new(config.node.control.clone(), deps));
     service.start().await.map_err(Error::Control)?;
     Ok(service)
 }

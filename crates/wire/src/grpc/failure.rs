@@ -32,6 +32,18 @@ pub fn from_status(status: &Status, what: &str) -> Error {
     Error::new(code, format!("{what} can't be reached: {}", status.message()))
 }
 
+/// Whether the question never left, since there was no connection.
+pub(super) fn is_unsent(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
