@@ -23,10 +23,13 @@ use crate::up;
   lyra node --role gateway --control 127.0.0.1:7070 --listen 127.0.0.1:8080
   lyra node --role control --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
+  lyra node --role worker --name w1 --tls-dir /etc/lyra/tls --control c1.example:7070 \\
+      --listen-grpc 10.0.0.11:7070 --blobs 's3://lyra?endpoint=https://s3.example'
 
 Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. Control and its workers need the
-same blobs. Roles speak over gRPC in plain text, which is for loopback addresses only. SIGTERM or
-Ctrl-C: the worker takes leave, what runs ends, exit 0 within 30 s; a second one ends at once.")]
+same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes certificates),
+without in plain text, which is for loopback addresses only. SIGTERM or Ctrl-C: the worker takes
+leave, what runs ends, exit 0 within 30 s; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]
     file: File,
@@ -57,7 +60,10 @@ pub struct Args {
     /// Where code is kept: a directory, s3://BUCKET?endpoint=… [default: blobs in the data directory]
     #[arg(long, value_name = "STORE")]
     blobs: Option<String>,
-    /// Keys and certificates for the stores: ca.pem, cert.pem, key.pem
+    /// Where others reach the worker [default: where it serves gRPC]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// Certificates of this node, for gRPC and for the stores: ca.pem, cert.pem, key.pem
     #[arg(long, value_name = "DIR")]
     tls_dir: Option<PathBuf>,
     /// Memory that the worker's instances may have together, in MiB
@@ -102,6 +108,7 @@ fn flags(args: &Args) -> Result<Flags> {
         store: args.store.clone(),
         jobs: args.jobs.clone(),
         blobs: args.blobs.clone(),
+        advertise: args.advertise.clone(),
         tls_dir: args.tls_dir.clone(),
         isolation: args.isolation.clone(),
     };
@@ -145,6 +152,7 @@ fn config(args: &Args, settings: &Settings) -> Result<Config> {
         store: cluster.store.clone(),
         jobs: cluster.jobs.clone(),
         blobs: cluster.blobs.clone(),
+        advertise: cluster.advertise.clone(),
         access: Access { tls_dir, s3_keys: s3_keys(), ..Access::default() },
         fleet: cluster.fleet,
         isolation: cluster.isolation.clone(),

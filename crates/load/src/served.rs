@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lyra_kit::Clock;
 use lyra_wire::Operated;
-use lyra_wire::grpc::{self, RemoteWorker};
+use lyra_wire::grpc::{self, RemoteWorker, Security};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,7 @@ impl Served {
         grpc::add_worker(&mut routes, worker, CancellationToken::new());
         lyra_kit::tasks::spawn("served-worker", async move {
             // It ends with its runtime.
-            let _ = grpc::serve(listener, routes, CancellationToken::new()).await;
+            let _ = grpc::serve(listener, routes, &Security::Plain, CancellationToken::new()).await;
         });
         drop(within);
         Ok(Served { address, runtime: Some(runtime) })
@@ -41,7 +41,8 @@ impl Served {
     /// A client of it.
     pub(crate) fn client(&self, clock: &Clock) -> Result<Arc<dyn Operated>, Error> {
         let refused = |source| Error::Refused { name: "no-op".to_owned(), source };
-        let worker = RemoteWorker::new("served", &self.address.to_string(), clock.clone()).map_err(refused)?;
+        let worker = RemoteWorker::new("served", &self.address.to_string(), &Security::Plain, clock.clone());
+        let worker = worker.map_err(refused)?;
         Ok(Arc::new(worker))
     }
 }

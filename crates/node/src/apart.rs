@@ -18,7 +18,8 @@ use lyra_fleet::{Connect, Fleet};
 use lyra_kit::Tasks;
 use lyra_store::{Access, Blobs, DirLock};
 use lyra_types::{Code, Error as LyraError};
-use lyra_wire::grpc::{self, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker};
+pub use lyra_wire::Role;
+use lyra_wire::grpc::{self, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, Security};
 use lyra_wire::{Control, Logs, Operated, Registry, Worker};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
 use crate::roles::{self, Kit};
+use crate::security;
 
 /// Longest wait for calls that a worker still has when it was told to end.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -33,36 +35,6 @@ const DRAIN: Duration = Duration::from_secs(20);
 const LAST: Duration = Duration::from_secs(2);
 /// Longest wait for the first word of the registry. Without it a node starts all the same.
 const REGISTRY: Duration = Duration::from_secs(3);
-
-/// A part of the platform that can be a process of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Functions, jobs, the registry of workers, logs.
-    Control,
-    /// Runs calls.
-    Worker,
-    /// The public HTTP interface.
-    Gateway,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Role; 3] = [Role::Control, Role::Worker, Role::Gateway];
-
-    /// The name on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Control => "control",
-            Role::Worker => "worker",
-            Role::Gateway => "gateway",
-        }
-    }
-
-    /// The role of that name.
-    pub fn parse(text: &str) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| role.as_str() == text)
-    }
-}
 
 /// Settings of a node that runs some roles.
 #[derive(Debug, Clone)]
@@ -73,8 +45,10 @@ pub struct Config {
     pub node: crate::Config,
     /// The node's name, which is its worker's.
     pub name: String,
-    /// Where gRPC is served. Port 0: a free one. Loopback only.
+    /// Where gRPC is served. Port 0: a free one. Loopback only, where there are no certificates.
     pub listen_grpc: SocketAddr,
+    /// Where others reach the worker, `HOST` or `HOST:PORT`; empty: where it listens.
+    pub advertise: String,
     /// Addresses of the control processes, `HOST:PORT`, where control is not one of the roles.
     pub control: Vec<String>,
     /// `sqlite`, or where objects are kept.
@@ -83,7 +57,7 @@ pub struct Config {
     pub jobs: String,
     /// A directory, or where blobs are kept; empty: a directory in the data directory.
     pub blobs: String,
-    /// Keys and certificates of the stores.
+    /// Keys and certificates: the node's own, and for the stores.
     pub access: Access,
     /// How calls are spread over workers.
     pub fleet: lyra_fleet::Config,
@@ -96,6 +70,7 @@ pub struct Node {
     serving: Vec<(Role, String)>,
     tasks: Tasks,
     grpc: Option<(TcpListener, grpc::RoutesBuilder)>,
+    security: Security,
     control: Option<Arc<lyra_control::Service>>,
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
@@ -113,6 +88,7 @@ impl Node {
         check(&config)?;
         let has = |role| config.roles.contains(&role);
         let (kit, tasks) = (Kit::system(), Tasks::new());
+        let security = security::of(&config, &kit.clock)?;
         let access = if config.roles == BTreeSet::from([Role::Gateway]) { Access::default() } else { access(&config)? };
         let addresses = config.control.as_slice();
 
@@ -129,13 +105,13 @@ impl Node {
         };
         let as_logs: Arc<dyn Logs> = match &logs {
             Some(logs) => logs.clone(),
-            None => Arc::new(RemoteLogs::new(addresses, &tasks).map_err(Error::Refused)?),
+            None => Arc::new(RemoteLogs::new(addresses, &security, &tasks).map_err(Error::Refused)?),
         };
         let registry = has(Role::Control)
             .then(|| lyra_control::Registry::new(config.node.control.registry, kit.clock.clone(), &tasks));
         let as_registry: Arc<dyn Registry> = match &registry {
             Some(registry) => Arc::new(registry.clone()),
-            None => Arc::new(RemoteRegistry::new(addresses).map_err(Error::Refused)?),
+            None => Arc::new(RemoteRegistry::new(addresses, &security).map_err(Error::Refused)?),
         };
 
         let mut worker = None;
@@ -146,16 +122,17 @@ impl Node {
             grpc::add_worker(&mut routes, Arc::new(service.clone()), closing.clone());
             let registries = match &registry {
                 Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
-                None => each(addresses)?,
+                None => each(addresses, &security)?,
             };
-            let identity = Identity { name: config.name.clone(), address: address.to_string() };
+            let reached = security::advertised(&config.advertise, address)?;
+            let identity = Identity { name: config.name.clone(), address: reached };
             let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
             serving.push((Role::Worker, address.to_string()));
             worker = Some((service, agent));
         }
 
         let fleet =
-            Fleet::new(config.fleet, as_registry.clone(), connect(&kit), kit.clock.clone(), kit.random.clone(), &tasks);
+            Fleet::new(config.fleet, as_registry.clone(), connect(&kit, &security), kit.clock.clone(), kit.random.clone(), &tasks);
         let mut control = None;
         if let Some(registry) = registry {
             let service = start_control(&config, &access, &fleet, as_logs.clone(), &kit).await?;
@@ -165,7 +142,7 @@ impl Node {
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
         }
-        let mut node = Node { serving, tasks, grpc: None, control, logs, worker, gateway: None, closing };
+        let mut node = Node { serving, tasks, grpc: None, security, control, logs, worker, gateway: None, closing };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
         if has(Role::Gateway) {
             node.start_gateway(&config, fleet, as_logs, &kit).await?;
@@ -183,7 +160,7 @@ impl Node {
         let (listener, address) = listen(config.node.listen).await?;
         let control: Arc<dyn Control> = match &self.control {
             Some(control) => control.clone(),
-            None => Arc::new(RemoteControl::new(&config.control).map_err(Error::Refused)?),
+            None => Arc::new(RemoteControl::new(&config.control, &self.security).map_err(Error::Refused)?),
         };
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
@@ -213,13 +190,13 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, control, logs, worker, gateway, closing, .. } = self;
+        let Node { tasks, grpc, security, control, logs, worker, gateway, closing, .. } = self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
             let (stop, failed) = (end.clone(), shutdown.clone());
             tasks.spawn("grpc", async move {
-                if let Err(error) = grpc::serve(listener, routes, stop).await {
+                if let Err(error) = grpc::serve(listener, routes, &security, stop).await {
                     tracing::error!(%error, "gRPC is served no more");
                     failed.cancel();
                 }
@@ -278,11 +255,6 @@ fn check(config: &Config) -> Result<(), Error> {
     }
     if config.roles.contains(&Role::Control) && !config.control.is_empty() {
         return refused("control", "is for nodes that do not run control themselves");
-    }
-    let grpc = config.roles.contains(&Role::Control) || config.roles.contains(&Role::Worker);
-    if grpc && !config.listen_grpc.ip().is_loopback() {
-        let reason = "is not a loopback address; roles speak in plain text, which is for one host only";
-        return refused("listen_grpc", reason);
     }
     const BACKENDS: [&str; 3] = ["wasm", "process", "simulated"];
     if let Some(unknown) = config.isolation.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
@@ -351,16 +323,18 @@ async fn start_control(
 }
 
 /// A registry for each control process: a worker talks with all of them.
-fn each(addresses: &[String]) -> Result<Vec<Arc<dyn Registry>>, Error> {
+fn each(addresses: &[String], security: &Security) -> Result<Vec<Arc<dyn Registry>>, Error> {
     let one = |address: &String| {
-        let registry = RemoteRegistry::new(std::slice::from_ref(address)).map_err(Error::Refused)?;
+        let registry = RemoteRegistry::new(std::slice::from_ref(address), security).map_err(Error::Refused)?;
         Ok(Arc::new(registry) as Arc<dyn Registry>)
     };
     addresses.iter().map(one).collect()
 }
 
 /// How the fleet reaches workers.
-fn connect(kit: &Kit) -> Box<Connect> {
-    let clock = kit.clock.clone();
-    Box::new(move |name, address| Ok(Arc::new(RemoteWorker::new(name, address, clock.clone())?) as Arc<dyn Operated>))
+fn connect(kit: &Kit, security: &Security) -> Box<Connect> {
+    let (clock, security) = (kit.clock.clone(), security.clone());
+    Box::new(move |name, address| {
+        Ok(Arc::new(RemoteWorker::new(name, address, &security, clock.clone())?) as Arc<dyn Operated>)
+    })
 }

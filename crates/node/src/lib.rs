@@ -11,7 +11,9 @@ pub mod settings;
 
 mod machine;
 mod roles;
+mod security;
 
 pub use embedded::{Config, Node};
 pub use lyra_gateway::Tokens;
 pub use lyra_store::{Access, S3Keys};
+pub use lyra_wire::tls;

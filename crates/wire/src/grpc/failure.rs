@@ -20,9 +20,13 @@ pub fn from_status(status: &Status, what: &str) -> Error {
     {
         return error;
     }
+    if status.code() == tonic::Code::PermissionDenied {
+        // Whoever asked is a node, not a user, and nothing was done: another node may be believed.
+        tracing::warn!(what, reason = status.message(), "this node is refused");
+        return Error::new(Code::Unavailable, format!("{what} refuses this node: {}", status.message()));
+    }
     let code = match status.code() {
         tonic::Code::Unauthenticated => Code::Unauthenticated,
-        tonic::Code::PermissionDenied => Code::PermissionDenied,
         tonic::Code::DeadlineExceeded => Code::Timeout,
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Code::TooLarge,
         tonic::Code::Unimplemented | tonic::Code::InvalidArgument | tonic::Code::Internal => Code::Internal,

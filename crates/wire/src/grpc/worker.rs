@@ -21,11 +21,12 @@ use super::calls::{FromCaller, FromHandler, FromWorker, ToHandler};
 use super::exchange::{Caller, Missed, exchange};
 use super::fields::to_report;
 use super::messages::{Cleaned, Drain, Forget, Instances, Nothing, Prewarm};
+use super::security::{Peer, Security, Target};
 use super::services::worker_client::WorkerClient;
 use super::services::worker_server::{Worker as WorkerService, WorkerServer};
-use super::{MAX_MESSAGE, endpoint, http_call};
+use super::{MAX_MESSAGE, http_call};
 use crate::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
-use crate::{Operated, Worker};
+use crate::{Operated, Role, Worker};
 
 /// A worker that is reached over gRPC. Connections are made when they are needed, and again when they break.
 ///
@@ -43,9 +44,11 @@ impl RemoteWorker {
     ///
     /// # Errors
     /// When the address is none. Whether somebody is there is seen with the first call.
-    pub fn new(name: impl Into<String>, address: &str, clock: Clock) -> Result<RemoteWorker> {
-        let (name, calls) = (name.into(), Caller::new(endpoint(address)?, clock));
-        let peers = Peers::new(format!("worker {name}"), &[address.to_owned()])?;
+    pub fn new(name: impl Into<String>, address: &str, security: &Security, clock: Clock) -> Result<RemoteWorker> {
+        let name = name.into();
+        let peer = Peer { role: Role::Worker, name: Some(&name) };
+        let calls = Caller::new(Target::new(address, peer, security)?, clock);
+        let peers = Peers::new(format!("worker {name}"), &[address.to_owned()], peer, security)?;
         Ok(RemoteWorker { name, calls, peers })
     }
 

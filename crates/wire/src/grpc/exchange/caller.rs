@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use super::super::calls::calls_client::CallsClient;
 use super::super::calls::{
@@ -26,6 +25,7 @@ use super::super::calls::{
 };
 use super::super::fields::{id_bytes, to_error};
 use super::super::packed::pack;
+use super::super::security::Target;
 use super::parts::Pieces;
 use super::{Map, WAITING, cut};
 use crate::worker::Call;
@@ -56,7 +56,7 @@ pub(crate) struct Answer {
 /// Exchanges with one worker.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    endpoint: Endpoint,
+    target: Target,
     clock: Clock,
     slots: [Slot; LINES],
     next: AtomicUsize,
@@ -70,8 +70,8 @@ struct Slot {
 }
 
 impl Caller {
-    pub(crate) fn new(endpoint: Endpoint, clock: Clock) -> Caller {
-        Caller { endpoint, clock, slots: Default::default(), next: AtomicUsize::new(0) }
+    pub(crate) fn new(target: Target, clock: Clock) -> Caller {
+        Caller { target, clock, slots: Default::default(), next: AtomicUsize::new(0) }
     }
 
     /// Sends a call and waits for its answer. Dropping the future cancels the call.
@@ -95,7 +95,7 @@ impl Caller {
         {
             return Err(Missed::NotSent(why.clone()));
         }
-        match Line::connect(&self.endpoint).await {
+        match Line::connect(&self.target).await {
             Ok(line) => {
                 *failed = None;
                 *slot.line.lock() = Some(Arc::clone(&line));
@@ -144,15 +144,15 @@ struct Waiting {
 }
 
 impl Line {
-    async fn connect(endpoint: &Endpoint) -> Result<Arc<Line>, String> {
+    async fn connect(target: &Target) -> Result<Arc<Line>, String> {
         let deadline = super::super::CONNECT;
         let exchange = async {
-            let channel = endpoint.connect().await.map_err(|error| chain(&error))?;
+            let channel = target.connect().await.map_err(|error| chain(&error))?;
             let (out, messages) = mpsc::channel(WAITING);
             let done = CancellationToken::new();
             let messages = ReceiverStream::new(messages).take_until(done.clone().cancelled_owned());
             let answers = CallsClient::new(channel).exchange(messages).await;
-            Ok::<_, String>((out, done, answers.map_err(|status| status.message().to_owned())?.into_inner()))
+            Ok::<_, String>((out, done, answers.map_err(|status| chain(&status))?.into_inner()))
         };
         let (out, done, mut answers) =
             tokio::time::timeout(deadline, exchange).await.map_err(|_| "no connection in time".to_owned())??;
