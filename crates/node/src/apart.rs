@@ -131,8 +131,14 @@ impl Node {
             worker = Some((service, agent));
         }
 
-        let fleet =
-            Fleet::new(config.fleet, as_registry.clone(), connect(&kit, &security), kit.clock.clone(), kit.random.clone(), &tasks);
+        let fleet = Fleet::new(
+            config.fleet,
+            as_registry.clone(),
+            connect(&kit, &security),
+            kit.clock.clone(),
+            kit.random.clone(),
+            &tasks,
+        );
         let mut control = None;
         if let Some(registry) = registry {
             let service = start_control(&config, &access, &fleet, as_logs.clone(), &kit).await?;

@@ -68,7 +68,9 @@ pub(crate) fn advertised(advertised: &str, bound: SocketAddr) -> Result<String, 
     let refused = |reason| Err(Error::Refused(LyraError::field(Code::InvalidField, "advertise", reason)));
     if advertised.is_empty() {
         return match bound.ip().is_unspecified() {
-            true => refused("is needed where --listen-grpc takes every address: the one that others reach this node at"),
+            true => {
+                refused("is needed where --listen-grpc takes every address: the one that others reach this node at")
+            }
             false => Ok(bound.to_string()),
         };
     }
@@ -97,7 +99,9 @@ mod tests {
         for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:7070", "localhost:7070"] {
             assert!(is_here(here), "{here}");
         }
-        for elsewhere in ["10.0.0.1:1", "0.0.0.0:1", "c1:7070", "localhost.example:1", "[::]:1", "", "127.0.0.1.nip.io:1"] {
+        for elsewhere in
+            ["10.0.0.1:1", "0.0.0.0:1", "c1:7070", "localhost.example:1", "[::]:1", "", "127.0.0.1.nip.io:1"]
+        {
             assert!(!is_here(elsewhere), "{elsewhere}");
         }
     }

@@ -31,7 +31,8 @@ const HANDSHAKE_RECORD: u8 = 22;
 /// What plain text is answered: no settings, then GOAWAY of stream 0, with the reason INADEQUATE_SECURITY (RFC 9113, 6.8 and 7).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 const GO_AWAY: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 12];
-const PLAIN: &[u8] = b"this address takes TLS only: start your node with --tls-dir";
+/// … and in words.
+pub(super) const TLS_ONLY: &str = "this address takes TLS only: start your node with --tls-dir";
 
 /// Who is at the other end of a connection, as its certificate says.
 #[derive(Debug, Clone)]
@@ -104,9 +105,9 @@ async fn agree(mut stream: TcpStream, address: SocketAddr, directory: &Directory
 }
 
 async fn turn_away(stream: &mut TcpStream) -> io::Result<()> {
-    let length = u8::try_from(GO_AWAY.len() + PLAIN.len()).unwrap_or(u8::MAX);
+    let length = u8::try_from(GO_AWAY.len() + TLS_ONLY.len()).unwrap_or(u8::MAX);
     let head = [0, 0, length, 7, 0, 0, 0, 0, 0];
-    stream.write_all(&[&SETTINGS[..], &head, &GO_AWAY, PLAIN].concat()).await?;
+    stream.write_all(&[&SETTINGS[..], &head, &GO_AWAY, TLS_ONLY.as_bytes()].concat()).await?;
     stream.shutdown().await?;
     // What was not read when a connection is closed may cost the other end what it has not read either.
     let mut rest = [0; 1_024];

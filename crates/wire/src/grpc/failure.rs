@@ -1,8 +1,11 @@
 //! Errors as gRPC carries them: the status of the one table of codes, and the whole error in the status' details.
 
+use std::error::Error as _;
+
 use lyra_types::{Code, Error};
 use tonic::Status;
 
+use super::accept::TLS_ONLY;
 use super::packed::{pack, unpack};
 
 /// The status that carries `error`.
@@ -32,8 +35,31 @@ pub fn from_status(status: &Status, what: &str) -> Error {
         tonic::Code::Unimplemented | tonic::Code::InvalidArgument | tonic::Code::Internal => Code::Internal,
         _ => Code::Unavailable,
     };
-    tracing::debug!(%status, what, "a call to another role failed");
-    Error::new(code, format!("{what} can't be reached: {}", status.message()))
+    let why = chain(status);
+    if why.contains(TLS_ONLY) {
+        tracing::warn!(what, "it takes TLS only, and this node speaks plain text: start it with --tls-dir");
+    } else {
+        tracing::debug!(%status, what, "a call to another role failed");
+    }
+    Error::new(code, format!("{what} can't be reached: {why}"))
+}
+
+/// A status with its causes, since the transport's own says "transport error" and no more.
+pub(super) fn chain(status: &Status) -> String {
+    causes(status.message().to_owned(), status.source())
+}
+
+/// An error with its causes.
+pub(super) fn causes(mut text: String, mut cause: Option<&(dyn std::error::Error + 'static)>) -> String {
+    while let Some(next) = cause {
+        let said = next.to_string();
+        // Some repeat what their cause says.
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = next.source();
+    }
+    text
 }
 
 #[cfg(test)]

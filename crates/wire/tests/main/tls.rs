@@ -223,7 +223,8 @@ async fn plain_text_and_tls_tell_each_other_apart() {
     let reply = server.worker("w1", &Security::Plain).invoke(call("echo", "1")).await;
     let error = reply.outcome.unwrap_err();
     assert!(error.detail.contains("start your node with --tls-dir"), "{error}");
-    refused(server.ask("w1", &Security::Plain).await);
+    let said = refused(server.ask("w1", &Security::Plain).await);
+    assert!(said.contains("start your node with --tls-dir"), "{said}");
     let plain = Server::start(Security::Plain).await;
     let said = refused(plain.ask("w1", &site.node("g1:gateway")).await);
     assert!(said.contains("it speaks plain text"), "{said}");

@@ -23,6 +23,7 @@ use super::super::calls::calls_client::CallsClient;
 use super::super::calls::{
     Begin, Cancel, End, Forget, FromCaller, FromWorker, Introduce, Part, Report, end, from_caller, from_worker,
 };
+use super::super::failure::{causes, chain};
 use super::super::fields::{id_bytes, to_error};
 use super::super::packed::pack;
 use super::super::security::Target;
@@ -147,7 +148,8 @@ impl Line {
     async fn connect(target: &Target) -> Result<Arc<Line>, String> {
         let deadline = super::super::CONNECT;
         let exchange = async {
-            let channel = target.connect().await.map_err(|error| chain(&error))?;
+            let channel =
+                target.connect().await.map_err(|error| causes(error.to_string(), std::error::Error::source(&error)))?;
             let (out, messages) = mpsc::channel(WAITING);
             let done = CancellationToken::new();
             let messages = ReceiverStream::new(messages).take_until(done.clone().cancelled_owned());
@@ -338,15 +340,4 @@ impl Drop for GivenUp<'_> {
             });
         }
     }
-}
-
-/// An error with its causes, since the transport's own says "transport error" and no more.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
