@@ -45,7 +45,8 @@ pub struct Args {
     /// Where control and worker serve gRPC; port 0 takes a free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR:PORT", value_parser = up::parse_listen)]
     listen_grpc: Option<SocketAddr>,
-    /// Where the gateway serves HTTP; port 0 takes a free one [default: 127.0.0.1:8080]
+    /// Where the gateway serves HTTP; port 0 takes a free one [default: 127.0.0.1:8080].
+    /// Without a gateway: where /healthz, /readyz, /metrics and /version are served [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", value_parser = up::parse_listen)]
     listen: Option<SocketAddr>,
     /// Where the node keeps what is its own [default: lyra/NAME in the user's data directory]
@@ -125,7 +126,8 @@ fn flags(args: &Args) -> Result<Flags> {
     })
 }
 
-fn config(args: &Args, settings: &Settings) -> Result<Config> {
+/// `listens`: where to listen was said.
+fn config(args: &Args, settings: &Settings, listens: bool) -> Result<Config> {
     let cluster = &settings.cluster;
     let roles: BTreeSet<Role> = args.roles.iter().copied().collect();
     let name = match cluster.name.as_str() {
@@ -148,6 +150,7 @@ fn config(args: &Args, settings: &Settings) -> Result<Config> {
         name: name.to_owned(),
         node,
         listen_grpc: cluster.listen_grpc,
+        status: listens.then_some(settings.listen),
         control: cluster.control.clone(),
         store: cluster.store.clone(),
         jobs: cluster.jobs.clone(),
@@ -171,11 +174,13 @@ fn s3_keys() -> Option<S3Keys> {
 /// # Errors
 /// When a role can't start, or does not stop in time.
 pub async fn run(args: Args) -> Result<()> {
-    let settings = config::settings(&args.file, &flags(&args)?)?;
+    let layers = config::layers(&args.file, &flags(&args)?)?;
+    let (settings, origins) = (layers.settings().map_err(config::refused)?, layers.origins().map_err(config::refused)?);
+    let listens = origins.get("listen").is_some_and(|origin| origin.source != "default");
     telemetry::init(settings.log, &settings.log_filter);
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
-    let config = config(&args, &settings)?;
+    let config = config(&args, &settings, listens)?;
     let started = tokio::select! {
         started = Box::pin(Node::start(config)) => started,
         () = shutdown.cancelled() => return Ok(()),
@@ -183,6 +188,9 @@ pub async fn run(args: Args) -> Result<()> {
     let node = started.map_err(up::failure)?;
     for (role, address) in node.serving() {
         print_line(&format!("lyra: {} ready on {address}", role.as_str()))?;
+    }
+    if let Some(address) = node.status_address() {
+        print_line(&format!("lyra: status ready on http://{address}"))?;
     }
     Box::pin(node.run_until(shutdown)).await.map_err(|error| Failure::internal(error.to_string()))
 }

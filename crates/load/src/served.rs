@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lyra_kit::Clock;
 use lyra_wire::Operated;
@@ -18,6 +19,9 @@ pub(crate) struct Served {
     runtime: Option<Runtime>,
 }
 
+/// More than the workers here let a call wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 impl Served {
     /// Serves `worker` on a free port of the loopback address.
     pub(crate) fn start(worker: Arc<dyn Operated>) -> Result<Served, Error> {
@@ -29,7 +33,7 @@ impl Served {
         let within = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let mut routes = grpc::routes();
-        grpc::add_worker(&mut routes, worker, CancellationToken::new());
+        grpc::add_worker(&mut routes, worker, LONGEST_WAIT, CancellationToken::new());
         lyra_kit::tasks::spawn("served-worker", async move {
             // It ends with its runtime.
             let _ = grpc::serve(listener, routes, &Security::Plain, CancellationToken::new()).await;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_fleet::{Connect, Fleet};
+use lyra_gateway::{Ready, Status};
 use lyra_kit::Tasks;
 use lyra_store::{Access, Blobs, DirLock};
 use lyra_types::{Code, Error as LyraError};
@@ -26,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
+use crate::joined::Joined;
 use crate::roles::{self, Kit};
 use crate::security;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub listen_grpc: SocketAddr,
     /// Where others reach the worker, `HOST` or `HOST:PORT`; empty: where it listens.
     pub advertise: String,
+    /// Where a node without a gateway serves health, readiness and metrics over HTTP, if it shall.
+    pub status: Option<SocketAddr>,
     /// Addresses of the control processes, `HOST:PORT`, where control is not one of the roles.
     pub control: Vec<String>,
     /// `sqlite`, or where objects are kept.
@@ -75,6 +79,8 @@ pub struct Node {
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
+    status: Option<(TcpListener, Status)>,
+    status_address: Option<SocketAddr>,
     /// Cancelled when callers of the worker shall begin no more calls.
     closing: CancellationToken,
 }
@@ -114,16 +120,22 @@ impl Node {
             None => Arc::new(RemoteRegistry::new(addresses, &security).map_err(Error::Refused)?),
         };
 
-        let mut worker = None;
+        let (mut worker, mut joined) = (None, None);
         if has(Role::Worker)
             && let Some(address) = grpc_address
         {
             let service = start_worker(&config, &access, as_logs.clone(), &kit).await?;
-            grpc::add_worker(&mut routes, Arc::new(service.clone()), closing.clone());
+            let times = &config.node.worker;
+            // For a place, for resources, for an instance to wake or to start.
+            let longest_wait = times.queue_timeout + times.start_timeout * 2;
+            grpc::add_worker(&mut routes, Arc::new(service.clone()), longest_wait, closing.clone());
             let registries = match &registry {
                 Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
                 None => each(addresses, &security)?,
             };
+            let counted = Joined::default();
+            let registries = registries.into_iter().map(|registry| counted.listening(registry)).collect();
+            joined = Some(counted);
             let reached = security::advertised(&config.advertise, address)?;
             let identity = Identity { name: config.name.clone(), address: reached };
             let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
@@ -131,29 +143,57 @@ impl Node {
             worker = Some((service, agent));
         }
 
-        let fleet = Fleet::new(
-            config.fleet,
-            as_registry.clone(),
-            connect(&kit, &security),
-            kit.clock.clone(),
-            kit.random.clone(),
-            &tasks,
-        );
+        // A worker alone has nothing to ask of other workers.
+        let fleet = (has(Role::Control) || has(Role::Gateway)).then(|| {
+            let (connect, clock, random) = (connect(&kit, &security), kit.clock.clone(), kit.random.clone());
+            let fleet = Fleet::new(config.fleet, as_registry.clone(), connect, clock, random, &tasks);
+            fleet.measure(&kit.metrics);
+            fleet
+        });
         let mut control = None;
-        if let Some(registry) = registry {
-            let service = start_control(&config, &access, &fleet, as_logs.clone(), &kit).await?;
+        if let (Some(registry), Some(fleet)) = (registry, &fleet) {
+            let service = start_control(&config, &access, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
         }
-        let mut node = Node { serving, tasks, grpc: None, security, control, logs, worker, gateway: None, closing };
+        let mut node = Node {
+            serving,
+            tasks,
+            grpc: None,
+            security,
+            control,
+            logs,
+            worker,
+            gateway: None,
+            status: None,
+            status_address: None,
+            closing,
+        };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
-        if has(Role::Gateway) {
-            node.start_gateway(&config, fleet, as_logs, &kit).await?;
+        match fleet {
+            Some(fleet) if has(Role::Gateway) => node.start_gateway(&config, fleet, as_logs, &kit).await?,
+            _ => node.start_status(&config, joined, &kit).await?,
         }
         Ok(node)
+    }
+
+    /// Listens for those who ask how this process is, where that was asked for.
+    async fn start_status(&mut self, config: &Config, joined: Option<Joined>, kit: &Kit) -> Result<(), Error> {
+        let Some(address) = config.status else { return Ok(()) };
+        let (gateway, metrics, clock) = (config.node.gateway.clone(), kit.metrics.clone(), kit.clock.clone());
+        let status = Status::new(gateway, metrics, clock, ready(joined));
+        status.check(address).map_err(Error::Refused)?;
+        let (listener, address) = listen(address).await?;
+        (self.status, self.status_address) = (Some((listener, status)), Some(address));
+        Ok(())
+    }
+
+    /// Where health, readiness and metrics are served, where that is not the gateway.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status_address
     }
 
     async fn start_gateway(
@@ -196,7 +236,7 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, security, control, logs, worker, gateway, closing, .. } = self;
+        let Node { tasks, grpc, security, control, logs, worker, gateway, status, closing, .. } = self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
@@ -204,6 +244,16 @@ impl Node {
             tasks.spawn("grpc", async move {
                 if let Err(error) = grpc::serve(listener, routes, &security, stop).await {
                     tracing::error!(%error, "gRPC is served no more");
+                    failed.cancel();
+                }
+            });
+        }
+        if let Some((listener, status)) = status {
+            // To the end as well: a process that ends says so.
+            let (stop, failed) = (end.clone(), shutdown.clone());
+            tasks.spawn("status", async move {
+                if let Err(error) = status.serve(listener, stop).await {
+                    tracing::error!(%error, "health and metrics are served no more");
                     failed.cancel();
                 }
             });
@@ -248,6 +298,15 @@ impl Node {
         }
         served
     }
+}
+
+/// Whether a node without a gateway does its work. Its control has read functions and jobs before anything is served; where
+/// it is one of several, it is as ready as the others.
+fn ready(joined: Option<Joined>) -> Box<Ready> {
+    Box::new(move || match &joined {
+        Some(joined) if joined.count() == 0 => Err("no control process has let the worker join".to_owned()),
+        _ => Ok("ready".to_owned()),
+    })
 }
 
 /// What can't work is refused before anything is started.

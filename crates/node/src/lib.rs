@@ -9,6 +9,7 @@ pub mod child;
 pub mod embedded;
 pub mod settings;
 
+mod joined;
 mod machine;
 mod roles;
 mod security;

@@ -16,6 +16,7 @@ mod node;
 mod processes;
 mod reference;
 mod start;
+mod status;
 mod tls;
 mod up;
 mod usage;

@@ -70,7 +70,7 @@ async fn nobody_takes_the_place_of_another() -> Result<()> {
 async fn plain_text_and_tls_do_not_mix_and_both_are_told() -> Result<()> {
     let mut cluster = Cluster::start_with_tls(0, &[]).await?;
     cluster.add_plain_worker("w1").await?;
-    cluster.until_logged("w1", "it takes TLS only").await?;
+    cluster.until_logged("w1", "this address takes TLS only").await?;
     cluster.until_logged("c1", "it speaks plain text").await?;
     let mut cluster = Cluster::start(0, &[]).await?;
     let init = ["tls", "init", "--tls-dir", "tls", "w1:worker"];

@@ -18,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::seldom::is_time_to_say;
 use crate::tls::{Directory, Identity, failed_to_accept};
 
 /// Longest wait for a connection to show who it is.
@@ -32,7 +33,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 const GO_AWAY: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 12];
 /// … and in words.
-pub(super) const TLS_ONLY: &str = "this address takes TLS only: start your node with --tls-dir";
+const TLS_ONLY: &str = "this address takes TLS only: start your node with --tls-dir";
 
 /// Who is at the other end of a connection, as its certificate says.
 #[derive(Debug, Clone)]
@@ -65,10 +66,13 @@ async fn accept(listener: TcpListener, directory: Directory, ready: mpsc::Sender
                 lyra_kit::tasks::spawn("handshake", async move {
                     let agreed = tokio::time::timeout(HANDSHAKE, agree(stream, address, &directory)).await;
                     drop(place);
-                    match agreed {
-                        Ok(Ok(secured)) => drop(ready.send(Ok(secured)).await),
-                        Ok(Err(reason)) => tracing::warn!(%address, reason, "a connection is turned away"),
-                        Err(_) => tracing::warn!(%address, "a connection did not show in time who it is"),
+                    let reason = match agreed {
+                        Ok(Ok(secured)) => return drop(ready.send(Ok(secured)).await),
+                        Ok(Err(reason)) => reason,
+                        Err(_) => "it did not show in time who it is".to_owned(),
+                    };
+                    if is_time_to_say(&format!("{} {reason}", address.ip())) {
+                        tracing::warn!(%address, reason, "a connection is turned away");
                     }
                 });
             }

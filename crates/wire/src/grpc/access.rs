@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::accept::Asker;
+use super::seldom::is_time_to_say;
 use crate::Role;
 use crate::Role::{Control, Gateway, Worker};
 
@@ -86,8 +87,7 @@ fn check(asker: Option<&Asker>, path: &str) -> Result<(), Status> {
     let who = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
     let who = if who.is_empty() { "nobody" } else { &who };
     let reason = format!("{path} is for {who}; the certificate is that of {}", asker.identity);
-    tracing::warn!(address = %asker.address, reason, "a question is refused");
-    Err(Status::permission_denied(reason))
+    Err(refuse(asker, reason))
 }
 
 /// Checks that whoever registers as the worker `name` may be called so.
@@ -96,8 +96,14 @@ pub(super) fn check_worker(asker: &Asker, name: &str) -> Result<(), Status> {
         return Ok(());
     }
     let reason = format!("a worker may not be called {name:?} with the certificate of {}", asker.identity);
-    tracing::warn!(address = %asker.address, reason, "a worker is refused");
-    Err(Status::permission_denied(reason))
+    Err(refuse(asker, reason))
+}
+
+fn refuse(asker: &Asker, reason: String) -> Status {
+    if is_time_to_say(&format!("{} {reason}", asker.address.ip())) {
+        tracing::warn!(address = %asker.address, reason, "a node is refused");
+    }
+    Status::permission_denied(reason)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::error::Error as _;
 use lyra_types::{Code, Error};
 use tonic::Status;
 
-use super::accept::TLS_ONLY;
 use super::packed::{pack, unpack};
+use super::seldom::is_time_to_say;
 
 /// The status that carries `error`.
 pub fn to_status(error: &Error) -> Status {
@@ -23,10 +23,13 @@ pub fn from_status(status: &Status, what: &str) -> Error {
     {
         return error;
     }
+    let why = chain(status);
     if status.code() == tonic::Code::PermissionDenied {
         // Whoever asked is a node, not a user, and nothing was done: another node may be believed.
-        tracing::warn!(what, reason = status.message(), "this node is refused");
-        return Error::new(Code::Unavailable, format!("{what} refuses this node: {}", status.message()));
+        if is_time_to_say(&format!("{what} {why}")) {
+            tracing::warn!(what, why, "this node is refused");
+        }
+        return Error::new(Code::Unavailable, format!("{what} refuses this node: {why}"));
     }
     let code = match status.code() {
         tonic::Code::Unauthenticated => Code::Unauthenticated,
@@ -35,12 +38,7 @@ pub fn from_status(status: &Status, what: &str) -> Error {
         tonic::Code::Unimplemented | tonic::Code::InvalidArgument | tonic::Code::Internal => Code::Internal,
         _ => Code::Unavailable,
     };
-    let why = chain(status);
-    if why.contains(TLS_ONLY) {
-        tracing::warn!(what, "it takes TLS only, and this node speaks plain text: start it with --tls-dir");
-    } else {
-        tracing::debug!(%status, what, "a call to another role failed");
-    }
+    tracing::debug!(%status, what, "a call to another role failed");
     Error::new(code, format!("{what} can't be reached: {why}"))
 }
 

@@ -17,6 +17,7 @@ pub mod messages;
 pub mod packed;
 mod registry;
 mod security;
+mod seldom;
 mod worker;
 
 pub use control::{RemoteControl, add_control};

@@ -4,26 +4,20 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use lyra_kit::Clock;
 use lyra_types::{Code, Error};
-use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::seldom::is_time_to_say;
 use super::{CONNECT, endpoint};
 use crate::Role;
 use crate::tls::{Directory, failed_to_connect, name_of};
-
-/// A connection that fails again and again is told of so often in the log.
-const TOLD: Duration = Duration::from_secs(10);
 
 /// How roles speak with each other.
 #[derive(Debug, Clone, Default)]
@@ -63,13 +57,8 @@ impl Target {
         let expected = name_of(peer.role, peer.name);
         let server = ServerName::try_from(expected.clone())
             .map_err(|_| Error::new(Code::BadRequest, format!("{expected:?} can't be the name of a node")))?;
-        let dial = Dial {
-            directory: directory.clone(),
-            server,
-            told: Arc::default(),
-            address: Arc::from(address),
-            expected: Arc::from(expected),
-        };
+        let dial =
+            Dial { directory: directory.clone(), server, address: Arc::from(address), expected: Arc::from(expected) };
         Ok(Target { endpoint, dial: Some(dial) })
     }
 
@@ -97,8 +86,6 @@ struct Dial {
     server: ServerName<'static>,
     address: Arc<str>,
     expected: Arc<str>,
-    /// When the log was told last that it fails.
-    told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl tower::Service<Uri> for Dial {
@@ -147,10 +134,7 @@ impl Dial {
     }
 
     fn tell(&self, error: &str) {
-        let now = Clock::system().instant();
-        let mut told = self.told.lock();
-        if told.is_none_or(|last| now.duration_since(last) >= TOLD) {
-            *told = Some(now);
+        if is_time_to_say(&format!("{} {error}", self.address)) {
             tracing::warn!(address = &*self.address, expected = &*self.expected, error, "no connection by TLS");
         }
     }

@@ -96,7 +96,7 @@ impl Server {
         let (joined, script, stop) =
             (Arc::new(Joined::default()), Arc::new(Scripted::default()), CancellationToken::new());
         let mut routes = grpc::routes();
-        grpc::add_worker(&mut routes, script.clone(), stop.clone());
+        grpc::add_worker(&mut routes, script.clone(), Duration::from_secs(60), stop.clone());
         grpc::add_registry(&mut routes, joined.clone());
         let end = stop.clone();
         lyra_kit::tasks::spawn("server", async move { grpc::serve(listener, routes, &security, end).await.unwrap() });

@@ -35,7 +35,7 @@ fn serve(address: &str, script: &Arc<Scripted>, closing: &CancellationToken) -> 
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut routes = grpc::routes();
-    grpc::add_worker(&mut routes, script.clone(), closing.clone());
+    grpc::add_worker(&mut routes, script.clone(), Duration::from_secs(60), closing.clone());
     let _within = runtime.enter();
     let listener = TcpListener::from_std(listener).unwrap();
     lyra_kit::tasks::spawn("server", serve_plain(listener, routes, closing.clone()));
