@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
-    completions, config, control, dead_letter, demo, function, job, load, logs, node, openapi, up, version, worker,
+    completions, config, control, dead_letter, demo, function, job, load, logs, node, openapi, tls, up, version, worker,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -67,6 +67,9 @@ enum Command {
     /// Control processes: which one leads, which stand by
     #[command(subcommand)]
     Control(control::Command),
+    /// Certificates of the nodes of a site
+    #[command(subcommand)]
+    Tls(tls::Command),
     /// Settings of a platform started here
     #[command(subcommand)]
     Config(config::Command),
@@ -108,6 +111,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match command {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&command, &global),
+        Command::Tls(command) => tls::run(&command, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
         Command::Node(args) => on_many_threads(node::run(*args)),
@@ -131,6 +135,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)
         | Command::Config(_)
+        | Command::Tls(_)
         | Command::Version(_)
         | Command::Up(_)
         | Command::Node(_)

@@ -25,6 +25,7 @@ mod paint;
 mod session;
 mod source;
 mod table;
+mod tls;
 mod up;
 mod version;
 mod worker;

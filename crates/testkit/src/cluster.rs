@@ -20,6 +20,8 @@ use crate::server::{START, STOP, binary};
 pub struct Cluster {
     binary: PathBuf,
     directory: TempDir,
+    /// Where the authority of the nodes' certificates is, if they have any.
+    tls: Option<PathBuf>,
     nodes: BTreeMap<String, Node>,
     /// Addresses of the controls.
     controls: Vec<String>,
@@ -47,8 +49,25 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub async fn start_many(controls: usize, workers: usize, control: &[&str]) -> Result<Cluster> {
+        Cluster::start_in(Cluster::empty()?, controls, workers, control).await
+    }
+
+    /// One control and workers, with a certificate for each node.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_with_tls(workers: usize, control: &[&str]) -> Result<Cluster> {
+        let mut cluster = Cluster::empty()?;
+        cluster.tls = Some(cluster.directory.path().join("tls"));
+        Cluster::start_in(cluster, 1, workers, control).await
+    }
+
+    fn empty() -> Result<Cluster> {
         let directory = tempfile::Builder::new().prefix("lyra-cluster-").tempdir()?;
-        let mut cluster = Cluster { binary: binary()?, directory, nodes: BTreeMap::new(), controls: Vec::new() };
+        Ok(Cluster { binary: binary()?, directory, tls: None, nodes: BTreeMap::new(), controls: Vec::new() })
+    }
+
+    async fn start_in(mut cluster: Cluster, controls: usize, workers: usize, control: &[&str]) -> Result<Cluster> {
         let blobs = cluster.directory.path().join("blobs").display().to_string();
         let grpc = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs];
         for number in 1..=controls {
@@ -76,12 +95,38 @@ impl Cluster {
         self.add("worker", name, &[&own, flags].concat()).await
     }
 
+    /// Adds a worker that speaks plain text, whatever the others do.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_plain_worker(&mut self, name: &str) -> Result<()> {
+        let tls = self.tls.take();
+        let added = self.add_worker(name, &[]).await;
+        self.tls = tls;
+        added
+    }
+
     async fn add(&mut self, role: &str, name: &str, flags: &[&str]) -> Result<()> {
         let data = self.directory.path().join(name).display().to_string();
         let own = ["node", "--role", role, "--name", name, "--data-dir", &data];
-        let arguments = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        let mut arguments: Vec<String> = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        if self.tls.is_some() && !flags.contains(&"--tls-dir") {
+            let dir = self.certify(name, role).await?;
+            arguments.extend(["--tls-dir".to_owned(), dir.display().to_string()]);
+        }
         self.nodes.insert(name.to_owned(), Node { arguments, address: String::new(), child: None });
         self.spawn(name).await
+    }
+
+    /// Makes a certificate for a node, and returns its directory.
+    ///
+    /// # Errors
+    /// When the cluster has no certificates, or none can be made.
+    pub async fn certify(&self, name: &str, role: &str) -> Result<PathBuf> {
+        let tls = self.tls.as_ref().context("the cluster has no certificates")?;
+        let (dir, node) = (tls.display().to_string(), format!("{name}:{role}"));
+        self.commands().run(["tls", "init", "--tls-dir", &dir, &node]).await?.ok()?;
+        Ok(tls.join(name))
     }
 
     async fn spawn(&mut self, name: &str) -> Result<()> {
@@ -148,6 +193,20 @@ impl Cluster {
     /// Commands against one of the gateways.
     pub fn commands_at(&self, gateway: &str) -> Cli {
         Cli::new(&self.binary).env("LYRA_URL", self.address(gateway)).within(self.scratch())
+    }
+
+    /// Waits until a node has written `text` to stderr.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn until_logged(&self, name: &str, text: &str) -> Result<()> {
+        let logged = async {
+            while !self.log(name).contains(text) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let logged = tokio::time::timeout(START, logged).await;
+        logged.with_context(|| format!("{name} does not say {text:?}; it said:\n{}", self.log(name)))
     }
 
     /// Where a node serves: `HOST:PORT` of gRPC, the URL of a gateway.

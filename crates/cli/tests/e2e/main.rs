@@ -17,6 +17,8 @@ mod node;
 mod processes;
 mod reference;
 mod start;
+mod status;
+mod tls;
 mod up;
 mod usage;
 mod watch;

@@ -9,7 +9,8 @@ use lyra_types::{Code, Error, Result};
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use super::{endpoint, failure};
+use super::failure;
+use super::security::{Peer, Security, Target};
 
 /// Longest wait for an answer that needs no work.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
@@ -50,10 +51,15 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Those at `addresses` (`HOST:PORT` each).
-    pub(super) fn new(what: impl Into<String>, addresses: &[String]) -> Result<Peers> {
-        let channels =
-            addresses.iter().map(|address| Ok(endpoint(address)?.connect_lazy())).collect::<Result<Vec<_>>>()?;
+    /// Those at `addresses` (`HOST:PORT` each), each of which has to be `peer`.
+    pub(super) fn new(
+        what: impl Into<String>,
+        addresses: &[String],
+        peer: Peer<'_>,
+        security: &Security,
+    ) -> Result<Peers> {
+        let lazy = |address: &String| Ok(Target::new(address, peer, security)?.connect_lazy());
+        let channels = addresses.iter().map(lazy).collect::<Result<Vec<_>>>()?;
         if channels.is_empty() {
             return Err(Error::new(Code::BadRequest, "an address is missing"));
         }

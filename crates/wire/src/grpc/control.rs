@@ -19,6 +19,7 @@ use super::messages::{
     ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
     OfTenant, PageOf, Processes, Purge, PutAlias, Removed, RouteChange, RoutePage,
 };
+use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
 use super::services::control_server::{Control as ControlService, ControlServer};
 use crate::Control;
@@ -38,8 +39,8 @@ impl RemoteControl {
     ///
     /// # Errors
     /// When an address is none. Whether somebody is there is seen with the first question.
-    pub fn new(addresses: &[String]) -> Result<RemoteControl> {
-        Ok(RemoteControl { peers: Peers::new("control", addresses)? })
+    pub fn new(addresses: &[String], security: &Security) -> Result<RemoteControl> {
+        Ok(RemoteControl { peers: Peers::new("control", addresses, Peer::CONTROL, security)? })
     }
 
     async fn ask<M, T, F>(

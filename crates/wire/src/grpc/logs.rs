@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::asking::{Items, Peers, SHORT, answer, answers};
 use super::failure;
 use super::messages::{Lines, Nothing, OfFunction};
+use super::security::{Peer, Security};
 use super::services::logs_client::LogsClient;
 use super::services::logs_server::{Logs as LogsService, LogsServer};
 use crate::Logs;
@@ -42,8 +43,8 @@ impl RemoteLogs {
     ///
     /// # Errors
     /// When an address is none.
-    pub fn new(addresses: &[String], tasks: &Tasks) -> Result<RemoteLogs> {
-        let peers = Arc::new(Peers::new("logs", addresses)?);
+    pub fn new(addresses: &[String], security: &Security, tasks: &Tasks) -> Result<RemoteLogs> {
+        let peers = Arc::new(Peers::new("logs", addresses, Peer::CONTROL, security)?);
         let (lines, waiting) = mpsc::channel(WAITING);
         tasks.spawn_cancellable("send-logs", send(Arc::clone(&peers), waiting));
         Ok(RemoteLogs { peers, lines, dropped: AtomicU64::new(0) })
