@@ -13,6 +13,7 @@ mod config;
 mod functions;
 mod jobs;
 mod metrics;
+pub mod placement;
 pub mod registry;
 mod service;
 #[cfg(test)]
