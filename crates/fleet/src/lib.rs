@@ -8,7 +8,10 @@
 pub mod balance;
 mod fleet;
 mod follow;
+mod footprint;
 mod node;
+mod popularity;
+mod replay;
 
 pub use balance::Policy;
 pub use fleet::{Config, Connect, Fleet};
