@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use lyra_store::objects::Change;
 use lyra_types::api::DeployRequest;
-use lyra_types::function::{Contract, Digest, label};
+use lyra_types::function::{Contract, Digest};
 use lyra_types::{
     Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Network, Result, Runtime, TenantName, Timestamp,
 };
-use lyra_wire::Worker;
 use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
 use lyra_wire::worker::Prepare;
 
@@ -98,12 +97,6 @@ impl Functions {
         if !dropped.is_empty() {
             self.drop_unused(dropped.iter().map(|version| version.code.clone()).collect()).await;
         }
-        if checked.promote
-            && let Some(version) = deployed.route.versions.get(&deployed.version)
-        {
-            let (worker, version) = (Arc::clone(&self.worker), Arc::clone(version));
-            lyra_kit::tasks::spawn("prewarm", async move { prewarm(&*worker, version).await });
-        }
         tracing::info!(%tenant, %function, version = deployed.version, "version deployed");
         Ok(Changed { value: deployed, revision: changed.revision })
     }
@@ -147,17 +140,6 @@ impl Functions {
             return Ok(Vec::new());
         }
         Ok(self.jobs.pinned(tenant.clone(), function.clone(), route.generation).await?)
-    }
-}
-
-/// Starts the instances that a version wants kept even when idle, and tells the worker of those it wants at certain hours.
-pub(super) async fn prewarm(worker: &dyn Worker, version: Arc<FunctionVersion>) {
-    if version.min_instances == 0 && !version.labels.contains_key(label::PREWARM_CRON) {
-        return;
-    }
-    let (key, instances) = (version.key(), version.min_instances);
-    if let Err(error) = worker.prewarm(version, instances).await {
-        tracing::warn!(%error, version = %key, instances, "idle instances can't be started ahead");
     }
 }
 
