@@ -62,6 +62,7 @@ impl Desk {
         let holds: BTreeMap<_, _> = saved.holds.into_iter().map(|held| (held.version.key(), held)).collect();
         worker.be_directed();
         for held in holds.values() {
+            tracing::info!(version = %held.version.key(), instances = held.instances, "this worker holds up what it did before");
             worker.hold(&held.version, Told { instances: held.instances, schedule: held.schedule });
         }
         let known = Known { node: saved.node, revision: saved.revision, epoch: saved.epoch, instances, holds };
