@@ -42,6 +42,7 @@ const CONTROL: &[Row] = &[
     ("DeleteAlias", "OfAlias", "Removed", Unary),
     ("Rollback", "OfFunction", "ChangedAlias", Unary),
     ("WatchRoutes", "Nothing", "RouteChange", Watch),
+    ("Processes", "Nothing", "Processes", Unary),
     ("Submit", "Submit", "Submitted", Unary),
     ("Job", "OfJob", "Finished", Unary),
     ("Jobs", "JobsOf", "JobPage", Unary),

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
-    completions, config, dead_letter, demo, function, job, load, logs, node, openapi, tls, up, version, worker,
+    completions, config, control, dead_letter, demo, function, job, load, logs, node, openapi, tls, up, version, worker,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -64,6 +64,9 @@ enum Command {
     /// Workers: what they hold, and operations on them
     #[command(subcommand)]
     Worker(worker::Command),
+    /// Control processes: which one leads, which stand by
+    #[command(subcommand)]
+    Control(control::Command),
     /// Certificates of the nodes of a site
     #[command(subcommand)]
     Tls(tls::Command),
@@ -128,6 +131,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Job(command) => job::run(command, &session).await,
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
         Command::Worker(command) => worker::run(command, &session).await,
+        Command::Control(command) => control::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)
         | Command::Config(_)

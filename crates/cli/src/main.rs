@@ -7,6 +7,7 @@
 mod command;
 mod completions;
 mod config;
+mod control;
 mod dead_letter;
 mod demo;
 mod directory;

@@ -53,7 +53,7 @@ pub struct Config {
     pub advertise: String,
     /// Where a node without a gateway serves health, readiness and metrics over HTTP, if it shall.
     pub status: Option<SocketAddr>,
-    /// Addresses of the control processes, `HOST:PORT`, where control is not one of the roles.
+    /// Addresses of the control processes, `HOST:PORT`; where control is one of the roles, those of the others.
     pub control: Vec<String>,
     /// `sqlite`, or where objects are kept.
     pub store: String,
@@ -131,12 +131,10 @@ impl Node {
             // For a place, for resources, for an instance to wake or to start.
             let longest_wait = times.queue_timeout + times.start_timeout * 2;
             grpc::add_worker(&mut routes, Arc::new(service.clone()), longest_wait, closing.clone());
-            let registries = match &registry {
-                Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
-                None => each(addresses, &security)?,
-            };
+            let own = registry.iter().map(|registry| Arc::new(registry.clone()) as Arc<dyn Registry>);
             let counted = Joined::default();
-            let registries = registries.into_iter().map(|registry| counted.listening(registry)).collect();
+            let registries =
+                own.chain(each(addresses, &security)?).map(|registry| counted.listening(registry)).collect();
             joined = Some(counted);
             let reached = security::advertised(&config.advertise, address)?;
             let identity = Identity { name: config.name.clone(), address: reached };
@@ -154,7 +152,7 @@ impl Node {
         });
         let mut control = None;
         if let (Some(registry), Some(fleet)) = (registry, &fleet) {
-            let service = start_control(&config, &access, fleet, as_logs.clone(), &kit).await?;
+            let service = start_control(&config, &access, grpc_address, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             registry.measure(&kit.metrics);
             grpc::add_registry(&mut routes, Arc::new(registry));
@@ -177,10 +175,22 @@ impl Node {
         };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
         match fleet {
-            Some(fleet) if has(Role::Gateway) => node.start_gateway(&config, fleet, as_logs, &kit).await?,
+            Some(fleet) if has(Role::Gateway) => {
+                let as_logs = match grpc_address.filter(|_| has(Role::Control) && !addresses.is_empty()) {
+                    Some(own) => node.all_logs(own, addresses)?,
+                    None => as_logs,
+                };
+                node.start_gateway(&config, fleet, as_logs, &kit).await?;
+            }
             _ => node.start_status(&config, joined, &kit).await?,
         }
         Ok(node)
+    }
+
+    /// The lines that every control process has; this one, at `own`, is asked like the others.
+    fn all_logs(&self, own: SocketAddr, others: &[String]) -> Result<Arc<dyn Logs>, Error> {
+        let all = [&[own.to_string()], others].concat();
+        Ok(Arc::new(RemoteLogs::new(&all, &self.security, &self.tasks).map_err(Error::Refused)?))
     }
 
     /// Listens for those who ask how this process is, where that was asked for.
@@ -321,9 +331,6 @@ fn check(config: &Config) -> Result<(), Error> {
     if !config.roles.contains(&Role::Control) && config.control.is_empty() {
         return refused("control", "names no address, and control is not one of the roles of this node");
     }
-    if config.roles.contains(&Role::Control) && !config.control.is_empty() {
-        return refused("control", "is for nodes that do not run control themselves");
-    }
     const BACKENDS: [&str; 3] = ["wasm", "process", "simulated"];
     if let Some(unknown) = config.isolation.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
         return refused("isolation", &format!("{unknown} is none of {}", BACKENDS.join(", ")));
@@ -369,12 +376,11 @@ async fn start_worker(
 async fn start_control(
     config: &Config,
     access: &Access,
+    address: Option<SocketAddr>,
     fleet: &Fleet,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Result<Arc<lyra_control::Service>, Error> {
-    let mut control = config.node.control.clone();
-    control.jobs.exclusive = config.jobs == "sqlite";
     let deps = lyra_control::Deps {
         objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
         jobs: lyra_store::open_jobs(&config.jobs, access).await.map_err(Error::Store)?,
@@ -384,8 +390,10 @@ async fn start_control(
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
+        name: config.name.clone(),
+        address: address.map(|address| address.to_string()).unwrap_or_default(),
     };
-    let service = Arc::new(lyra_control::Service::new(control, deps));
+    let service = Arc::new(lyra_control::Service::new(config.node.control.clone(), deps));
     service.start().await.map_err(Error::Control)?;
     Ok(service)
 }

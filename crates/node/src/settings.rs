@@ -352,7 +352,6 @@ mod tests {
         let settings = Layers::read(None, &Flags::default()).unwrap().settings().unwrap();
         assert_eq!(settings.worker, lyra_worker::Config::default());
         assert_eq!(settings.control, lyra_control::Config::default());
-        assert!(settings.control.jobs.exclusive);
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
     }
 

@@ -23,6 +23,8 @@ pub struct Cluster {
     /// Where the authority of the nodes' certificates is, if they have any.
     tls: Option<PathBuf>,
     nodes: BTreeMap<String, Node>,
+    /// Addresses of the controls.
+    controls: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -39,32 +41,44 @@ impl Cluster {
     /// # Errors
     /// With what a node wrote to stderr, when it is not ready in time.
     pub async fn start(workers: usize, control: &[&str]) -> Result<Cluster> {
-        Cluster::start_in(Cluster::empty()?, workers, control).await
+        Cluster::start_many(1, workers, control).await
     }
 
-    /// The same, with a certificate for each node.
+    /// The same with so many controls, named `c1`, `c2`, …; they need stores that they can share.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_many(controls: usize, workers: usize, control: &[&str]) -> Result<Cluster> {
+        Cluster::start_in(Cluster::empty()?, controls, workers, control).await
+    }
+
+    /// One control and workers, with a certificate for each node.
     ///
     /// # Errors
     /// As [`Cluster::start`].
     pub async fn start_with_tls(workers: usize, control: &[&str]) -> Result<Cluster> {
         let mut cluster = Cluster::empty()?;
         cluster.tls = Some(cluster.directory.path().join("tls"));
-        Cluster::start_in(cluster, workers, control).await
+        Cluster::start_in(cluster, 1, workers, control).await
     }
 
     fn empty() -> Result<Cluster> {
         let directory = tempfile::Builder::new().prefix("lyra-cluster-").tempdir()?;
-        Ok(Cluster { binary: binary()?, directory, tls: None, nodes: BTreeMap::new() })
+        Ok(Cluster { binary: binary()?, directory, tls: None, nodes: BTreeMap::new(), controls: Vec::new() })
     }
 
-    async fn start_in(mut cluster: Cluster, workers: usize, control: &[&str]) -> Result<Cluster> {
+    async fn start_in(mut cluster: Cluster, controls: usize, workers: usize, control: &[&str]) -> Result<Cluster> {
         let blobs = cluster.directory.path().join("blobs").display().to_string();
         let grpc = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs];
-        cluster.add("control", "c1", &[&grpc, control].concat()).await?;
+        for number in 1..=controls {
+            let name = format!("c{number}");
+            cluster.add("control", &name, &[&grpc, control].concat()).await?;
+            cluster.controls.push(cluster.address(&name).to_owned());
+        }
         for number in 1..=workers {
             cluster.add_worker(&format!("w{number}"), &[]).await?;
         }
-        let control = cluster.address("c1").to_owned();
+        let control = cluster.controls.join(",");
         cluster.add("gateway", "g1", &["--control", &control, "--listen", "127.0.0.1:0"]).await?;
         cluster.until_ready(workers).await?;
         Ok(cluster)
@@ -76,7 +90,7 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub async fn add_worker(&mut self, name: &str, flags: &[&str]) -> Result<()> {
         let blobs = self.directory.path().join("blobs").display().to_string();
-        let control = self.address("c1").to_owned();
+        let control = self.controls.join(",");
         let own = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs, "--control", &control];
         self.add("worker", name, &[&own, flags].concat()).await
     }
@@ -163,12 +177,22 @@ impl Cluster {
     /// # Errors
     /// When that takes too long.
     pub async fn until_shown(&self, command: &[&str], text: &str) -> Result<()> {
-        let shown = async {
-            while !self.commands().run(command).await.is_ok_and(|output| output.stdout.contains(text)) {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(START, shown).await.with_context(|| format!("{command:?} does not show {text:?}"))
+        self.commands().until_shown(command, text).await
+    }
+
+    /// Adds a gateway that knows only these controls.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_gateway(&mut self, name: &str, controls: &[&str]) -> Result<()> {
+        let control: Vec<&str> = controls.iter().map(|&control| self.address(control)).collect();
+        let control = control.join(",");
+        self.add("gateway", name, &["--control", &control, "--listen", "127.0.0.1:0"]).await
+    }
+
+    /// Commands against one of the gateways.
+    pub fn commands_at(&self, gateway: &str) -> Cli {
+        Cli::new(&self.binary).env("LYRA_URL", self.address(gateway)).within(self.scratch())
     }
 
     /// Waits until a node has written `text` to stderr.
@@ -214,7 +238,7 @@ impl Cluster {
 
     /// Commands against the gateway, run in [`Cluster::scratch`].
     pub fn commands(&self) -> Cli {
-        Cli::new(&self.binary).env("LYRA_URL", self.address("g1")).within(self.scratch())
+        self.commands_at("g1")
     }
 
     /// Kills a node: SIGKILL.

@@ -11,6 +11,7 @@ mod docs;
 mod functions;
 mod invoke;
 mod jobs;
+mod leader;
 mod logs;
 mod node;
 mod processes;

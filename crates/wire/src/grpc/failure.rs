@@ -60,6 +60,18 @@ pub(super) fn causes(mut text: String, mut cause: Option<&(dyn std::error::Error
     text
 }
 
+/// Whether the question never left, since there was no connection.
+pub(super) fn is_unsent(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

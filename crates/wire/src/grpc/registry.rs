@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::accept::Asker;
 use super::access::check_worker;
-use super::asking::{Items, Peers, SHORT, answers};
+use super::asking::{Items, Peers, Repeat, SHORT, answers};
 use super::failure;
 use super::messages::Nothing;
 use super::security::{Peer, Security};
@@ -55,12 +55,12 @@ impl Registry for RemoteRegistry {
     async fn join(&self, messages: BoxStream<'static, Result<FromNode>>) -> Result<BoxStream<'static, Result<ToNode>>> {
         let messages = Sayings(messages);
         let ask = |channel| async move { RegistryClient::new(channel).join(messages).await };
-        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+        Ok(self.peers.items(self.peers.ask_once(SHORT, ask).await?))
     }
 
     async fn watch_workers(&self) -> Result<BoxStream<'static, Result<MemberEvent>>> {
         let ask = |channel| async move { RegistryClient::new(channel).watch_workers(Nothing).await };
-        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+        Ok(self.peers.items(self.peers.ask(Repeat::Always, SHORT, ask).await?))
     }
 }
 

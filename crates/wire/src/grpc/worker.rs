@@ -57,7 +57,7 @@ impl RemoteWorker {
         F: Future<Output = Result<Response<T>, GrpcStatus>>,
     {
         self.peers
-            .ask(limit, |channel| {
+            .ask_once(limit, |channel| {
                 let client = WorkerClient::new(channel);
                 question(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
             })
