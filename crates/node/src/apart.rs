@@ -106,6 +106,7 @@ impl Node {
             false => None,
         };
         let grpc_address = grpc_listener.as_ref().map(|(_, address)| *address);
+        let reached = security::reached(&config, grpc_address)?;
 
         let logs = match has(Role::Control) {
             true => Some(Arc::new(roles::logs::start(config.node.logs.clone(), &kit)?)),
@@ -136,8 +137,7 @@ impl Node {
             let registries =
                 own.chain(each(addresses, &security)?).map(|registry| counted.listening(registry)).collect();
             joined = Some(counted);
-            let reached = security::advertised(&config.advertise, address)?;
-            let identity = Identity { name: config.name.clone(), address: reached };
+            let identity = Identity { name: config.name.clone(), address: reached.clone() };
             let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
             serving.push((Role::Worker, address.to_string()));
             worker = Some((service, agent));
@@ -152,7 +152,7 @@ impl Node {
         });
         let mut control = None;
         if let (Some(registry), Some(fleet)) = (registry, &fleet) {
-            let service = start_control(&config, &access, grpc_address, fleet, as_logs.clone(), &kit).await?;
+            let service = start_control(&config, &access, reached, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             registry.measure(&kit.metrics);
             grpc::add_registry(&mut routes, Arc::new(registry));
@@ -376,7 +376,7 @@ async fn start_worker(
 async fn start_control(
     config: &Config,
     access: &Access,
-    address: Option<SocketAddr>,
+    address: String,
     fleet: &Fleet,
     logs: Arc<dyn Logs>,
     kit: &Kit,
@@ -391,7 +391,7 @@ async fn start_control(
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
         name: config.name.clone(),
-        address: address.map(|address| address.to_string()).unwrap_or_default(),
+        address,
     };
     let service = Arc::new(lyra_control::Service::new(config.node.control.clone(), deps));
     service.start().await.map_err(Error::Control)?;

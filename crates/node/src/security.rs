@@ -60,11 +60,24 @@ fn is_here(address: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Where others reach a node that serves gRPC on `bound`; empty where it serves none.
+///
+/// # Errors
+/// Where others have to reach it and could not.
+pub(crate) fn reached(config: &Config, bound: Option<SocketAddr>) -> Result<String, Error> {
+    match bound {
+        None => Ok(String::new()),
+        // Those who ask control know where it is.
+        Some(bound) if config.advertise.is_empty() && !config.roles.contains(&Role::Worker) => Ok(bound.to_string()),
+        Some(bound) => advertised(&config.advertise, bound),
+    }
+}
+
 /// Where others reach a node that listens on `bound`: as `advertised`, `HOST` or `HOST:PORT`; where that is empty, there.
 ///
 /// # Errors
 /// When nobody could reach it there.
-pub(crate) fn advertised(advertised: &str, bound: SocketAddr) -> Result<String, Error> {
+fn advertised(advertised: &str, bound: SocketAddr) -> Result<String, Error> {
     let refused = |reason| Err(Error::Refused(LyraError::field(Code::InvalidField, "advertise", reason)));
     if advertised.is_empty() {
         return match bound.ip().is_unspecified() {
