@@ -18,7 +18,7 @@ use lyra_types::function::VersionKey;
 use lyra_types::{Error, FunctionVersion, InstanceId, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::worker::InstanceState;
+use crate::worker::{InstanceCommand, InstanceState};
 
 /// What a worker says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -162,12 +162,8 @@ pub enum Command {
     },
     /// Hold nothing of this version up any more, and forget it.
     Release(VersionKey),
-    /// End an idle instance.
-    Terminate(InstanceId),
-    /// Hibernate an idle instance.
-    Hibernate(InstanceId),
-    /// Wake a hibernated instance.
-    Activate(InstanceId),
+    /// Do something to an idle instance.
+    Instance(InstanceId, InstanceCommand),
 }
 
 /// The control processes, as a worker is told of them.
