@@ -243,7 +243,11 @@ impl Operated for Floor {
     async fn drain(&self, _: Duration) -> Result<Drained, LyraError> {
         Ok(Drained::default())
     }
-    async fn instruct(&self, _: lyra_types::InstanceId, _: InstanceCommand) -> Result<(), LyraError> {
+    async fn instruct(
+        &self,
+        _: lyra_types::InstanceId,
+        _: lyra_wire::worker::InstanceCommand,
+    ) -> Result<(), LyraError> {
         Ok(())
     }
     async fn clean(&self) -> Result<usize, LyraError> {

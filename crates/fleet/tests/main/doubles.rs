@@ -128,7 +128,7 @@ impl Operated for One {
     async fn drain(&self, _: Duration) -> Result<Drained> {
         Ok(Drained::default())
     }
-    async fn instruct(&self, _: lyra_types::InstanceId, _: InstanceCommand) -> Result<()> {
+    async fn instruct(&self, _: lyra_types::InstanceId, _: lyra_wire::worker::InstanceCommand) -> Result<()> {
         Ok(())
     }
     async fn clean(&self) -> Result<usize> {

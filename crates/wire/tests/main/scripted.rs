@@ -194,10 +194,14 @@ impl Operated for Scripted {
         Ok(Drained { ended: true, left: limit.as_secs() as usize, evacuated: 2 })
     }
 
-    async fn instruct(&self, instance: lyra_types::InstanceId, command: InstanceCommand) -> Result<()> {
+    async fn instruct(
+        &self,
+        instance: lyra_types::InstanceId,
+        command: lyra_wire::worker::InstanceCommand,
+    ) -> Result<()> {
         match command {
-            InstanceCommand::Terminate => Err(Error::not_found("instance", instance)),
-            InstanceCommand::Hibernate | InstanceCommand::Activate => Ok(()),
+            lyra_wire::worker::InstanceCommand::Terminate => Err(Error::not_found("instance", instance)),
+            _ => Ok(()),
         }
     }
 
