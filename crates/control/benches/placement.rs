@@ -54,8 +54,11 @@ fn count(placed: &Placed<u32>) -> u32 {
 
 /// Instances that stand where none stood before.
 fn placed_anew(before: &Placed<u32>, after: &Placed<u32>) -> u32 {
-    let had = |key, host| before.get(key).and_then(|at: &std::collections::BTreeMap<_, _>| at.get(host)).copied().unwrap_or(0);
-    let each = after.iter().flat_map(|(key, at)| at.iter().map(move |(host, count)| count.saturating_sub(had(key, host))));
+    let had = |key, host| {
+        before.get(key).and_then(|at: &std::collections::BTreeMap<_, _>| at.get(host)).copied().unwrap_or(0)
+    };
+    let each =
+        after.iter().flat_map(|(key, at)| at.iter().map(move |(host, count)| count.saturating_sub(had(key, host))));
     each.sum()
 }
 
