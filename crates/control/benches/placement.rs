@@ -30,7 +30,7 @@ fn host(number: u32) -> Host<u32> {
 fn demand(number: u32) -> Demand<u32> {
     Demand {
         key: number,
-        tenant: TenantName::new(format!("tenant-{}", number % 50)).expect("a name"),
+        tenant: TenantName::new(&format!("tenant-{}", number % 50)).expect("a name"),
         runtime: if number % 2 == 0 { Runtime::Python } else { Runtime::Nodejs },
         isolation: "auto".to_owned(),
         need: Amounts { memory: 128 << 20, cpu_millis: 1_000, gpus: 0 },

@@ -9,6 +9,7 @@ pub mod balance;
 mod fleet;
 mod follow;
 mod footprint;
+mod metrics;
 mod node;
 mod popularity;
 mod replay;

@@ -1,8 +1,8 @@
 //! One worker, with what this process knows of its load.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::balance::Policy;
 use crate::footprint::{Ended, Footprints};
+use crate::metrics::{Metrics, OfWorker};
 
 /// A worker that could not be reached gets no calls for so long, if there are others.
 const SUSPECT: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub(crate) struct Node {
     calls: AtomicUsize,
     calls_then: AtomicUsize,
     suspect_until: Mutex<Option<Instant>>,
+    /// Where its calls are counted.
+    measured: OnceLock<OfWorker>,
     /// Of versions whose policy goes by it.
     pub(crate) footprints: Footprints,
 }
@@ -48,6 +51,7 @@ impl Node {
             calls: AtomicUsize::new(0),
             calls_then: AtomicUsize::new(0),
             suspect_until: Mutex::new(None),
+            measured: OnceLock::new(),
             footprints: Footprints::default(),
             member: ArcSwap::from_pointee(member),
         }
@@ -115,6 +119,11 @@ impl Node {
             self.footprints.enter(version, now);
         }
         Entered { node: Arc::clone(self), version, ended: Ended { start: None, kept: false } }
+    }
+
+    /// Where its calls are counted, where they are.
+    pub(crate) fn measured(&self, metrics: Option<&Metrics>) -> Option<&OfWorker> {
+        metrics.map(|metrics| self.measured.get_or_init(|| metrics.of(&self.name)))
     }
 
     pub(crate) fn suspect(&self, now: Instant) {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use lyra_store::objects::Change;
 use lyra_types::api::DeployRequest;
-use lyra_types::function::{Contract, Digest, label};
+use lyra_types::function::{Contract, Digest};
 use lyra_types::{
     Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Network, Result, Runtime, TenantName, Timestamp,
 };
-use lyra_wire::Worker;
 use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
 use lyra_wire::worker::Prepare;
 
+use super::code::Pin;
 use super::record::{Meta, Record, put_alias, put_meta, put_version};
 use super::request::{Checked, check, raw_code};
 use super::{Functions, keys};
@@ -85,20 +85,10 @@ impl Functions {
             labels: checked.labels.clone(),
         };
         let contract = self.worker.prepare(prepare).await?.contract;
-        let changed = {
-            let _code_stays = self.code_gate.read().await;
-            let code = self.blobs.put(checked.code.clone()).await?;
-            let now = self.clock.now();
-            // 53 bits, so that every JSON reader takes it for what it is.
-            let fresh = self.random.u64() >> 11;
-            let pinned = self.pinned_if_full(tenant, function).await?;
-            let new = New { tenant, function, checked: &checked, contract, code, now, fresh };
-            self.update(tenant, function, |record| {
-                check_precondition(function, record, precondition)?;
-                new.changes(record, self.config.max_versions, &pinned)
-            })
-            .await?
-        };
+        let pin = self.pin(&lyra_store::blobs::digest(&checked.code)).await?;
+        let made = self.make(tenant, function, &checked, contract, precondition, &pin).await;
+        self.unpin(pin);
+        let changed = made?;
         let (deployed, dropped) = changed.value;
         let generation = deployed.route.generation;
         for version in &dropped {
@@ -107,14 +97,33 @@ impl Functions {
         if !dropped.is_empty() {
             self.drop_unused(dropped.iter().map(|version| version.code.clone()).collect()).await;
         }
-        if checked.promote
-            && let Some(version) = deployed.route.versions.get(&deployed.version)
-        {
-            let (worker, version) = (Arc::clone(&self.worker), Arc::clone(version));
-            lyra_kit::tasks::spawn("prewarm", async move { prewarm(&*worker, version).await });
-        }
         tracing::info!(%tenant, %function, version = deployed.version, "version deployed");
         Ok(Changed { value: deployed, revision: changed.revision })
+    }
+
+    /// Stores the code, which `pin` keeps from being deleted, then makes the version.
+    async fn make(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        checked: &Checked,
+        contract: Contract,
+        precondition: Precondition,
+        pin: &Pin,
+    ) -> Result<Changed<Outcome>> {
+        let code = self.blobs.put(checked.code.clone()).await?;
+        let now = self.clock.now();
+        // 53 bits, so that every JSON reader takes it for what it is.
+        let fresh = self.random.u64() >> 11;
+        let pinned = self.pinned_if_full(tenant, function).await?;
+        let new = New { tenant, function, checked, contract, code, now, fresh };
+        let made = self
+            .update_while(Some(&pin.key), tenant, function, |record| {
+                check_precondition(function, record, precondition)?;
+                new.changes(record, self.config.max_versions, &pinned)
+            })
+            .await?;
+        made.ok_or_else(|| Error::new(Code::Unavailable, "storing the code took too long; try again"))
     }
 
     /// Has the worker drop what it holds of versions that are gone. What it still holds harms nobody: no route leads there.
@@ -131,17 +140,6 @@ impl Functions {
             return Ok(Vec::new());
         }
         Ok(self.jobs.pinned(tenant.clone(), function.clone(), route.generation).await?)
-    }
-}
-
-/// Starts the instances that a version wants kept even when idle, and tells the worker of those it wants at certain hours.
-pub(super) async fn prewarm(worker: &dyn Worker, version: Arc<FunctionVersion>) {
-    if version.min_instances == 0 && !version.labels.contains_key(label::PREWARM_CRON) {
-        return;
-    }
-    let (key, instances) = (version.key(), version.min_instances);
-    if let Err(error) = worker.prewarm(version, instances).await {
-        tracing::warn!(%error, version = %key, instances, "idle instances can't be started ahead");
     }
 }
 

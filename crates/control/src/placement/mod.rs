@@ -18,6 +18,7 @@
 
 mod place;
 mod problem;
+mod reconcile;
 mod spread;
 mod state;
 mod stay;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 pub use problem::{Amounts, Demand, Host, Offer, Placed, Plan, Problem, Reason, Short, Spread, Unplaced};
 
 use place::Missing;
+pub(crate) use reconcile::Placement;
 use state::State;
 
 /// Places what is demanded on the hosts; `previous` is what stands now.
