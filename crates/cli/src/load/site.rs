@@ -5,7 +5,7 @@ use std::time::Duration;
 use lyra_load::site::{self, Phase, Settings};
 
 use super::json;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::print_line;
 use crate::session::{Format, Global};
 
@@ -46,7 +46,10 @@ pub struct Args {
 /// When control can't be reached, or an instance does not come up.
 pub async fn run(args: Args, global: &Global) -> Result<()> {
     let Args { control, workers, instances, each, rate, duration } = args;
-    let settings = Settings { control, workers, instances, each, rate, duration };
+    let directory =
+        tempfile::tempdir().map_err(|error| Failure::internal(format!("there is no temporary directory: {error}")))?;
+    let settings =
+        Settings { control, directory: directory.path().to_owned(), workers, instances, each, rate, duration };
     let as_json = global.format == Format::Json;
     let tell = |phase: Phase| {
         let line = if as_json { json(&phase) } else { Ok(shown(&phase)) };

@@ -8,6 +8,7 @@
 mod starts;
 mod worker;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::{FunctionName, TenantName};
 use lyra_wire::Control;
 use lyra_wire::control::Precondition;
-use lyra_wire::grpc::RemoteControl;
+use lyra_wire::grpc::{RemoteControl, Security};
 use serde::Serialize;
 
 use crate::Error;
@@ -35,6 +36,8 @@ const PLACED: Duration = Duration::from_secs(120);
 pub struct Settings {
     /// Addresses of the control processes, `HOST:PORT`.
     pub control: Vec<String>,
+    /// An empty directory, for what workers remember of themselves.
+    pub directory: PathBuf,
     /// Workers.
     pub workers: usize,
     /// Instances that stand when the placing begins.
@@ -88,10 +91,10 @@ pub async fn measure(settings: &Settings, tell: impl Fn(Phase)) -> Result<(), Er
     let clock = Clock::system();
     let began = clock.instant();
     let starts = Arc::new(Starts::new(clock.clone()));
-    let control = RemoteControl::new(&settings.control).map_err(failed)?;
+    let control = RemoteControl::new(&settings.control, &Security::Plain).map_err(failed)?;
     let mut workers = Vec::with_capacity(settings.workers);
     for number in 1..=settings.workers {
-        workers.push(SimulatedWorker::start(number, &settings.control, &starts, &clock).await?);
+        workers.push(SimulatedWorker::start(number, &settings.control, &settings.directory, &starts, &clock).await?);
     }
     worker::all_known(&settings.control, settings.workers).await?;
     let site = Site { control, workers, starts, clock, tenant: TenantName::default_tenant(), each: settings.each };

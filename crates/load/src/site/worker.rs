@@ -1,6 +1,7 @@
 //! One simulated worker of a site, and whether control knows all of them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use lyra_kit::{Clock, Ids, Random, telemetry};
 use lyra_store::StoreError;
 use lyra_types::function::Digest;
 use lyra_wire::Registry;
-use lyra_wire::grpc::{self, RemoteRegistry};
+use lyra_wire::grpc::{self, RemoteRegistry, Security};
 use lyra_wire::registry::MemberEvent;
-use lyra_worker::{Agent, Config, Deps, Identity, Service, resources};
+use lyra_worker::{Agent, AgentDeps, Config, Deps, Identity, NodeStore, Service, resources};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ use crate::simulation::surroundings::Logs;
 pub(super) const CODE: &str = "{}";
 /// Longest wait for control to know all workers.
 const KNOWN: Duration = Duration::from_secs(60);
+/// More than a worker here lets a call wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Memory that a worker has for instances, in bytes.
 const MEMORY: u64 = 32 << 30;
 
@@ -41,6 +44,7 @@ impl SimulatedWorker {
     pub(super) async fn start(
         number: usize,
         control: &[String],
+        directory: &Path,
         starts: &Arc<Starts>,
         clock: &Clock,
     ) -> Result<SimulatedWorker, Error> {
@@ -64,16 +68,27 @@ impl SimulatedWorker {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(broken)?;
         let address = listener.local_addr().map_err(broken)?.to_string();
         let (mut routes, closing) = (grpc::routes(), CancellationToken::new());
-        grpc::add_worker(&mut routes, Arc::new(service.clone()), closing.clone());
+        grpc::add_worker(&mut routes, Arc::new(service.clone()), LONGEST_WAIT, closing.clone());
         let ended = closing.clone();
         lyra_kit::tasks::spawn("simulated-worker", async move {
             // It ends with the measurement.
-            let _ = grpc::serve(listener, routes, ended).await;
+            let _ = grpc::serve(listener, routes, &Security::Plain, ended).await;
         });
-        let registries = control.iter().map(|address| registry(std::slice::from_ref(address)));
-        let registries = registries.collect::<Result<Vec<Arc<dyn Registry>>, Error>>()?;
         let identity = Identity { name: format!("simulated-{number}"), address };
-        let agent = Agent::start(identity, service.clone(), registries, clock, &Random::system());
+        let (path, random) = (directory.join(format!("{number}.db")), Random::system());
+        let fresh = random.u64();
+        let store = lyra_kit::tasks::blocking(move || NodeStore::open(&path, fresh)).await;
+        let store = store.map_err(|error| Error::Runtime(error.to_string()))?;
+        let deps = AgentDeps {
+            worker: service.clone(),
+            store: store.map_err(|error| Error::Runtime(error.to_string()))?,
+            own: None,
+            seeds: control.to_vec(),
+            reach: Box::new(|address| reach(&[address.to_owned()])),
+            clock: clock.clone(),
+            random,
+        };
+        let agent = Agent::start(identity, deps).await;
         Ok(SimulatedWorker { service, agent, closing })
     }
 
@@ -89,13 +104,13 @@ impl SimulatedWorker {
     }
 }
 
-fn registry(control: &[String]) -> Result<Arc<dyn Registry>, Error> {
-    Ok(Arc::new(RemoteRegistry::new(control).map_err(failed)?))
+fn reach(control: &[String]) -> lyra_types::Result<Arc<dyn Registry>> {
+    Ok(Arc::new(RemoteRegistry::new(control, &Security::Plain)?))
 }
 
 /// Waits until control knows so many workers, as a gateway sees it.
 pub(super) async fn all_known(control: &[String], workers: usize) -> Result<(), Error> {
-    let registry = registry(control)?;
+    let registry = reach(control).map_err(failed)?;
     let known = async {
         let mut events = registry.watch_workers().await?;
         let mut known = BTreeSet::new();
