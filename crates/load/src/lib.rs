@@ -12,6 +12,7 @@ pub mod plot;
 pub mod replay;
 pub mod report;
 pub mod simulation;
+pub mod site;
 pub mod trace;
 
 mod latency;

@@ -44,6 +44,18 @@ impl Data {
         Server::start_and_read(command, address, "lyra: ready on", &self.folder.path().join("log"))
     }
 
+    /// Starts a control process on it and waits until it is ready. Its address is that of gRPC.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_control(&self, lyra: &Path) -> anyhow::Result<Server> {
+        let address = free_address()?;
+        let mut command = Command::new(lyra);
+        command.args(["node", "--role", "control", "--name", "c1", "--data-dir"]).arg(self.folder.path().join("data"));
+        command.args(["--listen-grpc", &address.to_string()]);
+        Server::start_and_read(command, address, "lyra: control ready on", &self.folder.path().join("log"))
+    }
+
     /// Space on disk, in MB.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod cold;
 mod cold_js;
 mod cold_process;
 mod cold_wasm;
+mod control_plane;
 mod density;
 mod deploy;
 mod idle;
@@ -106,6 +107,8 @@ enum Scenario {
     KeepAlive,
     /// Instances that the solver places in a second.
     Placement,
+    /// What control takes for 100 workers with 20,000 instances, and how long placing an instance takes.
+    ControlPlane,
 }
 
 /// What every scenario has at hand.
@@ -176,6 +179,7 @@ impl Bench {
             Scenario::QueuePolicies => simulated::queue_policies(self).await,
             Scenario::KeepAlive => simulated::keep_alive(self).await,
             Scenario::Placement => placement::run().await,
+            Scenario::ControlPlane => control_plane::run(self).await,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod overhead;
 mod run;
 mod simulate;
+mod site;
 mod trace;
 
 use crate::command::on_many_threads;
@@ -27,6 +28,8 @@ pub enum Command {
     Compare(simulate::CompareArgs),
     /// Measure what the worker adds to a call, in this process, without a network
     Overhead(overhead::Args),
+    /// Join simulated workers to a control process, and measure how long placing instances takes
+    Site(site::Args),
 }
 
 /// Runs a verb.
@@ -40,6 +43,7 @@ pub fn run(command: Command, global: &Global) -> Result<()> {
         Command::Simulate(args) => simulate::run(&args, global),
         Command::Compare(args) => simulate::compare(&args, global),
         Command::Overhead(args) => on_many_threads(overhead::run(args, global)),
+        Command::Site(args) => on_many_threads(site::run(args, global)),
     }
 }
 

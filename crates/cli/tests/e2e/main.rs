@@ -3,6 +3,7 @@
 //! Each test starts a server of its own, so they may run in any order and at the same time.
 
 mod aliases;
+mod balancing;
 mod config;
 mod dead_letters;
 mod demo;

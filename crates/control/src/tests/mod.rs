@@ -1,5 +1,6 @@
 //! Tests of the whole control role, on real files, with a worker that does as it is told.
 
+mod churn;
 mod crashes;
 mod functions;
 mod jobs;
@@ -152,6 +153,7 @@ pub(crate) struct Site {
     pub(crate) jobs: Arc<SqliteJobs>,
     pub(crate) blobs: Arc<DirectoryBlobs>,
     pub(crate) metrics: telemetry::Metrics,
+    pub(crate) registry: crate::Registry,
 }
 
 pub(crate) fn start_of_time() -> Timestamp {
@@ -172,10 +174,24 @@ impl Site {
         seed: u64,
         wrap: impl FnOnce(Arc<dyn lyra_store::Jobs>) -> Arc<dyn lyra_store::Jobs>,
     ) -> Site {
+        // Nobody looks after leases of workers: most tests have none, and time stands still where nothing waits for it.
+        Site::start_with(dir, config, now, seed, wrap, &lyra_kit::Tasks::new()).await
+    }
+
+    /// `tasks` look after the leases of workers.
+    pub(crate) async fn start_with(
+        dir: &Path,
+        config: Config,
+        now: Timestamp,
+        seed: u64,
+        wrap: impl FnOnce(Arc<dyn lyra_store::Jobs>) -> Arc<dyn lyra_store::Jobs>,
+        tasks: &lyra_kit::Tasks,
+    ) -> Site {
         let jobs = Arc::new(SqliteJobs::open(&dir.join("jobs.db"), None).unwrap());
         let blobs = Arc::new(DirectoryBlobs::open(&dir.join("blobs")).unwrap());
         let (worker, logs) = (Arc::new(Scripted::default()), Arc::new(Forgetful::default()));
         let metrics = telemetry::Metrics::new();
+        let registry = crate::Registry::new(config.registry, seed, Clock::simulated(now), tasks);
         let deps = Deps {
             objects: Arc::new(SqliteObjects::open(&dir.join("objects.db"), History::default(), None).unwrap()),
             jobs: wrap(Arc::clone(&jobs) as Arc<dyn lyra_store::Jobs>),
@@ -185,13 +201,13 @@ impl Site {
             clock: Clock::simulated(now),
             random: Random::seeded(seed),
             metrics: metrics.clone(),
-            registry: crate::Registry::new(config.registry, seed, Clock::simulated(now), &lyra_kit::Tasks::new()),
+            registry: registry.clone(),
             name: "c1".to_owned(),
             address: String::new(),
         };
         let service = Arc::new(Service::new(config, deps));
         service.start().await.unwrap();
-        Site { service, worker, logs, jobs, blobs, metrics }
+        Site { service, worker, logs, jobs, blobs, metrics, registry }
     }
 
     pub(crate) async fn deploy(&self, function: &str, change: impl FnOnce(&mut DeployRequest)) -> u64 {
