@@ -113,10 +113,8 @@ impl Inner {
                 // Instances are made for each call; its code is here, and that is all that there is to hold up.
                 return;
             }
-            let missing = (told.instances as usize).saturating_sub(worker.pool.live(key_of(&version)));
-            if missing > 0 {
-                worker.start_ahead(Ahead { version, instances: missing, why: "minimum" }).await;
-            }
+            let instances = told.instances as usize;
+            worker.start_ahead(Ahead { version, instances, up_to: instances, why: "minimum" }).await;
         }));
     }
 
@@ -202,10 +200,10 @@ impl Inner {
 
     /// Brings a version up to what it should have, with resources that are free; the next round tries again.
     async fn start_ahead(&self, ahead: Ahead) {
-        let Ahead { version, instances, why } = ahead;
+        let Ahead { version, instances, up_to, why } = ahead;
         let mut started = 0;
         while started < instances
-            && let Some(lease) = self.pool.try_claim_ahead(&version)
+            && let Some(lease) = self.pool.try_claim_ahead(&version, up_to)
         {
             let begun = self.clock.instant();
             let start = async {

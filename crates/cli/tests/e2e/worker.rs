@@ -53,8 +53,16 @@ async fn a_cordoned_worker_takes_no_calls_until_it_is_uncordoned() -> Result<()>
 
 #[tokio::test]
 async fn one_instance_is_hibernated_woken_and_ended() -> Result<()> {
-    let lyra = server_with("counter", COUNTER).await?;
-    deploy(&lyra, "counter", COUNTER, &["--reuse"]).await?;
+    let lyra = server_with("js", COUNTER).await?;
+    deploy(&lyra, "js", COUNTER, &["--reuse"]).await?;
+    lyra.cli(["invoke", "js"]).await?.ok()?;
+    let id = lyra.cli(["worker", "instances", "-q"]).await?.ok()?.trim().to_owned();
+    let refused = lyra.cli(["worker", "hibernate", "local", &id]).await?.expect(2)?;
+    assert!(refused.stderr.contains("a kind that can't be hibernated"), "{}", refused.stderr);
+    lyra.cli(["worker", "terminate", "local", &id]).await?.ok()?;
+    let source = "n = 0\ndef handler(event, context):\n    global n\n    n += 1\n    return n\n";
+    std::fs::write(lyra.scratch().join("counter.py"), source)?;
+    lyra.cli(["deploy", "counter.py"]).await?.ok()?;
     assert_eq!(lyra.cli(["invoke", "counter"]).await?.ok()?, "1\n");
     let id = lyra.cli(["worker", "instances", "-q"]).await?.ok()?.trim().to_owned();
     let state = async || lyra.cli(["worker", "instances"]).await?.ok();

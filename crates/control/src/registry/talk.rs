@@ -24,8 +24,8 @@ impl Inner {
             Some(Ok(FromNode::Register(registration, workload))) => (registration, workload),
             // It talks with this process already.
             None => return,
-            Some(_) => {
-                let error = Error::new(Code::BadRequest, "a worker registers first");
+            Some(other) => {
+                let error = other.err().unwrap_or_else(|| Error::new(Code::BadRequest, "a worker registers first"));
                 let _ = replies.send(Err(error)).await;
                 return;
             }

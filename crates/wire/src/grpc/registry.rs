@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{BoxStream, Stream};
-use lyra_types::Result;
+use lyra_types::{Code, Error, Result};
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -71,20 +71,12 @@ pub fn add_registry(routes: &mut RoutesBuilder, registry: Arc<dyn Registry>) {
 
 struct Served(Arc<dyn Registry>);
 
-/// The first message of a worker whose certificate is known. A name that is not its own is refused before the registry hears
-/// of it.
-async fn first_of(asker: &Asker, messages: &mut Streaming<FromNode>) -> Result<FromNode, Status> {
-    let first = tokio::time::timeout(SHORT, messages.message()).await;
-    let first = first.map_err(|_| Status::deadline_exceeded("a worker registers first"))??;
-    let first = first.ok_or_else(|| Status::invalid_argument("a worker registers first"))?;
-    own_name(Some(asker), &first)?;
-    Ok(first)
-}
-
-/// Checks that whoever gives a name may have it, where certificates are asked for.
-fn own_name(asker: Option<&Asker>, message: &FromNode) -> Result<(), Status> {
+/// Checks that whoever gives a name may have it, where certificates are asked for. A name that is not its own is refused
+/// before the registry hears of it.
+fn own_name(asker: Option<&Asker>, message: &FromNode) -> Result<()> {
     match (asker, message) {
-        (Some(asker), FromNode::Register(registration, _)) => check_worker(asker, &registration.name),
+        (Some(asker), FromNode::Register(registration, _)) => check_worker(asker, &registration.name)
+            .map_err(|status| Error::new(Code::PermissionDenied, status.message())),
         _ => Ok(()),
     }
 }
@@ -96,18 +88,11 @@ impl RegistryService for Served {
 
     async fn join(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Items<ToNode>>, Status> {
         let asker = request.extensions().get::<Asker>().cloned();
-        let mut messages = request.into_inner();
-        let first = match &asker {
-            Some(asker) => Some(first_of(asker, &mut messages).await?),
-            None => None,
-        };
-        let rest = messages.map(move |message| {
-            let message = message?;
+        let messages = request.into_inner().map(move |message| {
+            let message = message.map_err(|status| failure::from_status(&status, "the worker"))?;
             own_name(asker.as_ref(), &message)?;
             Ok(message)
         });
-        let messages = futures::stream::iter(first.map(Ok)).chain(rest);
-        let messages = messages.map(|message| message.map_err(|status| failure::from_status(&status, "the worker")));
         answers(self.0.join(messages.boxed()).await)
     }
 

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use lyra_kit::Clock;
 use lyra_types::{Code, Error, Result};
 use lyra_wire::grpc::{self, RemoteRegistry, RemoteWorker, Security};
-use lyra_wire::registry::{FromNode, MemberEvent, NodeState, Registration, ToNode};
+use lyra_wire::registry::{FromNode, MemberEvent, NodeState, Registration, ToNode, Workload};
 use lyra_wire::tls::{Authority, Dates, Directory, NodeSpec, YEAR};
 use lyra_wire::{Operated, Registry, Worker};
 use parking_lot::Mutex;
@@ -61,8 +61,10 @@ impl Registry for Joined {
         &self,
         mut messages: BoxStream<'static, Result<FromNode>>,
     ) -> Result<BoxStream<'static, Result<ToNode>>> {
-        if let Some(Ok(FromNode::Register(registration))) = messages.next().await {
-            self.0.lock().push(registration.name);
+        match messages.next().await {
+            Some(Ok(FromNode::Register(registration, _))) => self.0.lock().push(registration.name),
+            Some(Err(error)) => return Ok(futures::stream::iter([Err(error)]).boxed()),
+            _ => {}
         }
         let second = Duration::from_secs(1);
         let welcome = futures::stream::iter([Ok(ToNode::Welcome { heartbeat: second, lease: second })]);
@@ -122,13 +124,14 @@ impl Server {
 }
 
 fn register(name: &str) -> FromNode {
-    FromNode::Register(Box::new(Registration {
+    let registration = Registration {
         name: name.to_owned(),
         address: "127.0.0.1:1".to_owned(),
         incarnation: 1,
         backends: Vec::new(),
         state: NodeState::default(),
-    }))
+    };
+    FromNode::Register(Box::new(registration), Workload::default())
 }
 
 /// What one end is told of a refusal: it is not the fault of who asked for what, and another may take it.

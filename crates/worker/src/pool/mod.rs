@@ -221,10 +221,11 @@ impl Pool {
         }
     }
 
-    /// The same, but at once or not at all, and for no other instance's end.
-    pub(crate) fn try_claim_ahead(&self, version: &Arc<FunctionVersion>) -> Option<Lease> {
+    /// The same, but at once or not at all, for no other instance's end, and only while there are fewer than `up_to`.
+    pub(crate) fn try_claim_ahead(&self, version: &Arc<FunctionVersion>, up_to: usize) -> Option<Lease> {
         let state = &mut *self.shared.state.lock();
-        if !state.waiters.is_empty() {
+        let is_there = state.shelves.get(&key_of(version)).is_some_and(|shelf| shelf.live() >= up_to);
+        if is_there || !state.waiters.is_empty() {
             return None;
         }
         match state.attempt(key_of(version), true, &Reserved::default(), self.shared.clock.instant())? {
@@ -265,11 +266,6 @@ impl Pool {
     /// Idle instances of one version.
     pub(crate) fn count(&self, key: Key) -> usize {
         self.shared.state.lock().shelves.get(&key).map_or(0, |shelf| shelf.idle.len())
-    }
-
-    /// Instances of one version that serve or will.
-    pub(crate) fn live(&self, key: Key) -> usize {
-        self.shared.state.lock().shelves.get(&key).map_or(0, shelf::Shelf::live)
     }
 
     /// Whether the version has as many instances as it may.

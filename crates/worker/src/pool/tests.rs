@@ -343,7 +343,7 @@ async fn play(policy: Policy, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let now = pool.shared.clock.instant();
                 let version = &versions[n as usize];
                 pool.shared.state.lock().shelf(version, need(version), now);
-                if let Some(lease) = pool.try_claim_ahead(version) {
+                if let Some(lease) = pool.try_claim_ahead(version, usize::MAX) {
                     pool.put(start(Grant::Start(lease), &count), now);
                 }
             }

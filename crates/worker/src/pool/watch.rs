@@ -23,6 +23,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) struct Ahead {
     pub(crate) version: Arc<FunctionVersion>,
     pub(crate) instances: usize,
+    /// Not where there are so many already: others may be starting some, too.
+    pub(crate) up_to: usize,
     /// `minimum`, `schedule` or `predicted`.
     pub(crate) why: &'static str,
 }
@@ -220,7 +222,8 @@ fn expire(state: &mut State, shared: &Shared, now: Instant, gone: &mut Gone, ahe
             wanted = (1, "predicted");
         }
         if wanted.0 > 0 && shelf.may_refill(now) {
-            ahead.push(Ahead { version: shelf.version.clone(), instances: wanted.0, why: wanted.1 });
+            let (version, instances, why) = (shelf.version.clone(), wanted.0, wanted.1);
+            ahead.push(Ahead { version, instances, up_to: live + instances, why });
         }
     }
 }
