@@ -14,6 +14,7 @@
 mod cli;
 mod cluster;
 pub mod engines;
+pub mod hosts;
 mod server;
 
 pub use cli::{Cli, Output};
