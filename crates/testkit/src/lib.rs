@@ -16,7 +16,10 @@ mod cluster;
 pub mod engines;
 pub mod hosts;
 mod server;
+mod site;
+pub mod traffic;
 
 pub use cli::{Cli, Output};
 pub use cluster::Cluster;
 pub use server::{Lyra, Options, binary};
+pub use site::{Checked, Layout, Site};

@@ -16,6 +16,7 @@ mod node;
 mod processes;
 mod reference;
 mod start;
+mod units;
 mod up;
 mod usage;
 mod watch;

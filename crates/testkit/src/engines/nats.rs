@@ -61,6 +61,11 @@ impl Nats {
         self.client.address.to_string()
     }
 
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+
     /// Kills it as `kill -9` does, and waits until it is gone.
     ///
     /// # Errors

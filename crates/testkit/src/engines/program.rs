@@ -133,7 +133,7 @@ impl Program {
         self.child.as_ref().and_then(Child::id)
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 

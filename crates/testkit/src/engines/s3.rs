@@ -57,6 +57,11 @@ impl S3 {
         self.program.data().join(S3::BUCKET)
     }
 
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.program.log()
+    }
+
     /// Kills it as `kill -9` does, and waits until it is gone.
     ///
     /// # Errors

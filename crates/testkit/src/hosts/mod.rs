@@ -48,7 +48,8 @@ const PREFIX: u8 = 24;
 pub struct Host {
     name: String,
     address: Ipv4Addr,
-    namespace: Arc<Namespace>,
+    /// None: it shares the network of this process.
+    namespace: Option<Arc<Namespace>>,
 }
 
 impl Host {
@@ -72,8 +73,12 @@ impl Host {
     /// What stands before a program, after `setpriv`, to have it run here: both are of util-linux, and become the program
     /// without a process in between.
     pub(crate) fn prefix(&self) -> Vec<String> {
-        let namespace = format!("--net=/proc/{}/fd/{}", std::process::id(), self.namespace.file.as_raw_fd());
-        ["--pdeathsig", "KILL", "--", "nsenter", &namespace, "--"].map(str::to_owned).to_vec()
+        let mut prefix = ["--pdeathsig", "KILL", "--"].map(str::to_owned).to_vec();
+        if let Some(namespace) = &self.namespace {
+            let file = format!("--net=/proc/{}/fd/{}", std::process::id(), namespace.file.as_raw_fd());
+            prefix.extend(["nsenter".to_owned(), file, "--".to_owned()]);
+        }
+        prefix
     }
 
     /// Moves the calling thread here, for good: sockets that it opens, processes and threads that it starts are here.
@@ -82,7 +87,7 @@ impl Host {
     /// # Errors
     /// Where this process may not do that.
     pub fn enter(&self) -> Result<()> {
-        self.namespace.enter()
+        self.namespace.as_ref().map_or(Ok(()), |namespace| namespace.enter())
     }
 }
 
@@ -109,7 +114,7 @@ impl Network {
             let address = Ipv4Addr::new(10, 77, 0, number);
             let namespace = Namespace::new(address, PREFIX)?;
             ports.push((address, namespace.packets.try_clone()?));
-            hosts.push(Host { name: (*name).to_owned(), address, namespace: Arc::new(namespace) });
+            hosts.push(Host { name: (*name).to_owned(), address, namespace: Some(Arc::new(namespace)) });
         }
         let links = Arc::new(Mutex::new(Links::new(hosts.len())));
         let counts = Arc::new(Counts::default());
@@ -118,6 +123,28 @@ impl Network {
         let (until, stop) = std::io::pipe()?;
         let thread = std::thread::Builder::new().name("switch".to_owned()).spawn(move || switch.run(&until))?;
         Ok(Network { hosts, links, counts, switch: Some((stop, thread)) })
+    }
+
+    /// No network: every name is an address of this machine's loopback, `127.X.Y.Z` with X and Y of this process. It needs
+    /// no rights, and knows no faults.
+    ///
+    /// # Errors
+    /// When there are too many names.
+    pub fn loopback(names: &[&str]) -> Result<Network> {
+        ensure!(names.len() <= MOST, "a network has {MOST} hosts at most");
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let host = |(number, name): (u8, &&str)| {
+            let address = Ipv4Addr::new(127, high | 0x80, low, number);
+            Host { name: (*name).to_owned(), address, namespace: None }
+        };
+        let hosts: Vec<_> = (1..).zip(names).map(host).collect();
+        let links = Arc::new(Mutex::new(Links::new(hosts.len())));
+        Ok(Network { hosts, links, counts: Arc::default(), switch: None })
+    }
+
+    /// Whether the hosts are apart, so that there are links between them.
+    pub fn is_apart(&self) -> bool {
+        self.switch.is_some()
     }
 
     /// All hosts.
@@ -143,6 +170,7 @@ impl Network {
     /// # Errors
     /// When there is no such host.
     pub fn one_way(&self, from: &str, to: &str, link: Link) -> Result<()> {
+        ensure!(self.is_apart(), "hosts that share a network have no links to make worse");
         let (from, to) = (self.number(from)?, self.number(to)?);
         self.links.lock().set(from, to, link);
         Ok(())
