@@ -42,6 +42,7 @@ const CONTROL: &[Row] = &[
     ("DeleteAlias", "OfAlias", "Removed", Unary),
     ("Rollback", "OfFunction", "ChangedAlias", Unary),
     ("WatchRoutes", "Nothing", "RouteChange", Watch),
+    ("Processes", "Nothing", "Processes", Unary),
     ("Submit", "Submit", "Submitted", Unary),
     ("Job", "OfJob", "Finished", Unary),
     ("Jobs", "JobsOf", "JobPage", Unary),
@@ -66,6 +67,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(["lyra/calls.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
     let services = [("Worker", WORKER), ("Control", CONTROL), ("Logs", LOGS), ("Registry", REGISTRY)];
+    let paths =
+        services.iter().flat_map(|(name, rows)| rows.iter().map(move |row| format!("/lyra.v1.{name}/{}", row.0)));
+    let list = format!("{:?}", paths.collect::<Vec<_>>());
+    let file = std::path::PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("methods.rs");
+    std::fs::write(file, format!("&{list}"))?;
     Builder::new().compile(&services.map(|(name, rows)| service(name, rows)));
     Ok(())
 }

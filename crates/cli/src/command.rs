@@ -7,7 +7,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
-use crate::{completions, config, dead_letter, demo, function, job, load, logs, node, openapi, up, version, worker};
+use crate::{
+    completions, config, control, dead_letter, demo, function, job, load, logs, node, openapi, tls, up, version, worker,
+};
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
 const WIDTH: usize = 100;
@@ -62,6 +64,12 @@ enum Command {
     /// Workers: what they hold, and operations on them
     #[command(subcommand)]
     Worker(worker::Command),
+    /// Control processes: which one leads, which stand by
+    #[command(subcommand)]
+    Control(control::Command),
+    /// Certificates of the nodes of a site
+    #[command(subcommand)]
+    Tls(tls::Command),
     /// Settings of a platform started here
     #[command(subcommand)]
     Config(config::Command),
@@ -103,6 +111,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match command {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&command, &global),
+        Command::Tls(command) => tls::run(&command, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
         Command::Node(args) => on_many_threads(node::run(*args)),
@@ -122,9 +131,11 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Job(command) => job::run(command, &session).await,
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
         Command::Worker(command) => worker::run(command, &session).await,
+        Command::Control(command) => control::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)
         | Command::Config(_)
+        | Command::Tls(_)
         | Command::Version(_)
         | Command::Up(_)
         | Command::Node(_)

@@ -49,7 +49,8 @@ pub fn settings(file: &File, flags: &Flags) -> Result<Settings> {
     layers(file, flags)?.settings().map_err(refused)
 }
 
-fn refused(error: SettingsError) -> Failure {
+/// Settings that can't be used, for people.
+pub fn refused(error: SettingsError) -> Failure {
     Failure::usage(error.to_string())
         .hint("`lyra config print` lists every setting; docs/reference/configuration.md explains them")
 }

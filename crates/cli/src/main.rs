@@ -7,6 +7,7 @@
 mod command;
 mod completions;
 mod config;
+mod control;
 mod dead_letter;
 mod demo;
 mod directory;
@@ -24,6 +25,7 @@ mod paint;
 mod session;
 mod source;
 mod table;
+mod tls;
 mod up;
 mod version;
 mod worker;

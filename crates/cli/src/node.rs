@@ -23,10 +23,13 @@ use crate::up;
   lyra node --role gateway --control 127.0.0.1:7070 --listen 127.0.0.1:8080
   lyra node --role control --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
+  lyra node --role worker --name w1 --tls-dir /etc/lyra/tls --control c1.example:7070 \\
+      --listen-grpc 10.0.0.11:7070 --blobs 's3://lyra?endpoint=https://s3.example'
 
 Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. Control and its workers need the
-same blobs. Roles speak over gRPC in plain text, which is for loopback addresses only. SIGTERM or
-Ctrl-C: the worker takes leave, what runs ends, exit 0 within 30 s; a second one ends at once.")]
+same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes certificates),
+without in plain text, which is for loopback addresses only. SIGTERM or Ctrl-C: the worker takes
+leave, what runs ends, exit 0 within 30 s; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]
     file: File,
@@ -42,7 +45,8 @@ pub struct Args {
     /// Where control and worker serve gRPC; port 0 takes a free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR:PORT", value_parser = up::parse_listen)]
     listen_grpc: Option<SocketAddr>,
-    /// Where the gateway serves HTTP; port 0 takes a free one [default: 127.0.0.1:8080]
+    /// Where the gateway serves HTTP; port 0 takes a free one [default: 127.0.0.1:8080].
+    /// Without a gateway: where /healthz, /readyz, /metrics and /version are served [default: nowhere]
     #[arg(long, value_name = "ADDR:PORT", value_parser = up::parse_listen)]
     listen: Option<SocketAddr>,
     /// Where the node keeps what is its own [default: lyra/NAME in the user's data directory]
@@ -57,7 +61,10 @@ pub struct Args {
     /// Where code is kept: a directory, s3://BUCKET?endpoint=… [default: blobs in the data directory]
     #[arg(long, value_name = "STORE")]
     blobs: Option<String>,
-    /// Keys and certificates for the stores: ca.pem, cert.pem, key.pem
+    /// Where others reach the worker [default: where it serves gRPC]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+    /// Certificates of this node, for gRPC and for the stores: ca.pem, cert.pem, key.pem
     #[arg(long, value_name = "DIR")]
     tls_dir: Option<PathBuf>,
     /// Memory that the worker's instances may have together, in MiB
@@ -102,6 +109,7 @@ fn flags(args: &Args) -> Result<Flags> {
         store: args.store.clone(),
         jobs: args.jobs.clone(),
         blobs: args.blobs.clone(),
+        advertise: args.advertise.clone(),
         tls_dir: args.tls_dir.clone(),
         isolation: args.isolation.clone(),
     };
@@ -118,7 +126,8 @@ fn flags(args: &Args) -> Result<Flags> {
     })
 }
 
-fn config(args: &Args, settings: &Settings) -> Result<Config> {
+/// `listens`: where to listen was said.
+fn config(args: &Args, settings: &Settings, listens: bool) -> Result<Config> {
     let cluster = &settings.cluster;
     let roles: BTreeSet<Role> = args.roles.iter().copied().collect();
     let name = match cluster.name.as_str() {
@@ -141,10 +150,12 @@ fn config(args: &Args, settings: &Settings) -> Result<Config> {
         name: name.to_owned(),
         node,
         listen_grpc: cluster.listen_grpc,
+        status: listens.then_some(settings.listen),
         control: cluster.control.clone(),
         store: cluster.store.clone(),
         jobs: cluster.jobs.clone(),
         blobs: cluster.blobs.clone(),
+        advertise: cluster.advertise.clone(),
         access: Access { tls_dir, s3_keys: s3_keys(), ..Access::default() },
         fleet: cluster.fleet,
         isolation: cluster.isolation.clone(),
@@ -163,11 +174,13 @@ fn s3_keys() -> Option<S3Keys> {
 /// # Errors
 /// When a role can't start, or does not stop in time.
 pub async fn run(args: Args) -> Result<()> {
-    let settings = config::settings(&args.file, &flags(&args)?)?;
+    let layers = config::layers(&args.file, &flags(&args)?)?;
+    let (settings, origins) = (layers.settings().map_err(config::refused)?, layers.origins().map_err(config::refused)?);
+    let listens = origins.get("listen").is_some_and(|origin| origin.source != "default");
     telemetry::init(settings.log, &settings.log_filter);
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
-    let config = config(&args, &settings)?;
+    let config = config(&args, &settings, listens)?;
     let started = tokio::select! {
         started = Box::pin(Node::start(config)) => started,
         () = shutdown.cancelled() => return Ok(()),
@@ -175,6 +188,9 @@ pub async fn run(args: Args) -> Result<()> {
     let node = started.map_err(up::failure)?;
     for (role, address) in node.serving() {
         print_line(&format!("lyra: {} ready on {address}", role.as_str()))?;
+    }
+    if let Some(address) = node.status_address() {
+        print_line(&format!("lyra: status ready on http://{address}"))?;
     }
     Box::pin(node.run_until(shutdown)).await.map_err(|error| Failure::internal(error.to_string()))
 }

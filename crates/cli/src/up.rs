@@ -127,7 +127,12 @@ pub fn failure(error: Error) -> Failure {
     let text = error.to_string();
     match error {
         Error::Refused(error) => {
-            Failure::from(error).hint("--token-file names a file with one token a line; callers then need --token")
+            let listens = error.errors.iter().any(|field| field.field == "listen");
+            let failure = Failure::from(error);
+            if !listens {
+                return failure;
+            }
+            failure.hint("--token-file names a file with one token a line; callers then need --token")
         }
         Error::Logs(error) | Error::Control(error) | Error::Gateway(error) => {
             Failure::from(lyra_types::Error { detail: text, ..error })

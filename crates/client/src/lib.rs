@@ -10,6 +10,7 @@
 mod answer;
 mod call;
 mod config;
+mod control;
 mod dead_letter;
 mod error;
 mod follow;

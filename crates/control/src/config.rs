@@ -23,6 +23,10 @@ pub struct Config {
     pub jobs: JobsConfig,
     /// Workers in other processes.
     pub registry: RegistryConfig,
+    /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
+    /// etcd grants.
+    #[serde(with = "humantime_serde")]
+    pub leader_lease: Duration,
 }
 
 impl Default for Config {
@@ -33,6 +37,7 @@ impl Default for Config {
             sweep_code_every: Duration::from_secs(3_600),
             jobs: JobsConfig::default(),
             registry: RegistryConfig::default(),
+            leader_lease: Duration::from_secs(2),
         }
     }
 }
@@ -79,9 +84,6 @@ pub struct JobsConfig {
     /// Longest time that a caller may wait for a job to end.
     #[serde(with = "humantime_serde")]
     pub max_wait: Duration,
-    /// The store belongs to this process alone: leases of other owners are of a former process, and are ended at start.
-    #[serde(skip)]
-    pub exclusive: bool,
 }
 
 impl Default for JobsConfig {
@@ -102,7 +104,6 @@ impl Default for JobsConfig {
             keep_keys: Duration::from_secs(24 * 3_600),
             max_waiters: 10_000,
             max_wait: Duration::from_secs(300),
-            exclusive: true,
         }
     }
 }

@@ -7,11 +7,13 @@
 //! What must hold:
 //! - Nothing is stored for a deploy that is refused, and what is stored is complete.
 //! - A job that was accepted ends exactly once in the record, whatever process dies when.
-//! - Only one process at a time writes through this service (the data directory's lock, or an elected leader).
+//! - Several processes may change the same records: every change happens as a whole or not at all. What must be done once
+//!   (handing out jobs, placing instances, clearing away) is done by the one that was elected.
 
 mod config;
 mod functions;
 mod jobs;
+mod leader;
 mod metrics;
 pub mod registry;
 mod service;

@@ -11,13 +11,15 @@ use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
 use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
 use lyra_wire::control::{
-    Changed, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit, Submitted,
+    Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
+    Submitted,
 };
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
 use crate::functions::Functions;
 use crate::jobs::Jobs;
+use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 
 /// What the control role needs of others.
@@ -39,40 +41,70 @@ pub struct Deps {
     pub random: Random,
     /// Where metrics are registered.
     pub metrics: telemetry::Metrics,
+    /// Name of this process, for people.
+    pub name: String,
+    /// Where other roles reach it, `HOST:PORT`; empty where it is alone.
+    pub address: String,
 }
 
 /// The control role.
 pub struct Service {
     functions: Arc<Functions>,
     jobs: Arc<Jobs>,
+    leader: Arc<Leader>,
+    /// Standing for election, and what the leader does.
+    leading: Tasks,
     tasks: Tasks,
 }
 
 /// How long background work may take to end once jobs have ended.
 const LAST: Duration = Duration::from_secs(2);
+/// How long the leader's duties may take to end.
+const LET_GO: Duration = Duration::from_secs(5);
 
 impl Service {
     /// Makes the service. It answers nothing of use before [`Service::start`].
     pub fn new(config: Config, deps: Deps) -> Service {
         let metrics = Arc::new(Metrics::new(&deps.metrics));
         let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
-        let jobs = Arc::new(Jobs::new(config.jobs, &deps, Arc::clone(functions.table()), metrics));
-        Service { functions, jobs, tasks: Tasks::new() }
+        let owner = deps.random.u64();
+        let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
+        let jobs = Arc::new(Jobs::new(config.jobs, &deps, owner, Arc::clone(functions.table()), metrics));
+        Service { functions, jobs, leader, leading: Tasks::new(), tasks: Tasks::new() }
     }
 
-    /// Reads what is stored, deals with what a killed process left behind, and starts to dispatch jobs.
+    /// Reads what is stored, and stands for election. The leader deals with what killed processes left behind and
+    /// dispatches jobs.
     ///
     /// # Errors
-    /// When the store can't be read or written.
+    /// When the store can't be read.
     pub async fn start(&self) -> Result<()> {
         self.functions.start(&self.tasks).await?;
-        self.jobs.start(&self.tasks).await
+        self.jobs.start(&self.tasks).await;
+        let leader = Arc::clone(&self.leader);
+        self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
+        let (leader, jobs, functions) = (Arc::clone(&self.leader), Arc::clone(&self.jobs), Arc::clone(&self.functions));
+        self.leading.spawn("lead", async move {
+            let duties = |term: Term| {
+                let (leader, jobs, functions) = (&leader, &jobs, &functions);
+                async move {
+                    tokio::join!(jobs.lead(leader, &term), functions.lead(&term));
+                }
+            };
+            leader.lead(duties).await;
+        });
+        Ok(())
     }
 
-    /// Leases no more jobs, lets those that run end within their drain limit, gives the rest back, and stops.
+    /// Hands the lead over, lets the jobs that run here end within their drain limit, gives the rest back, and stops.
     pub async fn stop(&self) {
+        self.leader.resign().await;
+        if !self.leading.stop(LET_GO).await {
+            tracing::warn!("the leader's duties did not end in time");
+        }
         self.jobs.stop().await;
         self.tasks.stop(LAST).await;
+        self.leader.leave().await;
     }
 }
 
@@ -135,6 +167,10 @@ impl Control for Service {
 
     async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>> {
         Ok(self.functions.table().subscribe())
+    }
+
+    async fn processes(&self) -> Result<Vec<ControlProcess>> {
+        self.leader.processes().await
     }
 
     async fn submit(&self, submit: Submit) -> Result<Submitted> {

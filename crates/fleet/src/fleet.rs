@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::join_all;
-use lyra_kit::{Clock, Random, Tasks};
+use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_types::invocation::Report;
 use lyra_types::{Code, Error, FunctionVersion, Result};
 use lyra_wire::registry::{Member, MemberState};
@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::balance::{Candidate, Policy, Toss};
 use crate::follow::follow;
+use crate::metrics::{Measured, Metrics, Outcome};
 use crate::node::Node;
 
 /// When to try again where no worker is ready.
@@ -63,6 +64,7 @@ pub(crate) struct Inner {
     /// Told of every change of the workers.
     changed: Notify,
     waiting: Semaphore,
+    measured: Measured,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
 }
@@ -86,11 +88,24 @@ impl Fleet {
             synced: watch::Sender::new(false),
             changed: Notify::new(),
             waiting: Semaphore::new(MAX_WAITING),
+            measured: Measured::default(),
             clock,
             random,
         });
         tasks.spawn_cancellable("follow-workers", follow(Arc::clone(&inner), registry));
         Fleet { inner }
+    }
+
+    /// Counts in `registry` what becomes of calls, from now on.
+    pub fn measure(&self, registry: &telemetry::Metrics) {
+        let metrics = Metrics::new(registry);
+        let (gauge, fleet) = (metrics.clone(), Arc::downgrade(&self.inner));
+        registry.before_render(move || {
+            if let Some(fleet) = fleet.upgrade() {
+                gauge.set_workers(fleet.nodes.load().iter().map(|node| node.state()));
+            }
+        });
+        self.inner.measured.begin(metrics);
     }
 
     /// Waits until the registry has told of every worker, `limit` at most; says whether it has.
@@ -153,6 +168,9 @@ impl Inner {
         let nodes = self.nodes.load();
         if nodes.iter().any(|node| !keep(&node.name)) {
             self.nodes.store(Arc::new(nodes.iter().filter(|node| keep(&node.name)).cloned().collect()));
+            if let Some(metrics) = self.measured.get() {
+                nodes.iter().filter(|node| !keep(&node.name)).for_each(|node| metrics.forget(&node.name));
+            }
         }
     }
 
@@ -228,14 +246,23 @@ impl Worker for Fleet {
 
     async fn invoke(&self, call: Call) -> Reply {
         let mut tried: Vec<String> = Vec::new();
-        let mut last = None;
+        let (mut last, mut refused) = (None, None);
         while tried.len() < TRIES {
             let choose = || self.inner.choose(&call.version, &tried);
             let wait = if tried.is_empty() { WAIT } else { Duration::ZERO };
             let Some(node) = self.inner.look(wait, choose).await else { break };
+            if let Some(measured) =
+                refused.as_ref().and_then(|last: &Arc<Node>| last.measured(self.inner.measured.get()))
+            {
+                measured.retried();
+            }
             let entered = node.enter();
             let reply = node.worker.invoke(call.clone()).await;
             drop(entered);
+            let measured = node.measured(self.inner.measured.get());
+            if let Some(measured) = measured {
+                measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
+            }
             if !may_go_elsewhere(&reply) {
                 return reply;
             }
@@ -244,6 +271,7 @@ impl Worker for Fleet {
             }
             tried.push(node.name.clone());
             last = Some(reply);
+            refused = Some(node);
         }
         last.unwrap_or_else(|| Reply {
             report: Report::new(call.id, call.version.version),
@@ -260,6 +288,9 @@ impl Worker for Fleet {
         // The request's body is gone with the first try, so there is no second one.
         let _entered = node.enter();
         let reply = node.worker.serve(call).await;
+        if let Some(measured) = node.measured(self.inner.measured.get()) {
+            measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
+        }
         if reply.report.start.is_none() && reply.outcome.as_ref().is_err_and(|error| error.code == Code::Unavailable) {
             node.suspect(self.inner.clock.instant());
         }

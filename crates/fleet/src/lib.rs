@@ -8,6 +8,7 @@
 pub mod balance;
 mod fleet;
 mod follow;
+mod metrics;
 mod node;
 
 pub use balance::Policy;

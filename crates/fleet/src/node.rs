@@ -1,8 +1,8 @@
 //! One worker, with what this process knows of its load.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,8 @@ use lyra_wire::Operated;
 use lyra_wire::registry::{Member, MemberState};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::metrics::{Metrics, OfWorker};
 
 /// A worker that could not be reached gets no calls for so long, if there are others.
 const SUSPECT: Duration = Duration::from_secs(1);
@@ -26,6 +28,8 @@ pub(crate) struct Node {
     calls: AtomicUsize,
     calls_then: AtomicUsize,
     suspect_until: Mutex<Option<Instant>>,
+    /// Where its calls are counted.
+    measured: OnceLock<OfWorker>,
 }
 
 impl Node {
@@ -41,6 +45,7 @@ impl Node {
             calls: AtomicUsize::new(0),
             calls_then: AtomicUsize::new(0),
             suspect_until: Mutex::new(None),
+            measured: OnceLock::new(),
             member: ArcSwap::from_pointee(member),
         }
     }
@@ -71,6 +76,11 @@ impl Node {
     pub(crate) fn enter(self: &Arc<Node>) -> Entered {
         self.calls.fetch_add(1, Ordering::Relaxed);
         Entered(Arc::clone(self))
+    }
+
+    /// Where its calls are counted, where they are.
+    pub(crate) fn measured(&self, metrics: Option<&Metrics>) -> Option<&OfWorker> {
+        metrics.map(|metrics| self.measured.get_or_init(|| metrics.of(&self.name)))
     }
 
     pub(crate) fn suspect(&self, now: Instant) {

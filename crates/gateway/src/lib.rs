@@ -22,6 +22,7 @@ mod rest;
 mod route_table;
 mod routes;
 mod service;
+mod status;
 mod trigger;
 
 pub use auth::Tokens;
@@ -30,3 +31,4 @@ pub use extract::parse_deploy;
 pub use openapi::document as openapi_document;
 pub use routes::listed as listed_routes;
 pub use service::{Deps, Service};
+pub use status::{Ready, Status};

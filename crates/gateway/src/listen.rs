@@ -10,20 +10,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use lyra_kit::Tasks;
+use lyra_kit::{Clock, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Guard;
 use crate::config::Config;
-use crate::dispatch;
-use crate::service::Entry;
+use crate::metrics::Metrics;
 
 /// Wait after a failed accept: it fails for want of file descriptors, and trying at once won't find more.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -40,18 +40,35 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     {\"type\":\"https://lyra.dev/errors/overloaded\",\"title\":\"Overloaded\",\"status\":503,\
     \"detail\":\"the limit of connections is reached\",\"code\":\"overloaded\"}";
 
+/// What answers the requests of a listener.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// Limits of connections.
+    fn config(&self) -> &Config;
+    /// Time.
+    fn clock(&self) -> &Clock;
+    /// Where connections are counted.
+    fn metrics(&self) -> &Metrics;
+    /// Answers a request from `peer`, which `guard` may refuse.
+    fn answer(
+        self: &Arc<Self>,
+        guard: &Guard,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response> + Send;
+}
+
 /// Accepts until `shutdown` is cancelled. Connections end by themselves when `connections` are told to stop, and at once
 /// when `cut` is cancelled.
-pub(crate) async fn accept(
-    entry: &Arc<Entry>,
+pub(crate) async fn accept<A: Answers>(
+    entry: &Arc<A>,
     guard: Guard,
     listener: TcpListener,
     connections: &Tasks,
     shutdown: &CancellationToken,
     cut: &CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(entry.app.config.max_connections.min(Semaphore::MAX_PERMITS)));
-    let builder = Arc::new(builder(&entry.app.config));
+    let places = Arc::new(Semaphore::new(entry.config().max_connections.min(Semaphore::MAX_PERMITS)));
+    let builder = Arc::new(builder(entry.config()));
     let guard = Arc::new(guard);
     loop {
         let accepted = tokio::select! {
@@ -66,12 +83,12 @@ pub(crate) async fn accept(
                     continue;
                 }
                 tracing::warn!(%error, "a connection can't be accepted");
-                entry.app.clock.sleep(ACCEPT_PAUSE).await;
+                entry.clock().sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            entry.app.metrics.refused.inc();
+            entry.metrics().refused.inc();
             // Best effort, without waiting: the answer fits into the socket's buffer.
             drop(stream.try_write(FULL));
             continue;
@@ -115,8 +132,8 @@ fn builder(config: &Config) -> Builder<TokioExecutor> {
     builder
 }
 
-struct Connection {
-    entry: Arc<Entry>,
+struct Connection<A> {
+    entry: Arc<A>,
     guard: Arc<Guard>,
     builder: Arc<Builder<TokioExecutor>>,
     stopping: CancellationToken,
@@ -125,9 +142,9 @@ struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl<A: Answers> Connection<A> {
     async fn run(self, stream: TcpStream) {
-        let open = &self.entry.app.metrics.connections;
+        let open = &self.entry.metrics().connections;
         open.inc();
         self.speak(stream).await;
         open.dec();
@@ -143,11 +160,11 @@ impl Connection {
         let service = service_fn(|request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
             let (entry, guard, peer) = (Arc::clone(&self.entry), Arc::clone(&self.guard), self.peer);
-            async move { Ok::<_, Infallible>(dispatch::handle(&entry, &guard, peer, request).await) }
+            async move { Ok::<_, Infallible>(entry.answer(&guard, peer, request).await) }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         // Until the version of HTTP is known, no timer of hyper runs.
-        let mut first_request = pin!(self.entry.app.clock.sleep(self.entry.app.config.header_timeout));
+        let mut first_request = pin!(self.entry.clock().sleep(self.entry.config().header_timeout));
         let mut watch_first = true;
         let mut draining = false;
         loop {

@@ -7,7 +7,7 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi};
 
-use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
 use crate::trigger;
 
 #[derive(OpenApi)]
@@ -26,6 +26,7 @@ use crate::trigger;
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented,
+        control::list,
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances,

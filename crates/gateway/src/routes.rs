@@ -14,7 +14,7 @@ use lyra_types::{Code, Error};
 
 use crate::metrics::Measure;
 use crate::problem;
-use crate::rest::{aliases, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
 use crate::service::App;
 
 /// Path of HTTP triggers, as the document and the metrics call it.
@@ -71,6 +71,7 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/dead-letters/{id}", dead_letters::get),
         row("DELETE", "/v1/dead-letters/{id}", dead_letters::delete),
         row("POST", "/v1/dead-letters/{id}/redrive", dead_letters::redrive),
+        row("GET", "/v1/control", control::list),
         row("GET", "/v1/workers", workers::list),
         row("GET", "/v1/workers/{worker}", workers::get),
         row("GET", "/v1/workers/{worker}/characteristics", workers::known),

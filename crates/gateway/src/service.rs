@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
@@ -16,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Guard;
 use crate::body::BodyMemory;
 use crate::config::Config;
-use crate::listen;
+use crate::dispatch;
+use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::route_table::RouteTable;
 use crate::routes;
@@ -78,6 +82,24 @@ pub(crate) struct Entry {
     pub app: Arc<App>,
     pub router: Router,
     pub triggers: RouteMetrics,
+}
+
+impl Answers for Entry {
+    fn config(&self) -> &Config {
+        &self.app.config
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.app.clock
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.app.metrics
+    }
+
+    async fn answer(self: &Arc<Self>, guard: &Guard, peer: SocketAddr, request: Request<Incoming>) -> Response {
+        dispatch::handle(self, guard, peer, request).await
+    }
 }
 
 impl Service {

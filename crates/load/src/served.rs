@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lyra_kit::Clock;
 use lyra_wire::Operated;
-use lyra_wire::grpc::{self, RemoteWorker};
+use lyra_wire::grpc::{self, RemoteWorker, Security};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,9 @@ pub(crate) struct Served {
     runtime: Option<Runtime>,
 }
 
+/// More than the workers here let a call wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 impl Served {
     /// Serves `worker` on a free port of the loopback address.
     pub(crate) fn start(worker: Arc<dyn Operated>) -> Result<Served, Error> {
@@ -29,10 +33,10 @@ impl Served {
         let within = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let mut routes = grpc::routes();
-        grpc::add_worker(&mut routes, worker, CancellationToken::new());
+        grpc::add_worker(&mut routes, worker, LONGEST_WAIT, CancellationToken::new());
         lyra_kit::tasks::spawn("served-worker", async move {
             // It ends with its runtime.
-            let _ = grpc::serve(listener, routes, CancellationToken::new()).await;
+            let _ = grpc::serve(listener, routes, &Security::Plain, CancellationToken::new()).await;
         });
         drop(within);
         Ok(Served { address, runtime: Some(runtime) })
@@ -41,7 +45,8 @@ impl Served {
     /// A client of it.
     pub(crate) fn client(&self, clock: &Clock) -> Result<Arc<dyn Operated>, Error> {
         let refused = |source| Error::Refused { name: "no-op".to_owned(), source };
-        let worker = RemoteWorker::new("served", &self.address.to_string(), clock.clone()).map_err(refused)?;
+        let worker = RemoteWorker::new("served", &self.address.to_string(), &Security::Plain, clock.clone());
+        let worker = worker.map_err(refused)?;
         Ok(Arc::new(worker))
     }
 }

@@ -15,17 +15,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_fleet::{Connect, Fleet};
+use lyra_gateway::{Ready, Status};
 use lyra_kit::Tasks;
 use lyra_store::{Access, Blobs, DirLock};
 use lyra_types::{Code, Error as LyraError};
-use lyra_wire::grpc::{self, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker};
+pub use lyra_wire::Role;
+use lyra_wire::grpc::{self, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, Security};
 use lyra_wire::{Control, Logs, Operated, Registry, Worker};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
+use crate::joined::Joined;
 use crate::roles::{self, Kit};
+use crate::security;
 
 /// Longest wait for calls that a worker still has when it was told to end.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -33,36 +37,6 @@ const DRAIN: Duration = Duration::from_secs(20);
 const LAST: Duration = Duration::from_secs(2);
 /// Longest wait for the first word of the registry. Without it a node starts all the same.
 const REGISTRY: Duration = Duration::from_secs(3);
-
-/// A part of the platform that can be a process of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Functions, jobs, the registry of workers, logs.
-    Control,
-    /// Runs calls.
-    Worker,
-    /// The public HTTP interface.
-    Gateway,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Role; 3] = [Role::Control, Role::Worker, Role::Gateway];
-
-    /// The name on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Control => "control",
-            Role::Worker => "worker",
-            Role::Gateway => "gateway",
-        }
-    }
-
-    /// The role of that name.
-    pub fn parse(text: &str) -> Option<Role> {
-        Role::ALL.into_iter().find(|role| role.as_str() == text)
-    }
-}
 
 /// Settings of a node that runs some roles.
 #[derive(Debug, Clone)]
@@ -73,9 +47,13 @@ pub struct Config {
     pub node: crate::Config,
     /// The node's name, which is its worker's.
     pub name: String,
-    /// Where gRPC is served. Port 0: a free one. Loopback only.
+    /// Where gRPC is served. Port 0: a free one. Loopback only, where there are no certificates.
     pub listen_grpc: SocketAddr,
-    /// Addresses of the control processes, `HOST:PORT`, where control is not one of the roles.
+    /// Where others reach the worker, `HOST` or `HOST:PORT`; empty: where it listens.
+    pub advertise: String,
+    /// Where a node without a gateway serves health, readiness and metrics over HTTP, if it shall.
+    pub status: Option<SocketAddr>,
+    /// Addresses of the control processes, `HOST:PORT`; where control is one of the roles, those of the others.
     pub control: Vec<String>,
     /// `sqlite`, or where objects are kept.
     pub store: String,
@@ -83,7 +61,7 @@ pub struct Config {
     pub jobs: String,
     /// A directory, or where blobs are kept; empty: a directory in the data directory.
     pub blobs: String,
-    /// Keys and certificates of the stores.
+    /// Keys and certificates: the node's own, and for the stores.
     pub access: Access,
     /// How calls are spread over workers.
     pub fleet: lyra_fleet::Config,
@@ -96,10 +74,13 @@ pub struct Node {
     serving: Vec<(Role, String)>,
     tasks: Tasks,
     grpc: Option<(TcpListener, grpc::RoutesBuilder)>,
+    security: Security,
     control: Option<Arc<lyra_control::Service>>,
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
+    status: Option<(TcpListener, Status)>,
+    status_address: Option<SocketAddr>,
     /// Cancelled when callers of the worker shall begin no more calls.
     closing: CancellationToken,
 }
@@ -113,6 +94,7 @@ impl Node {
         check(&config)?;
         let has = |role| config.roles.contains(&role);
         let (kit, tasks) = (Kit::system(), Tasks::new());
+        let security = security::of(&config, &kit.clock)?;
         let access = if config.roles == BTreeSet::from([Role::Gateway]) { Access::default() } else { access(&config)? };
         let addresses = config.control.as_slice();
 
@@ -129,48 +111,99 @@ impl Node {
         };
         let as_logs: Arc<dyn Logs> = match &logs {
             Some(logs) => logs.clone(),
-            None => Arc::new(RemoteLogs::new(addresses, &tasks).map_err(Error::Refused)?),
+            None => Arc::new(RemoteLogs::new(addresses, &security, &tasks).map_err(Error::Refused)?),
         };
         let registry = has(Role::Control)
             .then(|| lyra_control::Registry::new(config.node.control.registry, kit.clock.clone(), &tasks));
         let as_registry: Arc<dyn Registry> = match &registry {
             Some(registry) => Arc::new(registry.clone()),
-            None => Arc::new(RemoteRegistry::new(addresses).map_err(Error::Refused)?),
+            None => Arc::new(RemoteRegistry::new(addresses, &security).map_err(Error::Refused)?),
         };
 
-        let mut worker = None;
+        let (mut worker, mut joined) = (None, None);
         if has(Role::Worker)
             && let Some(address) = grpc_address
         {
             let service = start_worker(&config, &access, as_logs.clone(), &kit).await?;
-            grpc::add_worker(&mut routes, Arc::new(service.clone()), closing.clone());
-            let registries = match &registry {
-                Some(registry) => vec![Arc::new(registry.clone()) as Arc<dyn Registry>],
-                None => each(addresses)?,
-            };
-            let identity = Identity { name: config.name.clone(), address: address.to_string() };
+            let times = &config.node.worker;
+            // For a place, for resources, for an instance to wake or to start.
+            let longest_wait = times.queue_timeout + times.start_timeout * 2;
+            grpc::add_worker(&mut routes, Arc::new(service.clone()), longest_wait, closing.clone());
+            let own = registry.iter().map(|registry| Arc::new(registry.clone()) as Arc<dyn Registry>);
+            let counted = Joined::default();
+            let registries =
+                own.chain(each(addresses, &security)?).map(|registry| counted.listening(registry)).collect();
+            joined = Some(counted);
+            let reached = security::advertised(&config.advertise, address)?;
+            let identity = Identity { name: config.name.clone(), address: reached };
             let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
             serving.push((Role::Worker, address.to_string()));
             worker = Some((service, agent));
         }
 
-        let fleet =
-            Fleet::new(config.fleet, as_registry.clone(), connect(&kit), kit.clock.clone(), kit.random.clone(), &tasks);
+        // A worker alone has nothing to ask of other workers.
+        let fleet = (has(Role::Control) || has(Role::Gateway)).then(|| {
+            let (connect, clock, random) = (connect(&kit, &security), kit.clock.clone(), kit.random.clone());
+            let fleet = Fleet::new(config.fleet, as_registry.clone(), connect, clock, random, &tasks);
+            fleet.measure(&kit.metrics);
+            fleet
+        });
         let mut control = None;
-        if let Some(registry) = registry {
-            let service = start_control(&config, &access, &fleet, as_logs.clone(), &kit).await?;
+        if let (Some(registry), Some(fleet)) = (registry, &fleet) {
+            let service = start_control(&config, &access, grpc_address, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
         }
-        let mut node = Node { serving, tasks, grpc: None, control, logs, worker, gateway: None, closing };
+        let mut node = Node {
+            serving,
+            tasks,
+            grpc: None,
+            security,
+            control,
+            logs,
+            worker,
+            gateway: None,
+            status: None,
+            status_address: None,
+            closing,
+        };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
-        if has(Role::Gateway) {
-            node.start_gateway(&config, fleet, as_logs, &kit).await?;
+        match fleet {
+            Some(fleet) if has(Role::Gateway) => {
+                let as_logs = match grpc_address.filter(|_| has(Role::Control) && !addresses.is_empty()) {
+                    Some(own) => node.all_logs(own, addresses)?,
+                    None => as_logs,
+                };
+                node.start_gateway(&config, fleet, as_logs, &kit).await?;
+            }
+            _ => node.start_status(&config, joined, &kit).await?,
         }
         Ok(node)
+    }
+
+    /// The lines that every control process has; this one, at `own`, is asked like the others.
+    fn all_logs(&self, own: SocketAddr, others: &[String]) -> Result<Arc<dyn Logs>, Error> {
+        let all = [&[own.to_string()], others].concat();
+        Ok(Arc::new(RemoteLogs::new(&all, &self.security, &self.tasks).map_err(Error::Refused)?))
+    }
+
+    /// Listens for those who ask how this process is, where that was asked for.
+    async fn start_status(&mut self, config: &Config, joined: Option<Joined>, kit: &Kit) -> Result<(), Error> {
+        let Some(address) = config.status else { return Ok(()) };
+        let (gateway, metrics, clock) = (config.node.gateway.clone(), kit.metrics.clone(), kit.clock.clone());
+        let status = Status::new(gateway, metrics, clock, ready(joined));
+        status.check(address).map_err(Error::Refused)?;
+        let (listener, address) = listen(address).await?;
+        (self.status, self.status_address) = (Some((listener, status)), Some(address));
+        Ok(())
+    }
+
+    /// Where health, readiness and metrics are served, where that is not the gateway.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status_address
     }
 
     async fn start_gateway(
@@ -183,7 +216,7 @@ impl Node {
         let (listener, address) = listen(config.node.listen).await?;
         let control: Arc<dyn Control> = match &self.control {
             Some(control) => control.clone(),
-            None => Arc::new(RemoteControl::new(&config.control).map_err(Error::Refused)?),
+            None => Arc::new(RemoteControl::new(&config.control, &self.security).map_err(Error::Refused)?),
         };
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
@@ -213,14 +246,24 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, control, logs, worker, gateway, closing, .. } = self;
+        let Node { tasks, grpc, security, control, logs, worker, gateway, status, closing, .. } = self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
             let (stop, failed) = (end.clone(), shutdown.clone());
             tasks.spawn("grpc", async move {
-                if let Err(error) = grpc::serve(listener, routes, stop).await {
+                if let Err(error) = grpc::serve(listener, routes, &security, stop).await {
                     tracing::error!(%error, "gRPC is served no more");
+                    failed.cancel();
+                }
+            });
+        }
+        if let Some((listener, status)) = status {
+            // To the end as well: a process that ends says so.
+            let (stop, failed) = (end.clone(), shutdown.clone());
+            tasks.spawn("status", async move {
+                if let Err(error) = status.serve(listener, stop).await {
+                    tracing::error!(%error, "health and metrics are served no more");
                     failed.cancel();
                 }
             });
@@ -267,6 +310,15 @@ impl Node {
     }
 }
 
+/// Whether a node without a gateway does its work. Its control has read functions and jobs before anything is served; where
+/// it is one of several, it is as ready as the others.
+fn ready(joined: Option<Joined>) -> Box<Ready> {
+    Box::new(move || match &joined {
+        Some(joined) if joined.count() == 0 => Err("no control process has let the worker join".to_owned()),
+        _ => Ok("ready".to_owned()),
+    })
+}
+
 /// What can't work is refused before anything is started.
 fn check(config: &Config) -> Result<(), Error> {
     let refused = |field: &str, reason: &str| Err(Error::Refused(LyraError::field(Code::InvalidField, field, reason)));
@@ -275,14 +327,6 @@ fn check(config: &Config) -> Result<(), Error> {
     }
     if !config.roles.contains(&Role::Control) && config.control.is_empty() {
         return refused("control", "names no address, and control is not one of the roles of this node");
-    }
-    if config.roles.contains(&Role::Control) && !config.control.is_empty() {
-        return refused("control", "is for nodes that do not run control themselves");
-    }
-    let grpc = config.roles.contains(&Role::Control) || config.roles.contains(&Role::Worker);
-    if grpc && !config.listen_grpc.ip().is_loopback() {
-        let reason = "is not a loopback address; roles speak in plain text, which is for one host only";
-        return refused("listen_grpc", reason);
     }
     const BACKENDS: [&str; 3] = ["wasm", "process", "simulated"];
     if let Some(unknown) = config.isolation.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
@@ -329,12 +373,11 @@ async fn start_worker(
 async fn start_control(
     config: &Config,
     access: &Access,
+    address: Option<SocketAddr>,
     fleet: &Fleet,
     logs: Arc<dyn Logs>,
     kit: &Kit,
 ) -> Result<Arc<lyra_control::Service>, Error> {
-    let mut control = config.node.control.clone();
-    control.jobs.exclusive = config.jobs == "sqlite";
     let deps = lyra_control::Deps {
         objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
         jobs: lyra_store::open_jobs(&config.jobs, access).await.map_err(Error::Store)?,
@@ -344,23 +387,27 @@ async fn start_control(
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
+        name: config.name.clone(),
+        address: address.map(|address| address.to_string()).unwrap_or_default(),
     };
-    let service = Arc::new(lyra_control::Service::new(control, deps));
+    let service = Arc::new(lyra_control::Service::new(config.node.control.clone(), deps));
     service.start().await.map_err(Error::Control)?;
     Ok(service)
 }
 
 /// A registry for each control process: a worker talks with all of them.
-fn each(addresses: &[String]) -> Result<Vec<Arc<dyn Registry>>, Error> {
+fn each(addresses: &[String], security: &Security) -> Result<Vec<Arc<dyn Registry>>, Error> {
     let one = |address: &String| {
-        let registry = RemoteRegistry::new(std::slice::from_ref(address)).map_err(Error::Refused)?;
+        let registry = RemoteRegistry::new(std::slice::from_ref(address), security).map_err(Error::Refused)?;
         Ok(Arc::new(registry) as Arc<dyn Registry>)
     };
     addresses.iter().map(one).collect()
 }
 
 /// How the fleet reaches workers.
-fn connect(kit: &Kit) -> Box<Connect> {
-    let clock = kit.clock.clone();
-    Box::new(move |name, address| Ok(Arc::new(RemoteWorker::new(name, address, clock.clone())?) as Arc<dyn Operated>))
+fn connect(kit: &Kit, security: &Security) -> Box<Connect> {
+    let (clock, security) = (kit.clock.clone(), security.clone());
+    Box::new(move |name, address| {
+        Ok(Arc::new(RemoteWorker::new(name, address, &security, clock.clone())?) as Arc<dyn Operated>)
+    })
 }

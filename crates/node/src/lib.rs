@@ -9,9 +9,12 @@ pub mod child;
 pub mod embedded;
 pub mod settings;
 
+mod joined;
 mod machine;
 mod roles;
+mod security;
 
 pub use embedded::{Config, Node};
 pub use lyra_gateway::Tokens;
 pub use lyra_store::{Access, S3Keys};
+pub use lyra_wire::tls;

@@ -65,7 +65,9 @@ pub struct Cluster {
     pub jobs: String,
     /// A directory or `s3://BUCKET?endpoint=…`: where code is kept; empty: a directory in the data directory.
     pub blobs: String,
-    /// Keys and certificates of the stores; an empty path: none.
+    /// Where others reach the worker, `HOST` or `HOST:PORT`; empty: where it listens.
+    pub advertise: String,
+    /// Keys and certificates: the node's own, and for the stores; an empty path: none.
     pub tls_dir: PathBuf,
     /// Isolation back ends that the worker offers; empty: all.
     pub isolation: Vec<String>,
@@ -82,6 +84,7 @@ impl Default for Cluster {
             store: "sqlite".to_owned(),
             jobs: "sqlite".to_owned(),
             blobs: String::new(),
+            advertise: String::new(),
             tls_dir: PathBuf::new(),
             isolation: Vec::new(),
             fleet: lyra_fleet::Config::default(),
@@ -166,6 +169,9 @@ pub struct ClusterFlags {
     /// See [`Cluster::blobs`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blobs: Option<String>,
+    /// See [`Cluster::advertise`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     /// See [`Cluster::tls_dir`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_dir: Option<PathBuf>,
@@ -340,7 +346,6 @@ mod tests {
         let settings = Layers::read(None, &Flags::default()).unwrap().settings().unwrap();
         assert_eq!(settings.worker, lyra_worker::Config::default());
         assert_eq!(settings.control, lyra_control::Config::default());
-        assert!(settings.control.jobs.exclusive);
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
     }
 

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::server::START;
+
 /// Longest that a command may take; a test that needs this long has failed.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -107,6 +109,20 @@ impl Cli {
     /// When it can't be started or takes too long. Any exit code is a good answer here.
     pub async fn run<A: AsRef<OsStr> + Debug>(&self, args: impl IntoIterator<Item = A>) -> Result<Output> {
         self.run_with_input(args, b"").await
+    }
+
+    /// Runs a command again and again until its stdout has `text` in it.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn until_shown(&self, command: &[&str], text: &str) -> Result<()> {
+        let shown = async {
+            while !self.run(command).await.is_ok_and(|output| output.stdout.contains(text)) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let shown = tokio::time::timeout(START, shown).await;
+        shown.with_context(|| format!("{command:?} does not show {text:?}"))
     }
 
     /// Runs a command that reads `input` from stdin.

@@ -20,7 +20,11 @@ use crate::server::{START, STOP, binary};
 pub struct Cluster {
     binary: PathBuf,
     directory: TempDir,
+    /// Where the authority of the nodes' certificates is, if they have any.
+    tls: Option<PathBuf>,
     nodes: BTreeMap<String, Node>,
+    /// Addresses of the controls.
+    controls: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -37,15 +41,44 @@ impl Cluster {
     /// # Errors
     /// With what a node wrote to stderr, when it is not ready in time.
     pub async fn start(workers: usize, control: &[&str]) -> Result<Cluster> {
+        Cluster::start_many(1, workers, control).await
+    }
+
+    /// The same with so many controls, named `c1`, `c2`, …; they need stores that they can share.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_many(controls: usize, workers: usize, control: &[&str]) -> Result<Cluster> {
+        Cluster::start_in(Cluster::empty()?, controls, workers, control).await
+    }
+
+    /// One control and workers, with a certificate for each node.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_with_tls(workers: usize, control: &[&str]) -> Result<Cluster> {
+        let mut cluster = Cluster::empty()?;
+        cluster.tls = Some(cluster.directory.path().join("tls"));
+        Cluster::start_in(cluster, 1, workers, control).await
+    }
+
+    fn empty() -> Result<Cluster> {
         let directory = tempfile::Builder::new().prefix("lyra-cluster-").tempdir()?;
-        let mut cluster = Cluster { binary: binary()?, directory, nodes: BTreeMap::new() };
+        Ok(Cluster { binary: binary()?, directory, tls: None, nodes: BTreeMap::new(), controls: Vec::new() })
+    }
+
+    async fn start_in(mut cluster: Cluster, controls: usize, workers: usize, control: &[&str]) -> Result<Cluster> {
         let blobs = cluster.directory.path().join("blobs").display().to_string();
         let grpc = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs];
-        cluster.add("control", "c1", &[&grpc, control].concat()).await?;
+        for number in 1..=controls {
+            let name = format!("c{number}");
+            cluster.add("control", &name, &[&grpc, control].concat()).await?;
+            cluster.controls.push(cluster.address(&name).to_owned());
+        }
         for number in 1..=workers {
             cluster.add_worker(&format!("w{number}"), &[]).await?;
         }
-        let control = cluster.address("c1").to_owned();
+        let control = cluster.controls.join(",");
         cluster.add("gateway", "g1", &["--control", &control, "--listen", "127.0.0.1:0"]).await?;
         cluster.until_ready(workers).await?;
         Ok(cluster)
@@ -57,17 +90,43 @@ impl Cluster {
     /// As [`Cluster::start`].
     pub async fn add_worker(&mut self, name: &str, flags: &[&str]) -> Result<()> {
         let blobs = self.directory.path().join("blobs").display().to_string();
-        let control = self.address("c1").to_owned();
+        let control = self.controls.join(",");
         let own = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs, "--control", &control];
         self.add("worker", name, &[&own, flags].concat()).await
+    }
+
+    /// Adds a worker that speaks plain text, whatever the others do.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_plain_worker(&mut self, name: &str) -> Result<()> {
+        let tls = self.tls.take();
+        let added = self.add_worker(name, &[]).await;
+        self.tls = tls;
+        added
     }
 
     async fn add(&mut self, role: &str, name: &str, flags: &[&str]) -> Result<()> {
         let data = self.directory.path().join(name).display().to_string();
         let own = ["node", "--role", role, "--name", name, "--data-dir", &data];
-        let arguments = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        let mut arguments: Vec<String> = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
+        if self.tls.is_some() && !flags.contains(&"--tls-dir") {
+            let dir = self.certify(name, role).await?;
+            arguments.extend(["--tls-dir".to_owned(), dir.display().to_string()]);
+        }
         self.nodes.insert(name.to_owned(), Node { arguments, address: String::new(), child: None });
         self.spawn(name).await
+    }
+
+    /// Makes a certificate for a node, and returns its directory.
+    ///
+    /// # Errors
+    /// When the cluster has no certificates, or none can be made.
+    pub async fn certify(&self, name: &str, role: &str) -> Result<PathBuf> {
+        let tls = self.tls.as_ref().context("the cluster has no certificates")?;
+        let (dir, node) = (tls.display().to_string(), format!("{name}:{role}"));
+        self.commands().run(["tls", "init", "--tls-dir", &dir, &node]).await?.ok()?;
+        Ok(tls.join(name))
     }
 
     async fn spawn(&mut self, name: &str) -> Result<()> {
@@ -118,12 +177,36 @@ impl Cluster {
     /// # Errors
     /// When that takes too long.
     pub async fn until_shown(&self, command: &[&str], text: &str) -> Result<()> {
-        let shown = async {
-            while !self.commands().run(command).await.is_ok_and(|output| output.stdout.contains(text)) {
+        self.commands().until_shown(command, text).await
+    }
+
+    /// Adds a gateway that knows only these controls.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_gateway(&mut self, name: &str, controls: &[&str]) -> Result<()> {
+        let control: Vec<&str> = controls.iter().map(|&control| self.address(control)).collect();
+        let control = control.join(",");
+        self.add("gateway", name, &["--control", &control, "--listen", "127.0.0.1:0"]).await
+    }
+
+    /// Commands against one of the gateways.
+    pub fn commands_at(&self, gateway: &str) -> Cli {
+        Cli::new(&self.binary).env("LYRA_URL", self.address(gateway)).within(self.scratch())
+    }
+
+    /// Waits until a node has written `text` to stderr.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn until_logged(&self, name: &str, text: &str) -> Result<()> {
+        let logged = async {
+            while !self.log(name).contains(text) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(START, shown).await.with_context(|| format!("{command:?} does not show {text:?}"))
+        let logged = tokio::time::timeout(START, logged).await;
+        logged.with_context(|| format!("{name} does not say {text:?}; it said:\n{}", self.log(name)))
     }
 
     /// Where a node serves: `HOST:PORT` of gRPC, the URL of a gateway.
@@ -155,7 +238,7 @@ impl Cluster {
 
     /// Commands against the gateway, run in [`Cluster::scratch`].
     pub fn commands(&self) -> Cli {
-        Cli::new(&self.binary).env("LYRA_URL", self.address("g1")).within(self.scratch())
+        self.commands_at("g1")
     }
 
     /// Kills a node: SIGKILL.

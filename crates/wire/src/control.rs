@@ -52,6 +52,19 @@ impl Route {
     }
 }
 
+/// A control process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlProcess {
+    /// Its name.
+    pub name: String,
+    /// Where other roles reach it, `HOST:PORT`; empty where it is alone.
+    pub address: String,
+    /// When it was started.
+    pub since: Timestamp,
+    /// Of the one that leads: the number of its term, higher than that of every term before.
+    pub epoch: Option<u64>,
+}
+
 /// A change of the route table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RouteEvent {
@@ -207,6 +220,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Every route, then each change, with the store's revision.
     async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>>;
+
+    /// The control processes that there are, by name; the one that leads has an epoch.
+    async fn processes(&self) -> Result<Vec<ControlProcess>>;
 
     /// Accepts a job. It is durable when this returns.
     async fn submit(&self, submit: Submit) -> Result<Submitted>;

@@ -10,12 +10,15 @@ pub mod instances;
 pub mod logs;
 mod octets;
 pub mod registry;
+pub mod role;
+pub mod tls;
 pub mod worker;
 pub mod workers;
 
 pub use control::Control;
 pub use logs::Logs;
 pub use registry::Registry;
+pub use role::Role;
 pub use worker::{Operated, Worker};
 pub use workers::Workers;
 

@@ -48,7 +48,7 @@ pub struct Arguments {
     #[arg(long)]
     directory: Option<PathBuf>,
     /// Control processes.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     controls: usize,
     /// Workers.
     #[arg(long, default_value_t = 3)]

@@ -178,7 +178,6 @@ async fn what_cannot_work_is_refused_with_what_to_do() -> Result<()> {
         (&["--role", "king"][..], "control, worker, gateway"),
         (&["--role", "logs"], "run with the role control"),
         (&["--role", "worker"], "control"),
-        (&["--role", "control", "--control", "127.0.0.1:1"], "control"),
         (&["--role", "control", "--listen-grpc", "0.0.0.0:0"], "loopback"),
         (&["--role", "control", "--name", "No Name"], "name"),
         (&["--role", "worker", "--control", "nowhere at all"], "HOST:PORT"),

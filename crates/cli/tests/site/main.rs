@@ -6,5 +6,6 @@
 //! charged. Calls may fail only as the test says.
 
 mod faults;
+mod leader;
 mod rolling;
 mod scene;

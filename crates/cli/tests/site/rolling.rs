@@ -9,7 +9,7 @@ const CALLS: f64 = 200.0;
 const JOBS: f64 = 50.0;
 
 fn layout() -> Layout {
-    Layout { workers: 2, gateways: 2, ..Layout::default() }
+    Layout { controls: 2, workers: 2, gateways: 2, ..Layout::default() }
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn draining_each_worker_in_turn_costs_no_call_and_no_job() -> Result<()> {
 async fn upgrading_each_process_in_turn_costs_no_call_and_no_job() -> Result<()> {
     let mut scene = Scene::begin(layout(), CALLS, JOBS).await?;
     let binary = upgraded(&scene.site)?;
-    for name in ["w1", "w2", "g1", "g2", "c1"] {
+    for name in ["w1", "w2", "g1", "g2", "c1", "c2"] {
         scene.site.roll(name, Some(&binary)).await?;
         scene.site.until_ready().await?;
         scene.go_on().await?;

@@ -14,6 +14,7 @@ use lyra_wire::Worker;
 use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
 use lyra_wire::worker::Prepare;
 
+use super::code::Pin;
 use super::record::{Meta, Record, put_alias, put_meta, put_version};
 use super::request::{Checked, check, raw_code};
 use super::{Functions, keys};
@@ -85,20 +86,10 @@ impl Functions {
             labels: checked.labels.clone(),
         };
         let contract = self.worker.prepare(prepare).await?.contract;
-        let changed = {
-            let _code_stays = self.code_gate.read().await;
-            let code = self.blobs.put(checked.code.clone()).await?;
-            let now = self.clock.now();
-            // 53 bits, so that every JSON reader takes it for what it is.
-            let fresh = self.random.u64() >> 11;
-            let pinned = self.pinned_if_full(tenant, function).await?;
-            let new = New { tenant, function, checked: &checked, contract, code, now, fresh };
-            self.update(tenant, function, |record| {
-                check_precondition(function, record, precondition)?;
-                new.changes(record, self.config.max_versions, &pinned)
-            })
-            .await?
-        };
+        let pin = self.pin(&lyra_store::blobs::digest(&checked.code)).await?;
+        let made = self.make(tenant, function, &checked, contract, precondition, &pin).await;
+        self.unpin(pin);
+        let changed = made?;
         let (deployed, dropped) = changed.value;
         let generation = deployed.route.generation;
         for version in &dropped {
@@ -115,6 +106,31 @@ impl Functions {
         }
         tracing::info!(%tenant, %function, version = deployed.version, "version deployed");
         Ok(Changed { value: deployed, revision: changed.revision })
+    }
+
+    /// Stores the code, which `pin` keeps from being deleted, then makes the version.
+    async fn make(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        checked: &Checked,
+        contract: Contract,
+        precondition: Precondition,
+        pin: &Pin,
+    ) -> Result<Changed<Outcome>> {
+        let code = self.blobs.put(checked.code.clone()).await?;
+        let now = self.clock.now();
+        // 53 bits, so that every JSON reader takes it for what it is.
+        let fresh = self.random.u64() >> 11;
+        let pinned = self.pinned_if_full(tenant, function).await?;
+        let new = New { tenant, function, checked, contract, code, now, fresh };
+        let made = self
+            .update_while(Some(&pin.key), tenant, function, |record| {
+                check_precondition(function, record, precondition)?;
+                new.changes(record, self.config.max_versions, &pinned)
+            })
+            .await?;
+        made.ok_or_else(|| Error::new(Code::Unavailable, "storing the code took too long; try again"))
     }
 
     /// Has the worker drop what it holds of versions that are gone. What it still holds harms nobody: no route leads there.

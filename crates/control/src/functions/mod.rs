@@ -38,6 +38,7 @@ use lyra_types::{Code, Error, FunctionName, Result, TenantName};
 use lyra_wire::control::{Changed, PageQuery, Route};
 use lyra_wire::{Logs, Worker};
 
+use crate::leader::Term;
 use crate::metrics::Metrics;
 use record::Record;
 pub(crate) use table::Table;
@@ -63,8 +64,6 @@ pub(crate) struct Functions {
     metrics: Arc<Metrics>,
     config: crate::Config,
     table: Arc<Table>,
-    /// Read: code was put and the version that uses it is being stored. Write: code is being deleted.
-    code_gate: tokio::sync::RwLock<()>,
 }
 
 impl Functions {
@@ -80,7 +79,6 @@ impl Functions {
             metrics,
             config,
             table: Arc::new(Table::default()),
-            code_gate: tokio::sync::RwLock::new(()),
         }
     }
 
@@ -89,14 +87,19 @@ impl Functions {
         self.fill().await?;
         let this = Arc::clone(self);
         tasks.spawn_cancellable("follow-functions", async move { this.follow().await });
-        let this = Arc::clone(self);
-        tasks.spawn_cancellable("prewarm-live", async move { this.prewarm_live().await });
-        let this = Arc::clone(self);
-        tasks.every("sweep-code", self.config.sweep_code_every, move || {
-            let this = Arc::clone(&this);
-            async move { this.sweep_code().await }
-        });
         Ok(())
+    }
+
+    /// What the leader does: has instances started that versions want kept, and deletes code that nobody uses.
+    pub(crate) async fn lead(&self, term: &Term) {
+        let duties = async {
+            self.prewarm_live().await;
+            loop {
+                self.sweep_code().await;
+                self.clock.sleep(self.config.sweep_code_every).await;
+            }
+        };
+        term.over.run_until_cancelled(duties).await;
     }
 
     /// Starts the instances that live versions want kept even when idle; a former process's are gone.
@@ -140,8 +143,20 @@ impl Functions {
         &self,
         tenant: &TenantName,
         function: &FunctionName,
-        mut change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
+        change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
     ) -> Result<Changed<T>> {
+        let changed = self.update_while(None, tenant, function, change).await?;
+        changed.ok_or_else(|| Error::internal("a change without a condition was not made for one"))
+    }
+
+    /// As [`Functions::update`]; `None`, with nothing done, where the object `there` is not there any more.
+    async fn update_while<T>(
+        &self,
+        there: Option<&str>,
+        tenant: &TenantName,
+        function: &FunctionName,
+        mut change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
+    ) -> Result<Option<Changed<T>>> {
         for _ in 0..TRIES {
             let record = self.read(tenant, function).await?;
             let (changes, value) = change(record.as_ref())?;
@@ -150,12 +165,14 @@ impl Functions {
                 Some(record) => Check::Modified(meta, record.modified),
                 None => Check::Absent(meta),
             };
-            match self.objects.txn(Txn { checks: vec![check], changes }).await {
+            let checks = [check].into_iter().chain(there.map(|key| Check::Exists(key.to_owned()))).collect();
+            match self.objects.txn(Txn { checks, changes }).await {
                 Ok(revision) => {
                     self.shown(revision).await;
-                    return Ok(Changed { value, revision });
+                    return Ok(Some(Changed { value, revision }));
                 }
-                Err(TxnError::Failed { .. }) => {}
+                Err(TxnError::Failed { index: 0, .. }) => {}
+                Err(TxnError::Failed { .. }) => return Ok(None),
                 Err(TxnError::Store(error)) => return Err(error.into()),
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! It sleeps until a job is accepted or ends, or until the store says that something becomes due; it never polls.
 //! What runs here was leased by this process and is prolonged by heartbeats; the outcome is recorded under the lease's
-//! fence, so a try whose lease was lost can't win against a later one.
+//! fence, so a try whose lease was lost can't win against a later one. Only the leading process dispatches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use lyra_types::job::{Job, JobStatus};
 use lyra_types::{Code, Error, Timestamp};
 use lyra_wire::worker::Call;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::Jobs;
 use super::outcome::{gone, outcome};
@@ -25,8 +26,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 impl Jobs {
     /// Dispatches until told to stop.
-    pub(super) async fn dispatch(self: Arc<Self>) {
-        let stopping = self.dispatching.stopping();
+    pub(super) async fn dispatch(self: Arc<Self>, stopping: CancellationToken) {
         loop {
             let room = self.config.max_in_flight.saturating_sub(self.running.len());
             let mut sleep = LONGEST;

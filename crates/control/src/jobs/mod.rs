@@ -29,9 +29,11 @@ use lyra_wire::Worker;
 use lyra_wire::control::{Finished, JobQuery, Submit, Submitted};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::JobsConfig;
 use crate::functions::Table;
+use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 use running::{Running, Stop};
 use waiters::Waiters;
@@ -42,6 +44,8 @@ const MAX_KEY: usize = 255;
 const CHUNK: usize = 500;
 /// How often the counts by status are read for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// How often the leader looks for jobs of processes that are gone.
+const LOOK_FOR_LOST: Duration = Duration::from_secs(2);
 /// How long jobs that were told to stop may take to record it, at shutdown.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -55,7 +59,7 @@ pub(crate) struct Jobs {
     ids: Ids,
     metrics: Arc<Metrics>,
     config: JobsConfig,
-    /// Who this process is to the store: drawn anew at each start.
+    /// Who this process is to the store.
     owner: u64,
     /// There may be something to lease.
     wake: Notify,
@@ -63,14 +67,18 @@ pub(crate) struct Jobs {
     waiters: Waiters,
     /// Jobs that waited when they were last counted.
     queued: AtomicU64,
-    /// The dispatcher alone, so that it can be stopped first.
-    dispatching: Tasks,
-    /// Tries that run.
+    /// Tries that run, also those of a term that is over.
     tries: Tasks,
 }
 
 impl Jobs {
-    pub(crate) fn new(config: JobsConfig, deps: &crate::Deps, table: Arc<Table>, metrics: Arc<Metrics>) -> Jobs {
+    pub(crate) fn new(
+        config: JobsConfig,
+        deps: &crate::Deps,
+        owner: u64,
+        table: Arc<Table>,
+        metrics: Arc<Metrics>,
+    ) -> Jobs {
         Jobs {
             store: Arc::clone(&deps.jobs),
             worker: Arc::clone(&deps.worker),
@@ -79,38 +87,54 @@ impl Jobs {
             random: deps.random.clone(),
             ids: Ids::new(deps.clock.clone(), deps.random.clone()),
             metrics,
-            owner: deps.random.u64(),
+            owner,
             wake: Notify::new(),
             running: Running::default(),
             waiters: Waiters::new(config.max_waiters),
             queued: AtomicU64::new(0),
-            dispatching: Tasks::new(),
             tries: Tasks::new(),
             config,
         }
     }
 
-    /// Ends the leases of a former process, then starts to dispatch.
-    pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<()> {
-        if self.config.exclusive {
-            self.recover().await?;
-        }
+    /// Follows what other processes do to jobs, and looks after the tries that run here.
+    pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) {
         self.count().await;
         let this = Arc::clone(self);
-        self.dispatching.spawn("dispatch-jobs", async move { this.dispatch().await });
+        tasks.spawn_cancellable("follow-jobs", async move { this.follow_others().await });
         let every = |name, period, work: fn(Arc<Jobs>) -> futures::future::BoxFuture<'static, ()>| {
             let this = Arc::clone(self);
             tasks.every(name, period, move || work(Arc::clone(&this)));
         };
         every("heartbeat-jobs", self.config.heartbeat, |this| Box::pin(async move { this.heartbeat().await }));
-        every("sweep-jobs", self.config.sweep_every, |this| Box::pin(async move { this.sweep().await }));
         every("count-jobs", COUNT_EVERY, |this| Box::pin(async move { this.count().await }));
-        Ok(())
     }
 
-    /// Leases nothing more, lets what runs end within the drain limit, and gives the rest back.
+    /// What the leader does: ends the leases of processes that are gone, dispatches, forgets old jobs. Returns soon after
+    /// the term is over; what runs then goes on.
+    pub(crate) async fn lead(self: &Arc<Self>, leader: &Leader, term: &Term) {
+        self.recover(leader).await;
+        let recover = async {
+            loop {
+                self.clock.sleep(LOOK_FOR_LOST).await;
+                self.recover(leader).await;
+            }
+        };
+        let sweep = async {
+            loop {
+                self.sweep().await;
+                self.clock.sleep(self.config.sweep_every).await;
+            }
+        };
+        tokio::join!(
+            Arc::clone(self).dispatch(term.over.clone()),
+            term.over.run_until_cancelled(recover),
+            term.over.run_until_cancelled(sweep),
+        );
+    }
+
+    /// Lets what runs end within the drain limit, and gives the rest back. Nothing is dispatched any more when it is called.
     pub(crate) async fn stop(&self) {
-        self.dispatching.stop(LET_GO).await;
         if !self.tries.stop(self.config.drain).await {
             let given_back = self.running.stop_all(Stop::Drain);
             tracing::info!(given_back, "running jobs are given back");
@@ -120,22 +144,54 @@ impl Jobs {
         }
     }
 
-    async fn recover(&self) -> Result<()> {
+    async fn recover(&self, leader: &Leader) {
+        match self.try_recover(leader).await {
+            Ok(0) => {}
+            Ok(lost) => tracing::warn!(lost, "jobs that a process ran which is gone"),
+            Err(error) => tracing::warn!(%error, "jobs of processes that are gone can't be taken from them yet"),
+        }
+    }
+
+    async fn try_recover(&self, leader: &Leader) -> Result<usize> {
+        // In this order: who begins to run jobs in between was seen before.
+        let owners = self.store.owners().await?;
+        let alive = leader.alive().await?;
         let mut lost = 0;
-        loop {
-            let jobs = self.store.recover(self.owner, self.clock.now(), CHUNK).await?;
-            for job in &jobs {
-                self.ended(job);
-            }
-            lost += jobs.len();
-            if jobs.len() < CHUNK {
-                break;
+        for gone in owners.into_iter().filter(|owner| !alive.contains(owner)) {
+            loop {
+                let jobs = self.store.recover(gone, self.clock.now(), CHUNK).await?;
+                for job in &jobs {
+                    self.ended(job);
+                }
+                lost += jobs.len();
+                if jobs.len() < CHUNK {
+                    break;
+                }
             }
         }
         if lost > 0 {
-            tracing::warn!(lost, "jobs that a former process ran and did not end");
+            self.wake.notify_one();
         }
-        Ok(())
+        Ok(lost)
+    }
+
+    /// Hears of what other processes do to jobs, for ever.
+    async fn follow_others(&self) {
+        let Some(mut others) = self.store.others() else { return };
+        loop {
+            match others.recv().await {
+                Ok(job) if job.status.is_final() => self.waiters.notify(job.id),
+                Ok(job) if job.cancel_requested => self.running.stop(job.id, Stop::Cancel).await,
+                Ok(job) if job.status == JobStatus::Queued => self.wake.notify_one(),
+                Ok(_) => {}
+                // Some were missed: all look for themselves. Cancellations are found with the next heartbeat.
+                Err(RecvError::Lagged(_)) => {
+                    self.waiters.notify_all();
+                    self.wake.notify_one();
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
     }
 
     pub(crate) async fn submit(&self, submit: Submit) -> Result<Submitted> {

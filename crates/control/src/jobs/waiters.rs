@@ -50,6 +50,15 @@ impl Waiters {
     }
 }
 
+impl Waiters {
+    /// Tells all who wait to look again.
+    pub(super) fn notify_all(&self) {
+        for slot in self.by_job.lock().values() {
+            slot.notify.notify_waiters();
+        }
+    }
+}
+
 impl Waiter<'_> {
     /// Resolves when the job has ended after this future was enabled.
     pub(super) fn ended(&self) -> Notified<'_> {

@@ -119,6 +119,12 @@ impl Jobs for Crashing {
         };
         self.pass(call).await
     }
+    async fn owners(&self) -> Result<Vec<u64>, JobsError> {
+        self.inner.owners().await
+    }
+    fn others(&self) -> Option<tokio::sync::broadcast::Receiver<lyra_store::jobs::Changed>> {
+        None
+    }
     async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {
         self.inner.sweep(retention).await
     }

@@ -185,6 +185,8 @@ impl Site {
             clock: Clock::simulated(now),
             random: Random::seeded(seed),
             metrics: metrics.clone(),
+            name: "c1".to_owned(),
+            address: String::new(),
         };
         let service = Arc::new(Service::new(config, deps));
         service.start().await.unwrap();

@@ -53,7 +53,12 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Answer {
     responses((status = 200, description = "All metrics of the process", body = String), Refused)
 )]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Answer {
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.registry.render()).into_response())
+    Ok(rendered(&app.registry))
+}
+
+/// All metrics of a process.
+pub(crate) fn rendered(registry: &lyra_kit::telemetry::Metrics) -> axum::response::Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], registry.render()).into_response()
 }
 
 /// This document.

@@ -1,6 +1,7 @@
 //! The REST routes, one file for each kind of thing.
 
 pub(crate) mod aliases;
+pub(crate) mod control;
 pub(crate) mod dead_letters;
 pub(crate) mod functions;
 pub(crate) mod invoke;

@@ -300,6 +300,16 @@ impl Control for FakeControl {
         Ok(UnboundedReceiverStream::new(receiver).boxed())
     }
 
+    async fn processes(&self) -> Result<Vec<ControlProcess>> {
+        let process = |name: &str, epoch| ControlProcess {
+            name: name.to_owned(),
+            address: format!("{name}:7070"),
+            since: Timestamp::from_millis(0),
+            epoch,
+        };
+        Ok(vec![process("c1", None), process("c2", Some(7))])
+    }
+
     async fn submit(&self, submit: Submit) -> Result<Submitted> {
         self.submits.lock().push(submit);
         Ok(Submitted { id: self.job_of(JobStatus::Queued, None, None), status: JobStatus::Queued, created: true })

@@ -50,6 +50,8 @@ pub(crate) async fn start(
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
+        name: lyra_wire::workers::LOCAL.to_owned(),
+        address: String::new(),
     };
     let service = Service::new(config, deps);
     service.start().await.map_err(Error::Control)?;

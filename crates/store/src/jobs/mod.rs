@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::{Code, Error, FunctionName, InvocationId, JobId, TenantName, Timestamp};
+use tokio::sync::broadcast;
 
 pub use nats::{NatsJobs, NatsSettings};
 pub use sqlite::SqliteJobs;
@@ -253,6 +254,17 @@ fn status_number(status: JobStatus) -> usize {
     JobStatus::ALL.iter().position(|known| *known == status).expect("ALL holds every status")
 }
 
+/// A job that another process has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// The job.
+    pub id: JobId,
+    /// Where it stands now.
+    pub status: JobStatus,
+    /// Its owner wants it cancelled.
+    pub cancel_requested: bool,
+}
+
 /// Keeps jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
@@ -312,8 +324,11 @@ pub trait Jobs: Send + Sync + 'static {
     /// Versions of a function that a job which has not ended, or a dead one that could be redriven, is pinned to.
     async fn pinned(&self, tenant: TenantName, function: FunctionName, generation: u64) -> Result<Vec<u64>, JobsError>;
 
-    /// Ends the leases of every owner but this one, as if they had run out; up to `limit`. Returns the jobs as they stand now.
-    /// Only for a store that one process uses.
+    /// Those who hold leases now.
+    async fn owners(&self) -> Result<Vec<u64>, JobsError>;
+
+    /// Ends the leases of this owner, which is known to be gone, as if they had run out; up to `limit`. Returns the jobs
+    /// as they stand now.
     async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError>;
 
     /// Forgets old ended jobs and expired keys; returns how many jobs.
@@ -321,4 +336,8 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// Jobs by status. Cheap.
     async fn counts(&self) -> Result<Counts, JobsError>;
+
+    /// Jobs that other processes change, from now on, and now and then one that this one changed; `None` where no other
+    /// process can. Who falls behind is told so, and has missed some.
+    fn others(&self) -> Option<broadcast::Receiver<Changed>>;
 }

@@ -133,11 +133,13 @@ pub async fn a_former_owners_leases_end_at_recovery(subject: impl Subject) {
     jobs.accept(new("f", 3)).await.unwrap();
     let leased = jobs.lease(request(1, at(5), 3)).await.unwrap().jobs;
     jobs.cancel(tenant(), leased[2].job.id, at(6)).await.unwrap();
-    assert!(jobs.recover(1, at(7), 100).await.unwrap().is_empty(), "its own leases stay");
-    let mut recovered = jobs.recover(2, at(7), 100).await.unwrap();
+    assert_eq!(jobs.owners().await.unwrap(), [1]);
+    assert!(jobs.recover(2, at(7), 100).await.unwrap().is_empty(), "another's leases stay");
+    let mut recovered = jobs.recover(1, at(7), 100).await.unwrap();
     recovered.sort_by_key(|job| job.id);
     let statuses: Vec<_> = recovered.iter().map(|job| job.status).collect();
     assert_eq!(statuses, [JobStatus::Failed, JobStatus::Queued, JobStatus::Cancelled]);
+    assert!(jobs.owners().await.unwrap().is_empty());
     assert_eq!(lease_one(jobs, 2, at(7)).await.job.attempts, 2);
 }
 

@@ -113,7 +113,9 @@ impl<S: Subject> World<S> {
                 self.subject.reopen().await;
                 self.owners = self.owners.map(|owner| owner + 2);
                 self.lose(|_| true);
-                self.jobs().recover(self.owners[0], self.now, 1_000).await.unwrap();
+                for gone in self.jobs().owners().await.unwrap() {
+                    self.jobs().recover(gone, self.now, 1_000).await.unwrap();
+                }
             }
         }
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lyra_store::jobs::{Filter, Idempotency, LeaseRequest, NatsSettings, NewJob, Outcome, Retention};
+use lyra_store::jobs::{Changed, Filter, Idempotency, LeaseRequest, NatsSettings, NewJob, Outcome, Retention};
 use lyra_store::{Jobs, NatsJobs};
 use lyra_testkit::engines::Nats as Server;
 use lyra_types::job::JobStatus;
+use tokio::sync::broadcast;
 
 use super::{Subject, at, new, request, tenant};
 
@@ -154,6 +155,29 @@ async fn others_go_on_hearing_of_jobs_after_nats_was_killed() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until a change is told that is as `wanted`; a process may be told of its own, too.
+async fn told(others: &mut broadcast::Receiver<Changed>, wanted: impl Fn(&Changed) -> bool) {
+    while !wanted(&others.recv().await.unwrap()) {}
+}
+
+#[tokio::test]
+async fn changes_by_another_process_are_told() {
+    let server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let (one, two) = (connect(&settings).await, connect(&settings).await);
+    let (mut by_two, mut by_one) = (one.others().unwrap(), two.others().unwrap());
+    let id = new("f", 1).id;
+    one.accept(new("f", 1)).await.unwrap();
+    told(&mut by_one, |job| job.id == id && job.status == JobStatus::Queued).await;
+    let leased = two.lease(request(2, at(5), 1)).await.unwrap().jobs.remove(0);
+    told(&mut by_two, |job| job.status == JobStatus::Running).await;
+    one.cancel(tenant(), id, at(6)).await.unwrap();
+    told(&mut by_one, |job| job.cancel_requested).await;
+    let retry = Outcome::Retry { run_at: at(9), error: lyra_types::Error::internal("no") };
+    two.finish(leased.lease(), at(7), retry).await.unwrap();
+    told(&mut by_two, |job| job.status == JobStatus::Cancelled).await;
 }
 
 #[tokio::test]

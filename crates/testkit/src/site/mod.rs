@@ -239,6 +239,25 @@ impl Site {
         Ok(())
     }
 
+    /// Name and epoch of the control that leads; waits until one does, other than `not`.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn leader(&self, not: &str) -> Result<(String, u64)> {
+        let client = self.client("g1")?;
+        let found = async {
+            loop {
+                let all = client.control(1_000).await.map(|all| all.items).unwrap_or_default();
+                let leader = all.into_iter().find(|one| one.value.state == "leader" && one.value.name != not);
+                if let Some(leader) = leader {
+                    return (leader.value.name.clone(), leader.value.epoch.unwrap_or_default());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.context("nobody leads")
+    }
+
     /// Waits until control answers through a gateway.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Bodies of the public HTTP API, shared by the gateway and the client.
 
+mod control;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use crate::job::JobStatus;
 use crate::log::Level;
 use crate::{Alias, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
 
+pub use control::ControlView;
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
     PrewarmRequest, PrewarmedView, Resource, RuntimeOffer, WaitingStatus, WorkerView,

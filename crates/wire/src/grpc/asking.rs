@@ -1,4 +1,5 @@
-//! Questions to a role of which there may be several processes: asked of one, of the next when that one is away.
+//! Questions to a role of which there may be several processes: asked of one, of the next when that one is away, at once
+//! where nothing can be done twice by that.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,12 +9,37 @@ use lyra_types::{Code, Error, Result};
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 
-use super::{endpoint, failure};
+use super::failure;
+use super::security::{Peer, Security, Target};
 
 /// Longest wait for an answer that needs no work.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
 /// Longest wait for code to be compiled or loaded, or instances to be started.
 pub(super) const LONG: Duration = Duration::from_secs(300);
+
+/// When a question that failed may be asked of another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Whenever the first one could not be reached or went away: the question changes nothing.
+    Always,
+    /// Only if it never got there.
+    Unsent,
+}
+
+/// A question that was not answered.
+struct Failed {
+    error: Error,
+    /// The process could not be reached, or went away.
+    away: bool,
+    /// The question never left.
+    unsent: bool,
+}
+
+impl Failed {
+    fn may_repeat(&self, repeat: Repeat) -> bool {
+        self.error.code == Code::Unavailable && self.away && (self.unsent || repeat == Repeat::Always)
+    }
+}
 
 /// The processes of a role.
 #[derive(Debug)]
@@ -25,10 +51,15 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    /// Those at `addresses` (`HOST:PORT` each).
-    pub(super) fn new(what: impl Into<String>, addresses: &[String]) -> Result<Peers> {
-        let channels =
-            addresses.iter().map(|address| Ok(endpoint(address)?.connect_lazy())).collect::<Result<Vec<_>>>()?;
+    /// Those at `addresses` (`HOST:PORT` each), each of which has to be `peer`.
+    pub(super) fn new(
+        what: impl Into<String>,
+        addresses: &[String],
+        peer: Peer<'_>,
+        security: &Security,
+    ) -> Result<Peers> {
+        let lazy = |address: &String| Ok(Target::new(address, peer, security)?.connect_lazy());
+        let channels = addresses.iter().map(lazy).collect::<Result<Vec<_>>>()?;
         if channels.is_empty() {
             return Err(Error::new(Code::BadRequest, "an address is missing"));
         }
@@ -40,23 +71,72 @@ impl Peers {
         self.channels[self.current.load(Ordering::Relaxed) % self.channels.len()].clone()
     }
 
-    /// Asks within `limit`. Where nobody answers, the next question goes to another process.
-    pub(super) async fn ask<T, F>(&self, limit: Duration, question: impl FnOnce(Channel) -> F) -> Result<T>
+    /// Which one is asked now, for [`Peers::avoid`].
+    pub(super) fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
+    }
+
+    /// Every one.
+    pub(super) fn all(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    /// What they are, for errors.
+    pub(super) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// The next question goes to another process, unless somebody else has seen to that.
+    pub(super) fn avoid(&self, asked: usize) {
+        let _ = self.current.compare_exchange(asked, asked.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Asks within `limit`. Where a process can't be reached, another one is asked if `repeat` allows it; the next question
+    /// goes there in any case.
+    pub(super) async fn ask<T, F>(&self, repeat: Repeat, limit: Duration, question: impl Fn(Channel) -> F) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let asked = self.current.load(Ordering::Relaxed);
-        let error = match tokio::time::timeout(limit, question(self.channel())).await {
-            Ok(Ok(response)) => return Ok(response.into_inner()),
-            Ok(Err(status)) => failure::from_status(&status, &self.what),
-            Err(_) => Error::new(Code::Unavailable, format!("{} did not answer in time", self.what)),
-        };
-        if error.code == Code::Unavailable {
-            let next = asked.wrapping_add(1);
-            // Somebody else may have found out at the same time.
-            let _ = self.current.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+        let mut left = self.channels.len();
+        loop {
+            left -= 1;
+            match self.try_one(limit, &question).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) if left > 0 && failed.may_repeat(repeat) => {}
+                Err(failed) => return Err(failed.error),
+            }
         }
-        Err(error)
+    }
+
+    /// The same for a question that can't be asked twice.
+    pub(super) async fn ask_once<T, F>(&self, limit: Duration, question: impl FnOnce(Channel) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.try_one(limit, question).await.map_err(|failed| failed.error)
+    }
+
+    async fn try_one<T, F>(&self, limit: Duration, question: impl FnOnce(Channel) -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let asked = self.current();
+        let failed = match tokio::time::timeout(limit, question(self.channel())).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => Failed {
+                away: status.details().is_empty(),
+                unsent: failure::is_unsent(&status),
+                error: failure::from_status(&status, &self.what),
+            },
+            Err(_) => {
+                let error = Error::new(Code::Unavailable, format!("{} did not answer in time", self.what));
+                Failed { away: false, unsent: false, error }
+            }
+        };
+        if failed.error.code == Code::Unavailable {
+            self.avoid(asked);
+        }
+        Err(failed)
     }
 
     /// The items of an answer that goes on.

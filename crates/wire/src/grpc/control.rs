@@ -14,16 +14,18 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::MAX_MESSAGE;
-use super::asking::{Items, LONG, Peers, SHORT, answer, answers};
+use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
     ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
-    OfTenant, PageOf, Purge, PutAlias, Removed, RouteChange, RoutePage,
+    OfTenant, PageOf, Processes, Purge, PutAlias, Removed, RouteChange, RoutePage,
 };
+use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
 use super::services::control_server::{Control as ControlService, ControlServer};
 use crate::Control;
 use crate::control::{
-    Changed, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit, Submitted,
+    Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
+    Submitted,
 };
 
 /// A control role that is reached over gRPC.
@@ -37,18 +39,26 @@ impl RemoteControl {
     ///
     /// # Errors
     /// When an address is none. Whether somebody is there is seen with the first question.
-    pub fn new(addresses: &[String]) -> Result<RemoteControl> {
-        Ok(RemoteControl { peers: Peers::new("control", addresses)? })
+    pub fn new(addresses: &[String], security: &Security) -> Result<RemoteControl> {
+        Ok(RemoteControl { peers: Peers::new("control", addresses, Peer::CONTROL, security)? })
     }
 
-    async fn ask<T, F>(&self, limit: Duration, question: impl FnOnce(ControlClient<Channel>) -> F) -> Result<T>
+    async fn ask<M, T, F>(
+        &self,
+        repeat: Repeat,
+        limit: Duration,
+        asked: M,
+        question: impl Fn(ControlClient<Channel>, M) -> F,
+    ) -> Result<T>
     where
+        M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         self.peers
-            .ask(limit, |channel| {
+            .ask(repeat, limit, |channel| {
                 let client = ControlClient::new(channel);
-                question(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+                let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+                question(client, asked.clone())
             })
             .await
     }
@@ -68,7 +78,7 @@ impl Control for RemoteControl {
         precondition: Precondition,
     ) -> Result<Changed<Deployed>> {
         let message = Deploy { tenant: tenant.clone(), function: function.clone(), request, precondition };
-        self.ask(LONG, |mut client| async move { client.deploy(message).await }).await
+        self.ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.deploy(asked).await }).await
     }
 
     async fn deploy_code(
@@ -79,22 +89,26 @@ impl Control for RemoteControl {
         precondition: Precondition,
     ) -> Result<Changed<Deployed>> {
         let message = DeployCode { tenant: tenant.clone(), function: function.clone(), code, precondition };
-        self.ask(LONG, |mut client| async move { client.deploy_code(message).await }).await
+        self.ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.deploy_code(asked).await })
+            .await
     }
 
     async fn function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Arc<Route>> {
         let message = of(tenant, function);
-        self.ask(SHORT, |mut client| async move { client.function(message).await }).await.map(Arc::new)
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.function(asked).await })
+            .await
+            .map(Arc::new)
     }
 
     async fn functions(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Arc<Route>>> {
         let message = PageOf { tenant: tenant.clone(), page };
-        self.ask(SHORT, |mut client| async move { client.functions(message).await }).await
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.functions(asked).await }).await
     }
 
     async fn delete_function(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>> {
         let message = of(tenant, function);
-        self.ask(LONG, |mut client| async move { client.delete_function(message).await }).await
+        self.ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.delete_function(asked).await })
+            .await
     }
 
     async fn put_alias(
@@ -106,7 +120,7 @@ impl Control for RemoteControl {
     ) -> Result<Changed<Alias>> {
         let (tenant, function, alias) = (tenant.clone(), function.clone(), alias.clone());
         let message = PutAlias { tenant, function, alias, request };
-        self.ask(SHORT, |mut client| async move { client.put_alias(message).await }).await
+        self.ask(Repeat::Unsent, SHORT, message, |mut client, asked| async move { client.put_alias(asked).await }).await
     }
 
     async fn delete_alias(
@@ -116,51 +130,72 @@ impl Control for RemoteControl {
         alias: &AliasName,
     ) -> Result<Changed<()>> {
         let message = OfAlias { tenant: tenant.clone(), function: function.clone(), alias: alias.clone() };
-        self.ask(SHORT, |mut client| async move { client.delete_alias(message).await }).await
+        self.ask(Repeat::Unsent, SHORT, message, |mut client, asked| async move { client.delete_alias(asked).await })
+            .await
     }
 
     async fn rollback(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<Alias>> {
         let message = of(tenant, function);
-        self.ask(SHORT, |mut client| async move { client.rollback(message).await }).await
+        self.ask(Repeat::Unsent, SHORT, message, |mut client, asked| async move { client.rollback(asked).await }).await
     }
 
     async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>> {
-        let items = self.ask(SHORT, |mut client| async move { client.watch_routes(Nothing).await }).await?;
+        let items = self
+            .ask(Repeat::Always, SHORT, Nothing, |mut client, asked| async move { client.watch_routes(asked).await })
+            .await?;
         Ok(self.peers.items(items).map(|item| item.map(|change| (change.revision, change.event))).boxed())
     }
 
+    async fn processes(&self) -> Result<Vec<ControlProcess>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.processes(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.processes)
+    }
+
     async fn submit(&self, submit: Submit) -> Result<Submitted> {
-        self.ask(SHORT, |mut client| async move { client.submit(submit).await }).await
+        self.ask(Repeat::Unsent, SHORT, submit, |mut client, asked| async move { client.submit(asked).await }).await
     }
 
     async fn job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
         let message = OfJob { tenant: tenant.clone(), id, wait };
-        self.ask(wait + SHORT, |mut client| async move { client.job(message).await }).await
+        self.ask(Repeat::Always, wait + SHORT, message, |mut client, asked| async move { client.job(asked).await })
+            .await
     }
 
     async fn jobs(&self, tenant: &TenantName, query: JobQuery) -> Result<Page<Job>> {
         let message = JobsOf { tenant: tenant.clone(), query };
-        self.ask(SHORT, |mut client| async move { client.jobs(message).await }).await
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.jobs(asked).await }).await
     }
 
     async fn cancel_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Job> {
         let message = OfJob { tenant: tenant.clone(), id, wait };
-        self.ask(wait + SHORT, |mut client| async move { client.cancel_job(message).await }).await
+        self.ask(
+            Repeat::Unsent,
+            wait + SHORT,
+            message,
+            |mut client, asked| async move { client.cancel_job(asked).await },
+        )
+        .await
     }
 
     async fn redrive(&self, tenant: &TenantName, id: JobId) -> Result<Job> {
         let message = OfJob { tenant: tenant.clone(), id, wait: Duration::ZERO };
-        self.ask(SHORT, |mut client| async move { client.redrive(message).await }).await
+        self.ask(Repeat::Unsent, SHORT, message, |mut client, asked| async move { client.redrive(asked).await }).await
     }
 
     async fn redrive_all(&self, tenant: &TenantName) -> Result<u64> {
         let message = OfTenant { tenant: tenant.clone() };
-        Ok(self.ask(LONG, |mut client| async move { client.redrive_all(message).await }).await?.count)
+        Ok(self
+            .ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.redrive_all(asked).await })
+            .await?
+            .count)
     }
 
     async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64> {
         let message = Purge { tenant: tenant.clone(), id };
-        Ok(self.ask(LONG, |mut client| async move { client.purge_dead(message).await }).await?.count)
+        Ok(self
+            .ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.purge_dead(asked).await })
+            .await?
+            .count)
     }
 }
 
@@ -220,6 +255,10 @@ impl ControlService for Served {
         let changes = self.0.watch_routes().await;
         let change = |(revision, event)| RouteChange { revision, event };
         answers(changes.map(|changes| changes.map(move |item| item.map(change)).boxed()))
+    }
+
+    async fn processes(&self, _: Request<Nothing>) -> Result<Response<Processes>, Status> {
+        answer(self.0.processes().await.map(|processes| Processes { processes }))
     }
 
     async fn submit(&self, request: Request<Submit>) -> Result<Response<Submitted>, Status> {

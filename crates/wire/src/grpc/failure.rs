@@ -1,9 +1,12 @@
 //! Errors as gRPC carries them: the status of the one table of codes, and the whole error in the status' details.
 
+use std::error::Error as _;
+
 use lyra_types::{Code, Error};
 use tonic::Status;
 
 use super::packed::{pack, unpack};
+use super::seldom::is_time_to_say;
 
 /// The status that carries `error`.
 pub fn to_status(error: &Error) -> Status {
@@ -20,16 +23,53 @@ pub fn from_status(status: &Status, what: &str) -> Error {
     {
         return error;
     }
+    let why = chain(status);
+    if status.code() == tonic::Code::PermissionDenied {
+        // Whoever asked is a node, not a user, and nothing was done: another node may be believed.
+        if is_time_to_say(&format!("{what} {why}")) {
+            tracing::warn!(what, why, "this node is refused");
+        }
+        return Error::new(Code::Unavailable, format!("{what} refuses this node: {why}"));
+    }
     let code = match status.code() {
         tonic::Code::Unauthenticated => Code::Unauthenticated,
-        tonic::Code::PermissionDenied => Code::PermissionDenied,
         tonic::Code::DeadlineExceeded => Code::Timeout,
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Code::TooLarge,
         tonic::Code::Unimplemented | tonic::Code::InvalidArgument | tonic::Code::Internal => Code::Internal,
         _ => Code::Unavailable,
     };
     tracing::debug!(%status, what, "a call to another role failed");
-    Error::new(code, format!("{what} can't be reached: {}", status.message()))
+    Error::new(code, format!("{what} can't be reached: {why}"))
+}
+
+/// A status with its causes, since the transport's own says "transport error" and no more.
+pub(super) fn chain(status: &Status) -> String {
+    causes(status.message().to_owned(), status.source())
+}
+
+/// An error with its causes.
+pub(super) fn causes(mut text: String, mut cause: Option<&(dyn std::error::Error + 'static)>) -> String {
+    while let Some(next) = cause {
+        let said = next.to_string();
+        // Some repeat what their cause says.
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// Whether the question never left, since there was no connection.
+pub(super) fn is_unsent(status: &Status) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

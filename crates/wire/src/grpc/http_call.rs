@@ -1,6 +1,7 @@
 //! Calls with an HTTP request, streaming both ways: one stream of gRPC each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,8 +23,9 @@ use super::packed::{pack, unpack};
 use crate::worker::{HttpCall, HttpReply};
 use crate::{Body, BoxError, Worker};
 
-/// Sends a request to the worker behind `channel` and waits for the response's head. `name` is the worker's, for errors.
-pub(super) async fn call(channel: Channel, name: &str, call: HttpCall) -> HttpReply {
+/// Sends a request to the worker behind `channel` and waits for the response's head, for `limit` at most; for as long for each
+/// piece of its body. `name` is the worker's, for errors.
+pub(super) async fn call(channel: Channel, name: &str, call: HttpCall, limit: Duration) -> HttpReply {
     let (id, number) = (call.id, call.version.version);
     let refused = |error| HttpReply { report: Report::new(id, number), outcome: Err(error) };
     let specification = match pack(&*call.version) {
@@ -40,18 +42,23 @@ pub(super) async fn call(channel: Channel, name: &str, call: HttpCall) -> HttpRe
     };
     let messages = stream::iter([to_handler::What::Head(head)]).chain(outgoing(body));
     let messages = messages.map(|what| ToHandler { what: Some(what) });
-    let mut answers = match CallsClient::new(channel).serve(messages).await {
-        Ok(answers) => answers.into_inner(),
-        Err(status) => return refused(failure::from_status(&status, &format!("worker {name}"))),
+    let begun = async {
+        let mut answers = CallsClient::new(channel).serve(messages).await?.into_inner();
+        Ok((answers.next().await, answers))
     };
-    let head = match answers.next().await {
+    let (head, answers) = match tokio::time::timeout(limit, begun).await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(status)) => return refused(failure::from_status(&status, &format!("worker {name}"))),
+        Err(_) => return refused(overdue(name, limit)),
+    };
+    let head = match head {
         Some(Ok(FromHandler { what: Some(from_handler::What::Head(head)) })) => head,
         Some(Err(status)) => return refused(failure::from_status(&status, &format!("worker {name}"))),
         _ => return refused(Error::new(Code::WorkerLost, format!("worker {name} was lost before it answered"))),
     };
     let report = to_report(id, number, &head.report.unwrap_or_default());
     let outcome = match head.outcome {
-        Some(response_head::Outcome::Response(response)) => to_response(response, answers),
+        Some(response_head::Outcome::Response(response)) => to_response(response, answers, name, limit),
         Some(response_head::Outcome::Error(error)) => Err(to_error(&error)),
         None => Err(Error::internal("the worker sent an answer without an outcome")),
     };
@@ -76,7 +83,29 @@ fn outgoing(body: Body) -> impl Stream<Item = to_handler::What> + Send {
     })
 }
 
-fn to_response(response: Response, answers: Streaming<FromHandler>) -> Result<http::Response<Body>, Error> {
+fn overdue(name: &str, limit: Duration) -> Error {
+    let seconds = limit.as_secs();
+    let detail = format!("worker {name} said nothing for {seconds} s, which is longer than this call may take there");
+    Error::new(Code::WorkerLost, format!("{detail}; it may have run"))
+}
+
+fn to_response(
+    response: Response,
+    answers: Streaming<FromHandler>,
+    name: &str,
+    limit: Duration,
+) -> Result<http::Response<Body>, Error> {
+    let name: Arc<str> = Arc::from(name);
+    let answers = stream::unfold(Some(answers), move |answers| {
+        let name = Arc::clone(&name);
+        async move {
+            let mut answers = answers?;
+            match tokio::time::timeout(limit, answers.next()).await {
+                Ok(item) => item.map(|item| (item, Some(answers))),
+                Err(_) => Some((Err(failure::to_status(&overdue(&name, limit))), None)),
+            }
+        }
+    });
     let bad = || Error::internal("the worker sent a response that is none");
     let body = answers.map(|message| match message {
         Ok(FromHandler { what: Some(from_handler::What::Data(data)) }) => Ok(Frame::data(data)),

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::BoxStream;
 use lyra_kit::Tasks;
 use lyra_types::log::LogLine;
-use lyra_types::{FunctionName, Result, TenantName};
+use lyra_types::{Code, Error, FunctionName, Result, TenantName};
 use tokio::sync::{Mutex, mpsc};
 use tonic::service::RoutesBuilder;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::asking::{Items, Peers, SHORT, answer, answers};
+use super::failure;
 use super::messages::{Lines, Nothing, OfFunction};
+use super::security::{Peer, Security};
 use super::services::logs_client::LogsClient;
 use super::services::logs_server::{Logs as LogsService, LogsServer};
 use crate::Logs;
@@ -39,8 +43,8 @@ impl RemoteLogs {
     ///
     /// # Errors
     /// When an address is none.
-    pub fn new(addresses: &[String], tasks: &Tasks) -> Result<RemoteLogs> {
-        let peers = Arc::new(Peers::new("logs", addresses)?);
+    pub fn new(addresses: &[String], security: &Security, tasks: &Tasks) -> Result<RemoteLogs> {
+        let peers = Arc::new(Peers::new("logs", addresses, Peer::CONTROL, security)?);
         let (lines, waiting) = mpsc::channel(WAITING);
         tasks.spawn_cancellable("send-logs", send(Arc::clone(&peers), waiting));
         Ok(RemoteLogs { peers, lines, dropped: AtomicU64::new(0) })
@@ -57,11 +61,41 @@ async fn send(peers: Arc<Peers>, waiting: mpsc::Receiver<LogLine>) {
             Some((line, waiting))
         });
         // It takes as long as lines are sent, so there is no limit.
+        let asked = peers.current();
         match LogsClient::new(peers.channel()).offer(lines).await {
             Ok(_) => return,
             Err(status) => tracing::debug!(%status, "lines can't be sent"),
         }
+        peers.avoid(asked);
         tokio::time::sleep(REST).await;
+    }
+}
+
+impl RemoteLogs {
+    /// Asks every process at once: each has the lines that were sent there. Those that can't be reached are left out, as
+    /// long as one answers.
+    async fn ask_all<T, F>(&self, question: impl Fn(Channel) -> F) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let ask = |channel: &Channel| tokio::time::timeout(SHORT, question(channel.clone()));
+        let mut failed = None;
+        let mut answers = Vec::new();
+        for outcome in join_all(self.peers.all().iter().map(ask)).await {
+            match outcome {
+                Ok(Ok(answer)) => answers.push(answer),
+                Ok(Err(status)) => failed = Some(failure::from_status(&status, self.peers.what())),
+                Err(_) => failed = Some(Error::new(Code::Unavailable, "logs did not answer in time")),
+            }
+        }
+        match failed {
+            Some(error) if answers.is_empty() => Err(error),
+            Some(error) => {
+                tracing::debug!(%error, "some lines can't be had now");
+                Ok(answers)
+            }
+            None => Ok(answers),
+        }
     }
 }
 
@@ -74,19 +108,34 @@ impl Logs for RemoteLogs {
     }
 
     async fn query(&self, query: Query) -> Result<Vec<LogLine>> {
-        let ask = |channel| async move { LogsClient::new(channel).query(query).await };
-        Ok(self.peers.ask(SHORT, ask).await?.lines)
+        let ask = |channel| {
+            let query = query.clone();
+            async move { LogsClient::new(channel).query(query).await.map(|lines| lines.into_inner().lines) }
+        };
+        let mut lines: Vec<LogLine> = self.ask_all(ask).await?.into_iter().flatten().collect();
+        lines.sort_by_key(|line| line.time);
+        // The newest ones are asked for.
+        let superfluous = lines.len().saturating_sub(query.limit);
+        lines.drain(..superfluous);
+        Ok(lines)
     }
 
     async fn follow(&self, query: Query) -> Result<BoxStream<'static, Result<LogLine>>> {
-        let ask = |channel| async move { LogsClient::new(channel).follow(query).await };
-        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+        let ask = |channel| {
+            let query = query.clone();
+            async move { LogsClient::new(channel).follow(query).await.map(Response::into_inner) }
+        };
+        let streams = self.ask_all(ask).await?.into_iter().map(|lines| self.peers.items(lines));
+        Ok(futures::stream::select_all(streams).boxed())
     }
 
     async fn forget(&self, tenant: &TenantName, function: &FunctionName) -> Result<()> {
         let of = OfFunction { tenant: tenant.clone(), function: function.clone() };
-        let ask = |channel| async move { LogsClient::new(channel).forget(of).await };
-        self.peers.ask(SHORT, ask).await.map(|Nothing| ())
+        let ask = |channel| {
+            let of = of.clone();
+            async move { LogsClient::new(channel).forget(of).await }
+        };
+        self.ask_all(ask).await.map(drop)
     }
 }
 

@@ -7,7 +7,7 @@ use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, JobId, TenantName};
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Changed, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
+use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
@@ -54,6 +54,13 @@ pub struct Forget {
 pub struct Instances {
     /// In the order of their ids.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// What [`crate::Control::processes`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Processes {
+    /// By name.
+    pub processes: Vec<ControlProcess>,
 }
 
 /// What [`crate::Worker::drain`] takes.

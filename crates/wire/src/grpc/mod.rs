@@ -4,6 +4,8 @@
 //! Calls go in Protocol Buffers (`proto/lyra/calls.proto`); everything else is rare and goes in MessagePack, by the Rust
 //! types of the traits ([design 0005](../../../docs/design/0005-roles-apart.md)).
 
+mod accept;
+mod access;
 mod asking;
 mod control;
 mod exchange;
@@ -14,11 +16,14 @@ mod logs;
 pub mod messages;
 pub mod packed;
 mod registry;
+mod security;
+mod seldom;
 mod worker;
 
 pub use control::{RemoteControl, add_control};
 pub use logs::{RemoteLogs, add_logs};
 pub use registry::{RemoteRegistry, add_registry};
+pub use security::Security;
 pub use worker::{RemoteWorker, add_worker};
 
 use std::time::Duration;
@@ -58,7 +63,7 @@ const MAX_MESSAGE: usize = 96 << 20;
 ///
 /// # Errors
 /// When it is not of that form.
-pub fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
+fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| lyra_types::Error::new(lyra_types::Code::BadRequest, format!("{address:?} is not HOST:PORT")))?;
     Ok(endpoint
@@ -77,21 +82,31 @@ pub fn routes() -> RoutesBuilder {
 }
 
 /// Serves `routes` on `listener` until `shutdown` is cancelled; then takes no more connections, and ends when those that
-/// are there have ended.
+/// are there have ended. By TLS, each question is held to what the asker's role may ask for.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     routes: RoutesBuilder,
+    security: &Security,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    Server::builder()
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .add_routes(routes.routes())
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), shutdown.cancelled())
-        .await
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    match security {
+        Security::Plain => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let mut server = server;
+            server.add_routes(routes.routes()).serve_with_incoming_shutdown(incoming, shutdown.cancelled()).await
+        }
+        Security::Mutual(directory) => {
+            let incoming = accept::incoming(listener, directory.clone());
+            let mut server = server.layer(access::Guard);
+            server.add_routes(routes.routes()).serve_with_incoming_shutdown(incoming, shutdown.cancelled()).await
+        }
+    }
 }

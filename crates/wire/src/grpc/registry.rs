@@ -11,9 +11,12 @@ use lyra_types::Result;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::asking::{Items, Peers, SHORT, answers};
+use super::accept::Asker;
+use super::access::check_worker;
+use super::asking::{Items, Peers, Repeat, SHORT, answers};
 use super::failure;
 use super::messages::Nothing;
+use super::security::{Peer, Security};
 use super::services::registry_client::RegistryClient;
 use super::services::registry_server::{Registry as RegistryService, RegistryServer};
 use crate::Registry;
@@ -30,8 +33,8 @@ impl RemoteRegistry {
     ///
     /// # Errors
     /// When an address is none.
-    pub fn new(addresses: &[String]) -> Result<RemoteRegistry> {
-        Ok(RemoteRegistry { peers: Peers::new("control", addresses)? })
+    pub fn new(addresses: &[String], security: &Security) -> Result<RemoteRegistry> {
+        Ok(RemoteRegistry { peers: Peers::new("control", addresses, Peer::CONTROL, security)? })
     }
 }
 
@@ -52,12 +55,12 @@ impl Registry for RemoteRegistry {
     async fn join(&self, messages: BoxStream<'static, Result<FromNode>>) -> Result<BoxStream<'static, Result<ToNode>>> {
         let messages = Sayings(messages);
         let ask = |channel| async move { RegistryClient::new(channel).join(messages).await };
-        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+        Ok(self.peers.items(self.peers.ask_once(SHORT, ask).await?))
     }
 
     async fn watch_workers(&self) -> Result<BoxStream<'static, Result<MemberEvent>>> {
         let ask = |channel| async move { RegistryClient::new(channel).watch_workers(Nothing).await };
-        Ok(self.peers.items(self.peers.ask(SHORT, ask).await?))
+        Ok(self.peers.items(self.peers.ask(Repeat::Always, SHORT, ask).await?))
     }
 }
 
@@ -68,13 +71,42 @@ pub fn add_registry(routes: &mut RoutesBuilder, registry: Arc<dyn Registry>) {
 
 struct Served(Arc<dyn Registry>);
 
+/// The first message of a worker whose certificate is known. A name that is not its own is refused before the registry hears
+/// of it.
+async fn first_of(asker: &Asker, messages: &mut Streaming<FromNode>) -> Result<FromNode, Status> {
+    let first = tokio::time::timeout(SHORT, messages.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("a worker registers first"))??;
+    let first = first.ok_or_else(|| Status::invalid_argument("a worker registers first"))?;
+    own_name(Some(asker), &first)?;
+    Ok(first)
+}
+
+/// Checks that whoever gives a name may have it, where certificates are asked for.
+fn own_name(asker: Option<&Asker>, message: &FromNode) -> Result<(), Status> {
+    match (asker, message) {
+        (Some(asker), FromNode::Register(registration)) => check_worker(asker, &registration.name),
+        _ => Ok(()),
+    }
+}
+
 #[async_trait]
 impl RegistryService for Served {
     type JoinStream = Items<ToNode>;
     type WatchWorkersStream = Items<MemberEvent>;
 
     async fn join(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Items<ToNode>>, Status> {
-        let messages = request.into_inner();
+        let asker = request.extensions().get::<Asker>().cloned();
+        let mut messages = request.into_inner();
+        let first = match &asker {
+            Some(asker) => Some(first_of(asker, &mut messages).await?),
+            None => None,
+        };
+        let rest = messages.map(move |message| {
+            let message = message?;
+            own_name(asker.as_ref(), &message)?;
+            Ok(message)
+        });
+        let messages = futures::stream::iter(first.map(Ok)).chain(rest);
         let messages = messages.map(|message| message.map_err(|status| failure::from_status(&status, "the worker")));
         answers(self.0.join(messages.boxed()).await)
     }

@@ -18,14 +18,15 @@ use tonic::{Request, Response, Status as GrpcStatus, Streaming};
 use super::asking::{LONG, Peers, SHORT, answer};
 use super::calls::calls_server::{Calls, CallsServer};
 use super::calls::{FromCaller, FromHandler, FromWorker, ToHandler};
-use super::exchange::{Caller, Missed, exchange};
+use super::exchange::{Caller, LONGEST_WAIT_KEY, Missed, exchange};
 use super::fields::to_report;
 use super::messages::{Cleaned, Drain, Forget, Instances, Nothing, Prewarm};
+use super::security::{Peer, Security, Target};
 use super::services::worker_client::WorkerClient;
 use super::services::worker_server::{Worker as WorkerService, WorkerServer};
-use super::{MAX_MESSAGE, endpoint, http_call};
+use super::{MAX_MESSAGE, http_call};
 use crate::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
-use crate::{Operated, Worker};
+use crate::{Operated, Role, Worker};
 
 /// A worker that is reached over gRPC. Connections are made when they are needed, and again when they break.
 ///
@@ -43,9 +44,11 @@ impl RemoteWorker {
     ///
     /// # Errors
     /// When the address is none. Whether somebody is there is seen with the first call.
-    pub fn new(name: impl Into<String>, address: &str, clock: Clock) -> Result<RemoteWorker> {
-        let (name, calls) = (name.into(), Caller::new(endpoint(address)?, clock));
-        let peers = Peers::new(format!("worker {name}"), &[address.to_owned()])?;
+    pub fn new(name: impl Into<String>, address: &str, security: &Security, clock: Clock) -> Result<RemoteWorker> {
+        let name = name.into();
+        let peer = Peer { role: Role::Worker, name: Some(&name) };
+        let calls = Caller::new(Target::new(address, peer, security)?, clock);
+        let peers = Peers::new(format!("worker {name}"), &[address.to_owned()], peer, security)?;
         Ok(RemoteWorker { name, calls, peers })
     }
 
@@ -54,7 +57,7 @@ impl RemoteWorker {
         F: Future<Output = Result<Response<T>, GrpcStatus>>,
     {
         self.peers
-            .ask(limit, |channel| {
+            .ask_once(limit, |channel| {
                 let client = WorkerClient::new(channel);
                 question(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
             })
@@ -89,6 +92,14 @@ impl Worker for RemoteWorker {
                 let error = Error::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1));
                 Reply { report, outcome: Err(error) }
             }
+            Err(Missed::Overdue(limit)) => {
+                let detail = format!(
+                    "worker {} did not answer in {} s, which is longer than this call may take there; it may have run",
+                    self.name,
+                    limit.as_secs()
+                );
+                Reply { report, outcome: Err(Error::new(Code::WorkerLost, detail)) }
+            }
             Err(Missed::Lost) => {
                 let detail = format!("worker {} was lost while it had this call; it may have run", self.name);
                 Reply { report, outcome: Err(Error::new(Code::WorkerLost, detail)) }
@@ -97,7 +108,8 @@ impl Worker for RemoteWorker {
     }
 
     async fn serve(&self, call: HttpCall) -> HttpReply {
-        http_call::call(self.peers.channel(), &self.name, call).await
+        let limit = self.calls.limit(call.version.timeout());
+        http_call::call(self.peers.channel(), &self.name, call, limit).await
     }
 }
 
@@ -135,9 +147,15 @@ impl Operated for RemoteWorker {
 }
 
 /// Adds the services by which others reach `worker`. Once `closing` is cancelled, callers are told to begin no more calls;
-/// those that were begun go on.
-pub fn add_worker(routes: &mut RoutesBuilder, worker: Arc<dyn Operated>, closing: CancellationToken) {
-    let served = Served { worker, closing };
+/// those that were begun go on. A call may wait there for `longest_wait` before it runs: callers wait for their answers for so
+/// long, its own time, and a little more.
+pub fn add_worker(
+    routes: &mut RoutesBuilder,
+    worker: Arc<dyn Operated>,
+    longest_wait: Duration,
+    closing: CancellationToken,
+) {
+    let served = Served { worker, longest_wait, closing };
     let server = WorkerServer::new(served.clone());
     routes.add_service(CallsServer::new(served));
     routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
@@ -146,6 +164,7 @@ pub fn add_worker(routes: &mut RoutesBuilder, worker: Arc<dyn Operated>, closing
 #[derive(Clone)]
 struct Served {
     worker: Arc<dyn Operated>,
+    longest_wait: Duration,
     closing: CancellationToken,
 }
 
@@ -159,7 +178,10 @@ impl Calls for Served {
         request: Request<Streaming<FromCaller>>,
     ) -> Result<Response<Self::ExchangeStream>, GrpcStatus> {
         let answers = exchange(self.worker.clone(), request.into_inner(), self.closing.clone());
-        Ok(Response::new(ReceiverStream::new(answers)))
+        let mut response = Response::new(ReceiverStream::new(answers));
+        let millis = u64::try_from(self.longest_wait.as_millis()).unwrap_or(u64::MAX);
+        response.metadata_mut().insert(LONGEST_WAIT_KEY, millis.into());
+        Ok(response)
     }
 
     async fn serve(&self, request: Request<Streaming<ToHandler>>) -> Result<Response<Self::ServeStream>, GrpcStatus> {

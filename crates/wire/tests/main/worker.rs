@@ -10,7 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use lyra_kit::Clock;
 use lyra_types::{Code, InvocationId};
-use lyra_wire::grpc::{self, RemoteWorker};
+use lyra_wire::grpc::{self, RemoteWorker, Security};
 use lyra_wire::worker::{Call, Drained, HttpCall, Prepare};
 use lyra_wire::{Body, Operated, Worker, full_body};
 use tokio::net::TcpListener;
@@ -35,11 +35,15 @@ fn serve(address: &str, script: &Arc<Scripted>, closing: &CancellationToken) -> 
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut routes = grpc::routes();
-    grpc::add_worker(&mut routes, script.clone(), closing.clone());
+    grpc::add_worker(&mut routes, script.clone(), Duration::from_secs(60), closing.clone());
     let _within = runtime.enter();
     let listener = TcpListener::from_std(listener).unwrap();
-    lyra_kit::tasks::spawn("server", grpc::serve(listener, routes, closing.clone()));
+    lyra_kit::tasks::spawn("server", serve_plain(listener, routes, closing.clone()));
     (runtime, address)
+}
+
+async fn serve_plain(listener: TcpListener, routes: grpc::RoutesBuilder, closing: CancellationToken) {
+    grpc::serve(listener, routes, &Security::Plain, closing).await.unwrap();
 }
 
 impl Pair {
@@ -47,7 +51,7 @@ impl Pair {
         let script = Arc::new(Scripted::default());
         let closing = CancellationToken::new();
         let (server, address) = serve("127.0.0.1:0", &script, &closing);
-        let client = Arc::new(RemoteWorker::new("w1", &address, Clock::system()).unwrap());
+        let client = Arc::new(RemoteWorker::new("w1", &address, &Security::Plain, Clock::system()).unwrap());
         Pair { script, client, server: Some(server), address, closing }
     }
 

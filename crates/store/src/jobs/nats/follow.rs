@@ -17,6 +17,7 @@ use super::index::{Index, News};
 use super::record::{Key, Name, Record, decode};
 use super::{MARKED, Shared};
 use crate::StoreError;
+use crate::jobs::Changed;
 
 /// Messages taken into the index at once.
 const BATCH: usize = 500;
@@ -57,7 +58,7 @@ impl Follower {
         // Where records were replaced while they were counted, too many can be said to be left.
         while pending > 0 && follower.seen < last {
             match tokio::time::timeout(QUIET, follower.take(bucket, index)).await {
-                Ok(left) => pending = left?,
+                Ok(taken) => pending = taken?.0,
                 // What was still to come can have been deleted meanwhile.
                 Err(_) => {
                     let info = bucket.records.get_info().await.map_err(StoreError::remote(OPERATION))?;
@@ -70,8 +71,9 @@ impl Follower {
         Ok(follower)
     }
 
-    /// Takes in the next messages, waiting for the first; says how many were left when the last of them was sent.
-    async fn take(&mut self, bucket: &Bucket, index: &Arc<Index>) -> Result<u64, StoreError> {
+    /// Takes in the next messages, waiting for the first; says how many were left when the last of them was sent, and which jobs
+    /// were changed by others.
+    async fn take(&mut self, bucket: &Bucket, index: &Arc<Index>) -> Result<(u64, Vec<Changed>), StoreError> {
         const OPERATION: &str = "follow the jobs' records";
         let first = self.messages.next().await.ok_or_else(|| StoreError::remote(OPERATION)("it has ended"))?;
         let (mut news, mut left) = (Vec::new(), 0);
@@ -89,8 +91,8 @@ impl Follower {
             };
         }
         let index = Arc::clone(index);
-        blocking(move || index.apply(news)).await.map_err(|_| StoreError::Closed)??;
-        Ok(left)
+        let changed = blocking(move || index.apply(news)).await.map_err(|_| StoreError::Closed)??;
+        Ok((left, changed))
     }
 }
 
@@ -126,7 +128,8 @@ pub(super) async fn follow(shared: Arc<Shared>, mut follower: Follower, mut conn
     loop {
         let error = tokio::select! {
             taken = follower.take(&shared.bucket, &shared.index) => match taken {
-                Ok(_) => {
+                Ok((_, changed)) => {
+                    shared.tell(changed);
                     heard = clock.instant();
                     continue;
                 }

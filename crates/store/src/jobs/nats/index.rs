@@ -13,7 +13,7 @@ use super::record::{Name, Record, decode, encode};
 use crate::StoreError;
 use crate::jobs::sqlite::row::{job_id, key};
 use crate::jobs::sqlite::{SCHEMA, leases, lists};
-use crate::jobs::{Counts, Filter, LeaseRequest, Retention, status_number};
+use crate::jobs::{Changed, Counts, Filter, LeaseRequest, Retention, status_number};
 
 /// Beside those of `SqliteJobs`: the records themselves, the keys, and what was deleted.
 const TABLES: &str = "
@@ -59,18 +59,25 @@ impl Index {
         Ok(Index { conn: Mutex::new(conn) })
     }
 
-    /// Takes in what happened. Older news than what is known change nothing.
-    pub(super) fn apply(&self, news: impl IntoIterator<Item = News>) -> Result<(), StoreError> {
+    /// Takes in what happened. Older news than what is known change nothing. Returns the jobs of which this was news.
+    pub(super) fn apply(&self, news: impl IntoIterator<Item = News>) -> Result<Vec<Changed>, StoreError> {
         let conn = self.conn.lock();
         let transaction = conn.unchecked_transaction().map_err(at("write the index of jobs"))?;
+        let mut changed = Vec::new();
         for one in news {
             match one {
-                News::Job(record, sequence) => put_job(&transaction, &record, sequence)?,
+                News::Job(record, sequence) => {
+                    if put_job(&transaction, &record, sequence)? {
+                        let Job { id, status, cancel_requested, .. } = record.job;
+                        changed.push(Changed { id, status, cancel_requested });
+                    }
+                }
                 News::Key { name, expires_at, sequence } => put_key(&transaction, &name, expires_at, sequence)?,
                 News::Gone { name, sequence, since } => remove(&transaction, &name, sequence, since)?,
             }
         }
-        transaction.commit().map_err(at("write the index of jobs"))
+        transaction.commit().map_err(at("write the index of jobs"))?;
+        Ok(changed)
     }
 
     /// Forgets everything, to be filled anew.
@@ -118,9 +125,13 @@ impl Index {
         leases::next(&self.conn.lock(), now)
     }
 
-    pub(super) fn leased_by_others(&self, owner: u64, limit: usize) -> Result<Vec<(TenantName, JobId)>, StoreError> {
+    pub(super) fn owners(&self) -> Result<Vec<u64>, StoreError> {
+        leases::owners(&self.conn.lock())
+    }
+
+    pub(super) fn leased_by(&self, owner: u64, limit: usize) -> Result<Vec<(TenantName, JobId)>, StoreError> {
         self.names(
-            "SELECT tenant, id FROM jobs WHERE status = 1 AND owner <> ?1 LIMIT ?2",
+            "SELECT tenant, id FROM jobs WHERE status = 1 AND owner = ?1 LIMIT ?2",
             params![owner.cast_signed(), limit],
         )
     }
@@ -235,7 +246,8 @@ fn gone_since(conn: &Connection, name: &str) -> Result<u64, StoreError> {
     Ok(found.unwrap_or(0))
 }
 
-fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<(), StoreError> {
+/// Says whether it was news.
+fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<bool, StoreError> {
     let job = &record.job;
     let known: Option<u64> = conn
         .prepare_cached("SELECT sequence FROM records WHERE tenant = ?1 AND id = ?2")
@@ -245,7 +257,7 @@ fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<(), Stor
         .map_err(at("write the index of jobs"))?;
     let name = Name::of(record).to_string();
     if known.unwrap_or(0) >= sequence || gone_since(conn, &name)? >= sequence {
-        return Ok(());
+        return Ok(false);
     }
     delete_job(conn, &job.tenant, job.id)?;
     conn.prepare_cached("DELETE FROM gone WHERE name = ?1")
@@ -287,7 +299,7 @@ fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<(), Stor
         ])
     })
     .map_err(at("write the index of jobs"))?;
-    Ok(())
+    Ok(true)
 }
 
 /// Not `REPLACE`, which would leave the triggers out that count.

@@ -110,8 +110,8 @@ impl Shared {
     }
 
     pub(super) async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
-        let theirs = self.ask(move |index| index.leased_by_others(owner, limit)).await?;
-        self.lose_all(theirs, now, |record| record.owner != Some(owner)).await
+        let theirs = self.ask(move |index| index.leased_by(owner, limit)).await?;
+        self.lose_all(theirs, now, |record| record.owner == Some(owner)).await
     }
 
     async fn lose_all(

@@ -25,17 +25,21 @@ use lyra_kit::tasks::blocking;
 use lyra_types::job::Job;
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use self::bucket::{Bucket, Found, Put};
 use self::follow::{Follower, follow};
 use self::index::{Index, News};
 use self::record::{Name, Record, decode, encode};
-use super::{Accepted, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention};
+use super::{
+    Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention,
+};
 use crate::StoreError;
 
 /// Times that a change is tried on a record that others change, too.
 const TRIES: u32 = 64;
+/// Changes by other processes that a listener may be behind.
+const BEHIND: usize = 1_024;
 /// Requests to NATS that one call has under way at once.
 const AT_ONCE: usize = 64;
 /// How long the mark of a deleted record stays, so that every process sees it.
@@ -129,6 +133,8 @@ struct Shared {
     index: Arc<Index>,
     /// When orphans were last looked for.
     searched: Mutex<Option<tokio::time::Instant>>,
+    /// Tells of what other processes change.
+    others: broadcast::Sender<Changed>,
 }
 
 /// [`Jobs`] on NATS JetStream.
@@ -163,7 +169,8 @@ impl NatsJobs {
         let bucket = Bucket::open(client, settings).await?;
         let index = Arc::new(blocking(Index::new).await.map_err(|_| StoreError::Closed)??);
         let follower = Follower::filled(&bucket, &index).await?;
-        let shared = Arc::new(Shared { bucket, index, searched: Mutex::new(None) });
+        let shared =
+            Arc::new(Shared { bucket, index, searched: Mutex::new(None), others: broadcast::channel(BEHIND).0 });
         let tasks = Tasks::new();
         tasks.spawn_cancellable("jobs of others", follow(Arc::clone(&shared), follower, connections));
         Ok(NatsJobs { shared, tasks })
@@ -180,8 +187,23 @@ impl Shared {
         blocking(move || question(&index)).await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Takes in what this process did itself.
     async fn learn(&self, news: News) -> Result<(), StoreError> {
-        self.ask(move |index| index.apply([news])).await
+        self.ask(move |index| index.apply([news])).await.map(drop)
+    }
+
+    /// Takes in what another process did, and tells of it.
+    async fn hear(&self, news: News) -> Result<(), StoreError> {
+        let changed = self.ask(move |index| index.apply([news])).await?;
+        self.tell(changed);
+        Ok(())
+    }
+
+    fn tell(&self, changed: Vec<Changed>) {
+        for job in changed {
+            // Nobody may be listening.
+            let _ = self.others.send(job);
+        }
     }
 
     /// The record as the stream has it, which the index learns, too.
@@ -190,7 +212,7 @@ impl Shared {
         match self.bucket.get(&name).await? {
             Some(Found { sequence, body: Some(body) }) => {
                 let record: Record = decode(&body)?;
-                self.learn(News::Job(Box::new(record.clone()), sequence)).await?;
+                self.hear(News::Job(Box::new(record.clone()), sequence)).await?;
                 Ok(Some((record, sequence)))
             }
             Some(Found { sequence, body: None }) => {
@@ -339,6 +361,10 @@ impl Jobs for NatsJobs {
         Ok(self.shared.ask(move |index| index.pinned(&tenant, &function, generation)).await?)
     }
 
+    async fn owners(&self) -> Result<Vec<u64>, JobsError> {
+        Ok(self.shared.ask(Index::owners).await?)
+    }
+
     async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
         self.shared.recover(owner, now, limit).await
     }
@@ -349,5 +375,9 @@ impl Jobs for NatsJobs {
 
     async fn counts(&self) -> Result<Counts, JobsError> {
         Ok(self.shared.ask(Index::counts).await?)
+    }
+
+    fn others(&self) -> Option<broadcast::Receiver<Changed>> {
+        Some(self.shared.others.subscribe())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::{Error, JobId, TenantName, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::row::{Stored, add_payload, columns, drop_event, end, find, job_id, key, load, payload, save, stored};
 use crate::StoreError;
@@ -161,13 +161,22 @@ fn expire(conn: &Connection, now: Timestamp) -> Result<Vec<Job>, StoreError> {
     Ok(jobs.into_iter().filter(|job| job.status.is_final()).collect())
 }
 
+pub(in crate::jobs) fn owners(conn: &Connection) -> Result<Vec<u64>, StoreError> {
+    conn.prepare_cached("SELECT DISTINCT owner FROM jobs WHERE status = 1 AND owner IS NOT NULL")
+        .and_then(|mut statement| {
+            let owner = |row: &Row<'_>| row.get::<_, i64>(0).map(i64::cast_unsigned);
+            statement.query_map([], owner)?.collect()
+        })
+        .map_err(StoreError::sqlite("list the owners of leases"))
+}
+
 pub(super) fn recover(conn: &Connection, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
     let rows = conn
-        .prepare_cached(concat!("SELECT ", columns!(), " FROM jobs WHERE status = 1 AND owner <> ?1 LIMIT ?2"))
+        .prepare_cached(concat!("SELECT ", columns!(), " FROM jobs WHERE status = 1 AND owner = ?1 LIMIT ?2"))
         .and_then(|mut statement| {
             statement.query_map(params![owner.cast_signed(), limit], stored)?.collect::<rusqlite::Result<Vec<_>>>()
         })
-        .map_err(StoreError::sqlite("look for leases of former owners"))?;
+        .map_err(StoreError::sqlite("look for leases of a former owner"))?;
     Ok(rows.into_iter().map(|stored| lose(conn, stored, now)).collect::<Result<Vec<_>, _>>()?)
 }
 

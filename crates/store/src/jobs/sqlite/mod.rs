@@ -19,8 +19,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::job::Job;
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
+use tokio::sync::broadcast;
 
-use super::{Accepted, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention};
+use super::{
+    Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention,
+};
 use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
 use crate::{DirLock, StoreError};
 
@@ -195,6 +198,10 @@ impl Jobs for SqliteJobs {
         Ok(self.readers.read(move |conn| lists::pinned(conn, &tenant, &function, generation)).await?)
     }
 
+    async fn owners(&self) -> Result<Vec<u64>, JobsError> {
+        Ok(self.readers.read(leases::owners).await?)
+    }
+
     async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
         self.write(move |conn| leases::recover(conn, owner, now, limit)).await
     }
@@ -205,5 +212,9 @@ impl Jobs for SqliteJobs {
 
     async fn counts(&self) -> Result<Counts, JobsError> {
         Ok(self.readers.read(lists::counts).await?)
+    }
+
+    fn others(&self) -> Option<broadcast::Receiver<Changed>> {
+        None
     }
 }

@@ -20,6 +20,8 @@ use rustc_hash::FxHasher;
 /// A map with keys that no stranger chooses.
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<FxHasher>>;
 
+/// How long a worker may let a call wait before it runs, in milliseconds: a header of its side of an exchange.
+pub(super) const LONGEST_WAIT_KEY: &str = "lyra-longest-wait-ms";
 /// Largest piece of an event or a result in one message, in bytes.
 const PART: usize = 64 << 10;
 /// Messages that wait to be written, of one exchange.

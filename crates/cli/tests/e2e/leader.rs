@@ -1,0 +1,119 @@
+//! Several control processes: one leads, the others stand by.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lyra_testkit::Cluster;
+use lyra_testkit::engines::{Etcd, Nats};
+use serde_json::Value;
+
+const ECHO: &str = "export default (event) => { console.log('called'); return event }";
+
+struct Site {
+    cluster: Cluster,
+    _etcd: Etcd,
+    _nats: Nats,
+}
+
+async fn site(controls: usize, workers: usize) -> Result<Site> {
+    let (etcd, nats) = tokio::try_join!(Etcd::start(), Nats::start())?;
+    let (store, jobs) = (format!("etcd://{}", etcd.address()), format!("nats://{}", nats.address()));
+    let cluster = Cluster::start_many(controls, workers, &["--store", &store, "--jobs", &jobs]).await?;
+    deploy(&cluster, "echo", ECHO).await?;
+    Ok(Site { cluster, _etcd: etcd, _nats: nats })
+}
+
+async fn deploy(cluster: &Cluster, name: &str, source: &str) -> Result<()> {
+    let file = format!("{name}.js");
+    std::fs::write(cluster.scratch().join(&file), source)?;
+    cluster.commands().run(["deploy", &file, "--name", name]).await?.ok()?;
+    Ok(())
+}
+
+/// Name and epoch of the leader; waits until there is one other than `not`.
+async fn leader(cluster: &Cluster, not: &str) -> Result<(String, u64)> {
+    let found = async {
+        loop {
+            let shown = cluster.commands().run(["control", "ls", "-o", "json"]).await;
+            let all: Value = shown.ok().and_then(|shown| serde_json::from_str(&shown.stdout).ok()).unwrap_or_default();
+            for one in all["items"].as_array().unwrap_or(&Vec::new()) {
+                let name = one["name"].as_str().unwrap_or_default();
+                if one["state"] == "leader" && name != not {
+                    return (name.to_owned(), one["epoch"].as_u64().unwrap_or_default());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), found).await.context("nobody leads")
+}
+
+#[tokio::test]
+async fn a_standby_takes_over_when_the_leader_is_killed() -> Result<()> {
+    let mut site = site(3, 2).await?;
+    let cluster = &mut site.cluster;
+    let (first, epoch) = leader(cluster, "").await?;
+    let slow = "export default async (n) => { await new Promise((done) => setTimeout(done, 300)); return n }";
+    deploy(cluster, "slow", slow).await?;
+    let lyra = cluster.commands();
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        let number = number.to_string();
+        ids.push(lyra.run(["invoke", "slow", "--async", "-d", &number]).await?.ok()?.trim().to_owned());
+        if number == "10" {
+            cluster.kill(&first).await?;
+        }
+    }
+    let (second, later) = leader(cluster, &first).await?;
+    assert!(later > epoch, "{second} leads with epoch {later} after {epoch}");
+    // Changes go on, too, and everybody is told of them.
+    deploy(cluster, "second", "export default () => 2").await?;
+    assert_eq!(lyra.run(["invoke", "second"]).await?.ok()?, "2\n");
+    for (number, id) in ids.iter().enumerate() {
+        lyra.run(["job", "wait", id, "--wait", "60s"]).await?.ok()?;
+        assert_eq!(lyra.run(["job", "result", id]).await?.ok()?, format!("{number}\n"));
+    }
+    cluster.restart(&first).await?;
+    cluster.until_shown(&["control", "ls", "-q"], &first).await?;
+    let (still, _) = leader(cluster, "").await?;
+    assert_eq!(still, second, "who comes back stands by");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_ends_in_good_order_hands_over_at_once() -> Result<()> {
+    let mut site = site(2, 1).await?;
+    let cluster = &mut site.cluster;
+    for _ in 0..2 {
+        let (first, _) = leader(cluster, "").await?;
+        let id = cluster.commands().run(["invoke", "echo", "--async", "-d", "1"]).await?.ok()?.trim().to_owned();
+        assert_eq!(cluster.terminate(&first).await?.code(), Some(0));
+        leader(cluster, &first).await?;
+        cluster.commands().run(["job", "wait", &id]).await?.ok()?;
+        assert_eq!(cluster.commands().run(["invoke", "echo", "-d", "1"]).await?.ok()?, "1\n");
+        cluster.restart(&first).await?;
+        cluster.until_shown(&["control", "ls", "-q"], &first).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_ends_for_who_waits_at_another_control_than_its_leader() -> Result<()> {
+    let mut site = site(2, 1).await?;
+    let cluster = &mut site.cluster;
+    let slow = "export default async (n) => { await new Promise((done) => setTimeout(done, n)); return n }";
+    deploy(cluster, "slow", slow).await?;
+    // One of the two gateways asks the standby.
+    for seeds in ["c1", "c2"] {
+        cluster.add_gateway(&format!("g-{seeds}"), &[seeds]).await?;
+        let there = cluster.commands_at(&format!("g-{seeds}"));
+        let id = there.run(["invoke", "slow", "--async", "-d", "500"]).await?.ok()?.trim().to_owned();
+        there.run(["job", "wait", &id, "--wait", "20s"]).await?.ok()?;
+        let id = there.run(["invoke", "slow", "--async", "-d", "50000"]).await?.ok()?.trim().to_owned();
+        there.until_shown(&["job", "get", &id], "running").await?;
+        there.run(["job", "cancel", &id]).await?.ok()?;
+        there.until_shown(&["job", "get", &id], "cancelled").await?;
+        assert!(there.run(["logs", "echo"]).await?.stdout.is_empty(), "nobody called it");
+    }
+    Ok(())
+}

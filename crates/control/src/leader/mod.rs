@@ -1,0 +1,163 @@
+//! Which of the control processes leads: the one that hands out jobs, places instances and clears away.
+//!
+//! Every control process answers questions and takes changes, which the store keeps apart; what must be done once is the
+//! leader's. A standby follows the same records, so there is nothing to learn when it takes over.
+//!
+//! What must hold: a process makes itself known ([`presence`]) before it may lead; of two terms the later one has the higher
+//! epoch; and when a term ends, what belonged to it is told to end before the process stands for election again.
+
+mod presence;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lyra_kit::{Clock, Random};
+use lyra_store::objects::{Election, Leadership, LeaseId, Objects};
+use lyra_types::{Result, Timestamp};
+use lyra_wire::control::ControlProcess;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The object that names the leader.
+const LEADER: &str = "control/leader";
+
+/// Who a control process is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// Its name, for people.
+    pub(crate) name: String,
+    /// Where others reach it, `HOST:PORT`; empty where it is alone.
+    pub(crate) address: String,
+    /// The owner of the jobs that it runs.
+    pub(crate) owner: u64,
+    /// When it was started.
+    pub(crate) since: Timestamp,
+}
+
+/// A time for which this process leads.
+#[derive(Debug, Clone)]
+pub(crate) struct Term {
+    /// Higher than that of every term before, of whatever process.
+    pub(crate) epoch: u64,
+    /// Cancelled when another may lead.
+    pub(crate) over: CancellationToken,
+}
+
+/// This process among those that could lead.
+pub(crate) struct Leader {
+    objects: Arc<dyn Objects>,
+    process: Process,
+    lease: Duration,
+    clock: Clock,
+    random: Random,
+    /// The term of this process, while it leads.
+    term: watch::Sender<Option<Term>>,
+    leadership: Mutex<Option<Leadership>>,
+    /// Set once this process was seen for the first time.
+    seen: watch::Sender<bool>,
+    /// The lease that it is seen by.
+    presence: Mutex<Option<LeaseId>>,
+    stopped: CancellationToken,
+}
+
+impl Leader {
+    pub(crate) fn new(deps: &crate::Deps, owner: u64, lease: Duration) -> Leader {
+        let process =
+            Process { name: deps.name.clone(), address: deps.address.clone(), owner, since: deps.clock.now() };
+        Leader {
+            objects: Arc::clone(&deps.objects),
+            process,
+            lease,
+            clock: deps.clock.clone(),
+            random: deps.random.clone(),
+            term: watch::Sender::new(None),
+            leadership: Mutex::new(None),
+            seen: watch::Sender::new(false),
+            presence: Mutex::new(None),
+            stopped: CancellationToken::new(),
+        }
+    }
+
+    /// The term of this process, while it leads.
+    pub(crate) fn term(&self) -> watch::Receiver<Option<Term>> {
+        self.term.subscribe()
+    }
+
+    /// Stands for election, and does `duties` for as long as each term lasts; until [`Leader::resign`]. `duties` must end
+    /// soon after its term is over.
+    pub(crate) async fn lead<F>(&self, duties: impl Fn(Term) -> F)
+    where
+        F: Future<Output = ()>,
+    {
+        while let Some(term) = self.elected().await {
+            let Term { epoch, over } = term.clone();
+            tracing::info!(epoch, process = self.process.name, "this control process leads");
+            self.term.send_replace(Some(term.clone()));
+            duties(term).await;
+            // Duties that end by themselves do not end the term.
+            over.cancelled().await;
+            self.term.send_replace(None);
+            drop(self.leadership.lock().take());
+            tracing::info!(epoch, process = self.process.name, "this control process leads no more");
+        }
+    }
+
+    /// Waits until this process leads; `None` when it shall not.
+    async fn elected(&self) -> Option<Term> {
+        self.present().await;
+        let name = Bytes::from(serde_json::to_vec(&self.process).unwrap_or_default());
+        let election = Election::new(Arc::clone(&self.objects), LEADER, self.lease);
+        let leadership = tokio::select! {
+            leadership = election.campaign(name) => leadership,
+            () = self.stopped.cancelled() => return None,
+        };
+        match leadership {
+            Ok(leadership) => {
+                let term = Term { epoch: leadership.epoch(), over: leadership.lost() };
+                *self.leadership.lock() = Some(leadership);
+                Some(term)
+            }
+            Err(error) => {
+                tracing::error!(%error, "this control process can't lead");
+                None
+            }
+        }
+    }
+
+    /// Gives up the lead, and stands for it no more.
+    pub(crate) async fn resign(&self) {
+        self.stopped.cancel();
+        let leadership = self.leadership.lock().take();
+        if let Some(leadership) = leadership
+            && let Err(error) = leadership.resign().await
+        {
+            tracing::warn!(%error, "the lead can't be handed over; another takes it when its lease has ended");
+        }
+    }
+
+    /// All control processes that are known, by name; the one that leads is marked.
+    pub(crate) async fn processes(&self) -> Result<Vec<ControlProcess>> {
+        let election = Election::new(Arc::clone(&self.objects), LEADER, self.lease);
+        let leader = election.leader().await?;
+        let leads = leader.as_ref().and_then(|leader| serde_json::from_slice::<Process>(&leader.name).ok());
+        let mut all: Vec<ControlProcess> = self
+            .known()
+            .await?
+            .into_iter()
+            .map(|process| {
+                let leads = leads.as_ref().is_some_and(|leads| leads.owner == process.owner);
+                ControlProcess {
+                    epoch: leader.as_ref().filter(|_| leads).map(|leader| leader.epoch),
+                    name: process.name,
+                    address: process.address,
+                    since: process.since,
+                }
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.name, a.since).cmp(&(&b.name, b.since)));
+        Ok(all)
+    }
+}

@@ -1,0 +1,135 @@
+//! What a process without a gateway says of itself over HTTP: health, readiness, metrics, version. By the rules of the gateway's
+//! own listener: tokens beyond loopback, bounded connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::Request;
+use hyper::body::Incoming;
+use lyra_kit::{Clock, Tasks, telemetry};
+use lyra_types::{Code, Error, Result};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+use crate::auth::Guard;
+use crate::config::Config;
+use crate::listen::{self, Answers};
+use crate::metrics::{Measure, Metrics};
+use crate::problem::{self, Fault};
+use crate::rest::{Answer, meta};
+
+/// Longest wait for open requests at the end: nothing here takes long.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Says whether the process is ready: how, for people, or why not.
+pub type Ready = dyn Fn() -> Result<String, String> + Send + Sync;
+
+/// Serves `/healthz`, `/readyz`, `/metrics` and `/version`.
+pub struct Status {
+    entry: Arc<Entry>,
+}
+
+struct Entry {
+    config: Config,
+    clock: Clock,
+    metrics: Metrics,
+    router: Router,
+}
+
+/// What the routes can use.
+struct Shown {
+    registry: telemetry::Metrics,
+    ready: Box<Ready>,
+}
+
+impl Status {
+    /// Puts it together; `config` gives tokens and the limits of connections.
+    pub fn new(config: Config, registry: telemetry::Metrics, clock: Clock, ready: Box<Ready>) -> Status {
+        let metrics = Metrics::new(&registry);
+        let measure =
+            |path: &'static str| Measure { metrics: Arc::new(metrics.route(path, "GET")), clock: clock.clone() };
+        let router = Router::new()
+            .route("/healthz", get(meta::healthz).layer(measure("/healthz")))
+            .route("/readyz", get(readyz).layer(measure("/readyz")))
+            .route("/metrics", get(shown_metrics).layer(measure("/metrics")))
+            .route("/version", get(meta::version).layer(measure("/version")))
+            .fallback(not_found)
+            .with_state(Arc::new(Shown { registry, ready }));
+        Status { entry: Arc::new(Entry { config, clock, metrics, router }) }
+    }
+
+    /// Says whether a listener at `address` would be served, before it is bound.
+    ///
+    /// # Errors
+    /// [`Code::InvalidField`] when the address can be reached from other machines and there are no tokens.
+    pub fn check(&self, address: SocketAddr) -> Result<()> {
+        Guard::of(address, &self.entry.config.tokens, None).map(drop)
+    }
+
+    /// Serves until `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// As [`Status::check`]; [`Code::Internal`] when the listener has no address.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+        let address =
+            listener.local_addr().map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
+        let guard = Guard::of(address, &self.entry.config.tokens, None)?;
+        let (connections, cut) = (Tasks::new(), CancellationToken::new());
+        listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
+        if !connections.stop(DRAIN).await {
+            cut.cancel();
+            connections.stop(DRAIN).await;
+        }
+        Ok(())
+    }
+}
+
+impl Answers for Entry {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    async fn answer(self: &Arc<Self>, guard: &Guard, _: SocketAddr, request: Request<Incoming>) -> Response {
+        let (parts, body) = request.into_parts();
+        if let Err(error) = guard.check(&parts) {
+            return problem::respond(&error);
+        }
+        match self.router.clone().call(Request::from_parts(parts, Body::new(body))).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+async fn readyz(State(shown): State<Arc<Shown>>) -> Answer {
+    match (shown.ready)() {
+        Ok(how) => Ok(format!("{how}\n").into_response()),
+        Err(why_not) => {
+            Err(Fault::from(Error::new(Code::Unavailable, why_not).with_retry_after(Duration::from_secs(1))))
+        }
+    }
+}
+
+async fn shown_metrics(State(shown): State<Arc<Shown>>) -> Response {
+    meta::rendered(&shown.registry)
+}
+
+async fn not_found() -> Response {
+    let detail = "this process runs no gateway: it has /healthz, /readyz, /metrics and /version only";
+    problem::respond(&Error::new(Code::NotFound, detail))
+}

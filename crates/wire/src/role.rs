@@ -1,0 +1,38 @@
+//! The roles that a process can play.
+
+use std::collections::BTreeSet;
+
+/// A part of the platform that can be a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Functions, jobs, the registry of workers, logs.
+    Control,
+    /// Runs calls.
+    Worker,
+    /// The public HTTP interface.
+    Gateway,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Role; 3] = [Role::Control, Role::Worker, Role::Gateway];
+
+    /// The name on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Control => "control",
+            Role::Worker => "worker",
+            Role::Gateway => "gateway",
+        }
+    }
+
+    /// The role of that name.
+    pub fn parse(text: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+
+    /// Roles as a list for people: `control, worker`.
+    pub fn list(roles: &BTreeSet<Role>) -> String {
+        roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
