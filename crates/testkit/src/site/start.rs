@@ -144,6 +144,8 @@ impl Site {
             // Short leases, so that tests see workers lost.
             ("LYRA__CONTROL__REGISTRY__HEARTBEAT", "500ms"),
             ("LYRA__CONTROL__REGISTRY__LEASE", "2s"),
+            // Every worker gets calls, also of a single function.
+            ("LYRA__CLUSTER__FLEET__BALANCE", "power-of-two"),
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let log = self.directory.join(format!("{name}.log"));
