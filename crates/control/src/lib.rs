@@ -15,6 +15,7 @@ mod functions;
 mod jobs;
 mod leader;
 mod metrics;
+pub mod placement;
 pub mod registry;
 mod service;
 #[cfg(test)]

@@ -19,6 +19,12 @@ pub(crate) struct Metrics {
     pub(crate) job_wait: Histogram,
     pub(crate) job_run: Histogram,
     pub(crate) in_flight: IntGauge,
+    pub(crate) leader: IntGauge,
+    /// By state.
+    pub(crate) workers: IntGaugeVec,
+    /// By outcome: `ok`, or the error's code.
+    pub(crate) placement_commands: IntCounterVec,
+    pub(crate) unplaced: IntGauge,
 }
 
 impl Metrics {
@@ -45,6 +51,14 @@ impl Metrics {
             job_wait: seconds("lyra_job_wait_seconds", "From when a job was accepted to its first try."),
             job_run: seconds("lyra_job_run_seconds", "Duration of a try, with its wait in the worker's queue."),
             in_flight: plain("lyra_job_dispatcher_in_flight", "Jobs that the dispatcher runs now."),
+            leader: plain("lyra_control_epoch", "Epoch of this control process while it leads; else 0."),
+            workers: registry.gauge("lyra_registry_workers", "Workers in the registry, by state.", &["state"]),
+            placement_commands: registry.counter(
+                "lyra_placement_commands_total",
+                "Commands to workers to hold instances up or not, by outcome: ok or an error code.",
+                &["outcome"],
+            ),
+            unplaced: plain("lyra_placement_unplaced", "Versions of which instances find no place."),
         }
     }
 

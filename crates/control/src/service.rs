@@ -14,6 +14,7 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use lyra_wire::registry::MemberState;
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
@@ -21,6 +22,8 @@ use crate::functions::Functions;
 use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
+use crate::placement::Placement;
+use crate::registry::Registry;
 
 /// What the control role needs of others.
 #[derive(Clone)]
@@ -41,6 +44,8 @@ pub struct Deps {
     pub random: Random,
     /// Where metrics are registered.
     pub metrics: telemetry::Metrics,
+    /// Workers of other processes, and that of this one.
+    pub registry: Registry,
     /// Name of this process, for people.
     pub name: String,
     /// Where other roles reach it, `HOST:PORT`; empty where it is alone.
@@ -51,7 +56,9 @@ pub struct Deps {
 pub struct Service {
     functions: Arc<Functions>,
     jobs: Arc<Jobs>,
+    placement: Arc<Placement>,
     leader: Arc<Leader>,
+    registry: Registry,
     /// Standing for election, and what the leader does.
     leading: Tasks,
     tasks: Tasks,
@@ -67,10 +74,21 @@ impl Service {
     pub fn new(config: Config, deps: Deps) -> Service {
         let metrics = Arc::new(Metrics::new(&deps.metrics));
         let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
-        let owner = deps.random.u64();
+        let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
-        let jobs = Arc::new(Jobs::new(config.jobs, &deps, owner, Arc::clone(functions.table()), metrics));
-        Service { functions, jobs, leader, leading: Tasks::new(), tasks: Tasks::new() }
+        let jobs = Arc::new(Jobs::new(config.jobs, &deps, owner, Arc::clone(functions.table()), Arc::clone(&metrics)));
+        let table = Arc::clone(functions.table());
+        let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
+        measure(&deps, &leader, metrics);
+        Service {
+            functions,
+            jobs,
+            placement: Arc::new(placement),
+            leader,
+            registry: deps.registry,
+            leading: Tasks::new(),
+            tasks: Tasks::new(),
+        }
     }
 
     /// Reads what is stored, and stands for election. The leader deals with what killed processes left behind and
@@ -83,12 +101,19 @@ impl Service {
         self.jobs.start(&self.tasks).await;
         let leader = Arc::clone(&self.leader);
         self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
-        let (leader, jobs, functions) = (Arc::clone(&self.leader), Arc::clone(&self.jobs), Arc::clone(&self.functions));
+        let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
+        self.tasks.spawn_cancellable("announce-controls", async move { leader.announce(&registry).await });
+        let (leader, jobs, functions, placement) = (
+            Arc::clone(&self.leader),
+            Arc::clone(&self.jobs),
+            Arc::clone(&self.functions),
+            Arc::clone(&self.placement),
+        );
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
-                let (leader, jobs, functions) = (&leader, &jobs, &functions);
+                let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
                 async move {
-                    tokio::join!(jobs.lead(leader, &term), functions.lead(&term));
+                    tokio::join!(jobs.lead(leader, &term), functions.lead(&term), placement.lead(&term));
                 }
             };
             leader.lead(duties).await;
@@ -106,6 +131,19 @@ impl Service {
         self.tasks.stop(LAST).await;
         self.leader.leave().await;
     }
+}
+
+/// Shows what is read when metrics are.
+fn measure(deps: &Deps, leader: &Leader, metrics: Arc<Metrics>) {
+    let (registry, term) = (deps.registry.clone(), leader.term());
+    deps.metrics.before_render(move || {
+        for state in MemberState::ALL {
+            let count = i64::try_from(registry.count(state)).unwrap_or(i64::MAX);
+            metrics.workers.with_label_values(&[state.as_str()]).set(count);
+        }
+        let epoch = term.borrow().as_ref().map_or(0, |term| term.epoch);
+        metrics.leader.set(i64::try_from(epoch).unwrap_or(i64::MAX));
+    });
 }
 
 #[async_trait]

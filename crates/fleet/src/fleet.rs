@@ -19,10 +19,12 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::balance::{Candidate, Policy, Toss};
+use crate::balance::{self, Candidate, Holds, Policy, Toss};
 use crate::follow::follow;
 use crate::metrics::{Measured, Metrics, Outcome};
-use crate::node::Node;
+use crate::node::{Entered, Node};
+use crate::popularity::Popularity;
+use crate::replay::Replay;
 
 /// When to try again where no worker is ready.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -39,7 +41,7 @@ const MAX_WAITING: usize = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which worker gets a call.
+    /// Which worker gets a call of a function that does not say so itself.
     pub balance: Policy,
 }
 
@@ -60,6 +62,7 @@ pub(crate) struct Inner {
     /// Held by whoever replaces them.
     changing: Mutex<()>,
     turn: AtomicUsize,
+    popularity: Popularity,
     pub(crate) synced: watch::Sender<bool>,
     /// Told of every change of the workers.
     changed: Notify,
@@ -85,6 +88,7 @@ impl Fleet {
             nodes: ArcSwap::default(),
             changing: Mutex::new(()),
             turn: AtomicUsize::new(0),
+            popularity: Popularity::default(),
             synced: watch::Sender::new(false),
             changed: Notify::new(),
             waiting: Semaphore::new(MAX_WAITING),
@@ -183,12 +187,28 @@ impl Inner {
         if able.is_empty() {
             able = nodes.iter().filter(may).collect();
         }
-        let candidates: Vec<_> = able.iter().map(|node| Candidate { name: node.hash, load: node.load() }).collect();
-        let mut hasher = DefaultHasher::new();
-        (version.generation, version.version).hash(&mut hasher);
+        let policy = self.policy(version);
+        let hash = hash(version);
+        let candidate = |node: &&Arc<Node>| {
+            let holds = if policy == Policy::LocalityFirst { node.footprints.holds(hash, now) } else { Holds::Nothing };
+            Candidate { name: node.hash, load: node.measure(policy, version), holds }
+        };
+        let candidates: Vec<_> = able.iter().map(candidate).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let toss = Toss { version: hasher.finish(), turn, draw: self.random.u64() };
-        Some(Arc::clone(able[self.config.balance.choose(&candidates, toss)?]))
+        let share = if policy == Policy::ChRlu { self.popularity.count(hash) } else { 0.0 };
+        let toss = Toss { version: hash, turn, draw: self.random.u64(), share };
+        Some(Arc::clone(able[balance::choose(policy, &candidates, toss)?]))
+    }
+
+    /// The policy by which calls of `version` find their worker.
+    fn policy(&self, version: &FunctionVersion) -> Policy {
+        version.balancing.unwrap_or(self.config.balance)
+    }
+
+    /// Counts a call of `version` on `node` for as long as what is returned lives.
+    fn enter(&self, node: &Arc<Node>, version: &FunctionVersion) -> Entered {
+        let by_holdings = self.policy(version) == Policy::LocalityFirst;
+        node.enter(by_holdings.then(|| hash(version)), self.clock.instant())
     }
 
     /// The workers that run `runtime`, the one with the least to do first.
@@ -202,15 +222,22 @@ impl Inner {
     }
 }
 
+/// What stands for a version in the policies.
+fn hash(version: &FunctionVersion) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (version.generation, version.version).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// What a caller is told where there is nobody to ask.
 fn nobody(why: impl Into<String>) -> Error {
     Error::new(Code::Unavailable, why).with_retry_after(AGAIN)
 }
 
 /// Whether the call can't have run, and another worker may take it.
-fn may_go_elsewhere(reply: &Reply) -> bool {
+fn may_go_elsewhere(report: &Report, failed: Option<&Error>) -> bool {
     let elsewhere = |error: &Error| matches!(error.code, Code::Unavailable | Code::Overloaded);
-    reply.report.start.is_none() && reply.outcome.as_ref().is_err_and(elsewhere)
+    report.start.is_none() && failed.is_some_and(elsewhere)
 }
 
 #[async_trait]
@@ -256,17 +283,18 @@ impl Worker for Fleet {
             {
                 measured.retried();
             }
-            let entered = node.enter();
+            let mut entered = self.inner.enter(&node, &call.version);
             let reply = node.worker.invoke(call.clone()).await;
+            let failed = reply.outcome.as_ref().err();
+            entered.ended(&call.version, &reply.report, failed);
             drop(entered);
-            let measured = node.measured(self.inner.measured.get());
-            if let Some(measured) = measured {
+            if let Some(measured) = node.measured(self.inner.measured.get()) {
                 measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
             }
-            if !may_go_elsewhere(&reply) {
+            if !may_go_elsewhere(&reply.report, failed) {
                 return reply;
             }
-            if reply.outcome.as_ref().is_err_and(|error| error.code == Code::Unavailable) {
+            if failed.is_some_and(|error| error.code == Code::Unavailable) {
                 node.suspect(self.inner.clock.instant());
             }
             tried.push(node.name.clone());
@@ -280,21 +308,38 @@ impl Worker for Fleet {
     }
 
     async fn serve(&self, call: HttpCall) -> HttpReply {
-        let chosen = self.inner.look(WAIT, || self.inner.choose(&call.version, &[])).await;
-        let Some(node) = chosen else {
-            let report = Report::new(call.id, call.version.version);
-            return HttpReply { report, outcome: Err(nobody("no worker is ready")) };
-        };
-        // The request's body is gone with the first try, so there is no second one.
-        let _entered = node.enter();
-        let reply = node.worker.serve(call).await;
-        if let Some(measured) = node.measured(self.inner.measured.get()) {
-            measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
+        let HttpCall { id, version, request } = call;
+        let (parts, body) = request.into_parts();
+        let body = Replay::new(body);
+        let mut tried: Vec<String> = Vec::new();
+        let mut last = None;
+        while tried.len() < TRIES {
+            let choose = || self.inner.choose(&version, &tried);
+            let wait = if tried.is_empty() { WAIT } else { Duration::ZERO };
+            let Some(node) = self.inner.look(wait, choose).await else { break };
+            // What was read of a long body is gone.
+            let Some(body) = body.body() else { break };
+            let mut entered = self.inner.enter(&node, &version);
+            let request = http::Request::from_parts(parts.clone(), body);
+            let reply = node.worker.serve(HttpCall { id, version: Arc::clone(&version), request }).await;
+            let failed = reply.outcome.as_ref().err();
+            entered.ended(&version, &reply.report, failed);
+            if let Some(measured) = node.measured(self.inner.measured.get()) {
+                measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
+            }
+            if !may_go_elsewhere(&reply.report, failed) {
+                return reply;
+            }
+            if failed.is_some_and(|error| error.code == Code::Unavailable) {
+                node.suspect(self.inner.clock.instant());
+            }
+            tried.push(node.name.clone());
+            last = Some(reply);
         }
-        if reply.report.start.is_none() && reply.outcome.as_ref().is_err_and(|error| error.code == Code::Unavailable) {
-            node.suspect(self.inner.clock.instant());
-        }
-        reply
+        last.unwrap_or_else(|| HttpReply {
+            report: Report::new(id, version.version),
+            outcome: Err(nobody("no worker is ready")),
+        })
     }
 }
 

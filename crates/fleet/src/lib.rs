@@ -8,8 +8,11 @@
 pub mod balance;
 mod fleet;
 mod follow;
+mod footprint;
 mod metrics;
 mod node;
+mod popularity;
+mod replay;
 
 pub use balance::Policy;
 pub use fleet::{Config, Connect, Fleet};

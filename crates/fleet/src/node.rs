@@ -6,12 +6,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use lyra_types::Runtime;
+use lyra_types::api::Resource;
+use lyra_types::invocation::Report;
+use lyra_types::{Code, Error, FunctionVersion, Runtime};
 use lyra_wire::Operated;
 use lyra_wire::registry::{Member, MemberState};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::balance::Policy;
+use crate::footprint::{Ended, Footprints};
 use crate::metrics::{Metrics, OfWorker};
 
 /// A worker that could not be reached gets no calls for so long, if there are others.
@@ -30,6 +34,8 @@ pub(crate) struct Node {
     suspect_until: Mutex<Option<Instant>>,
     /// Where its calls are counted.
     measured: OnceLock<OfWorker>,
+    /// Of versions whose policy goes by it.
+    pub(crate) footprints: Footprints,
 }
 
 impl Node {
@@ -46,6 +52,7 @@ impl Node {
             calls_then: AtomicUsize::new(0),
             suspect_until: Mutex::new(None),
             measured: OnceLock::new(),
+            footprints: Footprints::default(),
             member: ArcSwap::from_pointee(member),
         }
     }
@@ -53,6 +60,9 @@ impl Node {
     /// Takes what the registry says.
     pub(crate) fn update(&self, member: Member) {
         self.calls_then.store(self.calls.load(Ordering::Relaxed), Ordering::Relaxed);
+        if member.registration.incarnation != self.member.load().registration.incarnation {
+            self.footprints.clear();
+        }
         self.member.store(Arc::new(member));
     }
 
@@ -72,10 +82,43 @@ impl Node {
         (state.running + state.queued + now).saturating_sub(then).max(now)
     }
 
-    /// Counts a call for as long as what is returned lives.
-    pub(crate) fn enter(self: &Arc<Node>) -> Entered {
+    /// How much it has to do for a call of `version`, as `policy` measures it. What it told last is as old as a
+    /// heartbeat: calls from here since then are added, each with what it takes.
+    pub(crate) fn measure(&self, policy: Policy, version: &FunctionVersion) -> u64 {
+        let calls = self.load() as u64;
+        let member = self.member.load();
+        let state = &member.registration.state;
+        let told = (state.running + state.queued) as u64;
+        let since = calls.saturating_sub(told);
+        let share = |of: &Resource, more: u64| match of.total {
+            Some(total) if total > 0 => millionths(of.charged.saturating_add(since.saturating_mul(more)), total),
+            _ => 0,
+        };
+        let measured = match policy {
+            Policy::LeastQueued => {
+                let room = state.concurrency_limit.saturating_sub(state.running) as u64;
+                state.queued as u64 + since.saturating_sub(room)
+            }
+            Policy::LeastMemory => share(&state.memory, version.memory_bytes() as u64),
+            Policy::LeastCpu => share(&state.cpu, u64::from(version.cpu_millis)),
+            Policy::LeastLoadAverage => {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a load average is small")]
+                let millis = state.load.map_or(0.0, |load| load[0] * 1e3) as u64;
+                millionths(millis + since * 1_000, state.cpu.total.unwrap_or(1_000).max(1))
+            }
+            _ => return calls,
+        };
+        // Of those that measure the same, the one with fewer calls.
+        measured.min(u64::from(u32::MAX)) << 32 | calls.min(u64::from(u32::MAX))
+    }
+
+    /// Counts a call for as long as what is returned lives. `version` is given where its policy goes by what is held of it.
+    pub(crate) fn enter(self: &Arc<Node>, version: Option<u64>, now: Instant) -> Entered {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        Entered(Arc::clone(self))
+        if let Some(version) = version {
+            self.footprints.enter(version, now);
+        }
+        Entered { node: Arc::clone(self), version, ended: Ended { start: None, kept: false } }
     }
 
     /// Where its calls are counted, where they are.
@@ -92,11 +135,32 @@ impl Node {
     }
 }
 
+/// A share, in millionths.
+fn millionths(part: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(part) * 1_000_000 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+}
+
 /// A call that a node has.
-pub(crate) struct Entered(Arc<Node>);
+pub(crate) struct Entered {
+    node: Arc<Node>,
+    version: Option<u64>,
+    ended: Ended,
+}
+
+impl Entered {
+    /// How it ended; one that is dropped without was given up, and its instance with it.
+    pub(crate) fn ended(&mut self, version: &FunctionVersion, report: &Report, failed: Option<&Error>) {
+        // What a function threw does not end its instance.
+        let kept = version.reuse && failed.is_none_or(|error| error.code == Code::FunctionError);
+        self.ended = Ended { start: report.start, kept };
+    }
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.node.calls.fetch_sub(1, Ordering::Relaxed);
+        if let Some(version) = self.version {
+            self.node.footprints.leave(version, self.ended);
+        }
     }
 }

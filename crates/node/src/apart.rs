@@ -49,7 +49,7 @@ pub struct Config {
     pub name: String,
     /// Where gRPC is served. Port 0: a free one. Loopback only, where there are no certificates.
     pub listen_grpc: SocketAddr,
-    /// Where others reach the worker, `HOST` or `HOST:PORT`; empty: where it listens.
+    /// Where others reach this node, `HOST` or `HOST:PORT`; empty: where it listens.
     pub advertise: String,
     /// Where a node without a gateway serves health, readiness and metrics over HTTP, if it shall.
     pub status: Option<SocketAddr>,
@@ -113,8 +113,9 @@ impl Node {
             Some(logs) => logs.clone(),
             None => Arc::new(RemoteLogs::new(addresses, &security, &tasks).map_err(Error::Refused)?),
         };
-        let registry = has(Role::Control)
-            .then(|| lyra_control::Registry::new(config.node.control.registry, kit.clock.clone(), &tasks));
+        let registry = has(Role::Control).then(|| {
+            lyra_control::Registry::new(config.node.control.registry, kit.random.u64(), kit.clock.clone(), &tasks)
+        });
         let as_registry: Arc<dyn Registry> = match &registry {
             Some(registry) => Arc::new(registry.clone()),
             None => Arc::new(RemoteRegistry::new(addresses, &security).map_err(Error::Refused)?),
@@ -129,14 +130,23 @@ impl Node {
             // For a place, for resources, for an instance to wake or to start.
             let longest_wait = times.queue_timeout + times.start_timeout * 2;
             grpc::add_worker(&mut routes, Arc::new(service.clone()), longest_wait, closing.clone());
-            let own = registry.iter().map(|registry| Arc::new(registry.clone()) as Arc<dyn Registry>);
             let counted = Joined::default();
-            let registries =
-                own.chain(each(addresses, &security)?).map(|registry| counted.listening(registry)).collect();
-            joined = Some(counted);
+            joined = Some(counted.clone());
+            let own = registry.clone().map(|registry| counted.listening(Arc::new(registry)));
+            let security = security.clone();
+            let reach = move |address: &str| {
+                let registry = RemoteRegistry::new(&[address.to_owned()], &security)?;
+                Ok(counted.listening(Arc::new(registry)))
+            };
+            // What is wrong with an address is said at once.
+            for seed in addresses {
+                reach(seed).map_err(Error::Refused)?;
+            }
             let reached = security::advertised(&config.advertise, address)?;
             let identity = Identity { name: config.name.clone(), address: reached };
-            let agent = Agent::start(identity, service.clone(), registries, &kit.clock, &kit.random);
+            let (dir, seeds) = (&config.node.data_dir, addresses.to_vec());
+            let agent =
+                roles::worker::start_agent(identity, service.clone(), dir, own, seeds, Box::new(reach), &kit).await?;
             serving.push((Role::Worker, address.to_string()));
             worker = Some((service, agent));
         }
@@ -149,8 +159,9 @@ impl Node {
             fleet
         });
         let mut control = None;
-        if let (Some(registry), Some(fleet)) = (registry, &fleet) {
-            let service = start_control(&config, &access, grpc_address, fleet, as_logs.clone(), &kit).await?;
+        if let (Some(registry), Some(fleet), Some(address)) = (registry, &fleet, grpc_address) {
+            let reached = security::advertised(&config.advertise, address)?;
+            let service = start_control(&config, &access, &registry, reached, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
@@ -373,7 +384,8 @@ async fn start_worker(
 async fn start_control(
     config: &Config,
     access: &Access,
-    address: Option<SocketAddr>,
+    registry: &lyra_control::Registry,
+    address: String,
     fleet: &Fleet,
     logs: Arc<dyn Logs>,
     kit: &Kit,
@@ -388,20 +400,12 @@ async fn start_control(
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
         name: config.name.clone(),
-        address: address.map(|address| address.to_string()).unwrap_or_default(),
+        registry: registry.clone(),
+        address,
     };
     let service = Arc::new(lyra_control::Service::new(config.node.control.clone(), deps));
     service.start().await.map_err(Error::Control)?;
     Ok(service)
-}
-
-/// A registry for each control process: a worker talks with all of them.
-fn each(addresses: &[String], security: &Security) -> Result<Vec<Arc<dyn Registry>>, Error> {
-    let one = |address: &String| {
-        let registry = RemoteRegistry::new(std::slice::from_ref(address), security).map_err(Error::Refused)?;
-        Ok(Arc::new(registry) as Arc<dyn Registry>)
-    };
-    addresses.iter().map(one).collect()
 }
 
 /// How the fleet reaches workers.

@@ -8,18 +8,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lyra_control::{Registry, RegistryConfig};
 use lyra_isolation::process;
 use lyra_isolation::wasm::EngineError;
+use lyra_kit::Tasks;
 pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs};
-use lyra_wire::workers::Sole;
+use lyra_types::Error as LyraError;
+use lyra_wire::workers::{LOCAL, Sole};
 use lyra_wire::{Control, Logs, Operated, Worker};
+use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::roles::{self, Kit, control::Stores};
 
 /// Longest wait for calls that still run when the gateway and the jobs have drained.
+/// Longest wait for background work to end.
+const LAST: Duration = Duration::from_secs(2);
 pub(crate) const LAST_CALLS: Duration = Duration::from_secs(5);
 
 /// Longest wait for the route table before the node says that it is ready.
@@ -83,6 +89,9 @@ pub enum Error {
     /// The Wasm engine doesn't run on this machine.
     #[error("the Wasm engine can't be started: {0}")]
     Engine(#[source] EngineError),
+    /// What the worker remembers of itself can't be read.
+    #[error("the worker can't be started: {0}")]
+    Node(String),
     /// What is stored can't be read.
     #[error("the control role can't be started: {0}")]
     Control(#[source] lyra_types::Error),
@@ -111,9 +120,16 @@ pub struct Node {
     listener: TcpListener,
     gateway: lyra_gateway::Service,
     control: Arc<lyra_control::Service>,
+    rest: Rest,
+}
+
+/// What gateway and control need.
+struct Rest {
     worker: lyra_worker::Service,
+    agent: Agent,
     logs: Arc<lyra_logs::Service>,
     stores: Stores,
+    tasks: Tasks,
 }
 
 impl Node {
@@ -142,17 +158,28 @@ impl Node {
         let as_worker: Arc<dyn Worker> = operated.clone();
         let workers = Arc::new(Sole(operated));
         let stores = Stores::open(dir, &lock)?;
+        let tasks = Tasks::new();
+        // The one worker is here from the start: there is nobody to wait for.
+        let settings = RegistryConfig { settle: Duration::ZERO, ..config.control.registry };
+        let registry = Registry::new(settings, kit.random.u64(), kit.clock.clone(), &tasks);
+        let own: Arc<dyn lyra_wire::Registry> = Arc::new(registry.clone());
         let control =
-            roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), &kit).await?;
+            roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), registry, &kit)
+                .await?;
         let control = Arc::new(control);
+        let identity = Identity { name: LOCAL.to_owned(), address: String::new() };
+        let nowhere = |_: &str| Err(LyraError::internal("this platform is one process"));
+        let agent =
+            roles::worker::start_agent(identity, worker.clone(), dir, Some(own), Vec::new(), Box::new(nowhere), &kit)
+                .await?;
         let as_control: Arc<dyn Control> = control.clone();
         let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
-        let node = Node { address, listener, gateway, control, worker, logs, stores };
+        let node = Node { address, listener, gateway, control, rest: Rest { worker, agent, logs, stores, tasks } };
         match node.get_ready().await {
             Ok(()) => Ok(node),
             Err(error) => {
                 node.control.stop().await;
-                stop_rest(&node.worker, &node.stores, &node.logs).await;
+                node.rest.stop().await;
                 Err(error)
             }
         }
@@ -175,28 +202,33 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
+        let Node { listener, gateway, control, rest, .. } = self;
         let stop_control = async {
             shutdown.cancelled().await;
-            self.control.stop().await;
+            control.stop().await;
         };
         let serve = async {
-            let outcome = self.gateway.serve(self.listener, shutdown.clone()).await;
+            let outcome = gateway.serve(listener, shutdown.clone()).await;
             shutdown.cancel();
             outcome
         };
         let (served, ()) = tokio::join!(serve, stop_control);
-        stop_rest(&self.worker, &self.stores, &self.logs).await;
+        rest.stop().await;
         served.map_err(Error::Gateway)
     }
 }
 
-/// Ends what calls and jobs were running on, once nobody asks for more.
-async fn stop_rest(worker: &lyra_worker::Service, stores: &Stores, logs: &lyra_logs::Service) {
-    if !worker.shut_down(LAST_CALLS).await {
-        tracing::warn!("calls did not end in time and are broken off");
+impl Rest {
+    /// Ends what calls and jobs were running on, once nobody asks for more.
+    async fn stop(&self) {
+        self.agent.stop().await;
+        if !self.worker.shut_down(LAST_CALLS).await {
+            tracing::warn!("calls did not end in time and are broken off");
+        }
+        self.tasks.stop(LAST).await;
+        self.stores.close().await;
+        self.logs.stop().await;
     }
-    stores.close().await;
-    logs.stop().await;
 }
 
 pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AliasName, FunctionName, TenantName, Timestamp};
+use crate::{AliasName, Balancing, FunctionName, TenantName, Timestamp};
 
 /// Limits on what a deploy may ask for; each is named in the error that it causes.
 pub mod limit {
@@ -220,6 +220,9 @@ pub struct FunctionVersion {
     pub reuse: bool,
     /// Calls that run at once.
     pub concurrency: u32,
+    /// Which of several workers gets a call; `None`: as the gateway is set.
+    #[serde(default)]
+    pub balancing: Option<Balancing>,
     /// Instances kept even when idle (only with `reuse`).
     pub min_instances: u32,
     /// Most instances (only with `reuse`).
@@ -254,6 +257,7 @@ impl FunctionVersion {
             isolation: "auto".to_owned(),
             reuse: runtime.default_reuse(),
             concurrency: limit::DEFAULT_CONCURRENCY,
+            balancing: None,
             min_instances: 0,
             max_instances: limit::DEFAULT_CONCURRENCY,
             max_attempts: limit::DEFAULT_MAX_ATTEMPTS,

@@ -4,6 +4,7 @@
 //! types. Nothing here does I/O, waits, reads a clock or draws a random number.
 
 pub mod api;
+mod balancing;
 pub mod code;
 pub mod error;
 pub mod function;
@@ -14,6 +15,7 @@ pub mod log;
 pub mod name;
 pub mod time;
 
+pub use balancing::Balancing;
 pub use code::Code;
 pub use error::{Error, FieldError, Result};
 pub use function::{Alias, FunctionVersion, Network, Runtime};

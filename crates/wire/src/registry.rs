@@ -3,14 +3,22 @@
 //! A worker holds one conversation ([`Registry::join`]) with each control process for as long as it lives. Its first message
 //! registers it; each further one renews its lease and says what it holds. Where nothing comes for the length of a lease the
 //! worker is lost: no more calls are sent there until it is heard of again.
+//!
+//! What a worker holds has a revision, which grows by one with each change and is stored before it is told
+//! ([`receive`] says what control makes of it). Commands come from the control process that leads, carry its epoch, and are
+//! answered; a worker refuses those of an epoch lower than the highest that it has seen.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use lyra_types::api::{BackendStatus, Resource};
-use lyra_types::{Error, Result};
+use lyra_types::function::VersionKey;
+use lyra_types::{Error, FunctionVersion, InstanceId, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::worker::InstanceState;
 
 /// What a worker says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,15 +58,125 @@ pub struct NodeState {
     pub load: Option<[f64; 3]>,
 }
 
+/// A kept instance, as a worker reports it. Whether it serves a call at the moment is not reported: that changes with each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceReport {
+    /// Its id.
+    pub id: InstanceId,
+    /// The one version that it serves.
+    pub version: VersionKey,
+    /// Where it is in its life; [`InstanceState::Standby`] also while it serves, [`InstanceState::Terminated`] when it is
+    /// gone.
+    pub state: InstanceState,
+    /// Bytes of memory that are charged for it.
+    pub memory: u64,
+}
+
+/// Instances of a version that a worker was told to hold up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The version.
+    pub version: VersionKey,
+    /// How many; none where it was told to do so no more.
+    pub instances: u32,
+    /// Whether it also follows the version's schedule, which one worker does.
+    pub schedule: bool,
+}
+
+/// All that a worker holds, as of one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Workload {
+    /// Its store's number, drawn when the store was made: another number is another node, whatever its name.
+    pub node: u64,
+    /// How many changes there have been.
+    pub revision: u64,
+    /// Kept instances.
+    pub instances: Vec<InstanceReport>,
+    /// What it was told to hold up.
+    pub holds: Vec<Hold>,
+}
+
+/// One change of a worker's workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// An instance is new, has changed, or is gone.
+    Instance(InstanceReport),
+    /// It holds up something else than before.
+    Hold(Hold),
+}
+
 /// From a worker to control.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromNode {
     /// First of all.
-    Register(Box<Registration>),
-    /// A sign of life.
-    State(NodeState),
+    Register(Box<Registration>, Workload),
+    /// A sign of life, with the revision that the workload has.
+    State(NodeState, u64),
+    /// The change that made this revision.
+    Changed(u64, Change),
+    /// All of it, as control asked.
+    Workload(Workload),
+    /// How a command went, by its number.
+    Done(u64, Result<()>),
     /// It ends in good order and shall get no more calls.
     Leave,
+}
+
+/// What control makes of a message with this revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reception {
+    /// It is the next one: to be applied.
+    Apply,
+    /// It was applied before.
+    Duplicate,
+    /// It is older than what is known: to be discarded.
+    Stale,
+    /// Others are missing before it: all is to be asked for.
+    Gap,
+}
+
+/// Whether a change with the revision `received` follows upon what is known as of `known`.
+pub const fn receive(known: u64, received: u64) -> Reception {
+    if received == known {
+        Reception::Duplicate
+    } else if received < known {
+        Reception::Stale
+    } else if received == known.wrapping_add(1) {
+        Reception::Apply
+    } else {
+        Reception::Gap
+    }
+}
+
+/// What the leader has a worker do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Hold so many instances of the version up from now on; none: do so no more. Done when that is stored.
+    Hold {
+        /// The version.
+        version: Arc<FunctionVersion>,
+        /// How many.
+        instances: u32,
+        /// Whether to follow the version's schedule, too.
+        schedule: bool,
+    },
+    /// Hold nothing of this version up any more, and forget it.
+    Release(VersionKey),
+    /// End an idle instance.
+    Terminate(InstanceId),
+    /// Hibernate an idle instance.
+    Hibernate(InstanceId),
+    /// Wake a hibernated instance.
+    Activate(InstanceId),
+}
+
+/// The control processes, as a worker is told of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Controls {
+    /// The epoch of the one that leads, and its address; none while nobody does.
+    pub leader: Option<(u64, String)>,
+    /// Addresses of all that are known, `HOST:PORT`.
+    pub addresses: Vec<String>,
 }
 
 /// From control to a worker.
@@ -66,6 +184,8 @@ pub enum FromNode {
 pub enum ToNode {
     /// It is registered.
     Welcome {
+        /// The control process: the same number at another address is the same process.
+        process: u64,
         /// Longest time between two of its messages.
         heartbeat: Duration,
         /// It is lost when nothing was heard of it for so long.
@@ -73,6 +193,19 @@ pub enum ToNode {
     },
     /// It is not, and why. The conversation ends.
     Refused(Error),
+    /// Which control processes there are.
+    Controls(Controls),
+    /// Tell all of the workload.
+    FullSync,
+    /// Do something, and say how it went under this number.
+    Command {
+        /// Its number, for the answer.
+        id: u64,
+        /// The leader's epoch.
+        epoch: u64,
+        /// What to do.
+        command: Command,
+    },
 }
 
 /// Whether calls may be sent to a worker.
@@ -88,6 +221,9 @@ pub enum MemberState {
 }
 
 impl MemberState {
+    /// Every state.
+    pub const ALL: [MemberState; 3] = [MemberState::Ready, MemberState::Cordoned, MemberState::Lost];
+
     /// The name in JSON and tables.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -28,7 +28,7 @@ mod metrics;
 mod start;
 mod templates;
 
-pub use agent::{Agent, Identity};
+pub use agent::{Agent, AgentDeps, Identity, NodeStore, NodeStoreError, Reach};
 pub use characteristics::{Characteristics, Expected};
 pub use config::Config;
 pub use service::{Deps, Service};

@@ -9,8 +9,10 @@ use futures::FutureExt;
 use lyra_isolation::{Code, End, ImageKey, Isolation};
 use lyra_kit::{Clock, Ids, Load, Tasks, telemetry};
 use lyra_store::Blobs;
+use lyra_types::function::VersionKey;
 use lyra_types::invocation::{Report, Start};
-use lyra_types::{Error, FunctionVersion};
+use lyra_types::{Error, FunctionVersion, InstanceId};
+use lyra_wire::registry::InstanceReport;
 use lyra_wire::worker::{
     BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare,
     Prepared, Reply, Status,
@@ -25,7 +27,7 @@ use crate::config::Config;
 use crate::health::Beat;
 use crate::keep_alive::schedule::Window;
 use crate::metrics::{Metrics, PoolMetrics};
-use crate::pool::{Lease, Pool, Reason};
+use crate::pool::{Lease, Pool, Reason, Told};
 use crate::queue::{Instances, Limits, LoadKind, Permit, Queue};
 use crate::resources::gpu::{NoGpus, Source};
 use crate::start::Cordon;
@@ -133,6 +135,55 @@ impl Service {
     /// Its instances, in the order of their ids.
     pub fn instances(&self) -> Vec<InstanceStatus> {
         self.inner.pool.list()
+    }
+
+    /// Changes whenever what [`Service::reports`] gives may have changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.inner.pool.changes()
+    }
+
+    /// Its instances, as control is told of them.
+    pub(crate) fn reports(&self) -> Vec<InstanceReport> {
+        self.inner.pool.reports()
+    }
+
+    /// From now on only [`Service::hold`] says which instances stay however long they are idle.
+    pub(crate) fn be_directed(&self) {
+        self.inner.pool.be_directed();
+    }
+
+    /// Holds instances of a version up from now on.
+    pub(crate) fn hold(&self, version: &Arc<FunctionVersion>, told: Told) {
+        self.inner.hold(version, told);
+    }
+
+    /// Holds nothing of a version up any more.
+    pub(crate) fn release(&self, version: &VersionKey) {
+        self.inner.pool.untell(version);
+    }
+
+    /// Ends an idle instance.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict` while it is not idle.
+    pub(crate) async fn terminate(&self, id: InstanceId) -> Result<(), Error> {
+        self.inner.terminate(id).await
+    }
+
+    /// Hibernates an idle instance.
+    ///
+    /// # Errors
+    /// As [`Service::terminate`].
+    pub(crate) async fn hibernate(&self, id: InstanceId) -> Result<(), Error> {
+        self.inner.hibernate_one(id).await
+    }
+
+    /// Wakes a hibernated instance.
+    ///
+    /// # Errors
+    /// As [`Service::terminate`].
+    pub(crate) async fn activate(&self, id: InstanceId) -> Result<(), Error> {
+        self.inner.wake_one(id).await
     }
 
     /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption

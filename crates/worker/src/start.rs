@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lyra_isolation::Template;
-use lyra_types::{Code, Error, FunctionVersion};
+use lyra_types::{Code, Error, FunctionVersion, InstanceId};
 use lyra_wire::worker::Drained;
 use tokio::time::Instant;
 
 use crate::error;
 use crate::pool::watch::Ahead;
-use crate::pool::{Instance, Lease, Reason};
+use crate::pool::{Instance, Lease, Reason, Told};
 use crate::resources::Need;
 use crate::service::Inner;
 use crate::templates::key_of;
@@ -93,6 +93,86 @@ impl Inner {
             self.pool.put(instance, self.clock.instant());
             self.pool.prewarmed("request");
         }
+        Ok(())
+    }
+
+    /// Holds so many instances of a version up from now on, and starts those that are missing in the background.
+    pub(crate) fn hold(self: &Arc<Inner>, version: &Arc<FunctionVersion>, told: Told) {
+        let Some(need) = Need::of(version).filter(|_| version.reuse) else { return };
+        self.pool.tell(version, need, told);
+        let (worker, version) = (self.clone(), version.clone());
+        drop(lyra_kit::tasks::spawn("hold-up", async move {
+            // What fails here is tried again by the watch, which also says so.
+            let template = worker.templates.load(&version).await;
+            if template.is_err() || worker.cordon.is_set() {
+                return worker.pool.could_not_refill(&version);
+            }
+            let missing = (told.instances as usize).saturating_sub(worker.pool.live(key_of(&version)));
+            if missing > 0 {
+                worker.start_ahead(Ahead { version, instances: missing, why: "minimum" }).await;
+            }
+        }));
+    }
+
+    /// Ends an idle instance.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]; [`Code::Conflict`] while it is not idle.
+    pub(crate) async fn terminate(&self, id: InstanceId) -> Result<(), Error> {
+        let instance = self.pool.take_out(id)?;
+        end(vec![instance]).await;
+        Ok(())
+    }
+
+    /// Hibernates an idle instance.
+    ///
+    /// # Errors
+    /// As [`Inner::terminate`]; [`Code::Conflict`] also for one that can't be hibernated.
+    pub(crate) async fn hibernate_one(&self, id: InstanceId) -> Result<(), Error> {
+        let mut instance = self.pool.set_aside(id)?;
+        if instance.lease.hibernated {
+            self.pool.proved(instance);
+            return Ok(());
+        }
+        match tokio::time::timeout(self.config.watchdog, instance.sandbox.hibernate()).await {
+            Ok(true) => {
+                let memory = instance.sandbox.usage().memory;
+                self.pool.rests(instance, Some(memory));
+                Ok(())
+            }
+            Ok(false) => {
+                self.pool.rests(instance, None);
+                Err(Error::new(Code::Conflict, format!("instance {id} is of a kind that can't be hibernated")))
+            }
+            Err(_) => {
+                self.pool.failed_probe(instance);
+                Err(Error::new(Code::InstanceCrashed, format!("instance {id} did not hibernate in time and is ended")))
+            }
+        }
+    }
+
+    /// Wakes a hibernated instance; nothing is done to one that is awake.
+    ///
+    /// # Errors
+    /// As [`Inner::terminate`]; [`Code::Overloaded`] where there is no memory for it.
+    pub(crate) async fn wake_one(&self, id: InstanceId) -> Result<(), Error> {
+        let mut instance = self.pool.set_aside(id)?;
+        if !instance.lease.hibernated {
+            self.pool.proved(instance);
+            return Ok(());
+        }
+        if let Err(error) = self.pool.charge_awake(&mut instance) {
+            self.pool.proved(instance);
+            return Err(error);
+        }
+        let woke = tokio::time::timeout(self.config.start_timeout, instance.sandbox.wake()).await.unwrap_or(false);
+        self.pool.woke(woke);
+        if !woke {
+            self.pool.failed_probe(instance);
+            return Err(Error::new(Code::InstanceCrashed, format!("instance {id} did not wake and is ended")));
+        }
+        instance.lease.hibernated = false;
+        self.pool.proved(instance);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod languages;
 mod load;
 mod lyra;
 mod overhead;
+mod placement;
 mod process;
 mod report;
 mod rounds;
@@ -103,6 +104,8 @@ enum Scenario {
     QueuePolicies,
     /// Keep-alive policies on a simulated day.
     KeepAlive,
+    /// Instances that the solver places in a second.
+    Placement,
 }
 
 /// What every scenario has at hand.
@@ -172,6 +175,7 @@ impl Bench {
             Scenario::OverheadRpc => simulated::overhead_rpc(self).await,
             Scenario::QueuePolicies => simulated::queue_policies(self).await,
             Scenario::KeepAlive => simulated::keep_alive(self).await,
+            Scenario::Placement => placement::run().await,
         }
     }
 }

@@ -70,6 +70,11 @@ pub struct Args {
     /// Calls that run at once; more wait [default: 1000]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
+    /// Which of several workers gets a call: round-robin, least-loaded, least-queued, least-memory,
+    /// least-cpu, least-load-average, power-of-two, bounded-hash, ch-rlu or locality-first [default:
+    /// as the gateway is set]
+    #[arg(long, value_name = "POLICY")]
+    balancing: Option<String>,
     /// Instances kept even when idle (with --reuse)
     #[arg(long, value_name = "N")]
     min_instances: Option<u32>,
@@ -155,6 +160,7 @@ impl Plan {
             network: args.network.clone(),
             reuse: args.reuse.then_some(true),
             concurrency: args.concurrency,
+            balancing: args.balancing.clone(),
             min_instances: args.min_instances,
             max_instances: args.max_instances,
             max_attempts: args.max_attempts,

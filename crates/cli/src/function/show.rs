@@ -113,6 +113,7 @@ pub async fn function(name: &FunctionName, session: &Session) -> Result<()> {
             ("timeout", timeout(s)),
             ("instances", instances),
             ("concurrency", s.concurrency.to_string()),
+            ("balancing", s.balancing.map(|policy| policy.to_string()).unwrap_or_default()),
             ("job tries", s.max_attempts.to_string()),
             ("env", names(&s.env)),
             ("labels", pairs(&s.labels)),

@@ -14,6 +14,7 @@ mod jobs;
 mod leader;
 mod logs;
 mod node;
+mod placement;
 mod processes;
 mod reference;
 mod start;

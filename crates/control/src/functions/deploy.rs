@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use lyra_store::objects::Change;
 use lyra_types::api::DeployRequest;
-use lyra_types::function::{Contract, Digest, label};
+use lyra_types::function::{Contract, Digest};
 use lyra_types::{
     Alias, AliasName, Code, Error, FunctionName, FunctionVersion, Network, Result, Runtime, TenantName, Timestamp,
 };
-use lyra_wire::Worker;
 use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
 use lyra_wire::worker::Prepare;
 
@@ -98,12 +97,6 @@ impl Functions {
         if !dropped.is_empty() {
             self.drop_unused(dropped.iter().map(|version| version.code.clone()).collect()).await;
         }
-        if checked.promote
-            && let Some(version) = deployed.route.versions.get(&deployed.version)
-        {
-            let (worker, version) = (Arc::clone(&self.worker), Arc::clone(version));
-            lyra_kit::tasks::spawn("prewarm", async move { prewarm(&*worker, version).await });
-        }
         tracing::info!(%tenant, %function, version = deployed.version, "version deployed");
         Ok(Changed { value: deployed, revision: changed.revision })
     }
@@ -150,17 +143,6 @@ impl Functions {
     }
 }
 
-/// Starts the instances that a version wants kept even when idle, and tells the worker of those it wants at certain hours.
-pub(super) async fn prewarm(worker: &dyn Worker, version: Arc<FunctionVersion>) {
-    if version.min_instances == 0 && !version.labels.contains_key(label::PREWARM_CRON) {
-        return;
-    }
-    let (key, instances) = (version.key(), version.min_instances);
-    if let Err(error) = worker.prewarm(version, instances).await {
-        tracing::warn!(%error, version = %key, instances, "idle instances can't be started ahead");
-    }
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let outcome = lyra_kit::tasks::blocking(work).await;
     outcome.unwrap_or_else(|error| {
@@ -200,6 +182,7 @@ fn like(version: &FunctionVersion, code: bytes::Bytes) -> Checked {
         isolation: version.isolation.clone(),
         reuse: version.reuse,
         concurrency: version.concurrency,
+        balancing: version.balancing,
         min_instances: version.min_instances,
         max_instances: version.max_instances,
         max_attempts: version.max_attempts,
@@ -223,6 +206,7 @@ fn defaults(runtime: Runtime, code: bytes::Bytes) -> Checked {
         isolation: "auto".to_owned(),
         reuse: runtime.default_reuse(),
         concurrency: limit::DEFAULT_CONCURRENCY,
+        balancing: None,
         min_instances: 0,
         max_instances: limit::DEFAULT_CONCURRENCY,
         max_attempts: limit::DEFAULT_MAX_ATTEMPTS,
@@ -300,6 +284,7 @@ impl New<'_> {
             isolation: checked.isolation.clone(),
             reuse: checked.reuse,
             concurrency: checked.concurrency,
+            balancing: checked.balancing,
             min_instances: checked.min_instances,
             max_instances: checked.max_instances,
             max_attempts: checked.max_attempts,

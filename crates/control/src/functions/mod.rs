@@ -90,27 +90,15 @@ impl Functions {
         Ok(())
     }
 
-    /// What the leader does: has instances started that versions want kept, and deletes code that nobody uses.
+    /// What the leader does: deletes code that nobody uses.
     pub(crate) async fn lead(&self, term: &Term) {
         let duties = async {
-            self.prewarm_live().await;
             loop {
                 self.sweep_code().await;
                 self.clock.sleep(self.config.sweep_code_every).await;
             }
         };
         term.over.run_until_cancelled(duties).await;
-    }
-
-    /// Starts the instances that live versions want kept even when idle; a former process's are gone.
-    async fn prewarm_live(&self) {
-        for route in self.table.all() {
-            for number in route.aliases.get("live").into_iter().flat_map(|live| live.weights.keys()) {
-                if let Some(version) = route.versions.get(number) {
-                    deploy::prewarm(&*self.worker, Arc::clone(version)).await;
-                }
-            }
-        }
     }
 
     pub(crate) fn table(&self) -> &Arc<Table> {

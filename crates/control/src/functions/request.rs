@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::function::limit;
-use lyra_types::{Code, Error, FieldError, Network, Result, Runtime};
+use lyra_types::{Balancing, Code, Error, FieldError, Network, Result, Runtime};
 use lyra_wire::control::RawCode;
 
 use super::archive::{code_file, max_code, runtime_of};
@@ -40,6 +40,7 @@ pub(super) struct Checked {
     pub(super) isolation: String,
     pub(super) reuse: bool,
     pub(super) concurrency: u32,
+    pub(super) balancing: Option<Balancing>,
     pub(super) min_instances: u32,
     pub(super) max_instances: u32,
     pub(super) max_attempts: u32,
@@ -96,6 +97,7 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
     let cpu_millis = check_cpus(request.cpus, runtime, &mut faults);
     let gpus = check_gpus(request.gpus, runtime, &mut faults);
     let network = check_network(request.network.as_deref(), runtime, &mut faults);
+    let balancing = check_balancing(request.balancing.as_deref(), &mut faults);
     let memory = request.memory_mb.unwrap_or(limit::DEFAULT_MEMORY_MB);
     let timeout = request.timeout_ms.unwrap_or(limit::DEFAULT_TIMEOUT_MS);
     let concurrency = request.concurrency.unwrap_or(limit::DEFAULT_CONCURRENCY);
@@ -129,6 +131,7 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
         isolation,
         reuse,
         concurrency,
+        balancing,
         min_instances,
         max_instances,
         max_attempts,
@@ -268,6 +271,16 @@ fn check_network(network: Option<&str>, runtime: Option<Runtime>, faults: &mut F
         faults.add("network", "js and wasm code has no network");
     }
     network
+}
+
+fn check_balancing(balancing: Option<&str>, faults: &mut Faults) -> Option<Balancing> {
+    let text = balancing?;
+    let policy = Balancing::parse(text);
+    if policy.is_none() {
+        let known = Balancing::ALL.map(Balancing::as_str).join(", ");
+        faults.add("balancing", format!("{} is not a policy; there are {known}", quoted(text)));
+    }
+    policy
 }
 
 fn check_bytes(field: &str, code: &[u8], runtime: Runtime, faults: &mut Faults) -> bool {

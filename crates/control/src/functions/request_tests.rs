@@ -40,6 +40,7 @@ fn tells_every_fault_in_one_answer() {
         min_instances: Some(5),
         max_instances: Some(4),
         isolation: Some("vm".to_owned()),
+        balancing: Some("random".to_owned()),
         handler: Some("a b".to_owned()),
         env: [("1A".to_owned(), String::new()), ("B".to_owned(), "\0".to_owned())].into(),
         labels: [(String::new(), String::new())].into(),
@@ -49,6 +50,7 @@ fn tells_every_fault_in_one_answer() {
     let mut told = fields(request);
     told.sort();
     let expected = [
+        "balancing",
         "concurrency",
         "env.1A",
         "env.B",
@@ -125,4 +127,15 @@ fn raw_code_keeps_to_the_functions_runtime() {
     assert!(raw_code(source(), Some(Runtime::Wasm)).unwrap_err().detail.contains("runtime is wasm"));
     assert!(raw_code(RawCode::JavaScript(Bytes::from_static(b"\xff")), None).unwrap_err().detail.contains("UTF-8"));
     assert!(raw_code(RawCode::Wasm(Bytes::new()), None).unwrap_err().detail.contains("is empty"));
+}
+
+#[test]
+fn a_balancing_policy_goes_by_its_name() {
+    assert_eq!(check(js("1")).unwrap().balancing, None);
+    for policy in Balancing::ALL {
+        let request = DeployRequest { balancing: Some(policy.to_string()), ..js("1") };
+        assert_eq!(check(request).unwrap().balancing, Some(policy));
+    }
+    let error = check(DeployRequest { balancing: Some("random".to_owned()), ..js("1") }).unwrap_err();
+    assert!(error.detail.contains("\"random\" is not a policy") && error.detail.contains("ch-rlu"), "{error}");
 }

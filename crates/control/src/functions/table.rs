@@ -43,12 +43,17 @@ impl Table {
     }
 
     /// Every function of every tenant.
-    pub(super) fn all(&self) -> Vec<Arc<Route>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Route>> {
         self.tenants.read().values().flat_map(|routes| routes.values().cloned()).collect()
     }
 
     pub(super) fn count(&self) -> usize {
         self.tenants.read().values().map(BTreeMap::len).sum()
+    }
+
+    /// Changes whenever the table may have changed.
+    pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
     }
 
     /// The revision up to which the table is complete.

@@ -12,15 +12,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use lyra_kit::{Clock, Random};
 use lyra_store::objects::{Election, Leadership, LeaseId, Objects};
 use lyra_types::{Result, Timestamp};
 use lyra_wire::control::ControlProcess;
+use lyra_wire::registry::Controls;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::registry::Registry;
+
+/// What the keys of everything here start with.
+const CONTROL: &str = "control/";
+/// Control processes are listed at least so often.
+const ANNOUNCE: Duration = Duration::from_secs(5);
 /// The object that names the leader.
 const LEADER: &str = "control/leader";
 
@@ -136,6 +144,37 @@ impl Leader {
         {
             tracing::warn!(%error, "the lead can't be handed over; another takes it when its lease has ended");
         }
+    }
+
+    /// Tells workers of the control processes, for ever.
+    pub(crate) async fn announce(&self, registry: &Registry) {
+        loop {
+            match self.processes().await {
+                Ok(processes) => {
+                    let leader = processes.iter().find_map(|of| Some((of.epoch?, of.address.clone())));
+                    let addresses = processes.into_iter().map(|of| of.address).filter(|of| !of.is_empty()).collect();
+                    registry.tell_controls(Controls { leader, addresses });
+                }
+                Err(error) => tracing::debug!(%error, "control processes can't be listed"),
+            }
+            // What changed in between is seen with the next look.
+            let _ = tokio::time::timeout(ANNOUNCE, self.changed()).await;
+        }
+    }
+
+    /// Waits until a control process comes, goes, or leads.
+    async fn changed(&self) {
+        if let Ok(now) = self.objects.list(CONTROL, 1, None).await
+            && let Ok(mut changes) = self.objects.watch(CONTROL, now.revision + 1).await
+        {
+            while let Some(Ok(batch)) = changes.next().await {
+                if !batch.events.is_empty() {
+                    return;
+                }
+            }
+        }
+        // It can't be watched now.
+        self.clock.sleep(ANNOUNCE).await;
     }
 
     /// All control processes that are known, by name; the one that leads is marked.

@@ -1,19 +1,51 @@
-//! Who is a member, and of whom nothing was heard for too long. No I/O and no clock: the time is handed in.
+//! Who is a member, what it holds, and of whom nothing was heard for too long. No I/O and no clock: the time is handed in.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lyra_types::{Code, Error, Result};
-use lyra_wire::registry::{Member, MemberEvent, MemberState, NodeState, Registration};
+use lyra_wire::registry::{
+    Change, Member, MemberEvent, MemberState, NodeState, Reception, Registration, Workload, receive,
+};
 use tokio::time::Instant;
 
+use super::holdings::Holdings;
+
 /// One conversation with a worker. What comes over an older one does not count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Token(u64);
+
+#[cfg(test)]
+impl Token {
+    pub(super) fn new(number: u64) -> Token {
+        Token(number)
+    }
+}
+
+/// What is to be done about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: it was taken in, or known before.
+    Fine,
+    /// Something is missing: the worker is to tell all.
+    Ask,
+    /// The conversation is not the worker's newest, and ends.
+    Stranger,
+}
+
+/// A member with what it holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) member: Member,
+    pub(crate) holdings: Holdings,
+}
 
 #[derive(Debug)]
 struct Entry {
     member: Member,
+    holdings: Holdings,
+    /// All was asked for, and has not come yet.
+    asked: bool,
     heard: Instant,
     conversation: Token,
     /// Whether the conversation goes on.
@@ -27,6 +59,8 @@ pub(super) struct Members {
     forget: Duration,
     entries: BTreeMap<String, Entry>,
     conversations: u64,
+    /// Counts changes of who is a member, who may be given something, and what they were told to hold.
+    shape: u64,
 }
 
 /// The state that a living worker's last message means.
@@ -40,18 +74,39 @@ fn put(member: &Member) -> Vec<MemberEvent> {
 
 impl Members {
     pub(super) fn new(lease: Duration, forget: Duration) -> Members {
-        Members { lease, forget, entries: BTreeMap::new(), conversations: 0 }
+        Members { lease, forget, entries: BTreeMap::new(), conversations: 0, shape: 0 }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = Member> {
         self.entries.values().map(|entry| entry.member.clone())
     }
 
+    /// All, with what they hold.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        let seen = |entry: &Entry| Seen { member: entry.member.clone(), holdings: entry.holdings.clone() };
+        self.entries.values().map(seen).collect()
+    }
+
+    /// See the field.
+    pub(super) fn shape(&self) -> u64 {
+        self.shape
+    }
+
+    /// Members by state.
+    pub(super) fn count(&self, state: MemberState) -> usize {
+        self.entries.values().filter(|entry| entry.member.state == state).count()
+    }
+
     /// A worker joins, for the first time or again.
     ///
     /// # Errors
     /// [`Code::Conflict`] where another process of that name is alive: two workers would take turns being one.
-    pub(super) fn register(&mut self, now: Instant, registration: Registration) -> Result<(Token, Vec<MemberEvent>)> {
+    pub(super) fn register(
+        &mut self,
+        now: Instant,
+        registration: Registration,
+        workload: Workload,
+    ) -> Result<(Token, Vec<MemberEvent>)> {
         let name = registration.name.clone();
         if let Some(entry) = self.entries.get(&name)
             && entry.member.registration.incarnation != registration.incarnation
@@ -65,29 +120,66 @@ impl Members {
         let conversation = Token(self.conversations);
         let member = Member { state: alive(&registration.state), registration };
         let events = put(&member);
-        self.entries.insert(name, Entry { member, heard: now, conversation, talking: true });
+        let holdings = Holdings::of(workload);
+        let entry = Entry { member, holdings, asked: false, heard: now, conversation, talking: true };
+        self.entries.insert(name, entry);
+        self.shape += 1;
         Ok((conversation, events))
     }
 
-    /// A worker gave a sign of life. Says whether the conversation is the worker's newest.
+    fn entry(&mut self, name: &str, conversation: Token) -> Option<&mut Entry> {
+        self.entries.get_mut(name).filter(|entry| entry.conversation == conversation)
+    }
+
+    /// A worker gave a sign of life, with its load and its revision.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         name: &str,
         conversation: Token,
         state: NodeState,
-    ) -> (bool, Vec<MemberEvent>) {
-        let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.conversation == conversation) else {
-            return (false, Vec::new());
-        };
+        revision: u64,
+    ) -> (Verdict, Vec<MemberEvent>) {
+        let Some(entry) = self.entry(name, conversation) else { return (Verdict::Stranger, Vec::new()) };
         entry.heard = now;
+        let verdict = if revision > entry.holdings.revision { entry.ask() } else { Verdict::Fine };
         let member =
             Member { state: alive(&state), registration: Registration { state, ..entry.member.registration.clone() } };
         if member == entry.member {
-            return (true, Vec::new());
+            return (verdict, Vec::new());
         }
+        let changes_shape = member.state != entry.member.state;
         entry.member = member;
-        (true, put(&entry.member))
+        let events = put(&entry.member);
+        self.shape += u64::from(changes_shape);
+        (verdict, events)
+    }
+
+    /// A worker's workload has changed.
+    pub(super) fn changed(&mut self, name: &str, conversation: Token, revision: u64, change: Change) -> Verdict {
+        let Some(entry) = self.entry(name, conversation) else { return Verdict::Stranger };
+        match receive(entry.holdings.revision, revision) {
+            Reception::Apply => {
+                let changes_shape = matches!(change, Change::Hold(_));
+                entry.holdings.apply(change);
+                self.shape += u64::from(changes_shape);
+                Verdict::Fine
+            }
+            Reception::Duplicate | Reception::Stale => Verdict::Fine,
+            Reception::Gap => entry.ask(),
+        }
+    }
+
+    /// A worker told all that it holds.
+    pub(super) fn told_all(&mut self, name: &str, conversation: Token, workload: Workload) -> Verdict {
+        let Some(entry) = self.entry(name, conversation) else { return Verdict::Stranger };
+        entry.asked = false;
+        // Changes that came after it was asked may have been told before.
+        if workload.node != entry.holdings.node || workload.revision >= entry.holdings.revision {
+            entry.holdings = Holdings::of(workload);
+            self.shape += 1;
+        }
+        Verdict::Fine
     }
 
     /// A worker ended in good order.
@@ -95,6 +187,7 @@ impl Members {
         match self.entries.get(name) {
             Some(entry) if entry.conversation == conversation => {
                 self.entries.remove(name);
+                self.shape += 1;
                 vec![MemberEvent::Remove(name.to_owned())]
             }
             _ => Vec::new(),
@@ -126,12 +219,23 @@ impl Members {
             }
             stays
         });
+        self.shape += events.len() as u64;
         events
+    }
+}
+
+impl Entry {
+    /// Asks for all, once.
+    fn ask(&mut self) -> Verdict {
+        if std::mem::replace(&mut self.asked, true) { Verdict::Fine } else { Verdict::Ask }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lyra_types::function::VersionKey;
+    use lyra_wire::registry::Hold;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -157,11 +261,11 @@ mod tests {
     #[test]
     fn a_silent_worker_is_lost_after_its_lease_and_forgotten_later() {
         let (mut members, t) = members();
-        let (token, events) = members.register(t, registration("a", 1)).unwrap();
+        let (token, events) = members.register(t, registration("a", 1), Workload::default()).unwrap();
         assert!(matches!(&events[..], [MemberEvent::Put(member)] if member.state == MemberState::Ready));
         assert!(members.expire(t + 9 * SECOND).is_empty());
-        let (known, events) = members.heard(t + 9 * SECOND, "a", token, NodeState::default());
-        assert!(known && events.is_empty(), "nothing new");
+        let (known, events) = members.heard(t + 9 * SECOND, "a", token, NodeState::default(), 0);
+        assert!(known == Verdict::Fine && events.is_empty(), "nothing new");
         assert!(members.expire(t + 18 * SECOND).is_empty());
         assert!(matches!(&members.expire(t + 19 * SECOND)[..], [MemberEvent::Put(m)] if m.state == MemberState::Lost));
         assert!(members.expire(t + 20 * SECOND).is_empty(), "told once");
@@ -172,43 +276,111 @@ mod tests {
     #[test]
     fn a_lost_worker_that_is_heard_again_is_back() {
         let (mut members, t) = members();
-        let (token, _) = members.register(t, registration("a", 1)).unwrap();
+        let (token, _) = members.register(t, registration("a", 1), Workload::default()).unwrap();
         members.expire(t + 10 * SECOND);
         let (known, events) =
-            members.heard(t + 11 * SECOND, "a", token, NodeState { running: 1, ..NodeState::default() });
-        assert!(known && matches!(&events[..], [MemberEvent::Put(m)] if m.state == MemberState::Ready));
+            members.heard(t + 11 * SECOND, "a", token, NodeState { running: 1, ..NodeState::default() }, 0);
+        assert!(
+            known == Verdict::Fine && matches!(&events[..], [MemberEvent::Put(m)] if m.state == MemberState::Ready)
+        );
     }
 
     #[test]
     fn a_restarted_worker_rejoins_and_its_former_conversation_counts_no_more() {
         let (mut members, t) = members();
-        let (old, _) = members.register(t, registration("a", 1)).unwrap();
-        let error = members.register(t + SECOND, registration("a", 2)).unwrap_err();
+        let (old, _) = members.register(t, registration("a", 1), Workload::default()).unwrap();
+        let error = members.register(t + SECOND, registration("a", 2), Workload::default()).unwrap_err();
         assert_eq!(error.code, Code::Conflict, "while the other one talks");
         members.hung_up("a", old);
         assert_eq!(state(&members, "a"), Some(MemberState::Ready), "cut off is not lost");
-        let (new, _) = members.register(t + SECOND, registration("a", 2)).unwrap();
-        assert!(!members.heard(t + SECOND, "a", old, NodeState::default()).0);
+        let (new, _) = members.register(t + SECOND, registration("a", 2), Workload::default()).unwrap();
+        assert_eq!(members.heard(t + SECOND, "a", old, NodeState::default(), 0).0, Verdict::Stranger);
         assert!(members.leave("a", old).is_empty());
-        assert!(members.heard(t + SECOND, "a", new, NodeState::default()).0);
+        assert_eq!(members.heard(t + SECOND, "a", new, NodeState::default(), 0).0, Verdict::Fine);
         assert_eq!(members.leave("a", new), [MemberEvent::Remove("a".to_owned())]);
     }
 
     #[test]
     fn the_same_process_may_talk_anew_at_once() {
         let (mut members, t) = members();
-        members.register(t, registration("a", 1)).unwrap();
-        assert!(members.register(t, registration("a", 1)).is_ok());
-        members.register(t, registration("b", 1)).unwrap();
-        assert!(members.register(t + 10 * SECOND, registration("b", 2)).is_ok(), "the lease of the other one is over");
+        members.register(t, registration("a", 1), Workload::default()).unwrap();
+        assert!(members.register(t, registration("a", 1), Workload::default()).is_ok());
+        members.register(t, registration("b", 1), Workload::default()).unwrap();
+        assert!(
+            members.register(t + 10 * SECOND, registration("b", 2), Workload::default()).is_ok(),
+            "the lease of the other one is over"
+        );
     }
 
     #[test]
     fn a_cordoned_worker_says_so() {
         let (mut members, t) = members();
-        let (token, _) = members.register(t, registration("a", 1)).unwrap();
+        let (token, _) = members.register(t, registration("a", 1), Workload::default()).unwrap();
         let cordoned = NodeState { cordoned: true, ..NodeState::default() };
-        members.heard(t, "a", token, cordoned);
+        members.heard(t, "a", token, cordoned, 0);
         assert_eq!(state(&members, "a"), Some(MemberState::Cordoned));
+    }
+
+    fn held(revision: u64) -> Workload {
+        Workload { node: 1, revision, ..Workload::default() }
+    }
+
+    fn hold(instances: u32) -> Change {
+        let name = lyra_types::FunctionName::new("f").unwrap();
+        let version =
+            VersionKey { tenant: lyra_types::TenantName::default_tenant(), function: name, generation: 1, version: 1 };
+        Change::Hold(Hold { version, instances, schedule: false })
+    }
+
+    #[test]
+    fn a_gap_is_asked_for_once_and_closed_by_all() {
+        let (mut members, t) = members();
+        let (token, _) = members.register(t, registration("a", 1), held(5)).unwrap();
+        assert_eq!(members.changed("a", token, 6, hold(1)), Verdict::Fine);
+        assert_eq!(members.changed("a", token, 6, hold(9)), Verdict::Fine, "a duplicate");
+        assert_eq!(members.changed("a", token, 3, hold(9)), Verdict::Fine, "stale");
+        assert_eq!(members.changed("a", token, 8, hold(9)), Verdict::Ask);
+        assert_eq!(members.changed("a", token, 9, hold(9)), Verdict::Fine, "it was asked already");
+        assert_eq!(members.seen()[0].holdings.holds.values().map(|held| held.instances).collect::<Vec<_>>(), [1]);
+        assert_eq!(members.told_all("a", token, held(9)), Verdict::Fine);
+        assert_eq!(members.seen()[0].holdings.revision, 9);
+        assert!(members.seen()[0].holdings.holds.is_empty());
+        assert_eq!(members.heard(t, "a", token, NodeState::default(), 10).0, Verdict::Ask, "the last one was lost");
+    }
+
+    proptest::proptest! {
+        /// Whatever is lost, doubled or late: once the worker is heard, control knows what it holds.
+        #[test]
+        fn whatever_happens_to_messages_control_ends_up_with_what_the_worker_holds(
+            fates in proptest::collection::vec(0u8..4, 1..60),
+        ) {
+            let (mut members, t) = members();
+            let (token, _) = members.register(t, registration("a", 1), held(0)).unwrap();
+            let mut truth = Holdings::of(held(0));
+            let mut late = Vec::new();
+            for (number, fate) in fates.iter().enumerate() {
+                let change = hold(number as u32);
+                truth.apply(change.clone());
+                let message = (truth.revision, change);
+                match fate {
+                    0 => {}
+                    1 => late.push(message),
+                    2 => {
+                        members.changed("a", token, message.0, message.1.clone());
+                        members.changed("a", token, message.0, message.1);
+                    }
+                    _ => drop(members.changed("a", token, message.0, message.1)),
+                }
+            }
+            for (revision, change) in late {
+                members.changed("a", token, revision, change);
+            }
+            members.heard(t, "a", token, NodeState::default(), truth.revision);
+            if members.seen()[0].holdings.revision != truth.revision {
+                let all = Workload { holds: truth.holds.values().cloned().collect(), ..held(truth.revision) };
+                members.told_all("a", token, all);
+            }
+            proptest::prop_assert_eq!(&members.seen()[0].holdings, &truth);
+        }
     }
 }

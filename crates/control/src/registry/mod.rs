@@ -1,9 +1,14 @@
-//! Which workers there are: conversations with them, their leases, and the watch that gateways follow.
+//! Which workers there are and what they hold: conversations with them, their leases, commands to them, and the watch
+//! that gateways follow.
 //!
 //! What is known of workers is not stored: they tell it again to whoever asks, so a control process that starts learns it
-//! within a heartbeat. `members` decides; this file talks.
+//! within a heartbeat, and a standby knows all that the leader does. `members` decides; `talk` talks; `commands` remembers
+//! what was not answered yet.
 
+mod commands;
+mod holdings;
 mod members;
+mod talk;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +18,22 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Tasks};
 use lyra_types::{Code, Error, Result};
-use lyra_wire::registry::{FromNode, MemberEvent, Registration, ToNode};
+use lyra_wire::registry::{Command, Controls, FromNode, MemberEvent, MemberState, ToNode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
-use members::{Members, Token};
+use commands::Commands;
+use members::Members;
+pub(crate) use members::Seen;
 
 /// Events that a slow watcher may be behind; then it has to watch anew.
 const BEHIND: usize = 4_096;
 /// How often leases are looked at, as a share of their length.
 const LOOKS: u32 = 10;
+/// Messages to one worker that wait to be sent. One that is so far behind is hung up on, and joins anew.
+const OUTBOX: usize = 1_024;
 
 /// Settings of the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,12 +48,16 @@ pub struct RegistryConfig {
     /// A worker that is lost is forgotten after so long.
     #[serde(with = "humantime_serde")]
     pub forget: Duration,
+    /// A control process that was just started places nothing for so long: workers may be about to join that hold it
+    /// already.
+    #[serde(with = "humantime_serde")]
+    pub settle: Duration,
 }
 
 impl Default for RegistryConfig {
     fn default() -> RegistryConfig {
         let seconds = Duration::from_secs;
-        RegistryConfig { heartbeat: seconds(3), lease: seconds(10), forget: seconds(3_600) }
+        RegistryConfig { heartbeat: seconds(3), lease: seconds(10), forget: seconds(3_600), settle: seconds(4) }
     }
 }
 
@@ -57,15 +70,30 @@ pub struct Registry {
 struct Inner {
     config: RegistryConfig,
     clock: Clock,
+    /// Which process this is.
+    process: u64,
     members: Mutex<Members>,
     events: broadcast::Sender<MemberEvent>,
+    /// Counts changes that placement goes by.
+    changes: watch::Sender<u64>,
+    controls: watch::Sender<Controls>,
+    commands: Commands,
 }
 
 impl Registry {
-    /// A registry that knows nobody. `tasks` own what looks after the leases.
-    pub fn new(config: RegistryConfig, clock: Clock, tasks: &Tasks) -> Registry {
+    /// A registry that knows nobody, of the process with this number. `tasks` own what looks after the leases.
+    pub fn new(config: RegistryConfig, process: u64, clock: Clock, tasks: &Tasks) -> Registry {
         let members = Mutex::new(Members::new(config.lease, config.forget));
-        let inner = Arc::new(Inner { config, clock, members, events: broadcast::channel(BEHIND).0 });
+        let inner = Arc::new(Inner {
+            config,
+            clock,
+            process,
+            members,
+            events: broadcast::channel(BEHIND).0,
+            changes: watch::Sender::new(0),
+            controls: watch::Sender::new(Controls::default()),
+            commands: Commands::default(),
+        });
         let of = Arc::clone(&inner);
         tasks.every("worker-leases", (config.lease / LOOKS).max(Duration::from_millis(10)), move || {
             let now = of.clock.instant();
@@ -74,6 +102,53 @@ impl Registry {
         });
         Registry { inner }
     }
+
+    /// Number of the process.
+    pub(crate) fn process(&self) -> u64 {
+        self.inner.process
+    }
+
+    /// Its settings.
+    pub(crate) fn config(&self) -> RegistryConfig {
+        self.inner.config
+    }
+
+    /// The workers with what they hold.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.inner.members.lock().seen()
+    }
+
+    /// Changes when a worker comes, goes, may or may not be given something, or holds up something else.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
+    }
+
+    /// Workers in this state.
+    pub(crate) fn count(&self, state: MemberState) -> usize {
+        self.inner.members.lock().count(state)
+    }
+
+    /// Tells the workers which control processes there are.
+    pub(crate) fn tell_controls(&self, controls: Controls) {
+        self.inner.controls.send_if_modified(|known| {
+            let is_news = *known != controls;
+            *known = controls;
+            is_news
+        });
+    }
+
+    /// Has a worker do something, as the leader of this epoch; waits `limit` for its answer.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] where it does not talk with this process or does not answer in time; else its own.
+    pub(crate) async fn command(&self, worker: &str, epoch: u64, command: Command, limit: Duration) -> Result<()> {
+        let answer = self.inner.commands.send(worker, epoch, command)?;
+        match tokio::time::timeout(limit, answer.outcome()).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Err(Error::new(Code::Unavailable, format!("worker {worker} hung up"))),
+            Err(_) => Err(Error::new(Code::Unavailable, format!("worker {worker} did not answer a command in time"))),
+        }
+    }
 }
 
 impl Inner {
@@ -81,86 +156,20 @@ impl Inner {
     fn change<T>(&self, change: impl FnOnce(&mut Members) -> (T, Vec<MemberEvent>)) -> T {
         let mut members = self.members.lock();
         let (outcome, events) = change(&mut members);
+        let shape = members.shape();
+        self.changes.send_if_modified(|known| std::mem::replace(known, shape) != shape);
         for event in events {
             // Nobody may be watching.
             let _ = self.events.send(event);
         }
         outcome
     }
-
-    /// Talks with one worker until it goes away.
-    async fn talk(&self, mut messages: BoxStream<'static, Result<FromNode>>, replies: mpsc::Sender<Result<ToNode>>) {
-        let Some(Ok(FromNode::Register(registration))) = next(&mut messages, &replies).await else {
-            let error = Error::new(Code::BadRequest, "a worker registers first");
-            let _ = replies.send(Err(error)).await;
-            return;
-        };
-        let name = registration.name.clone();
-        let token = match self.register(*registration) {
-            Ok(token) => token,
-            Err(error) => {
-                tracing::warn!(worker = name, %error, "a worker is refused");
-                let _ = replies.send(Ok(ToNode::Refused(error))).await;
-                return;
-            }
-        };
-        tracing::info!(worker = name, "a worker has joined");
-        let RegistryConfig { heartbeat, lease, .. } = self.config;
-        if replies.send(Ok(ToNode::Welcome { heartbeat, lease })).await.is_ok() {
-            self.listen(&name, token, &mut messages, &replies).await;
-        }
-        self.change(|members| ((), members.hung_up(&name, token)));
-    }
-
-    fn register(&self, registration: Registration) -> Result<Token> {
-        let now = self.clock.instant();
-        self.change(|members| match members.register(now, registration) {
-            Ok((token, events)) => (Ok(token), events),
-            Err(error) => (Err(error), Vec::new()),
-        })
-    }
-
-    async fn listen(
-        &self,
-        name: &str,
-        token: Token,
-        messages: &mut BoxStream<'static, Result<FromNode>>,
-        replies: &mpsc::Sender<Result<ToNode>>,
-    ) {
-        while let Some(Ok(message)) = next(messages, replies).await {
-            let now = self.clock.instant();
-            match message {
-                FromNode::State(state) => {
-                    if !self.change(|members| members.heard(now, name, token, state)) {
-                        return;
-                    }
-                }
-                FromNode::Leave => {
-                    self.change(|members| ((), members.leave(name, token)));
-                    tracing::info!(worker = name, "a worker has left");
-                    return;
-                }
-                FromNode::Register(_) => return,
-            }
-        }
-    }
-}
-
-/// The next message, or `None` when either end is gone.
-async fn next(
-    messages: &mut BoxStream<'static, Result<FromNode>>,
-    replies: &mpsc::Sender<Result<ToNode>>,
-) -> Option<Result<FromNode>> {
-    tokio::select! {
-        message = messages.next() => message,
-        () = replies.closed() => None,
-    }
 }
 
 #[async_trait]
 impl lyra_wire::Registry for Registry {
     async fn join(&self, messages: BoxStream<'static, Result<FromNode>>) -> Result<BoxStream<'static, Result<ToNode>>> {
-        let (replies, to_node) = mpsc::channel(16);
+        let (replies, to_node) = mpsc::channel(OUTBOX);
         let inner = Arc::clone(&self.inner);
         lyra_kit::tasks::spawn("talk-with-worker", async move { inner.talk(messages, replies).await });
         Ok(ReceiverStream::new(to_node).boxed())

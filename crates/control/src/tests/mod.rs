@@ -185,6 +185,7 @@ impl Site {
             clock: Clock::simulated(now),
             random: Random::seeded(seed),
             metrics: metrics.clone(),
+            registry: crate::Registry::new(config.registry, seed, Clock::simulated(now), &lyra_kit::Tasks::new()),
             name: "c1".to_owned(),
             address: String::new(),
         };

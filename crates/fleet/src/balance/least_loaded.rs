@@ -1,4 +1,4 @@
-//! The worker with the fewest calls; of several such, one by chance.
+//! The worker with the least to do, by whatever it is measured; of several such, one by chance.
 
 use super::{Candidate, Toss};
 
@@ -10,12 +10,13 @@ pub(super) fn choose(candidates: &[Candidate], toss: Toss) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Holds;
     use super::*;
 
     #[test]
     fn the_fewest_calls_win_and_ties_are_drawn() {
-        let of = |loads: [usize; 3]| loads.map(|load| Candidate { name: 0, load });
-        let toss = |draw| Toss { version: 0, turn: 0, draw };
+        let of = |loads: [u64; 3]| loads.map(|load| Candidate { name: 0, load, holds: Holds::Nothing });
+        let toss = |draw| Toss { version: 0, turn: 0, draw, share: 0.0 };
         assert_eq!(choose(&of([2, 1, 3]), toss(5)), Some(1));
         let drawn: Vec<_> = (0..3).map(|draw| choose(&of([1, 1, 1]), toss(draw))).collect();
         assert_eq!(drawn, [Some(0), Some(1), Some(2)]);

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use http_body_util::BodyExt;
 use lyra_types::function::{Contract, Digest};
 use lyra_types::invocation::{Report, Start};
 use lyra_types::{Code, Error, FunctionName, FunctionVersion, InvocationId, Result, Runtime};
@@ -26,6 +27,8 @@ pub enum Act {
     Refuse(Code),
     /// Fails with this code after it has begun.
     Fail(Code),
+    /// Reads all of the request's body, then fails with this code, before the call has begun.
+    ReadAndRefuse(Code),
     /// Never answers.
     Hang,
 }
@@ -63,7 +66,7 @@ impl One {
         let act = self.script.acts.lock().get(&self.address).copied().unwrap_or(Act::Answer);
         match act {
             Act::Answer => (Some(Start::Warm), Ok(Bytes::from(self.address.clone()))),
-            Act::Refuse(code) => (None, Err(Error::new(code, "refused"))),
+            Act::Refuse(code) | Act::ReadAndRefuse(code) => (None, Err(Error::new(code, "refused"))),
             Act::Fail(code) => (Some(Start::Cold), Err(Error::new(code, "failed"))),
             Act::Hang => std::future::pending().await,
         }
@@ -86,8 +89,21 @@ impl Worker for One {
         Reply { report: Report { start, ..Report::new(call.id, call.version.version) }, outcome }
     }
     async fn serve(&self, call: HttpCall) -> HttpReply {
+        let act = self.script.acts.lock().get(&self.address).copied();
         let (start, outcome) = self.act().await;
-        let outcome = outcome.map(|bytes| http::Response::new(lyra_wire::full_body(bytes)));
+        let body = call.request.into_body();
+        let outcome = match (outcome, act) {
+            (Err(error), Some(Act::ReadAndRefuse(_))) => {
+                let _ = body.collect().await;
+                Err(error)
+            }
+            (Err(error), _) => Err(error),
+            // Its address, then what it was sent.
+            (Ok(address), _) => {
+                let sent = body.collect().await.map(|all| all.to_bytes()).unwrap_or_default();
+                Ok(http::Response::new(lyra_wire::full_body([address, sent].concat())))
+            }
+        };
         HttpReply { report: Report { start, ..Report::new(call.id, call.version.version) }, outcome }
     }
 }
@@ -162,8 +178,24 @@ pub fn member(name: &str, state: MemberState) -> MemberEvent {
     MemberEvent::Put(Box::new(Member { state, registration }))
 }
 
-pub fn call(version: u64) -> Call {
+/// A worker that is ready and tells this of itself.
+pub fn member_with(name: &str, state: NodeState) -> MemberEvent {
+    let MemberEvent::Put(mut put) = member(name, MemberState::Ready) else { unreachable!("it is one") };
+    put.registration.state = state;
+    MemberEvent::Put(put)
+}
+
+pub fn version(version: u64) -> FunctionVersion {
     let function = FunctionName::new("f").unwrap();
-    let version = FunctionVersion { version, ..FunctionVersion::new(function, Runtime::Js, Digest("0".repeat(64))) };
+    FunctionVersion { version, ..FunctionVersion::new(function, Runtime::Js, Digest("0".repeat(64))) }
+}
+
+/// A request with this body.
+pub fn request(body: lyra_wire::Body) -> HttpCall {
+    HttpCall { id: InvocationId::from_parts(1, 2), version: Arc::new(version(1)), request: http::Request::new(body) }
+}
+
+pub fn call(number: u64) -> Call {
+    let version = version(number);
     Call { id: InvocationId::from_parts(1, 1), version: Arc::new(version), event: Bytes::new(), timeout: None }
 }

@@ -13,16 +13,16 @@ use lyra_wire::{Worker, Workers};
 
 use crate::doubles::{Act, Script, Teller, Voice, call, member};
 
-struct World {
-    fleet: Fleet,
-    script: Script,
+pub struct World {
+    pub fleet: Fleet,
+    pub script: Script,
     registry: Arc<Teller>,
-    voice: Voice,
+    pub voice: Voice,
     tasks: Tasks,
 }
 
 /// A fleet that was told of `names`.
-async fn world(balance: Policy, names: &[&str]) -> World {
+pub async fn world(balance: Policy, names: &[&str]) -> World {
     let (script, registry, tasks) = (Script::default(), Arc::new(Teller::default()), Tasks::new());
     let voice = registry.expect_watch();
     for name in names {
@@ -39,7 +39,7 @@ async fn world(balance: Policy, names: &[&str]) -> World {
 
 impl World {
     /// Waits, in virtual time, until what was said is heard.
-    async fn heard(&self) {
+    pub async fn heard(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 

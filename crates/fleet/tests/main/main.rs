@@ -3,3 +3,5 @@
 
 mod doubles;
 mod fleet;
+mod policies;
+mod requests;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lyra_control::{Config, Deps, Service};
+use lyra_control::{Config, Deps, Registry, Service};
 use lyra_store::objects::History;
 use lyra_store::{Blobs, DirLock, SqliteJobs, SqliteObjects};
 use lyra_wire::{Logs, Worker};
@@ -39,6 +39,7 @@ pub(crate) async fn start(
     blobs: Arc<dyn Blobs>,
     worker: Arc<dyn Worker>,
     logs: Arc<dyn Logs>,
+    registry: Registry,
     kit: &Kit,
 ) -> Result<Service, Error> {
     let deps = Deps {
@@ -50,6 +51,7 @@ pub(crate) async fn start(
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
+        registry,
         name: lyra_wire::workers::LOCAL.to_owned(),
         address: String::new(),
     };

@@ -1,6 +1,6 @@
 //! The worker role, with its isolation back ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lyra_isolation::Isolation;
@@ -8,9 +8,9 @@ use lyra_isolation::process::{self, Processes, Unavailable, launch};
 use lyra_isolation::simulated::Simulated;
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
-use lyra_wire::Logs;
+use lyra_wire::{Logs, Registry};
 use lyra_worker::resources::gpu::Nvidia;
-use lyra_worker::{Config, Deps, Service};
+use lyra_worker::{Agent, AgentDeps, Config, Deps, Identity, NodeStore, Reach, Service};
 
 use super::Kit;
 use crate::child;
@@ -76,6 +76,24 @@ pub(crate) async fn start(
     let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library(library.as_deref())));
     service.start();
     Ok(service)
+}
+
+/// Starts what speaks with control for the worker, which remembers itself in `dir`.
+pub(crate) async fn start_agent(
+    identity: Identity,
+    worker: Service,
+    dir: &Path,
+    own: Option<Arc<dyn Registry>>,
+    seeds: Vec<String>,
+    reach: Box<Reach>,
+    kit: &Kit,
+) -> Result<Agent, Error> {
+    let (path, fresh) = (dir.join("node.db"), kit.random.u64());
+    let opened = lyra_kit::tasks::blocking(move || NodeStore::open(&path, fresh)).await;
+    let store = opened.map_err(|_| Error::Node("the process ends".to_owned()))?;
+    let store = store.map_err(|error| Error::Node(error.to_string()))?;
+    let (clock, random) = (kit.clock.clone(), kit.random.clone());
+    Ok(Agent::start(identity, AgentDeps { worker, store, own, seeds, reach, clock, random }).await)
 }
 
 fn offers(places: &Places, backend: &str) -> bool {

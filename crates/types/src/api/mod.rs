@@ -12,7 +12,7 @@ use crate::error::{FieldError, Thrown};
 use crate::function::Contract;
 use crate::job::JobStatus;
 use crate::log::Level;
-use crate::{Alias, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
+use crate::{Alias, Balancing, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
 
 pub use control::ControlView;
 pub use worker::{
@@ -58,6 +58,11 @@ pub struct DeployRequest {
     /// Calls that run at once, from 1; more wait. Default 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Which of several workers gets a call, by name: `round-robin`, `least-loaded`, `least-queued`, `least-memory`,
+    /// `least-cpu`, `least-load-average`, `power-of-two`, `bounded-hash`, `ch-rlu` or `locality-first`. Default: as the
+    /// gateway is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<String>,
     /// Instances kept even when idle (with `reuse`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_instances: Option<u32>,
@@ -162,6 +167,9 @@ pub struct Settings {
     pub reuse: bool,
     /// Calls that run at once.
     pub concurrency: u32,
+    /// Which of several workers gets a call; absent: as the gateway is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<Balancing>,
     /// Instances kept even when idle.
     pub min_instances: u32,
     /// Most instances.
@@ -192,6 +200,7 @@ impl From<&FunctionVersion> for Settings {
             isolation: v.isolation.clone(),
             reuse: v.reuse,
             concurrency: v.concurrency,
+            balancing: v.balancing,
             min_instances: v.min_instances,
             max_instances: v.max_instances,
             max_attempts: v.max_attempts,

@@ -48,12 +48,12 @@ pub(super) async fn call(channel: Channel, name: &str, call: HttpCall, limit: Du
     };
     let (head, answers) = match tokio::time::timeout(limit, begun).await {
         Ok(Ok(begun)) => begun,
-        Ok(Err(status)) => return refused(failure::from_status(&status, &format!("worker {name}"))),
+        Ok(Err(status)) => return refused(missed(&status, name)),
         Err(_) => return refused(overdue(name, limit)),
     };
     let head = match head {
         Some(Ok(FromHandler { what: Some(from_handler::What::Head(head)) })) => head,
-        Some(Err(status)) => return refused(failure::from_status(&status, &format!("worker {name}"))),
+        Some(Err(status)) => return refused(missed(&status, name)),
         _ => return refused(Error::new(Code::WorkerLost, format!("worker {name} was lost before it answered"))),
     };
     let report = to_report(id, number, &head.report.unwrap_or_default());
@@ -63,6 +63,17 @@ pub(super) async fn call(channel: Channel, name: &str, call: HttpCall, limit: Du
         None => Err(Error::internal("the worker sent an answer without an outcome")),
     };
     HttpReply { report, outcome }
+}
+
+/// Why there is no answer. What the worker says itself counts; where nobody was reached, the request was not sent; in any
+/// other case it may have run.
+fn missed(status: &Status, name: &str) -> Error {
+    let mut causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    if !status.details().is_empty() || causes.any(|cause| cause.is::<tonic::ConnectError>()) {
+        return failure::from_status(status, &format!("worker {name}"));
+    }
+    tracing::debug!(%status, name, "a worker was lost while it had a request");
+    Error::new(Code::WorkerLost, format!("worker {name} was lost while it had this call; it may have run"))
 }
 
 /// The messages of a request's body. One that breaks off ends without [`Complete`].

@@ -84,7 +84,7 @@ async fn first_of(asker: &Asker, messages: &mut Streaming<FromNode>) -> Result<F
 /// Checks that whoever gives a name may have it, where certificates are asked for.
 fn own_name(asker: Option<&Asker>, message: &FromNode) -> Result<(), Status> {
     match (asker, message) {
-        (Some(asker), FromNode::Register(registration)) => check_worker(asker, &registration.name),
+        (Some(asker), FromNode::Register(registration, _)) => check_worker(asker, &registration.name),
         _ => Ok(()),
     }
 }

@@ -223,6 +223,25 @@ async fn failures_of_a_request_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_not_sent_is_told_from_one_that_may_have_run() {
+    let mut pair = Pair::start().await;
+    let client = Arc::clone(&pair.client);
+    let hanging = lyra_kit::tasks::spawn("call", async move { client.serve(http("/hang", full_body(""))).await });
+    pair.begun(1).await;
+    pair.stop().await;
+    let reply = hanging.await.unwrap();
+    assert_eq!((reply.outcome.err().unwrap().code, reply.report.start), (Code::WorkerLost, None));
+    // Now nobody is there. The first one may find a connection that nobody told yet that it is broken.
+    let mut last = Code::WorkerLost;
+    for _ in 0..10 {
+        let error = pair.client.serve(http("/a", full_body(""))).await.outcome.err().unwrap();
+        assert!(error.detail.contains("w1"), "{error}");
+        last = error.code;
+    }
+    assert_eq!(last, Code::Unavailable);
+}
+
+#[tokio::test]
 async fn a_request_that_is_given_up_is_cancelled_at_the_worker() {
     let pair = Pair::start().await;
     let client = Arc::clone(&pair.client);

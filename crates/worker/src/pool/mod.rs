@@ -11,6 +11,7 @@
 
 #[doc(hidden)]
 pub mod bench;
+mod directed;
 mod instance;
 mod look;
 mod shelf;
@@ -34,8 +35,10 @@ use tokio::time::Instant;
 
 use instance::Place;
 pub(crate) use instance::{Instance, Lease};
+pub(crate) use shelf::Told;
 use state::{Gone, State, Waiter};
 pub(crate) use state::{Grant, Reason};
+use watch::instances_of;
 
 use crate::config::Config;
 use crate::metrics::PoolMetrics;
@@ -99,6 +102,8 @@ impl Pool {
                 idle: 0,
                 max_idle: config.max_idle_instances,
                 next: 0,
+                directed: false,
+                changes: 0,
             }),
             clock,
             begin,
@@ -260,6 +265,11 @@ impl Pool {
     /// Idle instances of one version.
     pub(crate) fn count(&self, key: Key) -> usize {
         self.shared.state.lock().shelves.get(&key).map_or(0, |shelf| shelf.idle.len())
+    }
+
+    /// Instances of one version that serve or will.
+    pub(crate) fn live(&self, key: Key) -> usize {
+        self.shared.state.lock().shelves.get(&key).map_or(0, shelf::Shelf::live)
     }
 
     /// Whether the version has as many instances as it may.

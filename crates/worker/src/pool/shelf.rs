@@ -18,6 +18,14 @@ const FAREWELL: Duration = Duration::from_secs(10 * 60);
 /// Longest time between two tries to bring a version's instances up to its minimum.
 const MOST_BACKOFF: Duration = Duration::from_secs(60);
 
+/// What control wants held up of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) instances: u32,
+    /// The version's schedule, too.
+    pub(crate) schedule: bool,
+}
+
 /// One version: its idle instances, and counts of the others. A busy one is not in here, so nothing that walks the
 /// shelves can end it.
 #[derive(Debug)]
@@ -34,6 +42,8 @@ pub(super) struct Shelf {
     pub(super) called: Instant,
     /// The worker was told to hold its minimum and its window up, and no newer version has taken over since.
     pub(super) held_up: bool,
+    /// What control wants held up, where it says so.
+    pub(super) told: Option<Told>,
     /// Instances that stay however long they are idle.
     pub(super) floor: usize,
     pub(super) window: Option<schedule::Window>,
@@ -58,6 +68,7 @@ impl Shelf {
             track: Track { memory: need.memory, ..Track::default() },
             called: now,
             held_up: false,
+            told: None,
             floor: 0,
             window,
             predicted: false,
@@ -76,12 +87,18 @@ impl Shelf {
         if self.version.max_instances == 0 { usize::MAX } else { self.version.max_instances as usize }
     }
 
-    /// Sets the floor for `now`, and says what sets it.
-    pub(super) fn refresh_floor(&mut self, now: Instant, wall: lyra_types::Timestamp) -> &'static str {
-        let stands_down = !self.held_up && now.saturating_duration_since(self.called) >= FAREWELL;
-        let minimum = if stands_down { 0 } else { self.version.min_instances as usize };
+    /// Sets the floor for `now`, and says what sets it. `directed`: only control says what is held up.
+    pub(super) fn refresh_floor(&mut self, now: Instant, wall: lyra_types::Timestamp, directed: bool) -> &'static str {
+        let (minimum, follows) = match self.told {
+            Some(told) => (told.instances as usize, told.schedule),
+            None if directed => (0, false),
+            None => {
+                let stands_down = !self.held_up && now.saturating_duration_since(self.called) >= FAREWELL;
+                (if stands_down { 0 } else { self.version.min_instances as usize }, self.held_up)
+            }
+        };
         let scheduled = match &self.window {
-            Some(window) if self.held_up => window.wanted(wall) as usize,
+            Some(window) if follows => window.wanted(wall) as usize,
             _ => 0,
         };
         self.floor = minimum.max(scheduled).min(self.most());
@@ -106,7 +123,7 @@ impl Shelf {
 
     /// Nothing is lost when it is dropped.
     pub(super) fn is_bare(&self) -> bool {
-        self.live() == 0 && self.floor == 0 && self.window.is_none()
+        self.live() == 0 && self.floor == 0 && self.window.is_none() && self.told.is_none()
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) enum Reason {
     Drained,
     Probe,
     Failed,
+    Told,
 }
 
 impl Reason {
@@ -55,6 +56,7 @@ impl Reason {
             Reason::Drained => "drained",
             Reason::Probe => "probe",
             Reason::Failed => "failed",
+            Reason::Told => "told",
         }
     }
 }
@@ -85,6 +87,10 @@ pub(super) struct State {
     pub(super) idle: usize,
     pub(super) max_idle: usize,
     pub(super) next: u64,
+    /// Only control says what is held up.
+    pub(super) directed: bool,
+    /// Counts what is told of instances.
+    pub(super) changes: u64,
 }
 
 impl State {
@@ -173,6 +179,7 @@ impl State {
         *(if ahead { &mut shelf.ahead } else { &mut shelf.busy }) += 1;
         let record = Arc::new(Record::new(self.ids.instance(), shelf.version.clone(), &held, at));
         self.records.insert(record.id.number(), record.clone());
+        self.changes += 1;
         let devices = self.pool.upgrade().and_then(|pool| pool.devices_of(&held)).map(Box::new);
         Some(Grant::Start(Lease::new(Body {
             record,
@@ -310,6 +317,7 @@ impl State {
     pub(super) fn leave(&mut self, lease: &mut Lease, state: InstanceState, at: Duration) {
         lease.place = Place::Leaving;
         lease.record.enter(state, at);
+        self.changes += 1;
         self.coming.add(&lease.held);
     }
 
@@ -329,6 +337,7 @@ impl State {
         }
         if let Some(took) = instance.lease.took.take() {
             shelf.track.started(took);
+            self.changes += 1;
         }
         let state = if instance.lease.hibernated { InstanceState::Hibernated } else { InstanceState::Standby };
         instance.lease.record.enter(state, at);
@@ -381,6 +390,7 @@ impl State {
         }
         lease.record.enter(InstanceState::Terminated, at);
         self.records.remove(&lease.record.id.number());
+        self.changes += 1;
         self.ledger.release(&lease.held);
         lease.held = crate::resources::Held::default();
         if !self.waiters.is_empty() {

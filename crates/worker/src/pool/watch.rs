@@ -123,6 +123,7 @@ impl Pool {
                 state.ledger.shrink(&mut instance.lease.held, memory);
                 instance.lease.record.set_memory(instance.lease.held.memory);
                 instance.lease.hibernated = true;
+                state.changes += 1;
                 self.shared.metrics.hibernated("hibernated");
             }
             None => instance.lease.restless = true,
@@ -176,7 +177,7 @@ impl Pool {
     }
 }
 
-fn instances_of(gone: Gone) -> Vec<Instance> {
+pub(super) fn instances_of(gone: Gone) -> Vec<Instance> {
     let instance = |(_, grant)| match grant {
         Grant::Idle(instance) => Some(instance),
         Grant::Start(_) => None,
@@ -190,7 +191,7 @@ fn expire(state: &mut State, shared: &Shared, now: Instant, gone: &mut Gone, ahe
     let keys: Vec<_> = state.shelves.keys().copied().collect();
     for key in keys {
         let Some(shelf) = state.shelves.get_mut(&key) else { continue };
-        let why = shelf.refresh_floor(now, wall);
+        let why = shelf.refresh_floor(now, wall, state.directed);
         let (floor, mut live) = (shelf.floor, shelf.live());
         let mut position = 0;
         while let Some(shelf) = state.shelves.get_mut(&key)
