@@ -59,11 +59,6 @@ impl Site {
         &self.network
     }
 
-    /// What it is made of.
-    pub fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
     /// A directory for the test's own files; the log of each node is there, as `NAME.log`, and in the end that of each
     /// engine.
     pub fn directory(&self) -> &Path {
@@ -197,12 +192,6 @@ impl Site {
             binary.clone_into(&mut node.binary);
         }
         node.start().await
-    }
-
-    /// Whether the process of a node runs (or is frozen).
-    pub fn is_running(&mut self, name: &str) -> bool {
-        let child = self.nodes.get_mut(name).and_then(|node| node.child.as_mut());
-        child.is_some_and(|(child, _)| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Waits until a gateway shows a worker in a state: `ready`, `cordoned`, `lost`; `gone` is not shown.

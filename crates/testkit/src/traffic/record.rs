@@ -1,6 +1,6 @@
 //! What became of calls and jobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lyra_client::{Error, Invocation};
@@ -31,7 +31,6 @@ pub struct Record {
     latencies: Vec<Duration>,
     jobs: BTreeMap<u64, String>,
     unaccepted: Vec<u64>,
-    versions: BTreeSet<u64>,
     failures: Vec<String>,
     violations: Vec<String>,
 }
@@ -53,11 +52,6 @@ impl Record {
     /// Jobs that were accepted: the event of each, and its id.
     pub fn jobs(&self) -> &BTreeMap<u64, String> {
         &self.jobs
-    }
-
-    /// Versions that answered.
-    pub fn versions(&self) -> &BTreeSet<u64> {
-        &self.versions
     }
 
     /// The first failures, in words.
@@ -94,7 +88,6 @@ impl Record {
             Ok(answer) if is_right(number, &answer.body, answer.call.version) => {
                 self.seen.ok += 1;
                 self.latencies.push(took);
-                self.versions.extend(answer.call.version);
             }
             Ok(answer) => {
                 let body = String::from_utf8_lossy(&answer.body).into_owned();
