@@ -23,11 +23,11 @@ use crate::up;
   lyra node --role gateway --control 127.0.0.1:7070 --listen 127.0.0.1:8080
   lyra node --role control --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
-  lyra node --role worker --name w1 --tls-dir /etc/lyra/tls --control c1.example:7070 \\
+  lyra node --role worker --name w1 --tls-dir tls/w1 --control 10.0.0.1:7070 \\
       --listen-grpc 10.0.0.11:7070 --blobs 's3://lyra?endpoint=https://s3.example'
 
 Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. Control and its workers need the
-same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes certificates),
+same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes the files),
 without in plain text, which is for loopback addresses only. SIGTERM or Ctrl-C: the worker takes
 leave, what runs ends, exit 0 within 30 s; a second one ends at once.")]
 pub struct Args {
@@ -67,6 +67,9 @@ pub struct Args {
     /// Certificates of this node, for gRPC and for the stores: ca.pem, cert.pem, key.pem
     #[arg(long, value_name = "DIR")]
     tls_dir: Option<PathBuf>,
+    /// Certificates for the stores, where they are others: ca.pem, cert.pem, key.pem [default: as --tls-dir]
+    #[arg(long, value_name = "DIR")]
+    stores_tls_dir: Option<PathBuf>,
     /// Memory that the worker's instances may have together, in MiB
     #[arg(long, value_name = "N")]
     memory_mb: Option<u64>,
@@ -111,6 +114,7 @@ fn flags(args: &Args) -> Result<Flags> {
         blobs: args.blobs.clone(),
         advertise: args.advertise.clone(),
         tls_dir: args.tls_dir.clone(),
+        stores_tls_dir: args.stores_tls_dir.clone(),
         isolation: args.isolation.clone(),
     };
     Ok(Flags {
@@ -144,7 +148,9 @@ fn config(args: &Args, settings: &Settings, listens: bool) -> Result<Config> {
     if !settings.token_file.as_os_str().is_empty() {
         node.gateway.tokens = Tokens::from_file(&settings.token_file)?;
     }
-    let tls_dir = Some(cluster.tls_dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
+    let given = |dir: &PathBuf| Some(dir.clone()).filter(|dir| !dir.as_os_str().is_empty());
+    let tls_dir = given(&cluster.tls_dir);
+    let of_stores = given(&cluster.stores_tls_dir).or_else(|| tls_dir.clone());
     Ok(Config {
         roles,
         name: name.to_owned(),
@@ -156,7 +162,8 @@ fn config(args: &Args, settings: &Settings, listens: bool) -> Result<Config> {
         jobs: cluster.jobs.clone(),
         blobs: cluster.blobs.clone(),
         advertise: cluster.advertise.clone(),
-        access: Access { tls_dir, s3_keys: s3_keys(), ..Access::default() },
+        tls_dir,
+        access: Access { tls_dir: of_stores, s3_keys: s3_keys(), ..Access::default() },
         fleet: cluster.fleet,
         isolation: cluster.isolation.clone(),
     })

@@ -20,8 +20,6 @@ pub(crate) struct Metrics {
     pub(crate) job_run: Histogram,
     pub(crate) in_flight: IntGauge,
     pub(crate) leader: IntGauge,
-    /// By state.
-    pub(crate) workers: IntGaugeVec,
     /// By outcome: `ok`, or the error's code.
     pub(crate) placement_commands: IntCounterVec,
     pub(crate) unplaced: IntGauge,
@@ -52,7 +50,6 @@ impl Metrics {
             job_run: seconds("lyra_job_run_seconds", "Duration of a try, with its wait in the worker's queue."),
             in_flight: plain("lyra_job_dispatcher_in_flight", "Jobs that the dispatcher runs now."),
             leader: plain("lyra_control_epoch", "Epoch of this control process while it leads; else 0."),
-            workers: registry.gauge("lyra_registry_workers", "Workers in the registry, by state.", &["state"]),
             placement_commands: registry.counter(
                 "lyra_placement_commands_total",
                 "Commands to workers to hold instances up or not, by outcome: ok or an error code.",

@@ -14,7 +14,6 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
-use lyra_wire::registry::MemberState;
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
@@ -135,12 +134,9 @@ impl Service {
 
 /// Shows what is read when metrics are.
 fn measure(deps: &Deps, leader: &Leader, metrics: Arc<Metrics>) {
-    let (registry, term) = (deps.registry.clone(), leader.term());
+    deps.registry.measure(&deps.metrics);
+    let term = leader.term();
     deps.metrics.before_render(move || {
-        for state in MemberState::ALL {
-            let count = i64::try_from(registry.count(state)).unwrap_or(i64::MAX);
-            metrics.workers.with_label_values(&[state.as_str()]).set(count);
-        }
         let epoch = term.borrow().as_ref().map_or(0, |term| term.epoch);
         metrics.leader.set(i64::try_from(epoch).unwrap_or(i64::MAX));
     });

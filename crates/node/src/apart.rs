@@ -61,7 +61,9 @@ pub struct Config {
     pub jobs: String,
     /// A directory, or where blobs are kept; empty: a directory in the data directory.
     pub blobs: String,
-    /// Keys and certificates: the node's own, and for the stores.
+    /// Certificates of this node; without, roles speak plain text on one host.
+    pub tls_dir: Option<PathBuf>,
+    /// Keys and certificates for the stores.
     pub access: Access,
     /// How calls are spread over workers.
     pub fleet: lyra_fleet::Config,
@@ -104,6 +106,7 @@ impl Node {
             false => None,
         };
         let grpc_address = grpc_listener.as_ref().map(|(_, address)| *address);
+        let reached = security::reached(&config, grpc_address)?;
 
         let logs = match has(Role::Control) {
             true => Some(Arc::new(roles::logs::start(config.node.logs.clone(), &kit)?)),
@@ -142,8 +145,7 @@ impl Node {
             for seed in addresses {
                 reach(seed).map_err(Error::Refused)?;
             }
-            let reached = security::advertised(&config.advertise, address)?;
-            let identity = Identity { name: config.name.clone(), address: reached };
+            let identity = Identity { name: config.name.clone(), address: reached.clone() };
             let (dir, seeds) = (&config.node.data_dir, addresses.to_vec());
             let agent =
                 roles::worker::start_agent(identity, service.clone(), dir, own, seeds, Box::new(reach), &kit).await?;
@@ -159,8 +161,7 @@ impl Node {
             fleet
         });
         let mut control = None;
-        if let (Some(registry), Some(fleet), Some(address)) = (registry, &fleet, grpc_address) {
-            let reached = security::advertised(&config.advertise, address)?;
+        if let (Some(registry), Some(fleet)) = (registry, &fleet) {
             let service = start_control(&config, &access, &registry, reached, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));

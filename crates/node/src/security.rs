@@ -19,7 +19,7 @@ const PLAIN: &str = "roles speak plain text on one host only; make certificates 
 /// # Errors
 /// Where the certificates can't be used, or are not this node's; without any, where an address is not of this host.
 pub(crate) fn of(config: &Config, clock: &Clock) -> Result<Security, Error> {
-    let Some(dir) = config.access.tls_dir.as_deref() else {
+    let Some(dir) = config.tls_dir.as_deref() else {
         check_plain(config)?;
         return Ok(Security::Plain);
     };
@@ -53,18 +53,31 @@ fn check_plain(config: &Config) -> Result<(), Error> {
     }
 }
 
-/// Whether `HOST:PORT` is certainly on this host.
+/// Whether `HOST:PORT` is certainly on this host. What is not of that form is refused where it is used.
 fn is_here(address: &str) -> bool {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let Some((host, _)) = address.rsplit_once(':') else { return true };
     let host = host.trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Where others reach a node that serves gRPC on `bound`; empty where it serves none.
+///
+/// # Errors
+/// Where others have to reach it and could not.
+pub(crate) fn reached(config: &Config, bound: Option<SocketAddr>) -> Result<String, Error> {
+    match bound {
+        None => Ok(String::new()),
+        // Those who ask control know where it is.
+        Some(bound) if config.advertise.is_empty() && !config.roles.contains(&Role::Worker) => Ok(bound.to_string()),
+        Some(bound) => advertised(&config.advertise, bound),
+    }
 }
 
 /// Where others reach a node that listens on `bound`: as `advertised`, `HOST` or `HOST:PORT`; where that is empty, there.
 ///
 /// # Errors
 /// When nobody could reach it there.
-pub(crate) fn advertised(advertised: &str, bound: SocketAddr) -> Result<String, Error> {
+fn advertised(advertised: &str, bound: SocketAddr) -> Result<String, Error> {
     let refused = |reason| Err(Error::Refused(LyraError::field(Code::InvalidField, "advertise", reason)));
     if advertised.is_empty() {
         return match bound.ip().is_unspecified() {
@@ -99,9 +112,7 @@ mod tests {
         for here in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:7070", "localhost:7070"] {
             assert!(is_here(here), "{here}");
         }
-        for elsewhere in
-            ["10.0.0.1:1", "0.0.0.0:1", "c1:7070", "localhost.example:1", "[::]:1", "", "127.0.0.1.nip.io:1"]
-        {
+        for elsewhere in ["10.0.0.1:1", "0.0.0.0:1", "c1:7070", "localhost.example:1", "[::]:1", "127.0.0.1.nip.io:1"] {
             assert!(!is_here(elsewhere), "{elsewhere}");
         }
     }

@@ -67,8 +67,10 @@ pub struct Cluster {
     pub blobs: String,
     /// Where others reach the worker, `HOST` or `HOST:PORT`; empty: where it listens.
     pub advertise: String,
-    /// Keys and certificates: the node's own, and for the stores; an empty path: none.
+    /// Certificates of the node; an empty path: none.
     pub tls_dir: PathBuf,
+    /// Certificates for the stores; an empty path: those of the node.
+    pub stores_tls_dir: PathBuf,
     /// Isolation back ends that the worker offers; empty: all.
     pub isolation: Vec<String>,
     /// How calls are spread over workers.
@@ -86,6 +88,7 @@ impl Default for Cluster {
             blobs: String::new(),
             advertise: String::new(),
             tls_dir: PathBuf::new(),
+            stores_tls_dir: PathBuf::new(),
             isolation: Vec::new(),
             fleet: lyra_fleet::Config::default(),
         }
@@ -175,6 +178,9 @@ pub struct ClusterFlags {
     /// See [`Cluster::tls_dir`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_dir: Option<PathBuf>,
+    /// See [`Cluster::stores_tls_dir`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stores_tls_dir: Option<PathBuf>,
     /// See [`Cluster::isolation`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Vec<String>>,

@@ -29,7 +29,10 @@ async fn start(lyra: &Cli, flags: &[&str]) -> Result<Node> {
 }
 
 async fn get(node: &Node, path: &str) -> Result<(u16, String)> {
-    let response = reqwest::get(format!("{}{path}", node.http)).await?;
+    // The typed client installs the TLS provider that reqwest asks for.
+    drop(lyra_client::Client::new(lyra_client::Config::default())?);
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let response = client.get(format!("{}{path}", node.http)).send().await?;
     Ok((response.status().as_u16(), response.text().await?))
 }
 

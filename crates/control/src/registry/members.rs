@@ -92,11 +92,6 @@ impl Members {
         self.shape
     }
 
-    /// Members by state.
-    pub(super) fn count(&self, state: MemberState) -> usize {
-        self.entries.values().filter(|entry| entry.member.state == state).count()
-    }
-
     /// A worker joins, for the first time or again.
     ///
     /// # Errors

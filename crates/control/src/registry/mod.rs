@@ -8,6 +8,7 @@
 mod commands;
 mod holdings;
 mod members;
+mod metrics;
 mod talk;
 
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_kit::{Clock, Tasks};
+use lyra_kit::{Clock, Tasks, telemetry};
 use lyra_types::{Code, Error, Result};
-use lyra_wire::registry::{Command, Controls, FromNode, MemberEvent, MemberState, ToNode};
+use lyra_wire::registry::{Command, Controls, FromNode, MemberEvent, ToNode};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -27,6 +28,7 @@ use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use commands::Commands;
 use members::Members;
 pub(crate) use members::Seen;
+use metrics::Metrics;
 
 /// Events that a slow watcher may be behind; then it has to watch anew.
 const BEHIND: usize = 4_096;
@@ -78,6 +80,7 @@ struct Inner {
     changes: watch::Sender<u64>,
     controls: watch::Sender<Controls>,
     commands: Commands,
+    metrics: Metrics,
 }
 
 impl Registry {
@@ -93,6 +96,7 @@ impl Registry {
             changes: watch::Sender::new(0),
             controls: watch::Sender::new(Controls::default()),
             commands: Commands::default(),
+            metrics: Metrics::default(),
         });
         let of = Arc::clone(&inner);
         tasks.every("worker-leases", (config.lease / LOOKS).max(Duration::from_millis(10)), move || {
@@ -123,11 +127,6 @@ impl Registry {
         self.inner.changes.subscribe()
     }
 
-    /// Workers in this state.
-    pub(crate) fn count(&self, state: MemberState) -> usize {
-        self.inner.members.lock().count(state)
-    }
-
     /// Tells the workers which control processes there are.
     pub(crate) fn tell_controls(&self, controls: Controls) {
         self.inner.controls.send_if_modified(|known| {
@@ -149,6 +148,16 @@ impl Registry {
             Err(_) => Err(Error::new(Code::Unavailable, format!("worker {worker} did not answer a command in time"))),
         }
     }
+    /// Counts in `registry` who joins and who is lost, from now on.
+    pub(crate) fn measure(&self, registry: &telemetry::Metrics) {
+        self.inner.metrics.begin(registry);
+        let of = Arc::downgrade(&self.inner);
+        registry.before_render(move || {
+            if let Some(inner) = of.upgrade() {
+                inner.metrics.set_workers(inner.members.lock().all().map(|member| member.state));
+            }
+        });
+    }
 }
 
 impl Inner {
@@ -158,6 +167,7 @@ impl Inner {
         let (outcome, events) = change(&mut members);
         let shape = members.shape();
         self.changes.send_if_modified(|known| std::mem::replace(known, shape) != shape);
+        self.metrics.changed(&events);
         for event in events {
             // Nobody may be watching.
             let _ = self.events.send(event);

@@ -26,11 +26,13 @@ impl Inner {
         let token = match self.register(*registration, workload) {
             Ok(token) => token,
             Err(error) => {
+                self.metrics.refused();
                 tracing::warn!(worker = name, %error, "a worker is refused");
                 let _ = replies.send(Ok(ToNode::Refused(error))).await;
                 return;
             }
         };
+        self.metrics.joined();
         tracing::info!(worker = name, "a worker has joined");
         let RegistryConfig { heartbeat, lease, .. } = self.config;
         let welcome = ToNode::Welcome { process: self.process, heartbeat, lease };

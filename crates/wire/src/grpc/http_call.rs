@@ -203,3 +203,26 @@ fn incoming(messages: Streaming<ToHandler>) -> impl Stream<Item = Result<Frame<B
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use lyra_types::function::Digest;
+    use lyra_types::{FunctionName, Runtime};
+
+    use super::super::endpoint;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_says_nothing_does_not_hold_a_request() {
+        // It is connected to, and nobody reads what is sent.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel = endpoint(&listener.local_addr().unwrap().to_string()).unwrap().connect_lazy();
+        let function = FunctionName::new("f").unwrap();
+        let version = Arc::new(FunctionVersion::new(function, Runtime::Wasm, Digest("0".repeat(64))));
+        let request = http::Request::new(crate::full_body("x"));
+        let asked = HttpCall { id: InvocationId::from_parts(1, 2), version, request };
+        let error = call(channel, "w1", asked, Duration::from_millis(200)).await.outcome.unwrap_err();
+        assert_eq!(error.code, Code::WorkerLost, "{error}");
+        assert!(error.detail.contains("w1"), "{error}");
+    }
+}

@@ -53,11 +53,18 @@ impl RemoteLogs {
 
 /// Sends lines for as long as there are any; over a new connection where one breaks. A line that was on its way then may
 /// be lost.
-async fn send(peers: Arc<Peers>, waiting: mpsc::Receiver<LogLine>) {
-    let waiting = Arc::new(Mutex::new(waiting));
+async fn send(peers: Arc<Peers>, mut lines: mpsc::Receiver<LogLine>) {
+    // Who has nothing to write does not ask to: a gateway might not, either.
+    let Some(first) = lines.recv().await else { return };
+    let waiting = Arc::new(Mutex::new((Some(first), lines)));
     loop {
         let lines = futures::stream::unfold(Arc::clone(&waiting), |waiting| async move {
-            let line = waiting.lock().await.recv().await?;
+            let mut next = waiting.lock().await;
+            let line = match next.0.take() {
+                Some(first) => first,
+                None => next.1.recv().await?,
+            };
+            drop(next);
             Some((line, waiting))
         });
         // It takes as long as lines are sent, so there is no limit.

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use lyra_types::{Code, Error};
@@ -14,10 +15,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::endpoint;
 use super::seldom::is_time_to_say;
-use super::{CONNECT, endpoint};
 use crate::Role;
 use crate::tls::{Directory, failed_to_connect, name_of};
+
+/// Longest wait for TLS to be agreed on: less than for the whole connection, so that its own error is seen.
+const AGREE: Duration = Duration::from_secs(2);
 
 /// How roles speak with each other.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +127,7 @@ impl Dial {
                 }
             }
         };
-        let agreed = tokio::time::timeout(CONNECT, agreed).await;
+        let agreed = tokio::time::timeout(AGREE, agreed).await;
         let error = match agreed {
             Ok(Ok(connected)) => return Ok(connected),
             Ok(Err(error)) => failed_to_connect(&error, &self.expected),
