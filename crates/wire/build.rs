@@ -29,6 +29,7 @@ const WORKER: &[Row] = &[
     ("Cordon", "Nothing", "Nothing", Unary),
     ("Uncordon", "Nothing", "Nothing", Unary),
     ("Drain", "Drain", "Drained", Unary),
+    ("Instruct", "Instruct", "Nothing", Unary),
     ("Clean", "Nothing", "Cleaned", Unary),
 ];
 

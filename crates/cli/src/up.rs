@@ -148,7 +148,7 @@ pub fn failure(error: Error) -> Failure {
             }
         }
         Error::Store(StoreError::Address { .. }) => Failure::usage(text),
-        Error::Store(_) | Error::Engine(_) | Error::Routes => Failure::new(Code::Unavailable, text),
+        Error::Store(_) | Error::Engine(_) | Error::Node(_) | Error::Routes => Failure::new(Code::Unavailable, text),
     }
 }
 

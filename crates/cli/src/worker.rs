@@ -61,6 +61,18 @@ pub enum Command {
     #[command(after_help = "Example:
   lyra worker drain local --wait 1m")]
     Drain(Drain),
+    /// End an idle instance
+    #[command(after_help = "Example:
+  lyra worker terminate local inst_01JD…")]
+    Terminate(OfInstance),
+    /// Hibernate an idle instance: it stops where it stands and gives its memory back
+    #[command(after_help = "Example:
+  lyra worker hibernate local inst_01JD…")]
+    Hibernate(OfInstance),
+    /// Wake a hibernated instance ahead of its next call
+    #[command(after_help = "Example:
+  lyra worker activate local inst_01JD…")]
+    Activate(OfInstance),
     /// Call a function on this worker
     #[command(after_help = "Example:
   lyra worker invoke local hello -d '{\"name\":\"Ada\"}'")]
@@ -85,6 +97,16 @@ pub struct One {
     /// The worker
     #[arg(value_name = "WORKER")]
     worker: String,
+}
+
+/// Names an instance.
+#[derive(Debug, clap::Args)]
+pub struct OfInstance {
+    #[command(flatten)]
+    one: One,
+    /// The instance, as `lyra worker instances` lists it
+    #[arg(value_name = "INSTANCE")]
+    instance: String,
 }
 
 /// Flags of `worker characteristics`.
@@ -167,6 +189,18 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         }
         Command::Cordon(one) => show(session, &client.cordon(&one.worker).await?),
         Command::Uncordon(one) => show(session, &client.uncordon(&one.worker).await?),
+        Command::Terminate(args) => {
+            client.terminate(&args.one.worker, &args.instance).await?;
+            told(session, &args.instance, "is gone")
+        }
+        Command::Hibernate(args) => {
+            client.hibernate(&args.one.worker, &args.instance).await?;
+            told(session, &args.instance, "sleeps")
+        }
+        Command::Activate(args) => {
+            client.activate(&args.one.worker, &args.instance).await?;
+            told(session, &args.instance, "is awake")
+        }
         Command::Drain(args) => drain(&args, session).await,
         Command::Invoke(args) => {
             let event = invoke::read_event(args.data.as_deref())?;
@@ -179,6 +213,14 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
             let cleaned = client.clean(&one.worker).await?;
             session.show(&cleaned, |of| of.instances.to_string(), |of| format!("{} idle instances ended", of.instances))
         }
+    }
+}
+
+fn told(session: &Session, instance: &str, what: &str) -> Result<()> {
+    match (session.json(), session.quiet) {
+        (true, _) => Ok(()),
+        (false, true) => print_line(instance),
+        (false, false) => print_line(&format!("instance {instance} {what}")),
     }
 }
 

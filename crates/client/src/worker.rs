@@ -87,6 +87,33 @@ impl Client {
         self.fetch(self.request(Method::POST, self.at(&["v1", "workers", worker, "clean"]))).await
     }
 
+    /// Ends an idle instance.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict` while it is not idle.
+    pub async fn terminate(&self, worker: &str, instance: &str) -> Result<()> {
+        let url = self.at(&["v1", "workers", worker, "instances", instance]);
+        self.send(self.request(Method::DELETE, url)).await.map(drop)
+    }
+
+    /// Hibernates an idle instance.
+    ///
+    /// # Errors
+    /// As [`Client::terminate`]; `conflict` also for a kind that can't be hibernated.
+    pub async fn hibernate(&self, worker: &str, instance: &str) -> Result<()> {
+        let url = self.at(&["v1", "workers", worker, "instances", instance, "hibernate"]);
+        self.send(self.request(Method::POST, url)).await.map(drop)
+    }
+
+    /// Wakes a hibernated instance.
+    ///
+    /// # Errors
+    /// As [`Client::terminate`]; `overloaded` where there is no memory for it.
+    pub async fn activate(&self, worker: &str, instance: &str) -> Result<()> {
+        let url = self.at(&["v1", "workers", worker, "instances", instance, "activate"]);
+        self.send(self.request(Method::POST, url)).await.map(drop)
+    }
+
     /// Loads a version's code and starts instances of it.
     ///
     /// # Errors

@@ -120,6 +120,11 @@ impl Service {
         Ok(())
     }
 
+    /// The epoch of this process while it leads.
+    pub fn epoch(&self) -> Option<u64> {
+        self.leader.term().borrow().as_ref().map(|term| term.epoch)
+    }
+
     /// Hands the lead over, lets the jobs that run here end within their drain limit, gives the rest back, and stops.
     pub async fn stop(&self) {
         self.leader.resign().await;

@@ -29,7 +29,7 @@ use crate::trigger;
         control::list,
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
-        workers::instances,
+        workers::instances, workers::terminate, workers::hibernate, workers::activate,
         meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),

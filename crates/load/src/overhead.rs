@@ -243,6 +243,9 @@ impl Operated for Floor {
     async fn drain(&self, _: Duration) -> Result<Drained, LyraError> {
         Ok(Drained::default())
     }
+    async fn instruct(&self, _: lyra_types::InstanceId, _: InstanceCommand) -> Result<(), LyraError> {
+        Ok(())
+    }
     async fn clean(&self) -> Result<usize, LyraError> {
         Ok(0)
     }

@@ -206,7 +206,7 @@ impl Node {
     async fn start_status(&mut self, config: &Config, joined: Option<Joined>, kit: &Kit) -> Result<(), Error> {
         let Some(address) = config.status else { return Ok(()) };
         let (gateway, metrics, clock) = (config.node.gateway.clone(), kit.metrics.clone(), kit.clock.clone());
-        let status = Status::new(gateway, metrics, clock, ready(joined));
+        let status = Status::new(gateway, metrics, clock, ready(joined, self.control.clone()));
         status.check(address).map_err(Error::Refused)?;
         let (listener, address) = listen(address).await?;
         (self.status, self.status_address) = (Some((listener, status)), Some(address));
@@ -324,9 +324,13 @@ impl Node {
 
 /// Whether a node without a gateway does its work. Its control has read functions and jobs before anything is served; where
 /// it is one of several, it is as ready as the others.
-fn ready(joined: Option<Joined>) -> Box<Ready> {
-    Box::new(move || match &joined {
-        Some(joined) if joined.count() == 0 => Err("no control process has let the worker join".to_owned()),
+fn ready(joined: Option<Joined>, control: Option<Arc<lyra_control::Service>>) -> Box<Ready> {
+    Box::new(move || match (&joined, &control) {
+        (Some(joined), _) if joined.count() == 0 => Err("no control process has let the worker join".to_owned()),
+        (_, Some(control)) => Ok(match control.epoch() {
+            Some(epoch) => format!("ready, leads with epoch {epoch}"),
+            None => "ready, stands by".to_owned(),
+        }),
         _ => Ok("ready".to_owned()),
     })
 }

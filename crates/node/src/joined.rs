@@ -84,7 +84,7 @@ mod tests {
     #[async_trait]
     impl Registry for Welcoming {
         async fn join(&self, _: BoxStream<'static, Result<FromNode>>) -> Result<BoxStream<'static, Result<ToNode>>> {
-            let welcome = ToNode::Welcome { process: 1, heartbeat: Duration::ZERO, lease: Duration::ZERO };
+            let welcome = ToNode::Welcome { heartbeat: Duration::ZERO, lease: Duration::ZERO };
             Ok(futures::stream::iter([Ok(welcome.clone()), Ok(welcome)]).chain(futures::stream::pending()).boxed())
         }
 

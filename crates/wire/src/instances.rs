@@ -85,6 +85,18 @@ pub struct InstanceStatus {
     pub gpus: Vec<u32>,
 }
 
+/// What can be done to one idle instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceCommand {
+    /// It is ended.
+    Terminate,
+    /// It is stopped where it stands, and gives its memory back as far as it can.
+    Hibernate,
+    /// If it was hibernated, it goes on.
+    Activate,
+}
+
 /// Instances by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct InstanceCounts {

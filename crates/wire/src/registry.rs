@@ -2,7 +2,7 @@
 //!
 //! A worker holds one conversation ([`Registry::join`]) with each control process for as long as it lives. Its first message
 //! registers it; each further one renews its lease and says what it holds. Where nothing comes for the length of a lease the
-//! worker is lost: no more calls are sent there until it is heard of again.
+//! worker is lost: no more calls are sent there until it is heard of again. Control speaks first ([`ToNode::Hello`]).
 //!
 //! What a worker holds has a revision, which grows by one with each change and is stored before it is told
 //! ([`receive`] says what control makes of it). Commands come from the control process that leads, carry its epoch, and are
@@ -18,7 +18,7 @@ use lyra_types::function::VersionKey;
 use lyra_types::{Error, FunctionVersion, InstanceId, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::worker::InstanceState;
+use crate::worker::{InstanceCommand, InstanceState};
 
 /// What a worker says of itself when it joins.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ pub enum Change {
 /// From a worker to control.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromNode {
-    /// First of all.
+    /// The answer to control's [`ToNode::Hello`].
     Register(Box<Registration>, Workload),
     /// A sign of life, with the revision that the workload has.
     State(NodeState, u64),
@@ -162,12 +162,8 @@ pub enum Command {
     },
     /// Hold nothing of this version up any more, and forget it.
     Release(VersionKey),
-    /// End an idle instance.
-    Terminate(InstanceId),
-    /// Hibernate an idle instance.
-    Hibernate(InstanceId),
-    /// Wake a hibernated instance.
-    Activate(InstanceId),
+    /// Do something to an idle instance.
+    Instance(InstanceId, InstanceCommand),
 }
 
 /// The control processes, as a worker is told of them.
@@ -182,10 +178,14 @@ pub struct Controls {
 /// From control to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToNode {
+    /// First of all: which control process this is. The same number at another address is the same process, with which a
+    /// worker does not talk twice.
+    Hello {
+        /// Its number.
+        process: u64,
+    },
     /// It is registered.
     Welcome {
-        /// The control process: the same number at another address is the same process.
-        process: u64,
         /// Longest time between two of its messages.
         heartbeat: Duration,
         /// It is lost when nothing was heard of it for so long.

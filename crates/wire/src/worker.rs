@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::function::Contract;
 use lyra_types::invocation::Report;
-use lyra_types::{Error, FunctionName, FunctionVersion, InvocationId, Result, Runtime, TenantName};
+use lyra_types::{Error, FunctionName, FunctionVersion, InstanceId, InvocationId, Result, Runtime, TenantName};
 use serde::{Deserialize, Serialize};
 
 use crate::Body;
 pub use crate::instances::{
-    BackendStatus, Check, Drained, GpuStatus, Health, Holdings, InstanceCounts, InstanceState, InstanceStatus, Machine,
-    Resource,
+    BackendStatus, Check, Drained, GpuStatus, Health, Holdings, InstanceCommand, InstanceCounts, InstanceState,
+    InstanceStatus, Machine, Resource,
 };
 
 /// A call with an event.
@@ -248,6 +248,13 @@ pub trait Operated: Worker {
 
     /// Cordons, waits up to `limit` for calls to end, then ends the idle instances. It stays cordoned.
     async fn drain(&self, limit: Duration) -> Result<Drained>;
+
+    /// Ends, hibernates or wakes one idle instance.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`]; [`lyra_types::Code::Conflict`] while it is not idle, or where its kind can't be
+    /// hibernated; [`lyra_types::Code::Overloaded`] where there is no memory for it to be awake.
+    async fn instruct(&self, instance: InstanceId, command: InstanceCommand) -> Result<()>;
 
     /// Ends every idle instance and drops all loaded code; both come back when they are needed. Returns how many
     /// instances were ended.

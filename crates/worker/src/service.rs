@@ -14,8 +14,8 @@ use lyra_types::invocation::{Report, Start};
 use lyra_types::{Error, FunctionVersion, InstanceId};
 use lyra_wire::registry::InstanceReport;
 use lyra_wire::worker::{
-    BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceStatus, Machine, Prepare,
-    Prepared, Reply, Status,
+    BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceCommand, InstanceStatus, Machine,
+    Prepare, Prepared, Reply, Status,
 };
 use lyra_wire::{Logs, Operated, Worker};
 use tokio::time::Instant;
@@ -160,30 +160,6 @@ impl Service {
     /// Holds nothing of a version up any more.
     pub(crate) fn release(&self, version: &VersionKey) {
         self.inner.pool.untell(version);
-    }
-
-    /// Ends an idle instance.
-    ///
-    /// # Errors
-    /// `not_found`; `conflict` while it is not idle.
-    pub(crate) async fn terminate(&self, id: InstanceId) -> Result<(), Error> {
-        self.inner.terminate(id).await
-    }
-
-    /// Hibernates an idle instance.
-    ///
-    /// # Errors
-    /// As [`Service::terminate`].
-    pub(crate) async fn hibernate(&self, id: InstanceId) -> Result<(), Error> {
-        self.inner.hibernate_one(id).await
-    }
-
-    /// Wakes a hibernated instance.
-    ///
-    /// # Errors
-    /// As [`Service::terminate`].
-    pub(crate) async fn activate(&self, id: InstanceId) -> Result<(), Error> {
-        self.inner.wake_one(id).await
     }
 
     /// Starts the watch over the instances, the sweep of memory that was freed, the saving of estimates, and the adaption
@@ -452,6 +428,14 @@ impl Operated for Service {
 
     async fn drain(&self, limit: Duration) -> Result<Drained, Error> {
         Ok(self.inner.drain(limit).await)
+    }
+
+    async fn instruct(&self, instance: InstanceId, command: InstanceCommand) -> Result<(), Error> {
+        match command {
+            InstanceCommand::Terminate => self.inner.terminate(instance).await,
+            InstanceCommand::Hibernate => self.inner.hibernate_one(instance).await,
+            InstanceCommand::Activate => self.inner.wake_one(instance).await,
+        }
     }
 
     async fn clean(&self) -> Result<usize, Error> {

@@ -98,14 +98,20 @@ impl Inner {
 
     /// Holds so many instances of a version up from now on, and starts those that are missing in the background.
     pub(crate) fn hold(self: &Arc<Inner>, version: &Arc<FunctionVersion>, told: Told) {
-        let Some(need) = Need::of(version).filter(|_| version.reuse) else { return };
-        self.pool.tell(version, need, told);
+        let need = Need::of(version).filter(|_| version.reuse);
+        if let Some(need) = need {
+            self.pool.tell(version, need, told);
+        }
         let (worker, version) = (self.clone(), version.clone());
         drop(lyra_kit::tasks::spawn("hold-up", async move {
             // What fails here is tried again by the watch, which also says so.
             let template = worker.templates.load(&version).await;
             if template.is_err() || worker.cordon.is_set() {
                 return worker.pool.could_not_refill(&version);
+            }
+            if need.is_none() {
+                // Instances are made for each call; its code is here, and that is all that there is to hold up.
+                return;
             }
             let missing = (told.instances as usize).saturating_sub(worker.pool.live(key_of(&version)));
             if missing > 0 {

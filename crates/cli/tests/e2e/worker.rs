@@ -52,6 +52,25 @@ async fn a_cordoned_worker_takes_no_calls_until_it_is_uncordoned() -> Result<()>
 }
 
 #[tokio::test]
+async fn one_instance_is_hibernated_woken_and_ended() -> Result<()> {
+    let lyra = server_with("counter", COUNTER).await?;
+    deploy(&lyra, "counter", COUNTER, &["--reuse"]).await?;
+    assert_eq!(lyra.cli(["invoke", "counter"]).await?.ok()?, "1\n");
+    let id = lyra.cli(["worker", "instances", "-q"]).await?.ok()?.trim().to_owned();
+    let state = async || lyra.cli(["worker", "instances"]).await?.ok();
+    lyra.cli(["worker", "hibernate", "local", &id]).await?.ok()?;
+    assert!(state().await?.contains("hibernated"), "{}", state().await?);
+    lyra.cli(["worker", "activate", "local", &id]).await?.ok()?;
+    assert!(state().await?.contains("standby"), "{}", state().await?);
+    assert_eq!(lyra.cli(["invoke", "counter"]).await?.ok()?, "2\n", "it is the same instance");
+    assert_eq!(lyra.cli(["worker", "terminate", "local", &id, "-q"]).await?.ok()?, format!("{id}\n"));
+    lyra.cli(["worker", "terminate", "local", &id]).await?.expect(3)?;
+    lyra.cli(["worker", "terminate", "local", "nothing"]).await?.expect(3)?;
+    assert_eq!(lyra.cli(["invoke", "counter"]).await?.ok()?, "1\n", "the instance is a new one");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_drained_worker_holds_no_instances_and_clean_ends_idle_ones() -> Result<()> {
     let lyra = server_with("counter", COUNTER).await?;
     deploy(&lyra, "counter", COUNTER, &["--reuse"]).await?;

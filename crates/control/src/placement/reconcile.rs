@@ -128,7 +128,13 @@ impl Placement {
         self.tell_unplaced(
             plan.unplaced.iter().map(|of| (of.key.clone(), format!("{} of it: {}", of.missing, of.reason))),
         );
-        actions(&seen, &wanted, &plan.placed)
+        actions(&seen, &wanted, &plan.placed, |key| self.version(key))
+    }
+
+    /// The version, if it is still there.
+    fn version(&self, key: &VersionKey) -> Option<Arc<FunctionVersion>> {
+        let route = self.table.get(&key.tenant, &key.function)?;
+        route.versions.get(&key.version).filter(|version| version.generation == key.generation).cloned()
     }
 
     fn tell_unplaced(&self, unplaced: impl Iterator<Item = (VersionKey, String)>) {
@@ -232,6 +238,7 @@ fn actions(
     seen: &[Seen],
     wanted: &BTreeMap<VersionKey, Arc<FunctionVersion>>,
     placed: &Placed<VersionKey>,
+    version: impl Fn(&VersionKey) -> Option<Arc<FunctionVersion>>,
 ) -> Vec<Action> {
     let (mut added, mut gone) = (Vec::new(), Vec::new());
     let action = |worker: &str, version: &VersionKey, command| Action {
@@ -256,9 +263,9 @@ fn actions(
             if placed.get(key).is_some_and(|at| at.contains_key(name)) {
                 continue;
             }
-            let command = match wanted.get(key) {
-                Some(version) => Command::Hold { version: Arc::clone(version), instances: 0, schedule: false },
-                // Another version may be live now; this one may still be called, and what it has is used up by that.
+            let command = match version(key) {
+                // It may still be called, though another version may be live.
+                Some(version) => Command::Hold { version, instances: 0, schedule: false },
                 None => Command::Release(key.clone()),
             };
             gone.push(action(name, key, command));

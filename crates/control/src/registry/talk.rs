@@ -17,10 +17,18 @@ type Replies = mpsc::Sender<Result<ToNode>>;
 impl Inner {
     /// Talks with one worker until it goes away.
     pub(super) async fn talk(self: Arc<Self>, mut messages: Messages, replies: Replies) {
-        let Some(Ok(FromNode::Register(registration, workload))) = next(&mut messages, &replies).await else {
-            let error = Error::new(Code::BadRequest, "a worker registers first");
-            let _ = replies.send(Err(error)).await;
+        if replies.send(Ok(ToNode::Hello { process: self.process })).await.is_err() {
             return;
+        }
+        let (registration, workload) = match next(&mut messages, &replies).await {
+            Some(Ok(FromNode::Register(registration, workload))) => (registration, workload),
+            // It talks with this process already.
+            None => return,
+            Some(_) => {
+                let error = Error::new(Code::BadRequest, "a worker registers first");
+                let _ = replies.send(Err(error)).await;
+                return;
+            }
         };
         let name = registration.name.clone();
         let token = match self.register(*registration, workload) {
@@ -35,7 +43,7 @@ impl Inner {
         self.metrics.joined();
         tracing::info!(worker = name, "a worker has joined");
         let RegistryConfig { heartbeat, lease, .. } = self.config;
-        let welcome = ToNode::Welcome { process: self.process, heartbeat, lease };
+        let welcome = ToNode::Welcome { heartbeat, lease };
         if replies.send(Ok(welcome)).await.is_ok() {
             let hang_up = self.commands.connect(&name, token, replies.clone());
             hang_up.run_until_cancelled(self.listen(&name, token, &mut messages, &replies)).await;

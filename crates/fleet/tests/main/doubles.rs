@@ -128,6 +128,9 @@ impl Operated for One {
     async fn drain(&self, _: Duration) -> Result<Drained> {
         Ok(Drained::default())
     }
+    async fn instruct(&self, _: lyra_types::InstanceId, _: InstanceCommand) -> Result<()> {
+        Ok(())
+    }
     async fn clean(&self) -> Result<usize> {
         Ok(0)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use futures::future::join_all;
 use lyra_types::api::{
@@ -14,9 +15,9 @@ use lyra_types::api::{
     WorkerView,
 };
 use lyra_types::name::Qualifier;
-use lyra_types::{Code, Error, Result};
+use lyra_types::{Code, Error, InstanceId, Result};
 use lyra_wire::registry::MemberState;
-use lyra_wire::worker::{Characteristics, Estimate, InstanceState, InstanceStatus, Status};
+use lyra_wire::worker::{Characteristics, Estimate, InstanceCommand, InstanceState, InstanceStatus, Status};
 use lyra_wire::workers::Known;
 use lyra_wire::{Operated, Worker};
 
@@ -228,6 +229,67 @@ pub(crate) async fn drain(State(app): State<Arc<App>>, scope: Scope) -> Answer {
 pub(crate) async fn clean(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let instances = worker(&app, scope.part("worker"))?.clean().await?;
     Ok(Json(CleanedView { instances }).into_response())
+}
+
+/// The instance that a path names.
+fn instance_id(scope: &Scope) -> Result<InstanceId> {
+    scope.part("instance").parse().map_err(|_| Error::not_found("instance", scope.part("instance")))
+}
+
+async fn instruct(app: &App, scope: &Scope, command: InstanceCommand) -> Answer {
+    let worker = worker(app, scope.part("worker"))?;
+    let id = instance_id(scope)?;
+    // An instance of another tenant is none.
+    let theirs = worker.instances().await?.into_iter().any(|of| of.id == id && of.tenant == scope.tenant);
+    if !theirs {
+        return Err(Error::not_found("instance", id).into());
+    }
+    worker.instruct(id, command).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// End an idle instance.
+#[utoipa::path(
+    delete, path = "/v1/workers/{worker}/instances/{instance}", tag = "workers", operation_id = "terminateInstance",
+    params(
+        ("worker" = String, Path, description = "Worker", example = "local"),
+        ("instance" = String, Path, description = "Instance, as `GET /v1/instances` lists it"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 204, description = "It is gone"), Refused, Missing)
+)]
+pub(crate) async fn terminate(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    instruct(&app, &scope, InstanceCommand::Terminate).await
+}
+
+/// Hibernate an idle instance: it is stopped where it stands, and gives its memory back as far as it can.
+#[utoipa::path(
+    post, path = "/v1/workers/{worker}/instances/{instance}/hibernate", tag = "workers",
+    operation_id = "hibernateInstance",
+    params(
+        ("worker" = String, Path, description = "Worker", example = "local"),
+        ("instance" = String, Path, description = "Instance, as `GET /v1/instances` lists it"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 204, description = "It sleeps"), Refused, Missing)
+)]
+pub(crate) async fn hibernate(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    instruct(&app, &scope, InstanceCommand::Hibernate).await
+}
+
+/// Wake a hibernated instance ahead of its next call.
+#[utoipa::path(
+    post, path = "/v1/workers/{worker}/instances/{instance}/activate", tag = "workers",
+    operation_id = "activateInstance",
+    params(
+        ("worker" = String, Path, description = "Worker", example = "local"),
+        ("instance" = String, Path, description = "Instance, as `GET /v1/instances` lists it"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 204, description = "It is awake"), Refused, Missing, Busy)
+)]
+pub(crate) async fn activate(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    instruct(&app, &scope, InstanceCommand::Activate).await
 }
 
 /// Load a version's code ahead of its first call and, where its instances are kept, start them.

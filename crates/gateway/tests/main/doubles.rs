@@ -500,6 +500,10 @@ impl Operated for FakeWorker {
         Ok(lyra_wire::worker::Drained::default())
     }
 
+    async fn instruct(&self, _: lyra_types::InstanceId, _: InstanceCommand) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn clean(&self) -> Result<usize, Error> {
         Ok(0)
     }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
-use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, JobId, TenantName};
+use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, TenantName};
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
-pub use crate::worker::{Drained, Health, InstanceStatus, Prepare, Prepared, Status};
+pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
 
 pub use lyra_types::job::Job;
 pub use lyra_types::log::LogLine;
@@ -68,6 +68,15 @@ pub struct Processes {
 pub struct Drain {
     /// Longest wait.
     pub limit: Duration,
+}
+
+/// What [`crate::Operated::instruct`] takes.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Instruct {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What to do to it.
+    pub command: InstanceCommand,
 }
 
 /// What [`crate::Worker::clean`] gives.

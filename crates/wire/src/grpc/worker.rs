@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures::stream::Stream;
 use lyra_kit::Clock;
 use lyra_types::invocation::Report;
-use lyra_types::{Code, Error, FunctionVersion, Result};
+use lyra_types::{Code, Error, FunctionVersion, InstanceId, Result};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -20,12 +20,14 @@ use super::calls::calls_server::{Calls, CallsServer};
 use super::calls::{FromCaller, FromHandler, FromWorker, ToHandler};
 use super::exchange::{Caller, LONGEST_WAIT_KEY, Missed, exchange};
 use super::fields::to_report;
-use super::messages::{Cleaned, Drain, Forget, Instances, Nothing, Prewarm};
+use super::messages::{Cleaned, Drain, Forget, Instances, Instruct, Nothing, Prewarm};
 use super::security::{Peer, Security, Target};
 use super::services::worker_client::WorkerClient;
 use super::services::worker_server::{Worker as WorkerService, WorkerServer};
 use super::{MAX_MESSAGE, http_call};
-use crate::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
+use crate::worker::{
+    Call, Drained, Health, HttpCall, HttpReply, InstanceCommand, InstanceStatus, Prepare, Prepared, Reply, Status,
+};
 use crate::{Operated, Role, Worker};
 
 /// A worker that is reached over gRPC. Connections are made when they are needed, and again when they break.
@@ -136,6 +138,11 @@ impl Operated for RemoteWorker {
         self.ask(SHORT, |mut client| async move { client.uncordon(Nothing).await }).await.map(|_| ())
     }
 
+    async fn instruct(&self, instance: InstanceId, command: InstanceCommand) -> Result<()> {
+        let asked = Instruct { instance, command };
+        self.ask(LONG, |mut client| async move { client.instruct(asked).await }).await.map(|_| ())
+    }
+
     async fn drain(&self, limit: Duration) -> Result<Drained> {
         self.ask(limit + LONG, |mut client| async move { client.drain(Drain { limit }).await }).await
     }
@@ -228,6 +235,11 @@ impl WorkerService for Served {
 
     async fn drain(&self, request: Request<Drain>) -> Result<Response<Drained>, GrpcStatus> {
         answer(self.worker.drain(request.into_inner().limit).await)
+    }
+
+    async fn instruct(&self, request: Request<Instruct>) -> Result<Response<Nothing>, GrpcStatus> {
+        let Instruct { instance, command } = request.into_inner();
+        answer(self.worker.instruct(instance, command).await.map(|()| Nothing))
     }
 
     async fn clean(&self, _: Request<Nothing>) -> Result<Response<Cleaned>, GrpcStatus> {

@@ -194,6 +194,13 @@ impl Operated for Scripted {
         Ok(Drained { ended: true, left: limit.as_secs() as usize, evacuated: 2 })
     }
 
+    async fn instruct(&self, instance: lyra_types::InstanceId, command: InstanceCommand) -> Result<()> {
+        match command {
+            InstanceCommand::Terminate => Err(Error::not_found("instance", instance)),
+            InstanceCommand::Hibernate | InstanceCommand::Activate => Ok(()),
+        }
+    }
+
     async fn clean(&self) -> Result<usize> {
         Ok(9)
     }

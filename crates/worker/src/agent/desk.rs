@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lyra_types::function::VersionKey;
 use lyra_types::{Code, Error, InstanceId, Result};
-use lyra_wire::Worker;
 use lyra_wire::registry::{Change, Command, Hold, InstanceReport, NodeState, Workload};
 use lyra_wire::worker::{BackendStatus, InstanceState};
+use lyra_wire::{Operated, Worker};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
@@ -155,9 +155,7 @@ impl Desk {
                 self.release(&version).await?;
                 self.worker.forget(version.generation, Some(version.version)).await
             }
-            Command::Terminate(id) => self.worker.terminate(id).await,
-            Command::Hibernate(id) => self.worker.hibernate(id).await,
-            Command::Activate(id) => self.worker.activate(id).await,
+            Command::Instance(id, command) => self.worker.instruct(id, command).await,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use lyra_kit::Tasks;
 use lyra_kit::retry::Backoff;
 use lyra_types::{Code, Error, Result};
@@ -20,7 +21,7 @@ use super::Shared;
 
 /// Waits between tries to join.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(3) };
-/// Longest wait for control's first word.
+/// Longest wait for an answer of control.
 const WELCOME: Duration = Duration::from_secs(10);
 /// A process that is talked with under another address is looked for again after so long.
 const SAME: Duration = Duration::from_secs(30);
@@ -91,18 +92,20 @@ impl Talk {
     async fn once(&self, joined: &mut bool) -> Result<End> {
         let shared = &self.shared;
         let (say, said) = mpsc::channel(WORDS);
+        let mut heard = self.registry.join(ReceiverStream::new(said).boxed()).await?;
+        let process = match answer(&mut heard).await? {
+            ToNode::Hello { process } => process,
+            _ => return Err(Error::new(Code::Internal, "control does not say who it is")),
+        };
+        let Some(_talking) = self.talks_with(process) else { return Ok(End::Same) };
         let (workload, mut news) = shared.desk.all();
         let register = FromNode::Register(Box::new(self.registration()), workload);
         say.send(Ok(register)).await.map_err(gone)?;
-        let mut heard = self.registry.join(ReceiverStream::new(said).boxed()).await?;
-        let first = tokio::time::timeout(WELCOME, heard.next()).await;
-        let first = first.map_err(|_| Error::new(Code::Unavailable, "control did not answer in time"))?;
-        let (process, heartbeat, lease) = match first {
-            Some(Ok(ToNode::Welcome { process, heartbeat, lease })) => (process, heartbeat, lease),
-            Some(Ok(ToNode::Refused(error)) | Err(error)) => return Err(error),
-            _ => return Err(Error::new(Code::Unavailable, "control hung up")),
+        let (heartbeat, lease) = match answer(&mut heard).await? {
+            ToNode::Welcome { heartbeat, lease } => (heartbeat, lease),
+            ToNode::Refused(error) => return Err(error),
+            _ => return Err(Error::new(Code::Internal, "control does not answer a registration")),
         };
-        let Some(_talking) = self.talks_with(process) else { return Ok(End::Same) };
         *joined = true;
         tracing::info!(worker = shared.identity.name, address = self.address, "joined control");
         let mouth = Mouth { say, lease };
@@ -121,7 +124,7 @@ impl Talk {
                 }
                 change = news.recv() => self.tell(change, &mut news, &mouth).await?,
                 word = heard.next() => match word {
-                    Some(Ok(ToNode::Welcome { .. })) => {}
+                    Some(Ok(ToNode::Hello { .. } | ToNode::Welcome { .. })) => {}
                     Some(Ok(ToNode::Refused(error)) | Err(error)) => return Err(error),
                     Some(Ok(ToNode::Controls(controls))) => shared.told(&controls),
                     Some(Ok(ToNode::FullSync)) => self.tell_all(&mut news, &mouth).await?,
@@ -213,6 +216,15 @@ impl Mouth {
     async fn say(&self, word: FromNode) -> Result<()> {
         let said = tokio::time::timeout(self.lease, self.say.send(Ok(word))).await;
         said.map_err(|_| Error::new(Code::Unavailable, "control does not listen"))?.map_err(gone)
+    }
+}
+
+/// Control's next word, which it is waited for.
+async fn answer(heard: &mut BoxStream<'static, Result<ToNode>>) -> Result<ToNode> {
+    match tokio::time::timeout(WELCOME, heard.next()).await {
+        Ok(Some(word)) => word,
+        Ok(None) => Err(Error::new(Code::Unavailable, "control hung up")),
+        Err(_) => Err(Error::new(Code::Unavailable, "control did not answer in time")),
     }
 }
 

@@ -1,17 +1,19 @@
 //! What the pool is told from outside, one version or one instance at a time.
 
+use std::sync::Arc;
+
 use lyra_types::function::VersionKey;
 use lyra_types::{Code, Error, FunctionVersion, InstanceId};
 use lyra_wire::registry::InstanceReport;
 use lyra_wire::worker::InstanceState;
-use std::sync::Arc;
+use tokio::time::Instant;
 
 use super::instance::{Instance, Place};
 use super::shelf::Told;
 use super::state::{Gone, Reason};
 use super::{Pool, instances_of};
 use crate::resources::Need;
-use crate::templates::key_of;
+use crate::templates::{Key, key_of};
 
 impl Pool {
     /// Changes whenever an instance is new, is gone, or rests in another way than before.
@@ -39,19 +41,32 @@ impl Pool {
         self.shared.state.lock().directed = true;
     }
 
-    /// Holds so many instances of the version up from now on.
+    /// Holds so many instances of the version up from now on. Where these are fewer than before, those beyond that are
+    /// idle are ended: they are held up elsewhere.
     pub(crate) fn tell(&self, version: &Arc<FunctionVersion>, need: Need, told: Told) {
-        let state = &mut *self.shared.state.lock();
-        let now = self.shared.clock.instant();
-        state.shelf(version, need, now).told = Some(told);
+        let mut gone = Gone::new();
+        {
+            let state = &mut *self.shared.state.lock();
+            let now = self.shared.clock.instant();
+            let before = state.shelf(version, need, now).told.replace(told);
+            state.end_surplus(key_of(version), before, told.instances, now, &mut gone);
+        }
+        self.dispose(gone);
     }
 
     /// Holds the version up no more.
     pub(crate) fn untell(&self, version: &VersionKey) {
-        if let Some(shelf) = self.shared.state.lock().shelves.get_mut(&(version.generation, version.version)) {
-            shelf.told = None;
-            shelf.held_up = false;
+        let mut gone = Gone::new();
+        {
+            let state = &mut *self.shared.state.lock();
+            let (key, now) = ((version.generation, version.version), self.shared.clock.instant());
+            if let Some(shelf) = state.shelves.get_mut(&key) {
+                let before = shelf.told.take();
+                shelf.held_up = false;
+                state.end_surplus(key, before, 0, now, &mut gone);
+            }
         }
+        self.dispose(gone);
     }
 
     /// Takes an idle instance off its shelf, to be ended.
@@ -103,8 +118,20 @@ impl Pool {
 }
 
 impl super::state::State {
+    /// Takes off the instances that were held up and shall not be any more, the longest idle first.
+    fn end_surplus(&mut self, key: Key, before: Option<Told>, now_held: u32, now: Instant, gone: &mut Gone) {
+        let held_before = before.map_or(0, |told| told.instances);
+        for _ in now_held..held_before {
+            let surplus = |shelf: &super::shelf::Shelf| shelf.live() > now_held as usize && !shelf.idle.is_empty();
+            if !self.shelves.get(&key).is_some_and(surplus) {
+                return;
+            }
+            self.take_off(key, 0, Reason::Told, now, gone);
+        }
+    }
+
     /// Where an idle instance is.
-    fn find(&self, id: InstanceId) -> Result<(crate::templates::Key, usize), Error> {
+    fn find(&self, id: InstanceId) -> Result<(Key, usize), Error> {
         let record = self.records.get(&id.number()).ok_or_else(|| Error::not_found("instance", id))?;
         let key = key_of(&record.version);
         let position = self.shelves.get(&key).and_then(|shelf| shelf.idle.iter().position(|of| of.lease.id() == id));
