@@ -201,5 +201,6 @@ impl Sender {
 fn is_right(number: u64, body: &[u8], version: Option<u64>) -> bool {
     let Ok(body) = serde_json::from_slice::<Value>(body) else { return false };
     let version = version.unwrap_or_default();
-    body["n"] == number && body["build"] == version && body["first"] == version.to_string()
+    let first = version.to_string();
+    body["n"] == number && body["build"] == version && body["first"] == first.as_str()
 }
