@@ -50,14 +50,11 @@ impl Scene {
     pub async fn end(self, allowed: &[&str]) -> Result<(Seen, Checked)> {
         self.site.network().heal();
         self.go_on().await?;
-        let mut record = self.traffic.end().await;
+        let record = self.traffic.end().await;
         let seen = record.seen();
-        let (median, worst) = (record.latency(0.5), record.latency(1.0));
-        println!("{seen:?}, median {median:.1?}, worst {worst:.1?}");
         let others: Vec<_> = seen.failed.keys().filter(|code| !allowed.contains(&code.as_str())).collect();
         ensure!(others.is_empty(), "calls failed with {others:?}: {seen:?}\n{}", record.failures().join("\n"));
         let checked = self.site.check(FUNCTION, self.versions, &record).await?;
-        println!("{checked:?}");
         Ok((seen, checked))
     }
 }
