@@ -8,6 +8,7 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod chaos;
 mod examples;
 mod guest;
 mod tidy;
@@ -26,6 +27,8 @@ enum Command {
     /// The floor that `bench` measures the platform's overhead from.
     #[command(hide = true)]
     BareServer(bench::BareArguments),
+    /// Runs a site under traffic and has its parts fail by chance, for minutes; fails where something does not hold.
+    Chaos(chaos::Arguments),
     /// Rebuilds the committed WebAssembly of the examples and tests (needs the Rust target wasm32-wasip2).
     Examples {
         /// Only checks that no committed file is older than its sources.
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Command::Examples { check } => examples::run(check),
         Command::Guest { check } => guest::run(check),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Chaos(arguments) => chaos::run(arguments),
         Command::BareServer(arguments) => bench::run_bare(&arguments),
         Command::Tidy => tidy::run(),
     }

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::response::Response;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -34,6 +35,10 @@ const MAX_HEADERS: usize = 64 << 10;
 const MAX_HEADERS_H2: u32 = 64 << 10;
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const PING: Duration = Duration::from_secs(20);
+
+/// How long a connection without a request stays when the gateway is told to end. A request that comes meanwhile is
+/// answered, and told that it was the last: closed at once, a connection may meet its client's next request on the way.
+const LINGER: Duration = Duration::from_secs(1);
 
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 146\r\n\r\n\
@@ -160,12 +165,24 @@ impl<A: Answers> Connection<A> {
         let service = service_fn(|request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
             let (entry, guard, peer) = (Arc::clone(&self.entry), Arc::clone(&self.guard), self.peer);
-            async move { Ok::<_, Infallible>(entry.answer(&guard, peer, request).await) }
+            // HTTP/2 has a frame of its own for this.
+            let stopping = (request.version() < Version::HTTP_2).then(|| self.stopping.clone());
+            async move {
+                let mut response = entry.answer(&guard, peer, request).await;
+                if stopping.is_some_and(|stopping| stopping.is_cancelled()) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         // Until the version of HTTP is known, no timer of hyper runs.
         let mut first_request = pin!(self.entry.clock().sleep(self.entry.config().header_timeout));
         let mut watch_first = true;
+        let mut leave = pin!(async {
+            self.stopping.cancelled().await;
+            self.entry.clock().sleep(LINGER).await;
+        });
         let mut draining = false;
         loop {
             tokio::select! {
@@ -175,7 +192,7 @@ impl<A: Answers> Connection<A> {
                     }
                     return;
                 }
-                () = self.stopping.cancelled(), if !draining => {
+                () = &mut leave, if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }

@@ -14,8 +14,12 @@
 mod cli;
 mod cluster;
 pub mod engines;
+pub mod hosts;
 mod server;
+mod site;
+pub mod traffic;
 
 pub use cli::{Cli, Output};
 pub use cluster::Cluster;
 pub use server::{Lyra, Options, binary};
+pub use site::{Checked, Layout, Site};

@@ -21,6 +21,7 @@ mod reference;
 mod start;
 mod status;
 mod tls;
+mod units;
 mod up;
 mod usage;
 mod watch;

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::program::{Port, Program, answers};
+use super::program::{Listen, Place, Program, answers};
 
 /// One running member of etcd. Killed when it is dropped.
 #[derive(Debug)]
 pub struct Etcd {
     program: Program,
-    client: Port,
-    health: Port,
-    _peer: Port,
+    client: Listen,
+    health: Listen,
+    _peer: Listen,
 }
 
 impl Etcd {
@@ -21,7 +21,7 @@ impl Etcd {
     /// # Errors
     /// When it is not installed, or does not become ready.
     pub async fn start() -> Result<Etcd> {
-        Ok(Etcd::launch(1, None).await?.remove(0))
+        Ok(Etcd::launch(&[Place::Loopback], None).await?.remove(0))
     }
 
     /// Starts a cluster of one member that takes only clients with a certificate: `tls` holds `ca.pem`, `cert.pem`
@@ -30,7 +30,7 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::start`].
     pub async fn start_with_tls(tls: &Path) -> Result<Etcd> {
-        Ok(Etcd::launch(1, Some(tls)).await?.remove(0))
+        Ok(Etcd::launch(&[Place::Loopback], Some(tls)).await?.remove(0))
     }
 
     /// Starts a cluster of so many members, with no data.
@@ -38,30 +38,39 @@ impl Etcd {
     /// # Errors
     /// As [`Etcd::start`].
     pub async fn cluster(members: usize) -> Result<Vec<Etcd>> {
-        Etcd::launch(members, None).await
+        Etcd::launch(&vec![Place::Loopback; members], None).await
     }
 
-    async fn launch(members: usize, tls: Option<&Path>) -> Result<Vec<Etcd>> {
-        let mut ports = Vec::with_capacity(members);
-        for _ in 0..members {
-            ports.push((Port::free().await?, Port::free().await?, Port::free().await?));
+    /// Starts a cluster of one member at each place, with no data; clients reach them at port 2379 where the place is a
+    /// host.
+    ///
+    /// # Errors
+    /// As [`Etcd::start`].
+    pub async fn cluster_at(places: &[Place<'_>]) -> Result<Vec<Etcd>> {
+        Etcd::launch(places, None).await
+    }
+
+    async fn launch(places: &[Place<'_>], tls: Option<&Path>) -> Result<Vec<Etcd>> {
+        let mut ports = Vec::with_capacity(places.len());
+        for place in places {
+            ports.push((place.listen(2379).await?, place.listen(2380).await?, place.listen(2381).await?));
         }
         let cluster: Vec<String> =
-            ports.iter().enumerate().map(|(i, ports)| format!("m{i}=http://127.0.0.1:{}", ports.1.number())).collect();
+            ports.iter().enumerate().map(|(i, ports)| format!("m{i}=http://{}", ports.1.address)).collect();
         let cluster = cluster.join(",");
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let mut started = Vec::with_capacity(members);
-        for (i, (client, peer, health)) in ports.into_iter().enumerate() {
-            let mut program = Program::new("etcd", "apt-get install etcd-server")?;
+        let mut started = Vec::with_capacity(places.len());
+        for (i, ((client, peer, health), place)) in ports.into_iter().zip(places).enumerate() {
+            let mut program = Program::new("etcd", "apt-get install etcd-server", *place)?;
             let data = program.data().display().to_string();
             let mut args = vec![
                 format!("--name=m{i}"),
                 format!("--data-dir={data}"),
-                format!("--listen-client-urls={scheme}://127.0.0.1:{}", client.number()),
-                format!("--advertise-client-urls={scheme}://127.0.0.1:{}", client.number()),
-                format!("--listen-metrics-urls=http://127.0.0.1:{}", health.number()),
-                format!("--listen-peer-urls=http://127.0.0.1:{}", peer.number()),
-                format!("--initial-advertise-peer-urls=http://127.0.0.1:{}", peer.number()),
+                format!("--listen-client-urls={scheme}://{}", client.address),
+                format!("--advertise-client-urls={scheme}://{}", client.address),
+                format!("--listen-metrics-urls=http://{}", health.address),
+                format!("--listen-peer-urls=http://{}", peer.address),
+                format!("--initial-advertise-peer-urls=http://{}", peer.address),
                 format!("--initial-cluster={cluster}"),
                 "--initial-cluster-state=new".to_owned(),
                 "--log-level=warn".to_owned(),
@@ -81,9 +90,14 @@ impl Etcd {
         Ok(started)
     }
 
-    /// `127.0.0.1:PORT`, for clients.
+    /// `ADDRESS:PORT`, for clients.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.client.number())
+        self.client.address.to_string()
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.
@@ -107,7 +121,7 @@ impl Etcd {
     /// # Errors
     /// When it runs still, or does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        let port = self.health.number();
-        self.program.start(move || answers(port, "/health", |status| status == 200)).await
+        let address = self.health.address;
+        self.program.start(move || answers(address, "/health", |status| status == 200)).await
     }
 }

@@ -9,5 +9,5 @@ mod s3;
 
 pub use etcd::Etcd;
 pub use nats::{Nats, NatsOptions};
-pub use program::Port;
+pub use program::{Place, Port};
 pub use s3::S3;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::program::{Port, Program, answers};
+use super::program::{Listen, Place, Program, answers};
 
 /// How a server is started.
 #[derive(Debug, Clone, Default)]
@@ -15,8 +15,8 @@ pub struct NatsOptions {
 #[derive(Debug)]
 pub struct Nats {
     program: Program,
-    client: Port,
-    monitor: Port,
+    client: Listen,
+    monitor: Listen,
 }
 
 impl Nats {
@@ -33,15 +33,21 @@ impl Nats {
     /// # Errors
     /// As [`Nats::start`].
     pub async fn start_with(options: &NatsOptions) -> Result<Nats> {
-        let mut program = Program::new("nats-server", "apt-get install nats-server")?;
-        let (client, monitor) = (Port::free().await?, Port::free().await?);
+        Nats::start_at(Place::Loopback, options).await
+    }
+
+    /// Starts a server with no data, at port 4222 where the place is a host.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_at(place: Place<'_>, options: &NatsOptions) -> Result<Nats> {
+        let mut program = Program::new("nats-server", "apt-get install nats-server", place)?;
+        let (client, monitor) = (place.listen(4222).await?, place.listen(8222).await?);
         let config = program.directory.path().join("nats.conf");
         let data = program.data();
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\njetstream {{ store_dir: {data:?} }}\n{}\n",
-            client.number(),
-            monitor.number(),
-            options.config
+            "listen: \"{}\"\nhttp: \"{}\"\njetstream {{ store_dir: {data:?} }}\n{}\n",
+            client.address, monitor.address, options.config
         );
         std::fs::write(&config, text)?;
         program.args(["-c".to_owned(), config.display().to_string()]);
@@ -50,9 +56,14 @@ impl Nats {
         Ok(nats)
     }
 
-    /// `127.0.0.1:PORT`, for clients.
+    /// `ADDRESS:PORT`, for clients.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.client.number())
+        self.client.address.to_string()
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.
@@ -76,7 +87,7 @@ impl Nats {
     /// # Errors
     /// When it runs still, or does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        let monitor = self.monitor.number();
+        let monitor = self.monitor.address;
         self.program.start(move || answers(monitor, "/healthz", |status| status == 200)).await
     }
 }

@@ -1,6 +1,7 @@
-//! A server's process: started, asked until it is ready, killed, started again.
+//! A server's process: where it runs; started, asked until it is ready, killed, started again.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
+
+use crate::hosts::Host;
 
 /// Longest from the start to the first good answer: a machine under load is slow.
 const START: Duration = Duration::from_secs(60);
@@ -52,10 +55,42 @@ impl Port {
     }
 }
 
+/// Where a server runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// On the loopback of this process' host, on free ports.
+    Loopback,
+    /// On a host of its own network, on the usual ports.
+    Host(&'a Host),
+}
+
+impl Place<'_> {
+    /// An address there.
+    pub(super) async fn listen(self, usual: u16) -> Result<Listen> {
+        Ok(match self {
+            Place::Loopback => {
+                let port = Port::free().await?;
+                let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.number());
+                Listen { address, _port: Some(port) }
+            }
+            Place::Host(host) => Listen { address: SocketAddr::new(host.address(), usual), _port: None },
+        })
+    }
+}
+
+/// An address that a server listens on, and the port that is kept for it.
+#[derive(Debug)]
+pub(super) struct Listen {
+    pub(super) address: SocketAddr,
+    _port: Option<Port>,
+}
+
 #[derive(Debug)]
 pub(super) struct Program {
     name: &'static str,
     install: &'static str,
+    /// What `setpriv` gets before the program.
+    prefix: Vec<String>,
     path: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -68,14 +103,18 @@ impl Program {
     ///
     /// # Errors
     /// With the command that installs it, when there is no such program.
-    pub(super) fn new(name: &'static str, install: &'static str) -> Result<Program> {
+    pub(super) fn new(name: &'static str, install: &'static str, place: Place<'_>) -> Result<Program> {
+        let prefix = match place {
+            Place::Loopback => ["--pdeathsig", "KILL", "--"].map(str::to_owned).to_vec(),
+            Place::Host(host) => host.prefix(),
+        };
         let on_path = std::env::var_os("PATH").unwrap_or_default();
         let everywhere =
             std::env::split_paths(&on_path).chain(["/usr/sbin".into()]).map(|directory| directory.join(name));
         let path = everywhere.into_iter().find(|path| path.is_file());
         let path = path.with_context(|| format!("there is no `{name}`: {install}"))?;
         let directory = tempfile::Builder::new().prefix("lyra-engine-").tempdir()?;
-        Ok(Program { name, install, path, args: Vec::new(), env: Vec::new(), directory, child: None })
+        Ok(Program { name, install, prefix, path, args: Vec::new(), env: Vec::new(), directory, child: None })
     }
 
     pub(super) fn data(&self) -> PathBuf {
@@ -94,7 +133,7 @@ impl Program {
         self.child.as_ref().and_then(Child::id)
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
@@ -111,7 +150,7 @@ impl Program {
         let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
         // util-linux' setpriv has the kernel kill the program when this process is gone.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(&self.path).args(&self.args);
+        command.args(&self.prefix).arg(&self.path).args(&self.args);
         command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(self.directory.path());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("{} can't start; {}", self.name, self.install))?;
@@ -153,12 +192,12 @@ impl Program {
     }
 }
 
-/// Whether `GET path` at a port of this machine is answered with a status that `good` takes.
-pub(super) async fn answers(port: u16, path: &str, good: impl Fn(u16) -> bool) -> bool {
+/// Whether `GET path` at an address is answered with a status that `good` takes.
+pub(super) async fn answers(address: SocketAddr, path: &str, good: impl Fn(u16) -> bool) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let asked = async {
-        let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+        let mut connection = tokio::net::TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).await?;

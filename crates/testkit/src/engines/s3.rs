@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 
-use super::program::{Port, Program, answers};
+use super::program::{Listen, Place, Program, answers};
 
 /// A running S3 server. Killed when it is dropped.
 #[derive(Debug)]
 pub struct S3 {
     program: Program,
-    port: Port,
+    listen: Listen,
 }
 
 impl S3 {
@@ -24,28 +24,42 @@ impl S3 {
     /// # Errors
     /// When it is not installed, or does not become ready.
     pub async fn start() -> Result<S3> {
+        S3::start_at(Place::Loopback).await
+    }
+
+    /// Starts a server with one empty bucket, at port 9000 where the place is a host.
+    ///
+    /// # Errors
+    /// As [`S3::start`].
+    pub async fn start_at(place: Place<'_>) -> Result<S3> {
         let install = "./test --install-only";
-        let mut program = Program::new("s3s-fs", install)?;
-        let port = Port::free().await?;
+        let mut program = Program::new("s3s-fs", install, place)?;
+        let listen = place.listen(9000).await?;
         let data = program.data();
         std::fs::create_dir_all(data.join(S3::BUCKET))?;
-        let (port_text, data) = (port.number().to_string(), data.display().to_string());
+        let (host, port) = (listen.address.ip().to_string(), listen.address.port().to_string());
+        let data = data.display().to_string();
         let keys = ["--access-key", S3::ACCESS_KEY, "--secret-key", S3::SECRET_KEY];
-        program.args(["--host", "127.0.0.1", "--port", &port_text].into_iter().chain(keys).chain([data.as_str()]));
+        program.args(["--host", &host, "--port", &port].into_iter().chain(keys).chain([data.as_str()]));
         program.env("RUST_LOG", "warn");
-        let mut s3 = S3 { program, port };
+        let mut s3 = S3 { program, listen };
         s3.restart().await?;
         Ok(s3)
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://ADDRESS:PORT`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port.number())
+        format!("http://{}", self.listen.address)
     }
 
     /// Where it keeps the objects of its bucket, one file each.
     pub fn bucket_dir(&self) -> std::path::PathBuf {
         self.program.data().join(S3::BUCKET)
+    }
+
+    /// What it has written so far.
+    pub fn log(&self) -> String {
+        self.program.log()
     }
 
     /// Kills it as `kill -9` does, and waits until it is gone.
@@ -56,13 +70,21 @@ impl S3 {
         self.program.kill().await
     }
 
+    /// Sends a signal by name: `STOP`, `CONT`, …
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        self.program.signal(name).await
+    }
+
     /// Starts it again, at the same address and on the same data.
     ///
     /// # Errors
     /// When it runs still, or does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        let port = self.port.number();
+        let address = self.listen.address;
         // It answers strangers with 403.
-        self.program.start(move || answers(port, "/", |status| status < 500)).await
+        self.program.start(move || answers(address, "/", |status| status < 500)).await
     }
 }

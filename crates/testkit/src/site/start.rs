@@ -1,0 +1,176 @@
+//! How a site is laid out, and started.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+
+use super::{Node, Site};
+use crate::Cli;
+use crate::engines::{Etcd, Nats, NatsOptions, Place, S3};
+use crate::hosts::Network;
+use crate::server::binary;
+
+/// Members of etcd: three survive the loss of one.
+const MEMBERS: usize = 3;
+/// Where control and workers serve.
+const GRPC: u16 = 7_070;
+
+/// What a site is made of.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Control processes: `c1`, `c2`, …
+    pub controls: usize,
+    /// Workers: `w1`, `w2`, …
+    pub workers: usize,
+    /// Gateways: `g1`, `g2`, …
+    pub gateways: usize,
+    /// Hosts of their own (which needs root), or addresses of the loopback.
+    pub apart: bool,
+    /// Says which packets are lost.
+    pub seed: u64,
+    /// The `lyra` binary; else the one that this test run has built.
+    pub binary: Option<PathBuf>,
+    /// Where logs and data are kept; else in a temporary directory.
+    pub directory: Option<PathBuf>,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout { controls: 1, workers: 2, gateways: 1, apart: true, seed: 1, binary: None, directory: None }
+    }
+}
+
+fn names(letter: char, count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("{letter}{number}")).collect()
+}
+
+impl Site {
+    /// Starts a site with no data, waits until it is whole, and moves the calling thread onto the client's host.
+    ///
+    /// # Errors
+    /// With what to do where a part is missing; with what a process wrote where it is not ready in time.
+    pub async fn start(layout: Layout) -> Result<Site> {
+        let binary = layout.binary.clone().map_or_else(binary, Ok)?;
+        let scratch = match layout.directory {
+            Some(_) => None,
+            None => Some(tempfile::Builder::new().prefix("lyra-site-").tempdir()?),
+        };
+        let directory = match (&layout.directory, &scratch) {
+            (Some(directory), _) => directory.clone(),
+            (None, scratch) => scratch.as_ref().map(|scratch| scratch.path().to_owned()).unwrap_or_default(),
+        };
+        std::fs::create_dir_all(&directory)?;
+        let roles =
+            [("control", 'c', layout.controls), ("worker", 'w', layout.workers), ("gateway", 'g', layout.gateways)];
+        let nodes: Vec<(&str, String)> = roles
+            .into_iter()
+            .flat_map(|(role, letter, count)| names(letter, count).into_iter().map(move |name| (role, name)))
+            .collect();
+        let network = network(&layout, &nodes)?;
+        network.host("client")?.enter()?;
+        certificates(&Cli::new(&binary).within(&directory), &nodes).await?;
+
+        let members: Result<Vec<_>> =
+            names('e', MEMBERS).iter().map(|name| network.host(name).map(Place::Host)).collect();
+        let (members, options) = (members?, NatsOptions::default());
+        let (etcd, nats, s3) = tokio::try_join!(
+            Etcd::cluster_at(&members),
+            Nats::start_at(Place::Host(network.host("nats")?), &options),
+            S3::start_at(Place::Host(network.host("s3")?)),
+        )?;
+        let token = "a-token-of-the-test-site".to_owned();
+        std::fs::write(directory.join("tokens"), &token)?;
+        let mut site = Site {
+            layout,
+            binary,
+            directory,
+            token,
+            nodes: std::collections::BTreeMap::new(),
+            etcd,
+            nats,
+            s3,
+            network,
+            _scratch: scratch,
+        };
+        for (role, name) in nodes {
+            let node = site.node(role, &name)?;
+            site.nodes.insert(name, node);
+        }
+        // A gateway that finds control and workers starts at once.
+        for role in ["control", "worker", "gateway"] {
+            let of_role = site.nodes.values_mut().filter(|node| node.role == role);
+            try_join_all(of_role.map(Node::start)).await?;
+        }
+        site.until_ready().await?;
+        Ok(site)
+    }
+
+    fn node(&self, role: &'static str, name: &str) -> Result<Node> {
+        let host = self.network.host(name)?.clone();
+        let at = |port: u16| format!("{}:{port}", host.address());
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        let mut arguments = vec!["node".to_owned(), "--role".to_owned(), role.to_owned(), "--name".to_owned()];
+        arguments.push(name.to_owned());
+        let mut flag = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+        flag("--data-dir", file(name));
+        flag("--tls-dir", file(&format!("tls/{name}")));
+        let blobs = format!("s3://{}?endpoint={}", S3::BUCKET, self.s3.url());
+        if role == "control" {
+            let members: Vec<_> = self.etcd.iter().map(Etcd::address).collect();
+            flag("--store", format!("etcd://{}", members.join(",")));
+            flag("--jobs", format!("nats://{}", self.nats.address()));
+        } else {
+            let controls: Result<Vec<_>> = names('c', self.layout.controls)
+                .iter()
+                .map(|name| Ok(format!("{}:{GRPC}", self.network.host(name)?.address())))
+                .collect();
+            flag("--control", controls?.join(","));
+        }
+        if role == "gateway" {
+            flag("--listen", at(8_080));
+            flag("--token-file", file("tokens"));
+        } else {
+            flag("--listen-grpc", at(GRPC));
+            flag("--blobs", blobs);
+        }
+        if role == "worker" {
+            // They share a machine.
+            flag("--memory-mb", "2048".to_owned());
+        }
+        let env = [
+            ("AWS_ACCESS_KEY_ID", S3::ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY),
+            // Short leases, so that tests see workers lost.
+            ("LYRA__CONTROL__REGISTRY__HEARTBEAT", "500ms"),
+            ("LYRA__CONTROL__REGISTRY__LEASE", "2s"),
+            // Every worker gets calls, also of a single function.
+            ("LYRA__CLUSTER__FLEET__BALANCE", "power-of-two"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let log = self.directory.join(format!("{name}.log"));
+        Ok(Node { role, host, binary: self.binary.clone(), arguments, env, log, child: None })
+    }
+}
+
+fn network(layout: &Layout, nodes: &[(&str, String)]) -> Result<Network> {
+    ensure!(layout.controls > 0 && layout.gateways > 0, "a site has a control and a gateway at least");
+    let members = names('e', MEMBERS);
+    let mut hosts = vec!["client"];
+    hosts.extend(members.iter().map(String::as_str));
+    hosts.extend(["nats", "s3"]);
+    hosts.extend(nodes.iter().map(|(_, name)| name.as_str()));
+    match layout.apart {
+        true => Network::new(&hosts, layout.seed),
+        false => Network::loopback(&hosts),
+    }
+}
+
+/// Makes a certificate for every node.
+async fn certificates(lyra: &Cli, nodes: &[(&str, String)]) -> Result<()> {
+    let nodes: Vec<_> = nodes.iter().map(|(role, name)| format!("{name}:{role}")).collect();
+    let mut arguments = ["tls", "init", "--tls-dir", "tls"].map(str::to_owned).to_vec();
+    arguments.extend(nodes);
+    lyra.run(&arguments).await?.ok()?;
+    Ok(())
+}
