@@ -133,22 +133,10 @@ impl Node {
             // For a place, for resources, for an instance to wake or to start.
             let longest_wait = times.queue_timeout + times.start_timeout * 2;
             grpc::add_worker(&mut routes, Arc::new(service.clone()), longest_wait, closing.clone());
-            let counted = Joined::default();
-            joined = Some(counted.clone());
-            let own = registry.clone().map(|registry| counted.listening(Arc::new(registry)));
-            let security = security.clone();
-            let reach = move |address: &str| {
-                let registry = RemoteRegistry::new(&[address.to_owned()], &security)?;
-                Ok(counted.listening(Arc::new(registry)))
-            };
-            // What is wrong with an address is said at once.
-            for seed in addresses {
-                reach(seed).map_err(Error::Refused)?;
-            }
+            let counted = joined.insert(Joined::default());
             let identity = Identity { name: config.name.clone(), address: reached.clone() };
-            let (dir, seeds) = (&config.node.data_dir, addresses.to_vec());
             let agent =
-                roles::worker::start_agent(identity, service.clone(), dir, own, seeds, Box::new(reach), &kit).await?;
+                start_agent(&config, identity, service.clone(), registry.as_ref(), counted, &security, &kit).await?;
             serving.push((Role::Worker, address.to_string()));
             worker = Some((service, agent));
         }
@@ -384,6 +372,30 @@ async fn start_worker(
     };
     let blobs = open_blobs(config, access).await?;
     roles::worker::start(config.node.worker.clone(), &places, blobs, logs, kit).await
+}
+
+/// Has the worker talk with the control process of this node, if it has one, and with those at the addresses in the settings.
+async fn start_agent(
+    config: &Config,
+    identity: Identity,
+    worker: lyra_worker::Service,
+    own: Option<&lyra_control::Registry>,
+    joined: &Joined,
+    security: &Security,
+    kit: &Kit,
+) -> Result<Agent, Error> {
+    let own = own.map(|registry| joined.listening(Arc::new(registry.clone())));
+    let (security, joined) = (security.clone(), joined.clone());
+    let reach = move |address: &str| {
+        let registry = RemoteRegistry::new(&[address.to_owned()], &security)?;
+        Ok(joined.listening(Arc::new(registry)))
+    };
+    // What is wrong with an address is said at once.
+    for seed in &config.control {
+        reach(seed).map_err(Error::Refused)?;
+    }
+    let (dir, seeds) = (&config.node.data_dir, config.control.clone());
+    roles::worker::start_agent(identity, worker, dir, own, seeds, Box::new(reach), kit).await
 }
 
 async fn start_control(
