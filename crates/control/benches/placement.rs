@@ -31,11 +31,11 @@ fn demand(number: u32) -> Demand<u32> {
     Demand {
         key: number,
         tenant: TenantName::new(&format!("tenant-{}", number % 50)).expect("a name"),
-        runtime: if number % 2 == 0 { Runtime::Python } else { Runtime::Nodejs },
+        runtime: if number.is_multiple_of(2) { Runtime::Python } else { Runtime::Nodejs },
         isolation: "auto".to_owned(),
         need: Amounts { memory: 128 << 20, cpu_millis: 1_000, gpus: 0 },
         instances: INSTANCES,
-        spread: if number % 4 == 0 { Spread::Zones } else { Spread::Hosts },
+        spread: if number.is_multiple_of(4) { Spread::Zones } else { Spread::Hosts },
         apart: None,
     }
 }

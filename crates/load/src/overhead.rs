@@ -20,7 +20,6 @@ use lyra_kit::{Clock, Ids, Random, telemetry};
 use lyra_types::function::Contract;
 use lyra_types::invocation::Report;
 use lyra_types::{Error as LyraError, FunctionName, FunctionVersion, InvocationId, Runtime};
-use lyra_wire::instances::InstanceCommand;
 use lyra_wire::worker::{Call, Drained, Health, HttpCall, HttpReply, InstanceStatus, Prepare, Prepared, Reply, Status};
 use lyra_wire::{Operated, Worker};
 use lyra_worker::{Config, Deps, Service};

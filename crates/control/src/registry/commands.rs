@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::members::Token;
 
+/// Where the answer to a command goes.
+type Answer = oneshot::Sender<Result<()>>;
+
 /// To one worker.
 struct Line {
     conversation: Token,
@@ -23,7 +26,7 @@ struct Line {
 #[derive(Default)]
 pub(super) struct Commands {
     lines: Mutex<BTreeMap<String, Line>>,
-    unanswered: Mutex<BTreeMap<u64, (Token, oneshot::Sender<Result<()>>)>>,
+    unanswered: Mutex<BTreeMap<u64, (Token, Answer)>>,
     last: AtomicU64,
 }
 
@@ -106,11 +109,12 @@ impl Drop for Sent<'_> {
 #[cfg(test)]
 mod tests {
     use lyra_types::InstanceId;
+    use lyra_wire::worker::InstanceCommand;
 
     use super::*;
 
     fn command() -> Command {
-        Command::Terminate(InstanceId::from_parts(0, 1))
+        Command::Instance(InstanceId::from_parts(0, 1), InstanceCommand::Terminate)
     }
 
     #[tokio::test]

@@ -85,7 +85,7 @@ struct Site {
 /// # Errors
 /// When control can't be reached, refuses a deploy, or an instance does not come up.
 pub async fn measure(settings: &Settings, tell: impl Fn(Phase)) -> Result<(), Error> {
-    if settings.workers == 0 || settings.each == 0 || !(settings.rate > 0.0) {
+    if settings.workers == 0 || settings.each == 0 || settings.rate.is_nan() || settings.rate <= 0.0 {
         return Err(Error::Setting("workers, instances of a function, and the rate are above 0".to_owned()));
     }
     let clock = Clock::system();
