@@ -15,10 +15,10 @@ use crate::session::{Format, Global};
   lyra load site --control 127.0.0.1:7070
   lyra load site --control 127.0.0.1:7070 --workers 10 --instances 1000 --rate 20 -o json
 
-Starts simulated workers in this process that join the control processes as real ones would, deploys
-functions until so many instances stand, and then goes on to deploy and delete functions at the rate.
-It leaves its functions behind: use it on a control process of its own, and look at what that takes
-of processor and memory at the end of each line.")]
+Starts simulated workers in this process that join the control processes as real ones would,
+deploys functions until so many instances stand, and then goes on to deploy and delete functions
+at the rate. It leaves its functions behind: use it on a control process of its own, and look at
+what that takes of processor and memory at the end of each line.")]
 pub struct Args {
     /// Addresses of the control processes, parted by commas
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', required = true)]

@@ -44,8 +44,10 @@ const MAX_KEY: usize = 255;
 const CHUNK: usize = 500;
 /// How often the counts by status are read for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
-/// How often the leader looks for jobs of processes that are gone.
-const LOOK_FOR_LOST: Duration = Duration::from_secs(2);
+/// How often the leader looks for jobs of processes that are gone, beside when it hears of one that goes.
+const LOOK_FOR_LOST: Duration = Duration::from_secs(30);
+/// What a process did last may be seen a moment after it is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long jobs that were told to stop may take to record it, at shutdown.
 const LET_GO: Duration = Duration::from_secs(5);
 
@@ -114,9 +116,13 @@ impl Jobs {
     /// the term is over; what runs then goes on.
     pub(crate) async fn lead(self: &Arc<Self>, leader: &Leader, term: &Term) {
         self.recover(leader).await;
+        let mut processes = leader.listed();
         let recover = async {
             loop {
-                self.clock.sleep(LOOK_FOR_LOST).await;
+                if let Ok(Ok(())) = tokio::time::timeout(LOOK_FOR_LOST, processes.changed()).await {
+                    self.recover(leader).await;
+                    self.clock.sleep(LAST_WORDS).await;
+                }
                 self.recover(leader).await;
             }
         };

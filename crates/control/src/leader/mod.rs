@@ -27,8 +27,10 @@ use crate::registry::Registry;
 
 /// What the keys of everything here start with.
 const CONTROL: &str = "control/";
+/// Wait before the store is asked again after it failed.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Control processes are listed at least so often.
-const ANNOUNCE: Duration = Duration::from_secs(5);
+const ANNOUNCE: Duration = Duration::from_secs(30);
 /// The object that names the leader.
 const LEADER: &str = "control/leader";
 
@@ -69,6 +71,8 @@ pub(crate) struct Leader {
     /// The lease that it is seen by.
     presence: Mutex<Option<LeaseId>>,
     stopped: CancellationToken,
+    /// The control processes, as they were last listed.
+    listed: watch::Sender<Vec<ControlProcess>>,
 }
 
 impl Leader {
@@ -86,7 +90,13 @@ impl Leader {
             seen: watch::Sender::new(false),
             presence: Mutex::new(None),
             stopped: CancellationToken::new(),
+            listed: watch::Sender::default(),
         }
+    }
+
+    /// Changes when a control process comes or goes.
+    pub(crate) fn listed(&self) -> watch::Receiver<Vec<ControlProcess>> {
+        self.listed.subscribe()
     }
 
     /// The term of this process, while it leads.
@@ -151,6 +161,11 @@ impl Leader {
         loop {
             match self.processes().await {
                 Ok(processes) => {
+                    self.listed.send_if_modified(|listed| {
+                        let is_news = *listed != processes;
+                        listed.clone_from(&processes);
+                        is_news
+                    });
                     let leader = processes.iter().find_map(|of| Some((of.epoch?, of.address.clone())));
                     let addresses = processes.into_iter().map(|of| of.address).filter(|of| !of.is_empty()).collect();
                     registry.tell_controls(Controls { leader, addresses });
@@ -174,7 +189,7 @@ impl Leader {
             }
         }
         // It can't be watched now.
-        self.clock.sleep(ANNOUNCE).await;
+        self.clock.sleep(AGAIN).await;
     }
 
     /// All control processes that are known, by name; the one that leads is marked.

@@ -89,6 +89,9 @@ async fn cancel_stops_a_running_job_at_once() {
 async fn a_queued_job_is_cancelled_and_those_who_wait_are_told() {
     let (_dir, site) = site(|config| config.jobs.max_in_flight = 1).await;
     let first = site.submit("f", "sleep:60000").await;
+    while site.worker.running.load(Ordering::SeqCst) < 1 {
+        tokio::task::yield_now().await;
+    }
     let second = site.submit("f", "ok").await;
     let wait = async { site.service.job(&tenant(), second, LONG).await };
     let cancel = async {

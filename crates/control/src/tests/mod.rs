@@ -207,6 +207,9 @@ impl Site {
         };
         let service = Arc::new(Service::new(config, deps));
         service.start().await.unwrap();
+        while service.epoch().is_none() {
+            tokio::task::yield_now().await;
+        }
         Site { service, worker, logs, jobs, blobs, metrics, registry }
     }
 

@@ -152,7 +152,9 @@ impl Control for RemoteControl {
     }
 
     async fn submit(&self, submit: Submit) -> Result<Submitted> {
-        self.ask(Repeat::Unsent, SHORT, submit, |mut client, asked| async move { client.submit(asked).await }).await
+        // By its key a job is made once, however often it is asked for.
+        let repeat = if submit.idempotency_key.is_some() { Repeat::Always } else { Repeat::Unsent };
+        self.ask(repeat, SHORT, submit, |mut client, asked| async move { client.submit(asked).await }).await
     }
 
     async fn job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
