@@ -1,6 +1,7 @@
 //! Who is a member, what it holds, and of whom nothing was heard for too long. No I/O and no clock: the time is handed in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::{Code, Error, Result};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::holdings::Holdings;
 
 /// One conversation with a worker. What comes over an older one does not count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(u64);
 
 #[cfg(test)]
@@ -37,13 +38,14 @@ pub(super) enum Verdict {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) member: Member,
-    pub(crate) holdings: Holdings,
+    pub(crate) holdings: Arc<Holdings>,
 }
 
 #[derive(Debug)]
 struct Entry {
     member: Member,
-    holdings: Holdings,
+    /// Copied when it changes while somebody looks at it, and only then.
+    holdings: Arc<Holdings>,
     /// All was asked for, and has not come yet.
     asked: bool,
     heard: Instant,
@@ -83,7 +85,7 @@ impl Members {
 
     /// All, with what they hold.
     pub(super) fn seen(&self) -> Vec<Seen> {
-        let seen = |entry: &Entry| Seen { member: entry.member.clone(), holdings: entry.holdings.clone() };
+        let seen = |entry: &Entry| Seen { member: entry.member.clone(), holdings: Arc::clone(&entry.holdings) };
         self.entries.values().map(seen).collect()
     }
 
@@ -115,7 +117,7 @@ impl Members {
         let conversation = Token(self.conversations);
         let member = Member { state: alive(&registration.state), registration };
         let events = put(&member);
-        let holdings = Holdings::of(workload);
+        let holdings = Arc::new(Holdings::of(workload));
         let entry = Entry { member, holdings, asked: false, heard: now, conversation, talking: true };
         self.entries.insert(name, entry);
         self.shape += 1;
@@ -156,7 +158,7 @@ impl Members {
         match receive(entry.holdings.revision, revision) {
             Reception::Apply => {
                 let changes_shape = matches!(change, Change::Hold(_));
-                entry.holdings.apply(change);
+                Arc::make_mut(&mut entry.holdings).apply(change);
                 self.shape += u64::from(changes_shape);
                 Verdict::Fine
             }
@@ -171,7 +173,7 @@ impl Members {
         entry.asked = false;
         // Changes that came after it was asked may have been told before.
         if workload.node != entry.holdings.node || workload.revision >= entry.holdings.revision {
-            entry.holdings = Holdings::of(workload);
+            entry.holdings = Arc::new(Holdings::of(workload));
             self.shape += 1;
         }
         Verdict::Fine
@@ -375,7 +377,7 @@ mod tests {
                 let all = Workload { holds: truth.holds.values().cloned().collect(), ..held(truth.revision) };
                 members.told_all("a", token, all);
             }
-            proptest::prop_assert_eq!(&members.seen()[0].holdings, &truth);
+            proptest::prop_assert_eq!(&*members.seen()[0].holdings, &truth);
         }
     }
 }
