@@ -13,6 +13,7 @@ pub mod invocation;
 pub mod job;
 pub mod log;
 pub mod name;
+pub mod resources;
 pub mod time;
 
 pub use balancing::Balancing;
