@@ -17,9 +17,10 @@ use tokio::task::JoinHandle;
 
 use super::cgroup::Group;
 use super::error::{Fault, LaunchError};
-use super::process::Exit;
+use super::process::exit_of;
 use super::system;
 use super::wire::{self, MAX_MESSAGE, Reply, Request};
+use crate::Exit;
 
 /// What the launcher has answered.
 pub(super) enum Answer {
@@ -189,7 +190,7 @@ impl Shared {
             Reply::Exited { sandbox, status, out_of_memory } => {
                 let end = self.waiting.lock().ends.remove(&sandbox);
                 if let Some(end) = end {
-                    end.send_replace(Some(Exit::of(status, out_of_memory)));
+                    end.send_replace(Some(exit_of(status, out_of_memory)));
                 }
                 return;
             }

@@ -24,5 +24,6 @@ pub use self::abilities::{Abilities, Cgroups, Privilege};
 pub use self::error::{Fault, LaunchError};
 pub use self::launcher::{Config, Launcher};
 pub use self::plan::{Bind, Device, Limits, MAX_ENTRIES, MIN_MEMORY, Plan, Program};
-pub use self::process::{Exit, Process};
+pub use self::process::Process;
 pub use self::spawner::serve;
+pub use crate::session::Exit;

@@ -16,35 +16,18 @@ use super::error::LaunchError;
 use super::plan::{Limits, is_plain};
 use super::wire::Request;
 use super::{members, system};
-use crate::Usage;
+use crate::{Exit, Usage};
 
 /// How long the processes of a sandbox may take to stop where they stand.
 const FREEZING: Duration = Duration::from_secs(2);
 const FREEZING_PAUSE: Duration = Duration::from_millis(1);
 
-/// How a sandbox ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    /// What its program returned, when it ended by itself.
-    pub code: Option<i32>,
-    /// The signal that ended it, when one did.
-    pub signal: Option<i32>,
-    /// The kernel killed a process of it because its memory was used up. False when the program coped and returned 0.
-    pub out_of_memory: bool,
-}
-
-impl Exit {
-    /// From the status that `wait` gives.
-    pub(super) fn of(status: i32, out_of_memory: bool) -> Exit {
-        let exited = libc::WIFEXITED(status);
-        let code = exited.then(|| libc::WEXITSTATUS(status));
-        let signal = (!exited).then(|| libc::WTERMSIG(status));
-        Exit { code, signal, out_of_memory: out_of_memory && code != Some(0) }
-    }
-
-    pub(super) fn killed() -> Exit {
-        Exit { code: None, signal: Some(libc::SIGKILL), out_of_memory: false }
-    }
+/// From the status that `wait` gives.
+pub(super) fn exit_of(status: i32, out_of_memory: bool) -> Exit {
+    let exited = libc::WIFEXITED(status);
+    let code = exited.then(|| libc::WEXITSTATUS(status));
+    let signal = (!exited).then(|| libc::WTERMSIG(status));
+    Exit { code, signal, out_of_memory: out_of_memory && code != Some(0) }
 }
 
 /// A running sandbox. Dropping it ends all its processes; the launcher clears up.
