@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
@@ -14,6 +15,7 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use lyra_wire::sessions::SessionEvent;
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
@@ -206,6 +208,10 @@ impl Control for Service {
 
     async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>> {
         Ok(self.functions.table().subscribe())
+    }
+
+    async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<SessionEvent>>> {
+        Ok(futures::stream::iter([Ok(SessionEvent::Synced)]).chain(futures::stream::pending()).boxed())
     }
 
     async fn processes(&self) -> Result<Vec<ControlProcess>> {
