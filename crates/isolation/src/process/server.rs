@@ -125,7 +125,7 @@ async fn connect_first(instance: &Instance) -> Result<Connection, Error> {
 }
 
 async fn connect(instance: &Instance) -> std::io::Result<TcpStream> {
-    let socket = instance.process().socket().await.map_err(std::io::Error::other)?;
+    let socket = instance.process().socket(false).await.map_err(std::io::Error::other)?;
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
     let stream = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))).await?;
     stream.set_nodelay(true)?;

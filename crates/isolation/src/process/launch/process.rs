@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
@@ -14,9 +15,10 @@ use super::cgroup::usage_or;
 use super::connection::{Answer, Connection, Hold};
 use super::error::LaunchError;
 use super::plan::{Limits, is_plain};
+use super::spawner::Bounds;
 use super::wire::Request;
 use super::{members, system};
-use crate::{Exit, Usage};
+use crate::{Exit, Exposed, Traffic, Usage};
 
 /// How long the processes of a sandbox may take to stop where they stand.
 const FREEZING: Duration = Duration::from_secs(2);
@@ -44,6 +46,7 @@ pub struct Process {
     hold: Arc<Hold>,
     exit: watch::Receiver<Option<Exit>>,
     connection: Arc<Connection>,
+    lasting: bool,
 }
 
 /// What a process is put together from.
@@ -54,6 +57,7 @@ pub(super) struct Parts {
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
     pub(super) connection: Arc<Connection>,
+    pub(super) lasting: bool,
 }
 
 impl Process {
@@ -73,6 +77,7 @@ impl Process {
             hold: Arc::new(parts.hold),
             exit: parts.exit,
             connection: parts.connection,
+            lasting: parts.lasting,
         })
     }
 
@@ -155,6 +160,50 @@ impl Process {
         self.connection.ask(id, &request).await.map(drop)
     }
 
+    /// Has what comes in at sockets of the node carried to ports of the sandbox, on the other side of a process of its
+    /// own: TCP connections and datagrams go on when Lyra's process has ended. A socket for each port: one that listens,
+    /// or a bound one for UDP.
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`] when the sandbox has ended, or has ports exposed already.
+    pub async fn expose(&self, ports: Vec<Exposed>, sockets: &[OwnedFd], bounds: Bounds) -> Result<(), LaunchError> {
+        let id = self.connection.number();
+        let request = Request::Expose { id, sandbox: self.id, ports, bounds };
+        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        self.connection.ask_with(id, &request, &sockets).await.map(drop)
+    }
+
+    /// Undoes [`Process::expose`] and cuts what has come in. The sockets are closed when this returns.
+    ///
+    /// # Errors
+    /// [`LaunchError::Late`] and [`LaunchError::Gone`].
+    pub async fn hide(&self) -> Result<(), LaunchError> {
+        let id = self.connection.number();
+        self.connection.ask(id, &Request::Hide { id, sandbox: self.id }).await.map(drop)
+    }
+
+    /// What has gone over the exposed ports.
+    ///
+    /// # Errors
+    /// [`LaunchError::Late`] and [`LaunchError::Gone`].
+    pub async fn traffic(&self) -> Result<Traffic, LaunchError> {
+        let id = self.connection.number();
+        match self.connection.ask(id, &Request::Count { id, sandbox: self.id }).await? {
+            Answer::Carried(traffic) => Ok(traffic),
+            Answer::Spawned { .. } | Answer::Done(_) | Answer::Failed(_) => Err(LaunchError::Gone),
+        }
+    }
+
+    /// Lets a lasting sandbox go on when this is dropped, for the next Lyra to take over.
+    pub fn leave(&self) {
+        self.hold.left.store(self.lasting, Ordering::Relaxed);
+    }
+
+    /// Whether its processes are stopped where they stand, as far as the kernel knows.
+    pub fn is_frozen(&self) -> bool {
+        self.hold.group.is_frozen()
+    }
+
     /// Changes the limits of the whole sandbox: memory, processor time and processes. Those of each process stay.
     ///
     /// # Errors
@@ -164,15 +213,15 @@ impl Process {
         self.connection.ask(id, &Request::Limits { id, sandbox: self.id, limits }).await.map(drop)
     }
 
-    /// A TCP socket in the sandbox's own network, to connect to the program's ports; non-blocking.
+    /// A TCP socket in the sandbox's own network, to connect to the program's ports; non-blocking. `six`: for IPv6.
     ///
     /// # Errors
     /// [`LaunchError::Refused`] when the sandbox has ended.
-    pub async fn socket(&self) -> Result<OwnedFd, LaunchError> {
+    pub async fn socket(&self, six: bool) -> Result<OwnedFd, LaunchError> {
         let id = self.connection.number();
-        match self.connection.ask(id, &Request::Socket { id, sandbox: self.id }).await? {
+        match self.connection.ask(id, &Request::Socket { id, sandbox: self.id, six }).await? {
             Answer::Done(mut descriptors) => descriptors.pop().ok_or(LaunchError::Gone),
-            Answer::Spawned { .. } | Answer::Failed(_) => Err(LaunchError::Gone),
+            Answer::Spawned { .. } | Answer::Carried(_) | Answer::Failed(_) => Err(LaunchError::Gone),
         }
     }
 
@@ -185,6 +234,15 @@ impl Process {
         });
         let done = done.await.map_err(|_| LaunchError::Gone)?;
         done.map_err(|error: io::Error| LaunchError::failed("stopping a sandbox where it stands", &error))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The end of one that shall not go on is of no interest to any later Lyra.
+        if self.lasting && !self.hold.left.load(Ordering::Relaxed) && self.exit().is_none() {
+            self.connection.tell(&Request::Forget { sandbox: self.id });
+        }
     }
 }
 
