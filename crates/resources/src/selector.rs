@@ -53,11 +53,6 @@ impl Selector {
         Ok(selector)
     }
 
-    /// The one name that objects must have, if the selector says so.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.fields.iter().find(|field| field.equal && field.path == "metadata.name").map(|field| field.value.as_str())
-    }
-
     /// Whether an object is meant.
     pub(crate) fn matches<K: Kind>(&self, object: &K) -> bool {
         let meta = object.meta();
@@ -236,7 +231,5 @@ mod tests {
         for bad in ["spec.sessionData=x", "metadata.name", "x\\"] {
             assert!(Selector::parse::<ApplicationSession>("", bad).is_err(), "{bad}");
         }
-        let selector = Selector::parse::<ApplicationSession>("", "metadata.name=s1").unwrap();
-        assert_eq!(selector.name(), Some("s1"));
     }
 }

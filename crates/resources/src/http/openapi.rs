@@ -11,6 +11,7 @@ use super::{Request, decode, openapi_v2};
 use crate::Status;
 use crate::kind::{Kind, Names};
 use crate::kinds::schema_of as schema_of_type;
+use crate::patch::PatchType;
 
 /// The document of the group.
 const DOCUMENT: &str = "apis/lyra.dev/v1";
@@ -73,6 +74,9 @@ fn mark_lists(schema: &mut Value, path: &str, keyed: &[(&str, &[&str])]) {
         if let Some((_, keys)) = keyed.iter().find(|(known, _)| *known == path) {
             schema["x-kubernetes-list-type"] = "map".into();
             schema["x-kubernetes-list-map-keys"] = json!(keys);
+            // What `kubectl apply` makes its strategic merge patches by.
+            schema["x-kubernetes-patch-strategy"] = "merge".into();
+            schema["x-kubernetes-patch-merge-key"] = json!(keys[0]);
         }
         return mark_lists(&mut schema["items"], path, keyed);
     }
@@ -159,10 +163,15 @@ fn paths(parameter: fn(&str, &str, &str) -> Value) -> Value {
                 "delete": operation("deletecollection", &one[..1], &list),
             }),
         );
+        let mut patch = operation("patch", &one, &WRITE_PARAMETERS);
+        let media: Map<String, Value> =
+            PatchType::MEDIA_TYPES.iter().map(|(media, _)| ((*media).to_owned(), json!({}))).collect();
+        patch["consumes"] = media.keys().cloned().collect();
+        patch["requestBody"] = json!({"content": media});
         let object = json!({
             "get": operation("get", &one, &[("resourceVersion", "string")]),
             "put": operation("put", &one, &WRITE_PARAMETERS[..3]),
-            "patch": operation("patch", &one, &WRITE_PARAMETERS),
+            "patch": patch,
             "delete": operation("delete", &one, &[("dryRun", "string"), ("gracePeriodSeconds", "integer"),
                 ("propagationPolicy", "string")]),
         });
