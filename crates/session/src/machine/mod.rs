@@ -232,15 +232,15 @@ impl Machine {
 
     // What happens to streams.
 
-    /// A program comes, with its whole state, on a stream that replaces any other one.
-    pub(crate) fn attach(&mut self, view: View, at: At) -> Result<u64, Refusal> {
+    /// A program comes, with its whole state in a message of this number, on a stream that replaces any other one.
+    pub(crate) fn attach(&mut self, view: View, sequence: u64, at: At) -> Result<u64, Refusal> {
         if self.gone.is_some() {
             return Err(Refusal::GivenUp);
         }
         view.check(self.settings.max_clients)?;
         self.out.clear();
         self.streams += 1;
-        self.stream = Some(Stream::new(self.streams, at.since_start + self.settings.ping_interval));
+        self.stream = Some(Stream::new(self.streams, sequence, at.since_start + self.settings.ping_interval));
         self.detached = None;
         self.say(Body::Welcome(Welcome {
             stream: self.streams,
