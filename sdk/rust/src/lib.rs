@@ -1,4 +1,4 @@
-//! For programs that serve sessions of [Lyra](https://lyra.dev).
+//! For programs that serve sessions of Lyra.
 //!
 //! A program connects, takes a session when it is told to open one, says who joins and leaves, and closes it in time:
 //!

@@ -171,11 +171,7 @@ impl Local {
                 self.max_clients = usize::try_from(welcome.max_clients).unwrap_or(usize::MAX);
                 self.state_known = !self.state_changed;
             }
-            Some(Down::Ack(ack)) => {
-                if ack.number >= self.state_told && !self.state_changed {
-                    self.state_known = true;
-                }
-            }
+            Some(Down::Ack(ack)) => self.state_known |= ack.number >= self.state_told && !self.state_changed,
             Some(Down::Resync(_)) => self.hello_again = true,
             Some(Down::Ping(ping)) => self.pong = Some(ping.number),
             Some(Down::Configuration(configuration)) => self.configure(configuration.into()),

@@ -133,3 +133,72 @@ async fn the_state_survives_a_flood_of_messages() {
     assert_eq!(handle.state().borrow().clients, 50);
     until_attached(&handle, true).await;
 }
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The head of a request of the session service, without the end of its stream.
+fn request(stream: u32) -> Vec<u8> {
+    let path = b"/lyra.session.v1.SessionService/Attach";
+    let length = u8::try_from(path.len()).expect("short");
+    // POST, http, a path and a content type (RFC 7541, 6.1 and 6.2.2).
+    let head = [&[0x83, 0x86, 0x04, length][..], path, b"\x0f\x10\x10application/grpc"].concat();
+    frame(1, 4, stream, &head)
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn thousands_of_streams_leave_the_session_alone() {
+    let (_folder, path) = socket();
+    let handle = serve(&path, Settings::default());
+    let mut lines = attach(&path, None).await;
+    let (opened, ()) = tokio::join!(handle.open(open("a", ""), SOON), async {
+        lines.next_of("open").await;
+        post(&path, r#"{"state":{"phase":"open"}}"#).await;
+    });
+    opened.expect("opened");
+    for reset in [false, true] {
+        let mut stream = UnixStream::connect(&path).await.expect("the server listens");
+        stream.write_all(PREFACE).await.expect("written");
+        for number in 0..2_000 {
+            let id = 2 * number + 1;
+            let mut frames = request(id);
+            if reset {
+                frames.extend(frame(3, 0, id, &[0, 0, 0, 8]));
+            }
+            // The server may have ended the connection, and that is right.
+            if stream.write_all(&frames).await.is_err() {
+                break;
+            }
+        }
+        let (status, _) = post(&path, r#"{"pong":{"number":1}}"#).await;
+        assert_eq!(status, 200);
+        assert_eq!(handle.state().borrow().phase, lyra_session::Phase::Open);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_says_it_is_huge_is_not_waited_for() {
+    let (_folder, path) = socket();
+    let handle = serve(&path, Settings::default());
+    let mut stream = UnixStream::connect(&path).await.expect("the server listens");
+    stream.write_all(&[PREFACE, &request(1)].concat()).await.expect("written");
+    let huge = frame(0, 0, 1, &[0, 0x40, 0, 0, 0, 1, 2, 3]);
+    stream.write_all(&huge).await.expect("written");
+    // It holds the only place for a stream that is being set up, until it is refused.
+    let attached = async {
+        loop {
+            let lines = attach(&path, None).await;
+            if lines.status == 200 {
+                return lines;
+            }
+            assert_eq!(lines.status, 503);
+        }
+    };
+    let _lines = timeout(SOON, attached).await.expect("in time");
+    assert!(handle.attached().borrow().is_some());
+}
