@@ -56,7 +56,7 @@ impl Board {
         let claims = self.claims.lock();
         let mut rows = Vec::new();
         for y in 0..self.size {
-            let mark = |x| claims.get(&(x, y)).map_or(".".to_owned(), u32::to_string);
+            let mark = |x| claims.get(&(x, y)).map_or_else(|| ".".to_owned(), u32::to_string);
             rows.push((0..self.size).map(mark).collect::<Vec<_>>().join(" "));
         }
         rows.join("\n")
