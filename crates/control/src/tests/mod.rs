@@ -4,6 +4,7 @@ mod churn;
 mod crashes;
 mod functions;
 mod jobs;
+mod sessions;
 
 use std::collections::HashMap;
 use std::path::Path;
