@@ -33,7 +33,8 @@ pub(super) fn answer(path: &str, request: &Request<'_>) -> Result<Response<Body>
         "openapi/v2" => {
             let document = V2.get_or_init(v2);
             if request.accept.openapi_protobuf {
-                let media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+                // The name with an @, which is asked for by, is no media type that clients can read.
+                let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
                 return Ok(answer::with(200, media, answer::body(openapi_v2::encode(document))));
             }
             Ok(answer::json(200, &request.accept, document))

@@ -264,7 +264,8 @@ async fn apply_patch<K: Kind>(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    let applied = read_yaml(&request.body)?;
+    let mut applied = read_yaml(&request.body)?;
+    decode::without_nulls(&mut applied);
     let warnings = check_fields::<K>(request, &applied, Vec::new())?;
     let wanted: K = decode::object(applied.clone())?;
     check_name(&wanted, key)?;

@@ -1,5 +1,6 @@
 //! A server of the resource API alone, on loopback: plain HTTP, objects in an SQLite file, and callers who are whoever their
-//! token says (`operator`, or names of tenants joined by `+`). For tests and for trying things out; not a part of Lyra.
+//! token says (`operator`, or names of tenants joined by `+`), or whoever the path begins with (`/as/game1/…`): `kubectl` sends no
+//! token over plain HTTP. For tests and for trying things out; not a part of Lyra.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use lyra_kit::{Clock, Random, Tasks};
 use lyra_resources::http::Body;
-use lyra_resources::{Admission, Caller, Deps, EventType, Operation, ResourceApi, Review, Settings, Status};
+use lyra_resources::{Admission, Caller, Deps, Operation, ResourceApi, Review, Settings, Status};
 use lyra_store::objects::{History, SqliteObjects};
 use lyra_types::TenantName;
 use lyra_types::resources::{Application, ApplicationSession};
@@ -79,13 +80,6 @@ impl Server {
         self.tasks.stop(std::time::Duration::from_secs(5)).await;
         self.objects.close().await;
     }
-
-    /// Notes an event about an application.
-    pub fn tell(&self, tenant: &str, application: &str, reason: &str, message: &str) {
-        let tenant = TenantName::new(tenant).expect("a tenant");
-        let object = self.api.applications().get(&tenant, application).expect("the application is there");
-        self.api.events().record(object.object(), EventType::Normal, reason, message);
-    }
 }
 
 async fn accept(listener: TcpListener, api: Arc<ResourceApi>, tasks: Tasks) {
@@ -112,7 +106,12 @@ fn caller(request: &Request<Incoming>) -> Option<Caller> {
     }
 }
 
-async fn answer(api: Arc<ResourceApi>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(api: Arc<ResourceApi>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if let Some((who, rest)) = request.uri().to_string().strip_prefix("/as/").and_then(|path| path.split_once('/')) {
+        let who = format!("Bearer {who}").parse().expect("a header");
+        request.headers_mut().insert(header::AUTHORIZATION, who);
+        *request.uri_mut() = format!("/{rest}").parse().expect("a path");
+    }
     Ok(match caller(&request) {
         Some(caller) => api.handle(&caller, request).await,
         None => {
