@@ -43,6 +43,7 @@ const CONTROL: &[Row] = &[
     ("DeleteAlias", "OfAlias", "Removed", Unary),
     ("Rollback", "OfFunction", "ChangedAlias", Unary),
     ("WatchRoutes", "Nothing", "RouteChange", Watch),
+    ("WatchSessions", "Nothing", "SessionEvent", Watch),
     ("Processes", "Nothing", "Processes", Unary),
     ("Submit", "Submit", "Submitted", Unary),
     ("Job", "OfJob", "Finished", Unary),

@@ -21,17 +21,16 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::balance::{self, Candidate, Holds, Policy, Toss};
 use crate::follow::follow;
-use crate::metrics::{Measured, Metrics, Outcome};
+use crate::metrics::{Measured, Metrics};
 use crate::node::{Entered, Node};
 use crate::popularity::Popularity;
 use crate::replay::Replay;
+use crate::tries::{TRIES, Tries};
 
 /// When to try again where no worker is ready.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Most workers that a call is tried on.
-const TRIES: usize = 3;
 /// Longest wait of a call for a worker to be ready: one that is restarted is back by then.
-const WAIT: Duration = Duration::from_secs(2);
+pub(crate) const WAIT: Duration = Duration::from_secs(2);
 /// Longest wait of a deploy: control that was started anew hears of its workers by then.
 const PREPARE_WAIT: Duration = Duration::from_secs(8);
 /// Calls that wait at once; more are refused at once.
@@ -67,7 +66,7 @@ pub(crate) struct Inner {
     /// Told of every change of the workers.
     changed: Notify,
     waiting: Semaphore,
-    measured: Measured,
+    pub(crate) measured: Measured,
     pub(crate) clock: Clock,
     pub(crate) random: Random,
 }
@@ -147,7 +146,7 @@ impl Inner {
     }
 
     /// Looks again and again, whenever the workers have changed, until there is something or `limit` has passed.
-    async fn look<T>(&self, limit: Duration, find: impl Fn() -> Option<T>) -> Option<T> {
+    pub(crate) async fn look<T>(&self, limit: Duration, find: impl Fn() -> Option<T>) -> Option<T> {
         if let Some(found) = find() {
             return Some(found);
         }
@@ -179,7 +178,7 @@ impl Inner {
     }
 
     /// The worker that gets a call of `version`, of those that were not `tried`.
-    fn choose(&self, version: &FunctionVersion, tried: &[String]) -> Option<Arc<Node>> {
+    pub(crate) fn choose(&self, version: &FunctionVersion, tried: &[String]) -> Option<Arc<Node>> {
         let now = self.clock.instant();
         let nodes = self.nodes.load();
         let may = |node: &&Arc<Node>| node.state() == MemberState::Ready && !tried.contains(&node.name);
@@ -206,7 +205,7 @@ impl Inner {
     }
 
     /// Counts a call of `version` on `node` for as long as what is returned lives.
-    fn enter(&self, node: &Arc<Node>, version: &FunctionVersion) -> Entered {
+    pub(crate) fn enter(&self, node: &Arc<Node>, version: &FunctionVersion) -> Entered {
         let by_holdings = self.policy(version) == Policy::LocalityFirst;
         node.enter(by_holdings.then(|| hash(version)), self.clock.instant())
     }
@@ -232,12 +231,6 @@ fn hash(version: &FunctionVersion) -> u64 {
 /// What a caller is told where there is nobody to ask.
 fn nobody(why: impl Into<String>) -> Error {
     Error::new(Code::Unavailable, why).with_retry_after(AGAIN)
-}
-
-/// Whether the call can't have run, and another worker may take it.
-fn may_go_elsewhere(report: &Report, failed: Option<&Error>) -> bool {
-    let elsewhere = |error: &Error| matches!(error.code, Code::Unavailable | Code::Overloaded);
-    report.start.is_none() && failed.is_some_and(elsewhere)
 }
 
 #[async_trait]
@@ -272,34 +265,14 @@ impl Worker for Fleet {
     }
 
     async fn invoke(&self, call: Call) -> Reply {
-        let mut tried: Vec<String> = Vec::new();
-        let (mut last, mut refused) = (None, None);
-        while tried.len() < TRIES {
-            let choose = || self.inner.choose(&call.version, &tried);
-            let wait = if tried.is_empty() { WAIT } else { Duration::ZERO };
-            let Some(node) = self.inner.look(wait, choose).await else { break };
-            if let Some(measured) =
-                refused.as_ref().and_then(|last: &Arc<Node>| last.measured(self.inner.measured.get()))
-            {
-                measured.retried();
-            }
-            let mut entered = self.inner.enter(&node, &call.version);
-            let reply = node.worker.invoke(call.clone()).await;
-            let failed = reply.outcome.as_ref().err();
-            entered.ended(&call.version, &reply.report, failed);
-            drop(entered);
-            if let Some(measured) = node.measured(self.inner.measured.get()) {
-                measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
-            }
-            if !may_go_elsewhere(&reply.report, failed) {
+        let mut tries = Tries::new(&self.inner, &call.version);
+        let mut last = None;
+        while let Some(this) = tries.next().await {
+            let reply = this.node.worker.invoke(call.clone()).await;
+            if !tries.ended(this, &reply.report, &reply.outcome) {
                 return reply;
             }
-            if failed.is_some_and(|error| error.code == Code::Unavailable) {
-                node.suspect(self.inner.clock.instant());
-            }
-            tried.push(node.name.clone());
             last = Some(reply);
-            refused = Some(node);
         }
         last.unwrap_or_else(|| Reply {
             report: Report::new(call.id, call.version.version),
@@ -311,29 +284,17 @@ impl Worker for Fleet {
         let HttpCall { id, version, request } = call;
         let (parts, body) = request.into_parts();
         let body = Replay::new(body);
-        let mut tried: Vec<String> = Vec::new();
+        let mut tries = Tries::new(&self.inner, &version);
         let mut last = None;
-        while tried.len() < TRIES {
-            let choose = || self.inner.choose(&version, &tried);
-            let wait = if tried.is_empty() { WAIT } else { Duration::ZERO };
-            let Some(node) = self.inner.look(wait, choose).await else { break };
-            // What was read of a long body is gone.
-            let Some(body) = body.body() else { break };
-            let mut entered = self.inner.enter(&node, &version);
+        // What was read of a long body is gone; then the first worker's answer stands.
+        while let Some(body) = body.body()
+            && let Some(this) = tries.next().await
+        {
             let request = http::Request::from_parts(parts.clone(), body);
-            let reply = node.worker.serve(HttpCall { id, version: Arc::clone(&version), request }).await;
-            let failed = reply.outcome.as_ref().err();
-            entered.ended(&version, &reply.report, failed);
-            if let Some(measured) = node.measured(self.inner.measured.get()) {
-                measured.called(Outcome::of(&reply.outcome, reply.report.start.is_some()));
-            }
-            if !may_go_elsewhere(&reply.report, failed) {
+            let reply = this.node.worker.serve(HttpCall { id, version: Arc::clone(&version), request }).await;
+            if !tries.ended(this, &reply.report, &reply.outcome) {
                 return reply;
             }
-            if failed.is_some_and(|error| error.code == Code::Unavailable) {
-                node.suspect(self.inner.clock.instant());
-            }
-            tried.push(node.name.clone());
             last = Some(reply);
         }
         last.unwrap_or_else(|| HttpReply {

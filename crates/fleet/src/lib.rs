@@ -13,6 +13,7 @@ mod metrics;
 mod node;
 mod popularity;
 mod replay;
+mod tries;
 
 pub use balance::Policy;
 pub use fleet::{Config, Connect, Fleet};

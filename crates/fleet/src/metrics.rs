@@ -48,11 +48,11 @@ impl Metrics {
 
     /// Sets how many workers there are in each state.
     pub(crate) fn set_workers(&self, states: impl Iterator<Item = MemberState>) {
-        let mut counts = [0; 3];
+        let mut counts = [0; MemberState::ALL.len()];
         for state in states {
             counts[state as usize] += 1;
         }
-        for state in [MemberState::Ready, MemberState::Cordoned, MemberState::Lost] {
+        for state in MemberState::ALL {
             self.workers.with_label_values(&[state.as_str()]).set(counts[state as usize]);
         }
     }

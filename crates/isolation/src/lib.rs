@@ -21,10 +21,12 @@ use tokio::time::Instant;
 
 pub mod grant;
 pub mod process;
+pub mod session;
 pub mod simulated;
 pub mod wasm;
 
 pub use grant::{Gpu, Grant};
+pub use session::{Exit, Exposed, Files, Hosted, Hosting, Port, Protocol, Traffic};
 
 /// An error of a body that streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -103,6 +105,12 @@ pub trait Isolation: Send + Sync + 'static {
     /// # Errors
     /// [`lyra_types::Code::Internal`] when the image can't be read.
     async fn load(&self, key: &ImageKey) -> Result<Option<Arc<dyn Template>>, Error>;
+
+    /// The instances that a former worker has left, each once; what nobody wants is to be dropped, which ends it. They
+    /// may have ended meanwhile. To be called once the worker is ready to take them, and before it starts any.
+    async fn adopt(&self) -> Vec<Box<dyn Hosted>> {
+        Vec::new()
+    }
 }
 
 /// Code in memory, ready to start instances.
@@ -135,6 +143,23 @@ pub trait Template: Send + Sync + 'static {
         }
         let reason = format!("instances of runtime {} can't use GPUs", version.runtime);
         Err(Error::field(lyra_types::Code::InvalidField, "gpus", reason))
+    }
+
+    /// Starts an instance for a session: the package's program, which is not called but serves its own ports. Returns as
+    /// soon as the program runs; when it is ready is for the worker to find out.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::InvalidField`] where this back end has no sessions, or for a hosting that can't be;
+    /// [`lyra_types::Code::Internal`] when it can't be started. Nothing is left then.
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let _ = (id, grant, hosting);
+        Err(session::unsupported(version.runtime))
     }
 }
 

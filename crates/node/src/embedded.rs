@@ -163,15 +163,21 @@ impl Node {
         let settings = RegistryConfig { settle: Duration::ZERO, ..config.control.registry };
         let registry = Registry::new(settings, kit.random.u64(), kit.clock.clone(), &tasks);
         let own: Arc<dyn lyra_wire::Registry> = Arc::new(registry.clone());
-        let control =
-            roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), registry, &kit)
-                .await?;
-        let control = Arc::new(control);
         let identity = Identity { name: LOCAL.to_owned(), address: String::new() };
         let nowhere = |_: &str| Err(LyraError::internal("this platform is one process"));
+        // Before control, which so knows the worker when it places for the first time.
         let agent =
             roles::worker::start_agent(identity, worker.clone(), dir, Some(own), Vec::new(), Box::new(nowhere), &kit)
                 .await?;
+        let control =
+            roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), registry, &kit);
+        let control = match control.await {
+            Ok(control) => Arc::new(control),
+            Err(error) => {
+                agent.stop().await;
+                return Err(error);
+            }
+        };
         let as_control: Arc<dyn Control> = control.clone();
         let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
         let node = Node { address, listener, gateway, control, rest: Rest { worker, agent, logs, stores, tasks } };

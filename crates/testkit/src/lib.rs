@@ -13,6 +13,7 @@
 
 mod cli;
 mod cluster;
+pub mod control;
 pub mod engines;
 pub mod hosts;
 mod server;

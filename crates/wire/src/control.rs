@@ -13,6 +13,8 @@ use lyra_types::name::Qualifier;
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::sessions::SessionEvent;
+
 /// A function as control knows it and as gateways route it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
@@ -220,6 +222,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Every route, then each change, with the store's revision.
     async fn watch_routes(&self) -> Result<BoxStream<'static, Result<(u64, RouteEvent)>>>;
+
+    /// Every open session, then [`SessionEvent::Synced`], then each change.
+    async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<SessionEvent>>>;
 
     /// The control processes that there are, by name; the one that leads has an epoch.
     async fn processes(&self) -> Result<Vec<ControlProcess>>;

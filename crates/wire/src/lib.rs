@@ -11,6 +11,7 @@ pub mod logs;
 mod octets;
 pub mod registry;
 pub mod role;
+pub mod sessions;
 pub mod tls;
 pub mod worker;
 pub mod workers;

@@ -18,6 +18,7 @@ use lyra_types::function::VersionKey;
 use lyra_types::{Error, FunctionVersion, InstanceId, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::sessions::{HostedReport, SessionCommand, SessionReport, Stand};
 use crate::worker::{InstanceCommand, InstanceState};
 
 /// What a worker says of itself when it joins.
@@ -94,6 +95,12 @@ pub struct Workload {
     pub instances: Vec<InstanceReport>,
     /// What it was told to hold up.
     pub holds: Vec<Hold>,
+    /// Standing instances of applications that it was told to hold.
+    pub stands: Vec<Stand>,
+    /// Instances of applications.
+    pub hosted: Vec<HostedReport>,
+    /// Sessions, also those that have ended and were not told to be forgotten yet.
+    pub sessions: Vec<SessionReport>,
 }
 
 /// One change of a worker's workload.
@@ -103,6 +110,14 @@ pub enum Change {
     Instance(InstanceReport),
     /// It holds up something else than before.
     Hold(Hold),
+    /// It holds other standing instances than before.
+    Stand(Stand),
+    /// An instance of an application is new, has changed, or is gone.
+    Hosted(HostedReport),
+    /// A session is new or has changed.
+    Session(Box<SessionReport>),
+    /// A session that has ended is forgotten.
+    Forgotten(String),
 }
 
 /// From a worker to control.
@@ -164,6 +179,11 @@ pub enum Command {
     Release(VersionKey),
     /// Do something to an idle instance.
     Instance(InstanceId, InstanceCommand),
+    /// Do something for applications and sessions.
+    Session(SessionCommand),
+    /// Another leader has begun. Done when commands of lower epochs are refused and all that was accepted before has been
+    /// told.
+    Follow,
 }
 
 /// The control processes, as a worker is told of them.

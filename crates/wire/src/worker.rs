@@ -208,9 +208,9 @@ pub trait Worker: Send + Sync + 'static {
     /// [`lyra_types::Code::InvalidField`] where an instance could never find its memory, processors or GPUs here.
     async fn prepare(&self, prepare: Prepare) -> Result<Prepared, Error>;
 
-    /// Loads a version's code ahead of its first call and, where its instances are kept, starts them until
-    /// `instances` are there. From then on the worker holds the version's `min_instances` up, and its pre-warm
-    /// schedule; older versions of the function are held up no longer, unless they are called.
+    /// Loads a version's code ahead of its first call and, where its instances are kept, starts them until `instances` are
+    /// there. How many of them are held up from then on is for control to say; a worker that control tells nothing
+    /// holds up what the newest version asks for.
     ///
     /// # Errors
     /// When the code can't be loaded or there is no room.

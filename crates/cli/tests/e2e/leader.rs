@@ -1,11 +1,9 @@
 //! Several control processes: one leads, the others stand by.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lyra_testkit::Cluster;
+use lyra_testkit::control::leader;
 use lyra_testkit::engines::{Etcd, Nats};
-use serde_json::Value;
 
 const ECHO: &str = "export default (event) => { console.log('called'); return event }";
 
@@ -30,29 +28,11 @@ async fn deploy(cluster: &Cluster, name: &str, source: &str) -> Result<()> {
     Ok(())
 }
 
-/// Name and epoch of the leader; waits until there is one other than `not`.
-async fn leader(cluster: &Cluster, not: &str) -> Result<(String, u64)> {
-    let found = async {
-        loop {
-            let shown = cluster.commands().run(["control", "ls", "-o", "json"]).await;
-            let all: Value = shown.ok().and_then(|shown| serde_json::from_str(&shown.stdout).ok()).unwrap_or_default();
-            for one in all["items"].as_array().unwrap_or(&Vec::new()) {
-                let name = one["name"].as_str().unwrap_or_default();
-                if one["state"] == "leader" && name != not {
-                    return (name.to_owned(), one["epoch"].as_u64().unwrap_or_default());
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), found).await.context("nobody leads")
-}
-
 #[tokio::test]
 async fn a_standby_takes_over_when_the_leader_is_killed() -> Result<()> {
     let mut site = site(3, 2).await?;
     let cluster = &mut site.cluster;
-    let (first, epoch) = leader(cluster, "").await?;
+    let (first, epoch) = leader(&cluster.client()?, "").await?;
     let slow = "export default async (n) => { await new Promise((done) => setTimeout(done, 300)); return n }";
     deploy(cluster, "slow", slow).await?;
     let lyra = cluster.commands();
@@ -64,7 +44,7 @@ async fn a_standby_takes_over_when_the_leader_is_killed() -> Result<()> {
             cluster.kill(&first).await?;
         }
     }
-    let (second, later) = leader(cluster, &first).await?;
+    let (second, later) = leader(&cluster.client()?, &first).await?;
     assert!(later > epoch, "{second} leads with epoch {later} after {epoch}");
     // Changes go on, too, and everybody is told of them.
     deploy(cluster, "second", "export default () => 2").await?;
@@ -75,7 +55,7 @@ async fn a_standby_takes_over_when_the_leader_is_killed() -> Result<()> {
     }
     cluster.restart(&first).await?;
     cluster.until_shown(&["control", "ls", "-q"], &first).await?;
-    let (still, _) = leader(cluster, "").await?;
+    let (still, _) = leader(&cluster.client()?, "").await?;
     assert_eq!(still, second, "who comes back stands by");
     Ok(())
 }
@@ -85,10 +65,10 @@ async fn a_leader_that_ends_in_good_order_hands_over_at_once() -> Result<()> {
     let mut site = site(2, 1).await?;
     let cluster = &mut site.cluster;
     for _ in 0..2 {
-        let (first, _) = leader(cluster, "").await?;
+        let (first, _) = leader(&cluster.client()?, "").await?;
         let id = cluster.commands().run(["invoke", "echo", "--async", "-d", "1"]).await?.ok()?.trim().to_owned();
         assert_eq!(cluster.terminate(&first).await?.code(), Some(0));
-        leader(cluster, &first).await?;
+        leader(&cluster.client()?, &first).await?;
         cluster.commands().run(["job", "wait", &id]).await?.ok()?;
         assert_eq!(cluster.commands().run(["invoke", "echo", "-d", "1"]).await?.ok()?, "1\n");
         cluster.restart(&first).await?;

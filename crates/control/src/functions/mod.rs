@@ -5,6 +5,8 @@
 //! functions/{tenant}/{function}/meta                     generation, creation time, newest number ever given
 //! functions/{tenant}/{function}/versions/{number}        a version; the number with 10 digits, so that keys sort
 //! functions/{tenant}/{function}/aliases/{alias}          an alias: weights, and those before the last change
+//! code-in-use/{digest}/{number}                          a deploy is about to make a version with this code
+//! code-being-deleted/{digest}                            somebody is about to delete this code
 //! ```
 //! Names are DNS labels, so no key is a prefix of another function's. `meta` is written by every change of a
 //! function and is its lock: a change is made from what was read, and happens only if `meta` was not modified since;
@@ -137,7 +139,7 @@ impl Functions {
         changed.ok_or_else(|| Error::internal("a change without a condition was not made for one"))
     }
 
-    /// As [`Functions::update`]; `None`, with nothing done, where the object `there` is not there any more.
+    /// As [`Functions::update`], and takes the object `there` away; `None`, with nothing done, where that is not there any more.
     async fn update_while<T>(
         &self,
         there: Option<&str>,
@@ -147,7 +149,8 @@ impl Functions {
     ) -> Result<Option<Changed<T>>> {
         for _ in 0..TRIES {
             let record = self.read(tenant, function).await?;
-            let (changes, value) = change(record.as_ref())?;
+            let (mut changes, value) = change(record.as_ref())?;
+            changes.extend(there.map(|key| Change::Delete(key.to_owned())));
             let meta = keys::meta(tenant, function);
             let check = match &record {
                 Some(record) => Check::Modified(meta, record.modified),

@@ -8,7 +8,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, StreamExt};
-use lyra_types::{Code, Error, FunctionName, Result, TenantName};
+use lyra_types::function::VersionKey;
+use lyra_types::{Code, Error, FunctionName, FunctionVersion, Result, TenantName};
 use lyra_wire::control::{Route, RouteEvent};
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, watch};
@@ -34,6 +35,12 @@ impl Default for Table {
 impl Table {
     pub(crate) fn get(&self, tenant: &TenantName, function: &FunctionName) -> Option<Arc<Route>> {
         self.tenants.read().get(tenant)?.get(function).cloned()
+    }
+
+    /// The version, if it is still there.
+    pub(crate) fn version(&self, key: &VersionKey) -> Option<Arc<FunctionVersion>> {
+        let route = self.get(&key.tenant, &key.function)?;
+        route.versions.get(&key.version).filter(|version| version.generation == key.generation).cloned()
     }
 
     pub(super) fn list(&self, tenant: &TenantName, after: Bound<FunctionName>, limit: usize) -> Vec<Arc<Route>> {

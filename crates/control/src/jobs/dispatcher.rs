@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lyra_store::JobsError;
 use lyra_store::jobs::{Held, LeaseRequest, Leased, LeasedJob, Outcome};
+use lyra_types::function::VersionKey;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::{Code, Error, Timestamp};
 use lyra_wire::worker::Call;
@@ -99,7 +100,7 @@ impl Jobs {
     /// Runs the try; `None` when nothing is to be recorded.
     async fn attempt(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) -> Option<Outcome> {
         let LeasedJob { job, event, .. } = leased;
-        let Some(version) = self.version(&job) else { return Some(gone(&job)) };
+        let Some(version) = self.table.version(&key(&job)) else { return Some(gone(&job)) };
         let id = job.invocation.unwrap_or_else(|| self.ids.invocation());
         let call = Call { id, version, event, timeout: None };
         let reply = tokio::select! {
@@ -119,11 +120,6 @@ impl Jobs {
             self.metrics.job_retries.with_label_values(&[error.code.as_str()]).inc();
         }
         Some(outcome)
-    }
-
-    fn version(&self, job: &Job) -> Option<Arc<lyra_types::FunctionVersion>> {
-        let route = self.table.get(&job.tenant, &job.function)?;
-        route.versions.get(&job.version).filter(|version| version.generation == job.generation).cloned()
     }
 
     /// Records how a try ended; asks again while the store fails, for as long as the lease can hold.
@@ -162,4 +158,10 @@ impl Jobs {
             Err(error) => tracing::warn!(%error, "leases can't be prolonged"),
         }
     }
+}
+
+/// The version that a job is pinned to.
+fn key(job: &Job) -> VersionKey {
+    let Job { generation, version, .. } = *job;
+    VersionKey { tenant: job.tenant.clone(), function: job.function.clone(), generation, version }
 }

@@ -31,6 +31,8 @@ const CONTROL: &str = "control/";
 const AGAIN: Duration = Duration::from_secs(1);
 /// Control processes are listed at least so often.
 const ANNOUNCE: Duration = Duration::from_secs(30);
+/// Longest wait for the store to take note that this process ends.
+const PART: Duration = Duration::from_secs(2);
 /// The object that names the leader.
 const LEADER: &str = "control/leader";
 
@@ -125,17 +127,26 @@ impl Leader {
 
     /// Waits until this process leads; `None` when it shall not.
     async fn elected(&self) -> Option<Term> {
-        self.present().await;
         let name = Bytes::from(serde_json::to_vec(&self.process).unwrap_or_default());
         let election = Election::new(Arc::clone(&self.objects), LEADER, self.lease);
+        let stand = async {
+            self.present().await;
+            election.campaign(name).await
+        };
         let leadership = tokio::select! {
-            leadership = election.campaign(name) => leadership,
+            biased;
             () = self.stopped.cancelled() => return None,
+            leadership = stand => leadership,
         };
         match leadership {
             Ok(leadership) => {
                 let term = Term { epoch: leadership.epoch(), over: leadership.lost() };
                 *self.leadership.lock() = Some(leadership);
+                if self.stopped.is_cancelled() {
+                    // Who told this process to stop found nothing to hand over yet.
+                    self.hand_over().await;
+                    return None;
+                }
                 Some(term)
             }
             Err(error) => {
@@ -148,12 +159,17 @@ impl Leader {
     /// Gives up the lead, and stands for it no more.
     pub(crate) async fn resign(&self) {
         self.stopped.cancel();
-        let leadership = self.leadership.lock().take();
-        if let Some(leadership) = leadership
-            && let Err(error) = leadership.resign().await
-        {
-            tracing::warn!(%error, "the lead can't be handed over; another takes it when its lease has ended");
-        }
+        self.hand_over().await;
+    }
+
+    async fn hand_over(&self) {
+        let Some(leadership) = self.leadership.lock().take() else { return };
+        let error = match tokio::time::timeout(PART, leadership.resign()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the store does not answer".to_owned(),
+        };
+        tracing::warn!(error, "the lead can't be handed over; another takes it when its lease has ended");
     }
 
     /// Tells workers of the control processes, for ever.

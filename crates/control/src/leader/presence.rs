@@ -4,6 +4,7 @@
 //! renewed more often than it could be missed.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lyra_kit::retry::Backoff;
@@ -11,14 +12,14 @@ use lyra_store::objects::{Change, Txn};
 use lyra_store::{StoreError, TxnError};
 use tokio::time::Instant;
 
-use super::{Leader, Process};
+use super::{Leader, PART, Process};
 
 /// What the keys of all processes start with.
 const PROCESSES: &str = "control/processes/";
 /// Processes that are listed at once; there are a few.
 const MANY: usize = 1_000;
 /// Waits while the store can't be reached.
-const RETRY: Backoff = Backoff { first: std::time::Duration::from_millis(100), max: std::time::Duration::from_secs(1) };
+const RETRY: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1) };
 /// Renewals in the time of one lease.
 const RENEWALS: u32 = 4;
 
@@ -68,9 +69,9 @@ impl Leader {
     pub(crate) async fn leave(&self) {
         let presence = self.presence.lock().take();
         if let Some(lease) = presence
-            && let Err(error) = self.objects.revoke(lease).await
+            && !matches!(tokio::time::timeout(PART, self.objects.revoke(lease)).await, Ok(Ok(())))
         {
-            tracing::debug!(%error, "this control process is seen for a while yet");
+            tracing::debug!("this control process is seen for a while yet");
         }
     }
 

@@ -121,20 +121,14 @@ impl Placement {
         let (seen, wanted) = (self.registry.seen(), wanted(&self.table));
         let problem = Problem {
             hosts: seen.iter().map(host).collect(),
-            demands: wanted.values().map(|version| demand(version)).collect(),
+            demands: wanted.iter().map(|(key, version)| demand(key, version)).collect(),
             moves: MOVES,
         };
         let plan = solve(&problem, &standing(&seen, &wanted));
         self.tell_unplaced(
             plan.unplaced.iter().map(|of| (of.key.clone(), format!("{} of it: {}", of.missing, of.reason))),
         );
-        actions(&seen, &wanted, &plan.placed, |key| self.version(key))
-    }
-
-    /// The version, if it is still there.
-    fn version(&self, key: &VersionKey) -> Option<Arc<FunctionVersion>> {
-        let route = self.table.get(&key.tenant, &key.function)?;
-        route.versions.get(&key.version).filter(|version| version.generation == key.generation).cloned()
+        actions(&seen, &wanted, &plan.placed, |key| self.table.version(key))
     }
 
     fn tell_unplaced(&self, unplaced: impl Iterator<Item = (VersionKey, String)>) {
@@ -168,10 +162,10 @@ fn has_schedule(version: &FunctionVersion) -> bool {
 }
 
 /// How many are placed: where there is only a schedule, the one worker that follows it.
-fn demand(version: &FunctionVersion) -> Demand<VersionKey> {
+fn demand<'a>(key: &'a VersionKey, version: &FunctionVersion) -> Demand<&'a VersionKey> {
     let in_engine = matches!(version.runtime, Runtime::Js | Runtime::Wasm);
     Demand {
-        key: version.key(),
+        key,
         tenant: version.tenant.clone(),
         runtime: version.runtime,
         isolation: version.isolation.clone(),
@@ -187,7 +181,7 @@ fn demand(version: &FunctionVersion) -> Demand<VersionKey> {
     }
 }
 
-fn host(seen: &Seen) -> Host<VersionKey> {
+fn host(seen: &Seen) -> Host<&VersionKey> {
     let registration = &seen.member.registration;
     let state = &registration.state;
     let offer = |backend: &lyra_types::api::BackendStatus| Offer {
@@ -207,25 +201,25 @@ fn host(seen: &Seen) -> Host<VersionKey> {
             cpu_millis: u64::MAX,
             gpus: state.gpu.total.unwrap_or(0),
         },
-        // Instances that calls brought up make room for those that are held up.
-        charged: Amounts::default(),
+        // Instances that calls brought up make room for those that are held up; those of applications do not.
+        charged: Amounts { memory: seen.holdings.hosted.values().map(|of| of.memory).sum(), ..Amounts::default() },
         load: share(&state.memory) + share(&state.cpu),
-        images: seen.holdings.instances.values().map(|of| of.version.clone()).collect(),
+        images: seen.holdings.instances.values().map(|of| &of.version).collect(),
         zone: None,
     }
 }
 
 /// Where what is wanted stands already, as workers tell it. One that is lost may come back with what it held, but nobody can
 /// count on it.
-fn standing(seen: &[Seen], wanted: &BTreeMap<VersionKey, Arc<FunctionVersion>>) -> Placed<VersionKey> {
+fn standing<'a>(seen: &[Seen], wanted: &'a BTreeMap<VersionKey, Arc<FunctionVersion>>) -> Placed<&'a VersionKey> {
     let mut standing = Placed::new();
     for worker in seen.iter().filter(|worker| worker.member.state != MemberState::Lost) {
         for hold in worker.holdings.holds.values() {
-            let Some(version) = wanted.get(&hold.version) else { continue };
+            let Some((key, version)) = wanted.get_key_value(&hold.version) else { continue };
             // A worker that only follows a schedule is one place.
             let count = if version.min_instances == 0 { 1 } else { hold.instances };
             if count > 0 {
-                let at = standing.entry(hold.version.clone()).or_default();
+                let at = standing.entry(key).or_default();
                 at.insert(worker.member.registration.name.clone(), count);
             }
         }
@@ -237,7 +231,7 @@ fn standing(seen: &[Seen], wanted: &BTreeMap<VersionKey, Arc<FunctionVersion>>) 
 fn actions(
     seen: &[Seen],
     wanted: &BTreeMap<VersionKey, Arc<FunctionVersion>>,
-    placed: &Placed<VersionKey>,
+    placed: &Placed<&VersionKey>,
     version: impl Fn(&VersionKey) -> Option<Arc<FunctionVersion>>,
 ) -> Vec<Action> {
     let (mut added, mut gone) = (Vec::new(), Vec::new());
@@ -246,21 +240,26 @@ fn actions(
         version: version.clone(),
         command,
     };
-    for worker in seen.iter().filter(|worker| worker.member.state != MemberState::Lost) {
-        let name = worker.member.registration.name.as_str();
-        for (key, at) in placed {
-            let (Some(&count), Some(version)) = (at.get(name), wanted.get(key)) else { continue };
-            // One worker follows the schedule: the first by name, on which all agree.
-            let schedule = has_schedule(version) && at.keys().next().is_some_and(|first| first == name);
+    let living = seen.iter().filter(|worker| worker.member.state != MemberState::Lost);
+    let workers: BTreeMap<&str, &Seen> = living.map(|of| (of.member.registration.name.as_str(), of)).collect();
+    for (key, at) in placed {
+        let Some(version) = wanted.get(*key) else { continue };
+        // One worker follows the schedule: the first by name, on which all agree.
+        let follows = at.keys().next().filter(|_| has_schedule(version));
+        for (name, &count) in at {
+            let Some(worker) = workers.get(name.as_str()) else { continue };
+            let schedule = follows == Some(name);
             let instances = if version.min_instances == 0 { 0 } else { count };
-            let held = worker.holdings.holds.get(key);
+            let held = worker.holdings.holds.get(*key);
             if held.is_none_or(|held| (held.instances, held.schedule) != (instances, schedule)) {
                 let command = Command::Hold { version: Arc::clone(version), instances, schedule };
                 added.push(action(name, key, command));
             }
         }
+    }
+    for (name, worker) in workers {
         for key in worker.holdings.holds.keys() {
-            if placed.get(key).is_some_and(|at| at.contains_key(name)) {
+            if placed.get(&key).is_some_and(|at| at.contains_key(name)) {
                 continue;
             }
             let command = match version(key) {

@@ -1,6 +1,7 @@
 //! Who is a member, what it holds, and of whom nothing was heard for too long. No I/O and no clock: the time is handed in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::{Code, Error, Result};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use super::holdings::Holdings;
 
 /// One conversation with a worker. What comes over an older one does not count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(u64);
 
 #[cfg(test)]
@@ -37,13 +38,14 @@ pub(super) enum Verdict {
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) member: Member,
-    pub(crate) holdings: Holdings,
+    pub(crate) holdings: Arc<Holdings>,
 }
 
 #[derive(Debug)]
 struct Entry {
     member: Member,
-    holdings: Holdings,
+    /// Copied when it changes while somebody looks at it, and only then.
+    holdings: Arc<Holdings>,
     /// All was asked for, and has not come yet.
     asked: bool,
     heard: Instant,
@@ -83,8 +85,14 @@ impl Members {
 
     /// All, with what they hold.
     pub(super) fn seen(&self) -> Vec<Seen> {
-        let seen = |entry: &Entry| Seen { member: entry.member.clone(), holdings: entry.holdings.clone() };
+        let seen = |entry: &Entry| Seen { member: entry.member.clone(), holdings: Arc::clone(&entry.holdings) };
         self.entries.values().map(seen).collect()
+    }
+
+    /// One of them.
+    pub(super) fn seen_of(&self, name: &str) -> Option<Seen> {
+        let entry = self.entries.get(name)?;
+        Some(Seen { member: entry.member.clone(), holdings: Arc::clone(&entry.holdings) })
     }
 
     /// See the field.
@@ -115,7 +123,7 @@ impl Members {
         let conversation = Token(self.conversations);
         let member = Member { state: alive(&registration.state), registration };
         let events = put(&member);
-        let holdings = Holdings::of(workload);
+        let holdings = Arc::new(Holdings::of(workload));
         let entry = Entry { member, holdings, asked: false, heard: now, conversation, talking: true };
         self.entries.insert(name, entry);
         self.shape += 1;
@@ -150,18 +158,24 @@ impl Members {
         (verdict, events)
     }
 
-    /// A worker's workload has changed.
-    pub(super) fn changed(&mut self, name: &str, conversation: Token, revision: u64, change: Change) -> Verdict {
-        let Some(entry) = self.entry(name, conversation) else { return Verdict::Stranger };
+    /// A worker's workload has changed. Says also whether the change was taken in.
+    pub(super) fn changed(
+        &mut self,
+        name: &str,
+        conversation: Token,
+        revision: u64,
+        change: &Change,
+    ) -> (Verdict, bool) {
+        let Some(entry) = self.entry(name, conversation) else { return (Verdict::Stranger, false) };
         match receive(entry.holdings.revision, revision) {
             Reception::Apply => {
                 let changes_shape = matches!(change, Change::Hold(_));
-                entry.holdings.apply(change);
+                Arc::make_mut(&mut entry.holdings).apply(change.clone());
                 self.shape += u64::from(changes_shape);
-                Verdict::Fine
+                (Verdict::Fine, true)
             }
-            Reception::Duplicate | Reception::Stale => Verdict::Fine,
-            Reception::Gap => entry.ask(),
+            Reception::Duplicate | Reception::Stale => (Verdict::Fine, false),
+            Reception::Gap => (entry.ask(), false),
         }
     }
 
@@ -171,7 +185,7 @@ impl Members {
         entry.asked = false;
         // Changes that came after it was asked may have been told before.
         if workload.node != entry.holdings.node || workload.revision >= entry.holdings.revision {
-            entry.holdings = Holdings::of(workload);
+            entry.holdings = Arc::new(Holdings::of(workload));
             self.shape += 1;
         }
         Verdict::Fine
@@ -331,11 +345,11 @@ mod tests {
     fn a_gap_is_asked_for_once_and_closed_by_all() {
         let (mut members, t) = members();
         let (token, _) = members.register(t, registration("a", 1), held(5)).unwrap();
-        assert_eq!(members.changed("a", token, 6, hold(1)), Verdict::Fine);
-        assert_eq!(members.changed("a", token, 6, hold(9)), Verdict::Fine, "a duplicate");
-        assert_eq!(members.changed("a", token, 3, hold(9)), Verdict::Fine, "stale");
-        assert_eq!(members.changed("a", token, 8, hold(9)), Verdict::Ask);
-        assert_eq!(members.changed("a", token, 9, hold(9)), Verdict::Fine, "it was asked already");
+        assert_eq!(members.changed("a", token, 6, &hold(1)).0, Verdict::Fine);
+        assert_eq!(members.changed("a", token, 6, &hold(9)).0, Verdict::Fine, "a duplicate");
+        assert_eq!(members.changed("a", token, 3, &hold(9)).0, Verdict::Fine, "stale");
+        assert_eq!(members.changed("a", token, 8, &hold(9)).0, Verdict::Ask);
+        assert_eq!(members.changed("a", token, 9, &hold(9)).0, Verdict::Fine, "it was asked already");
         assert_eq!(members.seen()[0].holdings.holds.values().map(|held| held.instances).collect::<Vec<_>>(), [1]);
         assert_eq!(members.told_all("a", token, held(9)), Verdict::Fine);
         assert_eq!(members.seen()[0].holdings.revision, 9);
@@ -361,21 +375,21 @@ mod tests {
                     0 => {}
                     1 => late.push(message),
                     2 => {
-                        members.changed("a", token, message.0, message.1.clone());
-                        members.changed("a", token, message.0, message.1);
+                        members.changed("a", token, message.0, &message.1);
+                        members.changed("a", token, message.0, &message.1);
                     }
-                    _ => drop(members.changed("a", token, message.0, message.1)),
+                    _ => drop(members.changed("a", token, message.0, &message.1)),
                 }
             }
             for (revision, change) in late {
-                members.changed("a", token, revision, change);
+                members.changed("a", token, revision, &change);
             }
             members.heard(t, "a", token, NodeState::default(), truth.revision);
             if members.seen()[0].holdings.revision != truth.revision {
                 let all = Workload { holds: truth.holds.values().cloned().collect(), ..held(truth.revision) };
                 members.told_all("a", token, all);
             }
-            proptest::prop_assert_eq!(&members.seen()[0].holdings, &truth);
+            proptest::prop_assert_eq!(&*members.seen()[0].holdings, &truth);
         }
     }
 }

@@ -50,10 +50,10 @@ impl Metrics {
 
     /// How many there are in each state.
     pub(super) fn set_workers(&self, states: impl Iterator<Item = MemberState>) {
-        let mut counts = [0; 3];
+        let mut counts = [0; MemberState::ALL.len()];
         states.for_each(|state| counts[state as usize] += 1);
         self.count(|handles| {
-            for state in [MemberState::Ready, MemberState::Cordoned, MemberState::Lost] {
+            for state in MemberState::ALL {
                 handles.workers.with_label_values(&[state.as_str()]).set(counts[state as usize]);
             }
         });

@@ -80,7 +80,7 @@ impl Node {
             self.instances.iter().flat_map(|(key, ids)| ids.iter().map(|id| report(key, *id, InstanceState::Standby)));
         let hold = |(key, ids): (&VersionKey, &Vec<InstanceId>)| held(key, u32::try_from(ids.len()).unwrap());
         let holds = self.instances.iter().map(hold).collect();
-        Workload { node: self.number, revision: self.revision, instances: all.collect(), holds }
+        Workload { node: self.number, revision: self.revision, instances: all.collect(), holds, ..Workload::default() }
     }
 
     async fn change(&mut self, change: Change) {

@@ -245,3 +245,13 @@ async fn a_watcher_that_has_seen_a_changes_revision_routes_by_it() {
     apply(gone, &mut routes).await;
     assert!(!routes.contains_key("f3"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn code_goes_at_once_with_a_function_that_is_deleted_right_after_its_deploy() {
+    let (_dir, site) = site().await;
+    for _ in 0..20 {
+        site.deploy("f", |_| ()).await;
+        site.service.delete_function(&tenant(), &name("f")).await.unwrap();
+        assert!(site.blobs.list().await.unwrap().is_empty());
+    }
+}

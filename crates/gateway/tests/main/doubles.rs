@@ -285,6 +285,10 @@ impl Control for FakeControl {
         })
     }
 
+    async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<lyra_wire::sessions::SessionEvent>>> {
+        Ok(Box::pin(futures::stream::pending()))
+    }
+
     async fn watch_routes(&self) -> Result<BoxStream<'static, Event>> {
         self.watches.fetch_add(1, Ordering::SeqCst);
         if self.deaf.load(Ordering::SeqCst) {

@@ -66,6 +66,7 @@ impl Ground<'_> {
             ),
             devices: Vec::new(),
             listen: Vec::new(),
+            lasting: None,
         }
     }
 

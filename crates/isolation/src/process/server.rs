@@ -29,10 +29,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::Shared;
+use super::hosting::{self, Start};
 use super::instance::{Instance, gone, never_ready, result_too_large};
 use super::package::Package;
 use super::plan::{Ground, TASK_ROOT, env_of};
-use crate::{Body, BoxError, CallContext, End, Grant, Sandbox, Served, Template, Usage};
+use crate::{Body, BoxError, CallContext, End, Grant, Hosted, Hosting, Sandbox, Served, Template, Usage};
 
 /// Where programs are told to listen. Fixed: every instance has a network of its own.
 const PORT: u16 = 8080;
@@ -98,6 +99,18 @@ impl Template for ServerTemplate {
         };
         Ok(Box::new(ServerSandbox { instance, connection, usable: failed.is_none(), failed }))
     }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let program = vec![format!("{TASK_ROOT}/{}", self.program)];
+        let (shared, package) = (&self.shared, &self.package);
+        hosting::host(shared, Start { id, version, grant, hosting, package, program }).await
+    }
 }
 
 /// A connection to an instance's program.
@@ -125,7 +138,7 @@ async fn connect_first(instance: &Instance) -> Result<Connection, Error> {
 }
 
 async fn connect(instance: &Instance) -> std::io::Result<TcpStream> {
-    let socket = instance.process().socket().await.map_err(std::io::Error::other)?;
+    let socket = instance.process().socket(false).await.map_err(std::io::Error::other)?;
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
     let stream = socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))).await?;
     stream.set_nodelay(true)?;

@@ -63,7 +63,7 @@ async fn sigterm_asks_and_a_program_that_ignores_it_is_killed() {
             tokio::io::AsyncReadExt::read_exact(process.stdout.as_mut().unwrap(), &mut [0; 3]).await.unwrap();
             process.signal(libc::SIGTERM);
             if ends.is_none() {
-                process.socket().await.expect("it still lives after the signal");
+                process.socket(false).await.expect("it still lives after the signal");
                 process.kill();
             }
             let exit = process.wait().await;

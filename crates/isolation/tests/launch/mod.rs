@@ -2,6 +2,7 @@
 
 mod ends;
 mod escapes;
+mod lasting;
 mod limits;
 mod running;
 

@@ -77,7 +77,7 @@ async fn a_socket_made_in_the_sandbox_reaches_its_server() {
     process.stdout.as_mut().unwrap().read_exact(&mut up).await.unwrap();
     let address: SocketAddr = "127.0.0.1:9002".parse().unwrap();
     assert!(TcpStream::connect(address).is_err(), "its network is not the machine's");
-    let socket = process.socket().await.unwrap();
+    let socket = process.socket(false).await.unwrap();
     #[expect(unsafe_code, reason = "tokio takes raw descriptors only")]
     // SAFETY: the descriptor is handed over.
     let socket = unsafe { tokio::net::TcpSocket::from_raw_fd(socket.into_raw_fd()) };

@@ -67,7 +67,7 @@ impl<K: Kind> Stored<K> {
     }
 
     /// The revision that made it.
-    pub(crate) fn created(&self) -> u64 {
+    pub fn created(&self) -> u64 {
         self.created
     }
 

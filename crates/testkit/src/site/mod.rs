@@ -233,18 +233,7 @@ impl Site {
     /// # Errors
     /// When that takes too long.
     pub async fn leader(&self, not: &str) -> Result<(String, u64)> {
-        let client = self.client("g1")?;
-        let found = async {
-            loop {
-                let all = client.control(1_000).await.map(|all| all.items).unwrap_or_default();
-                let leader = all.into_iter().find(|one| one.value.state == "leader" && one.value.name != not);
-                if let Some(leader) = leader {
-                    return (leader.value.name.clone(), leader.value.epoch.unwrap_or_default());
-                }
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, found).await.context("nobody leads")
+        crate::control::leader(&self.client("g1")?, not).await
     }
 
     /// Waits until control answers through a gateway.

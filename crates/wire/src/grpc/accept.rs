@@ -4,20 +4,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lyra_kit::Clock;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
+use super::link::Link;
 use super::seldom::is_time_to_say;
 use crate::tls::{Directory, Identity, failed_to_accept};
 
@@ -41,6 +39,9 @@ pub(super) struct Asker {
     pub(super) identity: Arc<Identity>,
     pub(super) address: SocketAddr,
 }
+
+/// A connection whose other end is known.
+type Secured = Link<TlsStream<TcpStream>, Asker>;
 
 /// Connections whose other end is known, until the stream is dropped.
 pub(super) fn incoming(listener: TcpListener, directory: Directory) -> ReceiverStream<io::Result<Secured>> {
@@ -105,7 +106,7 @@ async fn agree(mut stream: TcpStream, address: SocketAddr, directory: &Directory
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let identity = Identity::of(certificate.ok_or("it shows no certificate")?)
         .map_err(|error| format!("its certificate can't be understood: {error}"))?;
-    Ok(Secured { stream, asker: Asker { identity: Arc::new(identity), address } })
+    Ok(Link { first: Vec::new(), stream, known: Asker { identity: Arc::new(identity), address } })
 }
 
 async fn turn_away(stream: &mut TcpStream) -> io::Result<()> {
@@ -117,54 +118,4 @@ async fn turn_away(stream: &mut TcpStream) -> io::Result<()> {
     let mut rest = [0; 1_024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
-}
-
-/// A connection whose other end is known.
-pub(super) struct Secured {
-    stream: TlsStream<TcpStream>,
-    asker: Asker,
-}
-
-impl Connected for Secured {
-    type ConnectInfo = Asker;
-
-    fn connect_info(&self) -> Asker {
-        self.asker.clone()
-    }
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

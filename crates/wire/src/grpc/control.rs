@@ -27,6 +27,7 @@ use crate::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use crate::sessions::SessionEvent;
 
 /// A control role that is reached over gRPC.
 #[derive(Debug)]
@@ -146,6 +147,11 @@ impl Control for RemoteControl {
         Ok(self.peers.items(items).map(|item| item.map(|change| (change.revision, change.event))).boxed())
     }
 
+    async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<SessionEvent>>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.watch_sessions(asked).await };
+        Ok(self.peers.items(self.ask(Repeat::Always, SHORT, Nothing, ask).await?))
+    }
+
     async fn processes(&self) -> Result<Vec<ControlProcess>> {
         let ask = |mut client: ControlClient<Channel>, asked| async move { client.processes(asked).await };
         Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.processes)
@@ -212,6 +218,7 @@ struct Served(Arc<dyn Control>);
 #[async_trait]
 impl ControlService for Served {
     type WatchRoutesStream = Items<RouteChange>;
+    type WatchSessionsStream = Items<SessionEvent>;
 
     async fn deploy(&self, request: Request<Deploy>) -> Result<Response<ChangedFunction>, Status> {
         let Deploy { tenant, function, request, precondition } = request.into_inner();
@@ -257,6 +264,10 @@ impl ControlService for Served {
         let changes = self.0.watch_routes().await;
         let change = |(revision, event)| RouteChange { revision, event };
         answers(changes.map(|changes| changes.map(move |item| item.map(change)).boxed()))
+    }
+
+    async fn watch_sessions(&self, _: Request<Nothing>) -> Result<Response<Items<SessionEvent>>, Status> {
+        answers(self.0.watch_sessions().await)
     }
 
     async fn processes(&self, _: Request<Nothing>) -> Result<Response<Processes>, Status> {

@@ -12,6 +12,7 @@ mod exchange;
 mod failure;
 mod fields;
 mod http_call;
+mod link;
 mod logs;
 pub mod messages;
 pub mod packed;

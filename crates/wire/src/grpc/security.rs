@@ -9,13 +9,14 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use lyra_types::{Code, Error};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::endpoint;
+use super::link::Link;
 use super::seldom::is_time_to_say;
 use crate::Role;
 use crate::tls::{Directory, failed_to_connect, name_of};
@@ -83,6 +84,9 @@ impl Target {
     }
 }
 
+/// A connection by TLS.
+type Connection = Link<TlsStream<TcpStream>>;
+
 /// Makes connections by TLS.
 #[derive(Debug, Clone)]
 struct Dial {
@@ -93,9 +97,9 @@ struct Dial {
 }
 
 impl tower::Service<Uri> for Dial {
-    type Response = TokioIo<Connected>;
+    type Response = TokioIo<Connection>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Connected>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Connection>>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -108,7 +112,7 @@ impl tower::Service<Uri> for Dial {
 }
 
 impl Dial {
-    async fn connect(&self, uri: &Uri) -> io::Result<Connected> {
+    async fn connect(&self, uri: &Uri) -> io::Result<Connection> {
         let no_address = || io::Error::new(io::ErrorKind::InvalidInput, "not HOST:PORT");
         let (host, port) = (uri.host().ok_or_else(no_address)?, uri.port_u16().ok_or_else(no_address)?);
         let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
@@ -123,7 +127,7 @@ impl Dial {
                 0 => Err(io::ErrorKind::UnexpectedEof.into()),
                 read => {
                     first.truncate(read);
-                    Ok(Connected { first, stream })
+                    Ok(Link { first, stream, known: () })
                 }
             }
         };
@@ -141,53 +145,5 @@ impl Dial {
         if is_time_to_say(&format!("{} {error}", self.address)) {
             tracing::warn!(address = &*self.address, expected = &*self.expected, error, "no connection by TLS");
         }
-    }
-}
-
-/// A connection of which something was read already.
-pub(super) struct Connected {
-    first: Vec<u8>,
-    stream: TlsStream<TcpStream>,
-}
-
-impl AsyncRead for Connected {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
-        }
-        let some = self.first.len().min(buffer.remaining());
-        buffer.put_slice(&self.first[..some]);
-        self.first.drain(..some);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Connected {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -86,6 +86,7 @@ impl Desk {
             revision: known.revision,
             instances: known.instances.values().cloned().collect(),
             holds: known.holds.values().map(Held::report).collect(),
+            ..Workload::default()
         };
         (workload, self.news.subscribe())
     }
@@ -156,6 +157,8 @@ impl Desk {
                 self.worker.forget(version.generation, Some(version.version)).await
             }
             Command::Instance(id, command) => self.worker.instruct(id, command).await,
+            Command::Follow => Ok(()),
+            Command::Session(_) => Err(Error::new(Code::Conflict, "this worker holds no sessions")),
         }
     }
 

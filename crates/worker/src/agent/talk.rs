@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_kit::Tasks;
 use lyra_kit::retry::Backoff;
 use lyra_types::{Code, Error, Result};
 use lyra_wire::Registry;
@@ -109,7 +108,6 @@ impl Talk {
         *joined = true;
         tracing::info!(worker = shared.identity.name, address = self.address, "joined control");
         let mouth = Mouth { say, lease };
-        let commands = Tasks::new();
         let places = Arc::new(Semaphore::new(COMMANDS));
         let mut ticks = tokio::time::interval(heartbeat);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -135,7 +133,7 @@ impl Talk {
                             continue;
                         };
                         let (desk, mouth) = (Arc::clone(&shared.desk), mouth.clone());
-                        commands.spawn_cancellable("carry-out", async move {
+                        shared.tasks.spawn_cancellable("carry-out", async move {
                             let outcome = desk.obey(epoch, command).await;
                             drop(place);
                             // Who asked sees a lost conversation for itself.

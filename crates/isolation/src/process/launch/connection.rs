@@ -5,26 +5,30 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::abilities::Abilities;
 use super::cgroup::Group;
 use super::error::{Fault, LaunchError};
-use super::process::Exit;
+use super::process::exit_of;
 use super::system;
-use super::wire::{self, MAX_MESSAGE, Reply, Request};
+use super::wire::{self, Kept, MAX_MESSAGE, Reply, Request};
+use crate::{Exit, Traffic};
 
 /// What the launcher has answered.
 pub(super) enum Answer {
     Spawned { pid: u32, hold: Hold, descriptors: Vec<OwnedFd> },
     Done(Vec<OwnedFd>),
+    Carried(Traffic),
     Failed(Fault),
 }
 
@@ -32,6 +36,8 @@ pub(super) enum Answer {
 pub(super) struct Hold {
     pub(super) pidfd: OwnedFd,
     pub(super) group: Group,
+    /// It goes on when this is dropped.
+    pub(super) left: AtomicBool,
 }
 
 impl Hold {
@@ -47,11 +53,14 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.kill();
+        if !self.left.load(Ordering::Relaxed) {
+            self.kill();
+        }
     }
 }
 
-type Ends = HashMap<u64, watch::Sender<Option<Exit>>>;
+/// Who waits for the end of which sandbox.
+pub(super) type Ends = HashMap<u64, watch::Sender<Option<Exit>>>;
 
 #[derive(Default)]
 struct Waiting {
@@ -81,15 +90,14 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Takes over the socket. Call inside of a runtime.
-    pub(super) fn new(socket: OwnedFd, patience: Duration) -> io::Result<Connection> {
+    /// Takes over the socket; numbers from `next` on are free, `ends` waits for those of sandboxes that are known already.
+    /// Call inside of a runtime.
+    pub(super) fn new(socket: OwnedFd, next: u64, ends: Ends, patience: Duration) -> io::Result<Connection> {
         system::set_nonblocking(socket.as_fd())?;
-        #[expect(unsafe_code, reason = "an OwnedFd always gives the same descriptor, open as long as it lives")]
-        // SAFETY: as above; it is closed with the `AsyncFd`, after it was taken from the reactor.
-        let socket = unsafe { AsyncFd::register(socket)? };
-        let shared = Arc::new(Shared { socket, waiting: Mutex::default() });
+        let socket = system::watched(socket, Interest::READABLE | Interest::WRITABLE)?;
+        let shared = Arc::new(Shared { socket, waiting: Mutex::new(Waiting { ends, ..Waiting::default() }) });
         let reader = lyra_kit::tasks::spawn("launcher", read(Arc::clone(&shared)));
-        Ok(Connection { shared, reader, next: AtomicU64::new(1), patience })
+        Ok(Connection { shared, reader, next: AtomicU64::new(next), patience })
     }
 
     /// Lets the launcher go; everybody who waits is told.
@@ -120,6 +128,16 @@ impl Connection {
 
     /// Makes a request and waits for its answer.
     pub(super) async fn ask(&self, id: u64, request: &Request) -> Result<Answer, LaunchError> {
+        self.ask_with(id, request, &[]).await
+    }
+
+    /// The same with descriptors.
+    pub(super) async fn ask_with(
+        &self,
+        id: u64,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Answer, LaunchError> {
         let work = async {
             let (sender, receiver) = oneshot::channel();
             let known = {
@@ -130,7 +148,7 @@ impl Connection {
             if !known {
                 return Err(LaunchError::Gone);
             }
-            self.shared.send(request).await?;
+            self.shared.send(request, descriptors).await?;
             receiver.await.map_err(|_| LaunchError::Gone)
         };
         match tokio::time::timeout(self.patience, work).await {
@@ -138,6 +156,12 @@ impl Connection {
             Ok(other) => other,
             Err(_) => Err(LaunchError::Late(self.patience)),
         }
+    }
+
+    /// Makes a request that has no answer.
+    pub(super) async fn tell_surely(&self, request: &Request) -> Result<(), LaunchError> {
+        let sent = tokio::time::timeout(self.patience, self.shared.send(request, &[])).await;
+        sent.map_err(|_| LaunchError::Late(self.patience))?
     }
 
     /// Makes a request that has no answer, if there is room for it at once.
@@ -149,13 +173,13 @@ impl Connection {
 }
 
 impl Shared {
-    async fn send(&self, request: &Request) -> Result<(), LaunchError> {
+    async fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), LaunchError> {
         let too_long =
             || LaunchError::InvalidPlan("it is too long for one message; make its environment smaller".into());
         let bytes = wire::encode(request).ok_or_else(too_long)?;
         loop {
             let mut ready = self.socket.writable().await.map_err(|_| LaunchError::Gone)?;
-            match ready.try_io(|socket| wire::send(socket.as_fd(), &bytes, &[])) {
+            match ready.try_io(|socket| wire::send(socket.as_fd(), &bytes, descriptors)) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) => return Err(LaunchError::Gone),
                 Err(_would_block) => {}
@@ -181,19 +205,20 @@ impl Shared {
             Reply::Spawned { id, pid, group } => {
                 let mut descriptors = descriptors.into_iter();
                 let Some(pidfd) = descriptors.next() else { return };
-                let hold = Hold { pidfd, group };
+                let hold = Hold { pidfd, group, left: AtomicBool::new(false) };
                 (id, Answer::Spawned { pid, hold, descriptors: descriptors.collect() })
             }
             Reply::Done { id } => (id, Answer::Done(descriptors)),
+            Reply::Carried { id, traffic } => (id, Answer::Carried(traffic)),
             Reply::Failed { id, fault } => (id, Answer::Failed(fault)),
             Reply::Exited { sandbox, status, out_of_memory } => {
                 let end = self.waiting.lock().ends.remove(&sandbox);
                 if let Some(end) = end {
-                    end.send_replace(Some(Exit::of(status, out_of_memory)));
+                    end.send_replace(Some(exit_of(status, out_of_memory)));
                 }
                 return;
             }
-            Reply::Ready(_) | Reply::Unable(_) => return,
+            Reply::Ready { .. } | Reply::Kept(_) | Reply::Unable(_) => return,
         };
         let waits = {
             let mut waiting = self.waiting.lock();
@@ -223,15 +248,42 @@ async fn read(shared: Arc<Shared>) {
     shared.leave();
 }
 
-/// Waits for one message on a socket that nobody else reads; `None`: it did not come in time, or the end is gone.
-pub(super) async fn first_reply(socket: &OwnedFd, patience: Duration) -> Option<Reply> {
-    let socket = socket.try_clone().ok()?;
+/// The answer to a greeting.
+pub(super) enum Greeting {
+    /// The launcher is up.
+    Ready { abilities: Abilities, next: u64, kept: Vec<(Kept, Vec<OwnedFd>)> },
+    /// It can't work, or not with this Lyra.
+    Unable(Fault),
+    /// It does not answer in time, or is gone.
+    Silent,
+}
+
+/// Waits for the answer to a greeting on a socket that nobody else reads.
+pub(super) async fn greeting(socket: &OwnedFd, patience: Duration) -> Greeting {
+    let Ok(socket) = socket.try_clone() else { return Greeting::Silent };
     let read = lyra_kit::tasks::blocking(move || {
         let mut buffer = vec![0; MAX_MESSAGE];
-        if !system::is_readable_within(socket.as_fd(), patience) {
-            return None;
+        let mut next = || {
+            if !system::is_readable_within(socket.as_fd(), patience) {
+                return None;
+            }
+            let (bytes, descriptors) = wire::receive(socket.as_fd(), &mut buffer).ok()?;
+            Some((wire::decode::<Reply>(bytes).ok()?, descriptors))
+        };
+        match next() {
+            Some((Reply::Ready { abilities, kept: count, next: number }, _)) => {
+                let mut kept = Vec::new();
+                while kept.len() < count {
+                    match next() {
+                        Some((Reply::Kept(one), descriptors)) => kept.push((*one, descriptors)),
+                        _ => return Greeting::Silent,
+                    }
+                }
+                Greeting::Ready { abilities, next: number, kept }
+            }
+            Some((Reply::Unable(fault), _)) => Greeting::Unable(fault),
+            _ => Greeting::Silent,
         }
-        wire::decode(wire::receive(socket.as_fd(), &mut buffer).ok()?.0).ok()
     });
-    read.await.ok()?
+    read.await.unwrap_or(Greeting::Silent)
 }

@@ -5,8 +5,11 @@
 //! told in `docs/design/process-sandbox.md`.
 //!
 //! What always holds: a sandbox ends when its [`Process`] is dropped, when Lyra ends in whatever way, and when the
-//! launcher ends; nothing of it is left then but what a start that follows removes. Nothing is half-started: a
+//! launcher ends; only a lasting one goes on without Lyra, for a bounded time, until the next Lyra takes it over; nothing of it is left then but what a start that follows removes. Nothing is half-started: a
 //! failed [`Launcher::spawn`] leaves nothing. This module knows nothing of functions, calls or runtimes.
+
+/// Name of the socket, in Lyra's directory, where a launcher waits that has lost its Lyra.
+const DOOR: &str = "launcher.socket";
 
 mod abilities;
 mod cgroup;
@@ -22,7 +25,8 @@ mod wire;
 
 pub use self::abilities::{Abilities, Cgroups, Privilege};
 pub use self::error::{Fault, LaunchError};
-pub use self::launcher::{Config, Launcher};
-pub use self::plan::{Bind, Device, Limits, MAX_ENTRIES, MIN_MEMORY, Plan, Program};
-pub use self::process::{Exit, Process};
-pub use self::spawner::serve;
+pub use self::launcher::{Adopted, Config, Launcher};
+pub use self::plan::{Bind, Device, Lasting, Limits, MAX_ENTRIES, MAX_LABEL, MIN_MEMORY, Plan, Program};
+pub use self::process::Process;
+pub use self::spawner::{Bounds, serve};
+pub use crate::session::Exit;

@@ -1,6 +1,7 @@
 //! What a sandbox shall be: its program, what it sees of the machine, and what it may use.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use lyra_types::InstanceId;
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,21 @@ pub struct Plan {
     pub devices: Vec<Device>,
     /// TCP ports (0: any) on 127.0.0.1 of the sandbox's own network to listen on; 16 at most. The sockets come back.
     pub listen: Vec<u16>,
+    /// It goes on when Lyra's process has ended, for the next one to take over.
+    pub lasting: Option<Lasting>,
 }
+
+/// What is known of a sandbox that outlives Lyra's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lasting {
+    /// By which the next Lyra knows it again; [`MAX_LABEL`] bytes at most.
+    pub label: String,
+    /// Time between `SIGTERM` and `SIGKILL` when it is ended because nobody has taken it over.
+    pub kill_grace: Duration,
+}
+
+/// Longest label of a lasting sandbox, in bytes.
+pub const MAX_LABEL: usize = 48 << 10;
 
 impl Plan {
     /// A plan with the system's files, a `/tmp` of 64 MiB, the standard limits, and nothing else.
@@ -55,6 +70,7 @@ impl Plan {
             limits: Limits::default(),
             devices: Vec::new(),
             listen: Vec::new(),
+            lasting: None,
         }
     }
 
@@ -93,6 +109,14 @@ impl Plan {
             .all(|device| device.target.starts_with("/dev") && is_plain(&device.target) && is_plain(&device.source))
         {
             return invalid("devices must lie below /dev, and their paths be absolute and without '..'");
+        }
+        if let Some(lasting) = &self.lasting {
+            if lasting.label.len() > MAX_LABEL {
+                return invalid("the label is too long");
+            }
+            if matches!(self.program, Program::Python { .. }) {
+                return invalid("a fork of an interpreter can't be lasting");
+            }
         }
         if self.limits.memory_bytes < MIN_MEMORY || self.limits.cpu_millis == 0 || self.limits.pids < 2 {
             return invalid("a sandbox needs 4 MiB of memory, a share of a processor and two processes");
@@ -260,6 +284,8 @@ mod tests {
         assert!(refused(|plan| plan.devices.push(Device::same("/etc/passwd"))));
         assert!(refused(|plan| plan.devices.push(Device::same("/dev/../etc/passwd"))));
         assert!(refused(|plan| plan.listen = vec![0; 17]));
+        let lasting = |length| Some(Lasting { label: "x".repeat(length), kill_grace: Duration::ZERO });
+        assert!(refused(|plan| plan.lasting = lasting(MAX_LABEL + 1)) && !refused(|plan| plan.lasting = lasting(9)));
         assert!(refused(|plan| plan.limits.memory_bytes = 0));
         assert!(refused(|plan| plan.limits.pids = 1));
     }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
@@ -14,37 +15,21 @@ use super::cgroup::usage_or;
 use super::connection::{Answer, Connection, Hold};
 use super::error::LaunchError;
 use super::plan::{Limits, is_plain};
+use super::spawner::Bounds;
 use super::wire::Request;
 use super::{members, system};
-use crate::Usage;
+use crate::{Exit, Exposed, Traffic, Usage};
 
 /// How long the processes of a sandbox may take to stop where they stand.
 const FREEZING: Duration = Duration::from_secs(2);
 const FREEZING_PAUSE: Duration = Duration::from_millis(1);
 
-/// How a sandbox ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    /// What its program returned, when it ended by itself.
-    pub code: Option<i32>,
-    /// The signal that ended it, when one did.
-    pub signal: Option<i32>,
-    /// The kernel killed a process of it because its memory was used up. False when the program coped and returned 0.
-    pub out_of_memory: bool,
-}
-
-impl Exit {
-    /// From the status that `wait` gives.
-    pub(super) fn of(status: i32, out_of_memory: bool) -> Exit {
-        let exited = libc::WIFEXITED(status);
-        let code = exited.then(|| libc::WEXITSTATUS(status));
-        let signal = (!exited).then(|| libc::WTERMSIG(status));
-        Exit { code, signal, out_of_memory: out_of_memory && code != Some(0) }
-    }
-
-    pub(super) fn killed() -> Exit {
-        Exit { code: None, signal: Some(libc::SIGKILL), out_of_memory: false }
-    }
+/// From the status that `wait` gives.
+pub(super) fn exit_of(status: i32, out_of_memory: bool) -> Exit {
+    let exited = libc::WIFEXITED(status);
+    let code = exited.then(|| libc::WEXITSTATUS(status));
+    let signal = (!exited).then(|| libc::WTERMSIG(status));
+    Exit { code, signal, out_of_memory: out_of_memory && code != Some(0) }
 }
 
 /// A running sandbox. Dropping it ends all its processes; the launcher clears up.
@@ -61,6 +46,7 @@ pub struct Process {
     hold: Arc<Hold>,
     exit: watch::Receiver<Option<Exit>>,
     connection: Arc<Connection>,
+    lasting: bool,
 }
 
 /// What a process is put together from.
@@ -71,6 +57,7 @@ pub(super) struct Parts {
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) exit: watch::Receiver<Option<Exit>>,
     pub(super) connection: Arc<Connection>,
+    pub(super) lasting: bool,
 }
 
 impl Process {
@@ -90,6 +77,7 @@ impl Process {
             hold: Arc::new(parts.hold),
             exit: parts.exit,
             connection: parts.connection,
+            lasting: parts.lasting,
         })
     }
 
@@ -172,6 +160,58 @@ impl Process {
         self.connection.ask(id, &request).await.map(drop)
     }
 
+    /// Has what comes in at sockets of the node carried to ports of the sandbox, on the other side of a process of its
+    /// own: TCP connections and datagrams go on when Lyra's process has ended. A socket for each port: one that listens,
+    /// or a bound one for UDP.
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`] when the sandbox has ended, or has ports exposed already.
+    pub async fn expose(&self, ports: Vec<Exposed>, sockets: &[OwnedFd], bounds: Bounds) -> Result<(), LaunchError> {
+        let id = self.connection.number();
+        let request = Request::Expose { id, sandbox: self.id, ports, bounds };
+        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        self.connection.ask_with(id, &request, &sockets).await.map(drop)
+    }
+
+    /// Undoes [`Process::expose`] and cuts what has come in. The sockets are closed when this returns.
+    ///
+    /// # Errors
+    /// [`LaunchError::Late`] and [`LaunchError::Gone`].
+    pub async fn hide(&self) -> Result<(), LaunchError> {
+        let id = self.connection.number();
+        self.connection.ask(id, &Request::Hide { id, sandbox: self.id }).await.map(drop)
+    }
+
+    /// What has gone over the exposed ports.
+    ///
+    /// # Errors
+    /// [`LaunchError::Late`] and [`LaunchError::Gone`].
+    pub async fn traffic(&self) -> Result<Traffic, LaunchError> {
+        let id = self.connection.number();
+        match self.connection.ask(id, &Request::Count { id, sandbox: self.id }).await? {
+            Answer::Carried(traffic) => Ok(traffic),
+            Answer::Spawned { .. } | Answer::Done(_) | Answer::Failed(_) => Err(LaunchError::Gone),
+        }
+    }
+
+    /// Lets a lasting sandbox go on when this is dropped, for the next Lyra to take over.
+    pub fn leave(&self) {
+        self.hold.left.store(self.lasting, Ordering::Relaxed);
+    }
+
+    /// Whether it goes on when this is dropped.
+    pub fn is_left(&self) -> bool {
+        self.hold.left.load(Ordering::Relaxed)
+    }
+
+    /// Sends the program a signal as [`Process::signal`] does, and waits until there is room for the message.
+    ///
+    /// # Errors
+    /// [`LaunchError::Late`] and [`LaunchError::Gone`].
+    pub async fn signal_surely(&self, signal: i32) -> Result<(), LaunchError> {
+        self.connection.tell_surely(&Request::Signal { sandbox: self.id, signal }).await
+    }
+
     /// Changes the limits of the whole sandbox: memory, processor time and processes. Those of each process stay.
     ///
     /// # Errors
@@ -181,15 +221,15 @@ impl Process {
         self.connection.ask(id, &Request::Limits { id, sandbox: self.id, limits }).await.map(drop)
     }
 
-    /// A TCP socket in the sandbox's own network, to connect to the program's ports; non-blocking.
+    /// A TCP socket in the sandbox's own network, to connect to the program's ports; non-blocking. `six`: for IPv6.
     ///
     /// # Errors
     /// [`LaunchError::Refused`] when the sandbox has ended.
-    pub async fn socket(&self) -> Result<OwnedFd, LaunchError> {
+    pub async fn socket(&self, six: bool) -> Result<OwnedFd, LaunchError> {
         let id = self.connection.number();
-        match self.connection.ask(id, &Request::Socket { id, sandbox: self.id }).await? {
+        match self.connection.ask(id, &Request::Socket { id, sandbox: self.id, six }).await? {
             Answer::Done(mut descriptors) => descriptors.pop().ok_or(LaunchError::Gone),
-            Answer::Spawned { .. } | Answer::Failed(_) => Err(LaunchError::Gone),
+            Answer::Spawned { .. } | Answer::Carried(_) | Answer::Failed(_) => Err(LaunchError::Gone),
         }
     }
 
@@ -202,6 +242,15 @@ impl Process {
         });
         let done = done.await.map_err(|_| LaunchError::Gone)?;
         done.map_err(|error: io::Error| LaunchError::failed("stopping a sandbox where it stands", &error))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The end of one that shall not go on is of no interest to any later Lyra.
+        if self.lasting && !self.hold.left.load(Ordering::Relaxed) && self.exit().is_none() {
+            self.connection.tell(&Request::Forget { sandbox: self.id });
+        }
     }
 }
 

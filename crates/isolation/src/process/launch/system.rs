@@ -17,6 +17,8 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
@@ -238,6 +240,20 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) }).map(drop)
 }
 
+/// Gives up all capabilities but one, for good.
+pub(super) fn keep_capability(kept: u32) -> io::Result<()> {
+    drop_bounding_except(&[kept.into()])?;
+    set_control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let half = |from: u32| {
+        let bit = kept.checked_sub(from).and_then(|number| 1u32.checked_shl(number)).unwrap_or(0);
+        CapabilitySet { effective: bit, permitted: bit, inheritable: 0 }
+    };
+    let sets = [half(0), half(32)];
+    // SAFETY: this version of the header takes two sets.
+    check_long(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) }).map(drop)
+}
+
 /// Empties the bounding set but for what is named.
 pub(super) fn drop_bounding_except(kept: &[libc::c_ulong]) -> io::Result<()> {
     for capability in (0..64).filter(|capability| !kept.contains(capability)) {
@@ -314,6 +330,12 @@ pub(super) fn reset_signals() {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
 }
 
+/// Lets a signal pass by.
+pub(super) fn ignore(signal: c_int) {
+    // SAFETY: this action runs no code of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// Holds no signal back.
 pub(super) fn unblock_all_signals() -> io::Result<()> {
     let none = signals(None);
@@ -353,6 +375,51 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 /// A pair of sockets that keep the bounds of messages and tell when the other end is gone.
 pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Listens at a path of the file system, for messages as [`socket_pair`] carries them; only the own user may connect.
+pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    let socket = seqpacket(SocketFlags::NONBLOCK)?;
+    let address = net::SocketAddrUnix::new(path)?;
+    // Nobody can be quicker than the mode: the directory is the own user's.
+    net::bind(&socket, &address)?;
+    rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    net::listen(&socket, 4)?;
+    Ok(socket)
+}
+
+/// Connects to where [`listen_at`] listens; at once or not at all.
+pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let socket = seqpacket(SocketFlags::NONBLOCK)?;
+    net::connect(&socket, &net::SocketAddrUnix::new(path)?)?;
+    rustix::fs::fcntl_setfl(&socket, rustix::fs::fcntl_getfl(&socket)? - OFlags::NONBLOCK)?;
+    Ok(socket)
+}
+
+fn seqpacket(flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | flags, None)?)
+}
+
+/// A connection that has come in at a socket that listens.
+pub(super) fn accept(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(net::accept_with(socket, SocketFlags::CLOEXEC)?)
+}
+
+/// Number and user of the process at the other end, when it connected.
+pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<(i32, u32)> {
+    let peer = net::sockopt::socket_peercred(socket)?;
+    Ok((peer.pid.as_raw_nonzero().get(), peer.uid.as_raw()))
+}
+
+/// Whether this process may make files in a directory.
+pub(super) fn may_write(directory: BorrowedFd<'_>) -> io::Result<()> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    Ok(rustix::fs::accessat(directory, ".", access, rustix::fs::AtFlags::EACCESS)?)
+}
+
+/// A file that is nowhere in the file system.
+pub(super) fn memory_file(name: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?)
 }
 
 /// Makes calls on a descriptor return at once.
@@ -415,15 +482,24 @@ pub(super) fn execute(program: &[CString], environment: &[CString]) -> io::Error
     io::Error::last_os_error()
 }
 
-/// A TCP socket in this process's network namespace.
-pub(super) fn tcp_socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
+/// A TCP socket in this process's network namespace, non-blocking; `six`: for IPv6.
+pub(super) fn tcp_socket(six: bool) -> io::Result<OwnedFd> {
+    socket(six, SocketType::STREAM)
+}
+
+/// A UDP socket in this process's network namespace, non-blocking; `six`: for IPv6.
+pub(super) fn udp_socket(six: bool) -> io::Result<OwnedFd> {
+    socket(six, SocketType::DGRAM)
+}
+
+fn socket(six: bool, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if six { AddressFamily::INET6 } else { AddressFamily::INET };
+    Ok(net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
 }
 
 /// Switches the loopback interface of this process's network namespace on.
 pub(super) fn loopback_up() -> io::Result<()> {
-    let socket = tcp_socket()?;
+    let socket = tcp_socket(false)?;
     // SAFETY: all zeroes is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -504,6 +580,13 @@ pub(super) fn timespec(span: Duration) -> Timespec {
 /// Ends a connection: the other end sees it closed, whoever else still holds this end.
 pub(super) fn shut_down(socket: BorrowedFd<'_>) {
     let _gone = net::shutdown(socket, Shutdown::Both);
+}
+
+/// A descriptor that can be waited for. Call inside of a runtime.
+pub(super) fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the same descriptor, open as long as it lives; it is closed with the `AsyncFd`,
+    // after it was taken from the reactor.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }
 
 fn number(pid: i32) -> io::Result<Pid> {

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
@@ -21,12 +22,18 @@ use super::abilities::Abilities;
 use super::cgroup::Group;
 use super::error::Fault;
 use super::plan::{Limits, Plan};
+use super::spawner::Bounds;
+use crate::session::{Exposed, Traffic};
 
 /// Longest message, in bytes. A Unix socket takes packets of up to about 200 KiB unless its buffer is made larger.
 pub(super) const MAX_MESSAGE: usize = 160 << 10;
 
 /// Most descriptors that a message brings.
 pub(super) const MAX_DESCRIPTORS: usize = 160;
+
+/// Changes with every change to messages or to what they mean, so that a Lyra never takes over a launcher that it does not
+/// understand.
+pub(super) const PROTOCOL: u32 = 1;
 
 /// What Lyra asks of the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,7 +46,18 @@ pub(super) enum Request {
         cgroups: bool,
         /// Numbers of users for sandboxes start here.
         first_user: u32,
+        /// [`PROTOCOL`] of this Lyra. A launcher of another one answers that it is unable.
+        #[serde(default)]
+        protocol: u32,
+        /// The directory of this Lyra.
+        #[serde(default)]
+        directory: PathBuf,
+        /// How long lasting sandboxes are kept without a Lyra.
+        #[serde(default)]
+        orphan_grace: Duration,
     },
+    /// End everything, lasting sandboxes too. Launchers of all protocols know this one.
+    End,
     /// Start a sandbox.
     Spawn { id: u64, plan: Box<Plan> },
     /// Get a Python interpreter ready to be forked.
@@ -47,9 +65,22 @@ pub(super) enum Request {
     /// Mount something, read-only, into a running sandbox.
     Bind { id: u64, sandbox: u64, source: PathBuf, target: PathBuf },
     /// Make a TCP socket in a sandbox's network.
-    Socket { id: u64, sandbox: u64 },
+    Socket {
+        id: u64,
+        sandbox: u64,
+        /// For IPv6.
+        six: bool,
+    },
+    /// Carry what comes in at sockets of the node to the sandbox. Brings a socket for each port, which listens.
+    Expose { id: u64, sandbox: u64, ports: Vec<Exposed>, bounds: Bounds },
+    /// Close them, with all that has come in at them.
+    Hide { id: u64, sandbox: u64 },
+    /// Say what has gone over them.
+    Count { id: u64, sandbox: u64 },
     /// Change the limits of a running sandbox.
     Limits { id: u64, sandbox: u64, limits: Limits },
+    /// A sandbox does not last any more.
+    Forget { sandbox: u64 },
     /// Send the sandbox's program a signal.
     Signal { sandbox: u64, signal: i32 },
 }
@@ -58,17 +89,41 @@ pub(super) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// To `Hello`.
-    Ready(Abilities),
+    Ready {
+        abilities: Abilities,
+        /// So many [`Reply::Kept`] follow.
+        kept: usize,
+        /// Numbers from here on are free.
+        next: u64,
+    },
+    /// A lasting sandbox of an earlier Lyra. Brings: pidfd, stdout, stderr, what came of either meanwhile, listeners.
+    Kept(Box<Kept>),
     /// To `Hello`: it can't work.
     Unable(Fault),
     /// A sandbox runs. Brings: pidfd, stdout, stderr, listeners.
     Spawned { id: u64, pid: u32, group: Group },
     /// A request was done. `Socket` brings one.
     Done { id: u64 },
+    /// To `Expose`, `Hide` and `Count`.
+    Carried { id: u64, traffic: Traffic },
     /// A request failed.
     Failed { id: u64, fault: Fault },
     /// A sandbox is gone.
     Exited { sandbox: u64, status: i32, out_of_memory: bool },
+}
+
+/// A lasting sandbox, as the next Lyra is told of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) sandbox: u64,
+    pub(super) pid: u32,
+    pub(super) group: Group,
+    pub(super) label: String,
+    /// How it ended, if it did: status, and whether it lacked memory.
+    pub(super) ended: Option<(i32, bool)>,
+    pub(super) exposed: Vec<Exposed>,
+    /// Bytes of its output that were dropped for lack of room.
+    pub(super) lost: u64,
 }
 
 /// Room for the control message with the descriptors.

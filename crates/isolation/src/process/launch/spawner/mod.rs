@@ -4,28 +4,40 @@
 //! requests and for what happens to its sandboxes, and never for one of them alone: sandboxes start beside each other,
 //! and answers come as they are ready.
 //!
-//! It ends when Lyra does, in whatever way; its sandboxes end with it, since their first processes do.
+//! It ends when Lyra does, in whatever way; its sandboxes end with it, since their first processes do. The exception are
+//! lasting sandboxes: with some of them it waits for the next Lyra ([`keeping`]).
 
+mod backlog;
 mod events;
 mod filter;
 mod first;
+mod keeping;
 mod network;
+mod outbox;
+mod porter;
+mod ports;
 mod root;
 mod sandbox;
 mod setup;
 mod starts;
 mod zygote;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use self::porter::Bounds;
+
 use self::events::Events;
+use self::keeping::{Departed, Home, Link};
+use self::outbox::Outbox;
+use self::porter::Porter;
 use self::sandbox::{Sandbox, Workshop};
 use self::zygote::{Key, Told, Zygote};
+use super::abilities::Abilities;
 use super::cgroup::Group;
 use super::error::{Fault, Step};
 use super::plan::Limits;
@@ -60,7 +72,11 @@ mod token {
     pub(super) const CONTROL: u64 = 3;
     pub(super) const REPORT: u64 = 4;
     pub(super) const ZYGOTE: u64 = 5;
-    pub(super) const BITS: u32 = 3;
+    pub(super) const PORTER: u64 = 6;
+    pub(super) const DOOR: u64 = 7;
+    pub(super) const STDOUT: u64 = 8;
+    pub(super) const STDERR: u64 = 9;
+    pub(super) const BITS: u32 = 4;
     pub(super) const fn of(id: u64, kind: u64) -> u64 {
         id << BITS | kind
     }
@@ -83,16 +99,20 @@ pub fn serve() -> ExitCode {
 
 /// A sandbox that has ended and whose cgroup is still to be removed.
 struct Leaving {
+    id: u64,
     group: Group,
-    reply: Reply,
+    /// Status, and whether it lacked memory; a fault for one that was never told of.
+    end: Result<(i32, bool), Fault>,
+    /// A lasting one.
+    sandbox: Option<Sandbox>,
     tries: u32,
 }
 
 /// The state of the process.
 struct Server {
-    lyra: OwnedFd,
-    /// Lyra's process; ready when it has ended.
-    _parent: OwnedFd,
+    link: Link,
+    home: Home,
+    abilities: Abilities,
     children: OwnedFd,
     events: Events,
     workshop: Workshop,
@@ -100,7 +120,14 @@ struct Server {
     numbers: HashMap<i32, u64>,
     zygotes: HashMap<Key, Zygote>,
     leaving: Vec<Leaving>,
-    unsent: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    /// Lasting ones that have ended while nobody was there.
+    departed: Vec<Departed>,
+    porter: Option<Porter>,
+    /// Sandboxes that have ended and whose ports are still open.
+    hiding: HashSet<u64>,
+    outbox: Outbox,
+    /// Above all numbers of sandboxes.
+    next: u64,
     buffer: Vec<u8>,
     over: bool,
 }
@@ -108,13 +135,18 @@ struct Server {
 impl Server {
     fn run(mut self) {
         while !self.over {
-            self.flush();
+            let sent = self.flush();
             self.remove_groups();
-            let busy = !self.unsent.is_empty() || !self.leaving.is_empty();
+            self.bide();
+            let busy = !sent || !self.leaving.is_empty();
             let watching = self.sandboxes.values().any(|sandbox| !sandbox.group.bounds_memory());
+            let until = self.link.time_left();
             let ready = match (busy, watching) {
+                _ if self.over => break,
                 (true, _) => self.events.wait(Some(AGAIN)),
                 (_, true) => self.events.wait(Some(WATCH)),
+                // Nobody is there: blanks are made for the next one.
+                _ if until.is_some() => self.events.wait(until),
                 // Nothing to do for a moment: a good time to make sandboxes ahead, one at a time.
                 _ if self.workshop.is_short() => match self.events.wait(Some(QUIET)) {
                     ready if ready.is_empty() && !self.workshop.prepare() => self.events.wait(None),
@@ -135,8 +167,8 @@ impl Server {
     fn handle(&mut self, token: u64) {
         let id = token >> token::BITS;
         match token & ((1 << token::BITS) - 1) {
-            token::LYRA if self.unsent.len() < MAX_UNSENT => self.request(),
-            token::PARENT => self.over = true,
+            token::LYRA if self.outbox.len() < MAX_UNSENT => self.request(),
+            token::PARENT => self.orphan(),
             token::CHILDREN => {
                 system::drain(self.children.as_fd());
                 self.reap();
@@ -144,15 +176,20 @@ impl Server {
             token::CONTROL => self.program_ended(id),
             token::REPORT => self.reported(id),
             token::ZYGOTE => self.zygote_told(i32::try_from(id).unwrap_or(0)),
+            token::PORTER => self.porter_told(),
+            token::DOOR => self.knock(),
+            token::STDOUT => self.written(id, 0),
+            token::STDERR => self.written(id, 1),
             _ => {}
         }
     }
 
     fn request(&mut self) {
+        let Some(socket) = self.link.socket() else { return };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let request = match wire::receive(self.lyra.as_fd(), &mut buffer) {
+        let request = match wire::receive(socket, &mut buffer) {
             Ok(([], _)) => None,
-            Ok((bytes, _)) => wire::decode::<Request>(bytes).ok(),
+            Ok((bytes, descriptors)) => wire::decode::<Request>(bytes).ok().map(|request| (request, descriptors)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.buffer = buffer;
                 return;
@@ -162,22 +199,41 @@ impl Server {
         self.buffer = buffer;
         match request {
             // The other end is gone, or is not what it should be.
-            None | Some(Request::Hello { .. }) => self.over = true,
-            Some(Request::Spawn { id, plan }) => self.spawn(id, *plan),
-            Some(Request::Warm { id, interpreter, preload }) => self.warm(id, (interpreter, preload)),
-            Some(Request::Bind { id, sandbox, source, target }) => {
+            None | Some((Request::Hello { .. }, _)) => self.orphan(),
+            Some((request, descriptors)) => self.serve(request, descriptors),
+        }
+    }
+
+    fn serve(&mut self, request: Request, descriptors: Vec<OwnedFd>) {
+        match request {
+            Request::Hello { .. } | Request::End => self.over = true,
+            Request::Spawn { id, plan } => self.spawn(id, *plan),
+            Request::Warm { id, interpreter, preload } => self.warm(id, (interpreter, preload)),
+            Request::Bind { id, sandbox, source, target } => {
                 let bound = self.bind(sandbox, &source, &target);
                 self.answer(id, bound, &[]);
             }
-            Some(Request::Socket { id, sandbox }) => match self.socket(sandbox) {
+            Request::Socket { id, sandbox, six } => match self.socket(sandbox, six) {
                 Ok(socket) => self.answer(id, Ok(()), &[socket.as_fd()]),
                 Err(fault) => self.answer(id, Err(fault), &[]),
             },
-            Some(Request::Limits { id, sandbox, limits }) => {
+            Request::Expose { id, sandbox, ports, bounds } => self.expose(id, sandbox, (ports, bounds), descriptors),
+            Request::Hide { id, sandbox } => self.hide(id, sandbox),
+            Request::Count { id, sandbox } => self.count(id, sandbox),
+            Request::Limits { id, sandbox, limits } => {
                 let set = self.set_limits(sandbox, limits);
                 self.answer(id, set, &[]);
             }
-            Some(Request::Signal { sandbox, signal }) => self.signal(sandbox, signal),
+            Request::Forget { sandbox } => {
+                if let Some(sandbox) = self.sandboxes.get_mut(&sandbox) {
+                    sandbox.plan.lasting = None;
+                }
+            }
+            Request::Signal { sandbox, signal } => {
+                if let Some(sandbox) = self.sandboxes.get(&sandbox) {
+                    sandbox.signal(signal);
+                }
+            }
         }
     }
 
@@ -189,33 +245,26 @@ impl Server {
         self.tell(&reply, descriptors);
     }
 
-    /// Sends a reply, or keeps it until there is room.
+    /// Sends a reply, or keeps it until there is room. Nobody: nobody waits for it.
     fn tell(&mut self, reply: &Reply, descriptors: &[BorrowedFd<'_>]) {
-        let Some(bytes) = wire::encode(reply) else { return };
-        if self.unsent.is_empty() {
-            match wire::send(self.lyra.as_fd(), &bytes, descriptors) {
-                Err(error) if is_passing(&error) => {}
-                _ => return,
-            }
-        }
-        let copies = descriptors.iter().filter_map(|fd| fd.try_clone_to_owned().ok()).collect();
-        self.unsent.push_back((bytes, copies));
-    }
-
-    fn flush(&mut self) {
-        while let Some((bytes, descriptors)) = self.unsent.front() {
-            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            match wire::send(self.lyra.as_fd(), bytes, &borrowed) {
-                Err(error) if is_passing(&error) => return,
-                _ => drop(self.unsent.pop_front()),
-            }
+        if let (Some(bytes), Some(socket)) = (wire::encode(reply), self.link.socket()) {
+            self.outbox.send(socket, bytes, descriptors);
         }
     }
 
-    fn socket(&self, sandbox: u64) -> Result<OwnedFd, Fault> {
+    /// Sends what could not be sent before; false: there is still some.
+    fn flush(&mut self) -> bool {
+        if let Some(socket) = self.link.socket() {
+            self.outbox.flush(socket);
+        }
+        let porter = self.porter.as_mut().is_none_or(Porter::flush);
+        self.outbox.is_empty() && porter
+    }
+
+    fn socket(&self, sandbox: u64, six: bool) -> Result<OwnedFd, Fault> {
         const STEP: &str = "making a socket in a sandbox";
         let sandbox = self.sandboxes.get(&sandbox).ok_or_else(gone).step(STEP)?;
-        self.workshop.networks.inside(&sandbox.network, system::tcp_socket).step(STEP)
+        self.workshop.networks.inside(&sandbox.network, || system::tcp_socket(six)).step(STEP)
     }
 
     /// Mounts something into a running sandbox. The mount is opened here, with the launcher's rights, and put in its
@@ -236,14 +285,6 @@ impl Server {
                 0 => Ok(()),
                 error => Err(Fault::new(&step, &io::Error::from_raw_os_error(error))),
             },
-        }
-    }
-
-    fn signal(&mut self, sandbox: u64, signal: i32) {
-        let Some(sandbox) = self.sandboxes.get(&sandbox) else { return };
-        // What comes too late meets nobody: that is no error.
-        if let Ok(signal) = u8::try_from(signal) {
-            let _late = system::write(sandbox.control.as_fd(), &[signal]);
         }
     }
 
@@ -272,6 +313,8 @@ impl Server {
             } else if let Some(id) = self.sandbox_of_fork(pid) {
                 // Its interpreter has ended before it.
                 self.fork_ended(id, status);
+            } else if self.porter.as_ref().is_some_and(|porter| porter.pid == pid) {
+                self.porter_ended();
             } else {
                 self.workshop.lost(pid);
             }
@@ -294,33 +337,42 @@ impl Server {
         }
         let Some(mut sandbox) = self.sandboxes.remove(&id) else { return };
         self.events.remove(sandbox.control.as_fd());
-        let reply = match sandbox.starting.take() {
+        let end = match sandbox.starting.take() {
             Some(starting) => {
                 self.events.remove(starting.report.as_fd());
-                let fault = fault.unwrap_or_else(|| {
+                Err(fault.unwrap_or_else(|| {
                     let fault = Fault::new("starting a sandbox", &gone());
                     fault.advise("it was ended before its program ran; is its memory limit too low?")
-                });
-                Reply::Failed { id, fault }
+                }))
             }
-            None => Reply::Exited {
-                sandbox: id,
-                status: sandbox.status.unwrap_or(status),
-                out_of_memory: sandbox.over_limit || sandbox.group.ran_out_of_memory(),
-            },
+            None => {
+                let out_of_memory = sandbox.over_limit || sandbox.group.ran_out_of_memory();
+                Ok((sandbox.status.unwrap_or(status), out_of_memory))
+            }
         };
+        self.last_words(&mut sandbox);
+        self.hide_ended(id, sandbox.exposure.take());
         self.workshop.users.give_back(sandbox.user);
-        self.leaving.push(Leaving { group: sandbox.group, reply, tries: 0 });
+        let group = sandbox.group.clone();
+        let sandbox = (end.is_ok() && sandbox.plan.lasting.is_some()).then_some(sandbox);
+        self.leaving.push(Leaving { id, group, end, sandbox, tries: 0 });
     }
 
     /// Removes the cgroups of sandboxes that are gone, and tells of their end once nothing of them is left.
     fn remove_groups(&mut self) {
         for mut leaving in std::mem::take(&mut self.leaving) {
             leaving.tries += 1;
-            if leaving.group.remove() || leaving.tries > REMOVALS {
-                self.tell(&leaving.reply, &[]);
-            } else {
+            let is_gone = leaving.group.remove() && !self.hiding.contains(&leaving.id);
+            if !is_gone && leaving.tries <= REMOVALS {
                 self.leaving.push(leaving);
+                continue;
+            }
+            match (leaving.end, leaving.sandbox) {
+                (Ok(ended), Some(sandbox)) => self.departed(leaving.id, sandbox, ended),
+                (Ok((status, out_of_memory)), None) => {
+                    self.tell(&Reply::Exited { sandbox: leaving.id, status, out_of_memory }, &[]);
+                }
+                (Err(fault), _) => self.tell(&Reply::Failed { id: leaving.id, fault }, &[]),
             }
         }
     }
@@ -338,19 +390,22 @@ impl Server {
 
     /// Ends everything: Lyra is gone.
     fn end(mut self) {
+        self.over = true;
+        if let Some(porter) = &self.porter {
+            let _gone = system::kill(porter.pid, libc::SIGKILL);
+        }
         for zygote in self.zygotes.values() {
             let _gone = system::kill(zygote.pid(), libc::SIGKILL);
         }
         self.workshop.discard_all();
         for sandbox in self.sandboxes.values() {
-            let _thawed = sandbox.group.set_frozen(false);
-            let _gone = system::pidfd_signal(sandbox.pidfd.as_fd(), libc::SIGKILL);
+            sandbox.kill();
         }
         // Each is certain to end; the bound is for a kernel that has lost one.
         for _ in 0..REMOVALS {
             self.reap();
             self.remove_groups();
-            if self.sandboxes.is_empty() && self.leaving.is_empty() {
+            if self.sandboxes.is_empty() && self.leaving.is_empty() && self.porter.is_none() {
                 break;
             }
             system::is_readable_within(self.children.as_fd(), AGAIN);
@@ -358,12 +413,6 @@ impl Server {
         }
         self.workshop.hierarchy.remove();
     }
-}
-
-/// Whether a message may be sent later that could not be sent now. Otherwise Lyra is gone, which is noticed elsewhere.
-fn is_passing(error: &io::Error) -> bool {
-    const FULL: [i32; 3] = [libc::ENOBUFS, libc::ENOMEM, libc::ETOOMANYREFS];
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some_and(|number| FULL.contains(&number))
 }
 
 fn gone() -> io::Error {

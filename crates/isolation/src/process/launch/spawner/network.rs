@@ -25,6 +25,11 @@ impl Networks {
         Ok(Networks { home: current()? })
     }
 
+    /// The network that this process is in, to come back to.
+    pub(super) fn here() -> io::Result<Networks> {
+        Ok(Networks { home: current()? })
+    }
+
     /// A network that nobody has used.
     pub(super) fn make(&self) -> io::Result<OwnedFd> {
         system::unshare(libc::CLONE_NEWNET)?;

@@ -15,7 +15,9 @@ use super::super::system::{self, Forked};
 use super::super::wire;
 use super::filter::Filters;
 use super::first::{self, Start};
+use super::keeping::Keepsake;
 use super::network::{self, Networks};
+use super::ports::Exposure;
 use super::root::Sources;
 
 /// The namespaces of a sandbox that are made with its first process. Its network is made ahead, and the one for cgroups
@@ -87,6 +89,31 @@ pub(super) struct Sandbox {
     pub(super) forked: Option<i32>,
     /// Memory was watched, and there was too much of it.
     pub(super) over_limit: bool,
+    /// Of a lasting one: what the next Lyra gets.
+    pub(super) kept: Option<Keepsake>,
+    /// Its ports that are carried.
+    pub(super) exposure: Option<Exposure>,
+}
+
+impl Sandbox {
+    /// Ends all its processes.
+    pub(super) fn kill(&self) {
+        // Of a frozen sandbox, version 1 of cgroups lets nothing die.
+        let _thawed = self.group.set_frozen(false);
+        let _gone = system::pidfd_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    /// Sends its program a signal. What comes too late meets nobody: that is no error.
+    pub(super) fn signal(&self, signal: i32) {
+        if let Ok(signal) = u8::try_from(signal) {
+            let _late = system::write(self.control.as_fd(), &[signal]);
+        }
+    }
+
+    /// Whether it goes on without Lyra. One that starts does not: nobody was told of it.
+    pub(super) fn lasts(&self) -> bool {
+        self.plan.lasting.is_some() && self.starting.is_none()
+    }
 }
 
 /// What a sandbox that starts holds ready.
@@ -136,6 +163,8 @@ impl Workshop {
                 status: None,
                 forked: None,
                 over_limit: false,
+                kept: None,
+                exposure: None,
             }),
             Err(fault) => {
                 self.discard(blank);

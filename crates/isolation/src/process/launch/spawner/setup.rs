@@ -17,7 +17,9 @@ use super::super::system;
 use super::super::wire::{self, MAX_MESSAGE, Reply, Request};
 use super::events::Events;
 use super::filter::Filters;
+use super::keeping::{Home, Link};
 use super::network::Networks;
+use super::outbox::Outbox;
 use super::sandbox::{Users, Workshop};
 use super::{Server, first, token};
 
@@ -37,7 +39,7 @@ pub(super) fn server() -> io::Result<Server> {
     let parent_fd = system::pidfd_open(parent)?;
     let mut buffer = vec![0; MAX_MESSAGE];
     let hello = wire::decode(wire::receive(lyra.as_fd(), &mut buffer)?.0)?;
-    let Request::Hello { name, cgroups, first_user } = hello else {
+    let Request::Hello { name, cgroups, first_user, directory, orphan_grace, .. } = hello else {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     };
     let up = detach(&lyra).and_then(|(events, children)| {
@@ -57,11 +59,12 @@ pub(super) fn server() -> io::Result<Server> {
             events.add(parent_fd.as_fd(), token::PARENT)?;
             let cgroups = workshop.hierarchy.abilities();
             let abilities = Abilities { privilege, cgroups, landlock: system::landlock_version() };
-            send(&lyra, &Reply::Ready(abilities))?;
+            send(&lyra, &Reply::Ready { abilities: abilities.clone(), kept: 0, next: 1 })?;
             system::set_nonblocking(lyra.as_fd())?;
             Ok(Server {
-                lyra,
-                _parent: parent_fd,
+                link: Link::Lyra { socket: lyra, process: parent_fd },
+                home: Home::new(&directory, orphan_grace),
+                abilities,
                 children,
                 events,
                 workshop,
@@ -69,7 +72,11 @@ pub(super) fn server() -> io::Result<Server> {
                 numbers: HashMap::new(),
                 zygotes: HashMap::new(),
                 leaving: Vec::new(),
-                unsent: VecDeque::new(),
+                departed: Vec::new(),
+                porter: None,
+                hiding: HashSet::new(),
+                outbox: Outbox::default(),
+                next: 1,
                 buffer,
                 over: false,
             })

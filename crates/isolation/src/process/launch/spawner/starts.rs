@@ -7,6 +7,7 @@ use super::super::error::{Fault, Step};
 use super::super::plan::{Plan, Program};
 use super::super::system;
 use super::super::wire::{self, Reply};
+use super::keeping::Keepsake;
 use super::sandbox::{Starting, Users};
 use super::{Key, Server, Told, Zygote, first, token};
 
@@ -15,12 +16,16 @@ const TOLD: usize = 4096;
 
 impl Server {
     pub(super) fn spawn(&mut self, id: u64, plan: Plan) {
+        self.next = self.next.max(id + 1);
         if let Err(fault) = self.begin(id, plan) {
             self.tell(&Reply::Failed { id, fault }, &[]);
         }
     }
 
     fn begin(&mut self, id: u64, mut plan: Plan) -> Result<(), Fault> {
+        if plan.lasting.is_some() {
+            self.home.check()?;
+        }
         if matches!(self.workshop.users, Users::Same) {
             // An ordinary user's interpreter can't enter the sandbox, so it is started there.
             plan.program = without_fork(plan.program);
@@ -71,6 +76,11 @@ impl Server {
         let pid = u32::try_from(sandbox.pid).unwrap_or(0);
         let reply = Reply::Spawned { id, pid, group: sandbox.group.clone() };
         let Ok(pidfd) = sandbox.pidfd.try_clone() else { return self.fail(id, too_many()) };
+        let keepsake = match sandbox.plan.lasting.is_some().then(|| Keepsake::of(&starting)).transpose() {
+            Ok(keepsake) => keepsake,
+            Err(_) => return self.fail(id, too_many()),
+        };
+        sandbox.kept = keepsake;
         let mut descriptors = vec![pidfd.as_fd(), starting.stdout.0.as_fd(), starting.stderr.0.as_fd()];
         descriptors.extend(starting.listeners.iter().map(AsFd::as_fd));
         self.tell(&reply, &descriptors);

@@ -1,0 +1,159 @@
+//! TCP: each connection from the node has one to the program; bytes go both ways until both directions have ended.
+//!
+//! What must hold: a direction that ends is ended at the other side while the other direction goes on; whoever reads
+//! slowly slows down its own sender only; a connection that breaks is broken at the other side too, so that what was cut
+//! never looks whole. An idle connection holds no buffer.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use rustix::net::{Shutdown, sockopt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::super::super::system;
+use super::counts::{Of, Place};
+use super::process::{Inside, Scratch};
+
+/// Longest wait for the program to take a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Pause after no connection could be taken, which is for lack of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// When a client that says nothing is asked whether it is still there, how often, and how many times.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// A TCP port of a sandbox.
+pub(super) struct Streams {
+    inside: Inside,
+}
+
+impl Streams {
+    pub(super) fn new(inside: Inside) -> Streams {
+        Streams { inside }
+    }
+
+    /// Serves the port until it is dropped.
+    pub(super) async fn serve(&self, listener: TcpListener) {
+        let mut connections = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((client, _)) => match self.inside.counts.take(Of::Connections) {
+                        Some(place) => connections.push(self.carry(client, place)),
+                        None => reset(&client),
+                    },
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                },
+                // How a connection ends is known to its two ends.
+                Some(()) = connections.next() => {}
+            }
+        }
+    }
+
+    async fn carry(&self, client: TcpStream, _place: Place) {
+        let Ok(program) = self.connect().await else {
+            self.inside.counts.refuse();
+            return reset(&client);
+        };
+        self.inside.counts.accept();
+        let _as_far_as_possible = prepare(&client).and_then(|()| program.set_nodelay(true));
+        let (counts, scratch) = (&self.inside.counts, &*self.inside.scratch);
+        let there = pass(&client, &program, counts.received(), scratch);
+        let back = pass(&program, &client, counts.sent(), scratch);
+        if tokio::try_join!(there, back).is_err() {
+            reset(&client);
+            reset(&program);
+        }
+    }
+
+    /// Connects to the program, by either of the addresses that it may listen at.
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let port = self.inside.port;
+        match self.connect_to((Ipv4Addr::LOCALHOST, port).into()).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.connect_to((Ipv6Addr::LOCALHOST, port).into()).await
+            }
+            other => other,
+        }
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let make = || system::tcp_socket(address.is_ipv6());
+        let socket = self.inside.networks.inside(&self.inside.network, make)?;
+        let connect = TcpSocket::from_std_stream(socket.into()).connect(address);
+        tokio::time::timeout(PATIENCE, connect).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+fn prepare(client: &TcpStream) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    let (idle, interval, count) = KEEP_ALIVE;
+    sockopt::set_socket_keepalive(client, true)?;
+    sockopt::set_tcp_keepidle(client, idle)?;
+    sockopt::set_tcp_keepintvl(client, interval)?;
+    sockopt::set_tcp_keepcnt(client, count)?;
+    Ok(())
+}
+
+/// Has the other end see that the connection broke, as soon as it is closed here.
+fn reset(stream: &TcpStream) {
+    let _gone = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+}
+
+/// What came of one look at a connection.
+enum Step {
+    /// Nothing was there, or all of it was passed on.
+    Done,
+    /// This could not be written yet.
+    Rest(Vec<u8>),
+    /// The direction has ended.
+    Over,
+}
+
+/// Carries one direction to its end.
+async fn pass(from: &TcpStream, to: &TcpStream, count: &AtomicU64, scratch: &Scratch) -> io::Result<()> {
+    loop {
+        from.readable().await?;
+        match step(from, to, count, scratch)? {
+            Step::Done => {}
+            Step::Rest(rest) => push(&rest, to).await?,
+            Step::Over => return Ok(rustix::net::shutdown(to.as_fd(), Shutdown::Write)?),
+        }
+        tokio::task::consume_budget().await;
+    }
+}
+
+fn step(from: &TcpStream, to: &TcpStream, count: &AtomicU64, scratch: &Scratch) -> io::Result<Step> {
+    let mut buffer = scratch.lock();
+    let length = match from.try_read(&mut buffer) {
+        Ok(0) => return Ok(Step::Over),
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Done),
+        Err(error) => return Err(error),
+    };
+    count.fetch_add(length as u64, Ordering::Relaxed);
+    let written = match to.try_write(&buffer[..length]) {
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(if written == length { Step::Done } else { Step::Rest(buffer[written..length].to_vec()) })
+}
+
+async fn push(mut rest: &[u8], to: &TcpStream) -> io::Result<()> {
+    while !rest.is_empty() {
+        to.writable().await?;
+        match to.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
