@@ -16,6 +16,7 @@ use tower::Service as _;
 use crate::auth::Guard;
 use crate::body::Lingering;
 use crate::problem::{self, Fault};
+use crate::resources;
 use crate::service::Entry;
 use crate::trigger::{self, Caller};
 
@@ -41,7 +42,8 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     let (parts, body) = request.into_parts();
     let body = Lingering::new(body, parts.version, &parts.headers);
     if let Err(error) = guard.check(&parts) {
-        return problem::respond(&error);
+        let for_resources = resources::is_resource_path(parts.uri.path());
+        return if for_resources { resources::refuse(&error) } else { problem::respond(&error) };
     }
     if parts.method == Method::CONNECT {
         let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
@@ -53,6 +55,16 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         Err(error) => return problem::respond(&error),
     };
     let Some(target) = target else {
+        if resources::is_resource_path(parts.uri.path())
+            && let Some(server) = entry.resources.get()
+        {
+            let begun = entry.app.clock.instant();
+            let response = server.handle(guard.resource_caller(), Request::from_parts(parts, Body::new(body))).await;
+            // Of a watch this is the time to its first byte.
+            let took = entry.app.clock.instant().duration_since(begun);
+            entry.resource_metrics.observe(response.status(), took);
+            return response;
+        }
         let mut router = entry.router.clone();
         let request = Request::from_parts(parts, Body::new(body));
         return match router.call(request).await {
