@@ -42,8 +42,7 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     let (parts, body) = request.into_parts();
     let body = Lingering::new(body, parts.version, &parts.headers);
     if let Err(error) = guard.check(&parts) {
-        let for_resources = resources::is_resource_path(parts.uri.path());
-        return if for_resources { resources::refuse(&error) } else { problem::respond(&error) };
+        return resources::refusal(&parts, &error);
     }
     if parts.method == Method::CONNECT {
         let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
@@ -55,18 +54,12 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         Err(error) => return problem::respond(&error),
     };
     let Some(target) = target else {
-        if resources::is_resource_path(parts.uri.path())
-            && let Some(server) = entry.resources.get()
-        {
-            let begun = entry.app.clock.instant();
-            let response = server.handle(guard.resource_caller(), Request::from_parts(parts, Body::new(body))).await;
-            // Of a watch this is the time to its first byte.
-            let took = entry.app.clock.instant().duration_since(begun);
-            entry.resource_metrics.observe(response.status(), took);
-            return response;
-        }
-        let mut router = entry.router.clone();
         let request = Request::from_parts(parts, Body::new(body));
+        let request = match entry.resources.answer(&entry.app.clock, guard, request).await {
+            Ok(response) => return response,
+            Err(request) => request,
+        };
+        let mut router = entry.router.clone();
         return match router.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},

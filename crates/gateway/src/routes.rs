@@ -20,9 +20,6 @@ use crate::service::App;
 /// Path of HTTP triggers, as the document and the metrics call it.
 pub(crate) const TRIGGER_PATH: &str = "/fn/{tenant}/{function}/{path}";
 
-/// Paths of the Kubernetes-style API, as the metrics call them.
-pub(crate) const RESOURCE_PATH: &str = "/apis/{path}";
-
 /// Methods of HTTP triggers that the document lists; every other one works as well.
 const TRIGGER_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 

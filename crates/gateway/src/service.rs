@@ -1,8 +1,8 @@
 //! The gateway service: what its parts share, and its life from start to drain.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::resources::ResourceServer;
+use crate::resources::{Mounted, ResourceServer};
 use crate::route_table::RouteTable;
 use crate::routes;
 
@@ -84,8 +84,7 @@ pub(crate) struct Entry {
     pub router: Router,
     pub triggers: RouteMetrics,
     /// The Kubernetes-style API, once there is one.
-    pub resources: OnceLock<Arc<dyn ResourceServer>>,
-    pub resource_metrics: RouteMetrics,
+    pub resources: Mounted,
 }
 
 impl Answers for Entry {
@@ -126,15 +125,15 @@ impl Service {
             config,
         });
         let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
-        let resource_metrics = app.metrics.route(routes::RESOURCE_PATH, "ANY");
+        let resources = Mounted::new(&app.metrics);
         let router = routes::router(&app);
-        let entry = Arc::new(Entry { app, router, triggers, resources: OnceLock::new(), resource_metrics });
+        let entry = Arc::new(Entry { app, router, triggers, resources });
         Service { entry, tasks: Tasks::new(), watching: Arc::default() }
     }
 
     /// Has the Kubernetes-style API served on this gateway's listener too. The first one counts.
     pub fn mount_resources(&self, server: Arc<dyn ResourceServer>) {
-        let _ = self.entry.resources.set(server);
+        self.entry.resources.mount(server);
     }
 
     /// Says whether a listener at `address` would be served, before it is bound.

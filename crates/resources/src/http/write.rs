@@ -267,7 +267,10 @@ async fn apply_patch<K: Kind>(
     let mut applied = read_yaml(&request.body)?;
     decode::without_nulls(&mut applied);
     let warnings = check_fields::<K>(request, &applied, Vec::new())?;
-    let wanted: K = decode::object(applied.clone())?;
+    let mut wanted: K = decode::object(applied.clone())?;
+    if wanted.meta().name.is_empty() {
+        (*key.name).clone_into(&mut wanted.meta_mut().name);
+    }
     check_name(&wanted, key)?;
     if !wanted.meta().managed_fields.is_empty() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));

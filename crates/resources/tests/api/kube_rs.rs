@@ -78,7 +78,10 @@ async fn watchers_reflectors_and_controllers_miss_nothing_over_a_restart() {
     follower.arg(format!("http://{}", server.address)).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let follower = follower.spawn().unwrap();
     for _ in 0..3 {
-        // Until somebody watches: the churn is to be followed, not listed.
+        // The churn is to be followed, not listed: by two watchers, a reflector and a controller.
+        let mut watches = server.watches.subscribe();
+        let following = watches.wait_for(|count| *count >= 4);
+        tokio::time::timeout(Duration::from_secs(120), following).await.expect("all follow").expect("it runs");
         churn(&server.api, &random, 300).await;
         let address = server.address;
         server.stop().await;
@@ -92,7 +95,8 @@ async fn watchers_reflectors_and_controllers_miss_nothing_over_a_restart() {
     done.spec.application_name = "echo".into();
     let caller = Caller::operator("test");
     server.api.sessions().create(done, WriteOptions { caller: &caller, dry_run: false }).await.unwrap();
-    let output = tokio::time::timeout(Duration::from_secs(300), follower.wait_with_output()).await.expect("it ends").unwrap();
+    let output =
+        tokio::time::timeout(Duration::from_secs(300), follower.wait_with_output()).await.expect("it ends").unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let told: BTreeMap<String, BTreeMap<String, String>> = serde_json::from_slice(&output.stdout).expect("JSON");

@@ -373,8 +373,11 @@ async fn many_are_deleted_at_once_and_pruned() {
     site.run("apply -f -", MANIFESTS).await;
     site.run("create ns game1", "").await;
     let only = MANIFESTS.split("---").next().unwrap();
-    let kinds = "lyra.dev/v1/Application";
-    site.run(&format!("apply -f - --prune -l tier=gold --prune-whitelist={kinds}"), only).await;
+    let allowed = if site.version().await >= 26 { "allowlist" } else { "whitelist" };
+    let line = format!("apply -f - --prune -l application=echo --prune-{allowed}=lyra.dev/v1/ApplicationSession");
+    site.run(&line, &only.replace("tier: gold", "tier: gold, application: echo")).await;
+    assert_eq!(site.run("get as -o name", "").await, "", "what is applied no more is pruned");
+    site.run("apply -f -", MANIFESTS).await;
     site.run("delete as --all", "").await;
     site.run("delete app -l tier=gold", "").await;
     assert_eq!(site.run("get all -o name", "").await, "");

@@ -22,6 +22,7 @@ use lyra_store::objects::{History, SqliteObjects};
 use lyra_types::TenantName;
 use lyra_types::resources::{Application, ApplicationSession};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// A controller of sorts: sessions of an application called `full` are refused, as a busy one's are.
 struct Rules;
@@ -51,6 +52,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// What it serves.
     pub api: Arc<ResourceApi>,
+    /// Watches that were begun.
+    pub watches: watch::Sender<usize>,
     objects: Arc<SqliteObjects>,
     tasks: Tasks,
 }
@@ -70,8 +73,9 @@ impl Server {
         let listener = TcpListener::bind(listen).await.expect("the port is free");
         let address = listener.local_addr().expect("it has an address");
         let tasks = Tasks::new();
-        tasks.spawn_cancellable("listen", accept(listener, api.clone(), tasks.clone()));
-        Server { address, api, objects, tasks }
+        let watches = watch::Sender::new(0);
+        tasks.spawn_cancellable("listen", accept(listener, api.clone(), watches.clone(), tasks.clone()));
+        Server { address, api, watches, objects, tasks }
     }
 
     /// Stops the server as a restart does: connections are cut.
@@ -82,12 +86,17 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, api: Arc<ResourceApi>, tasks: Tasks) {
+async fn accept(listener: TcpListener, api: Arc<ResourceApi>, watches: watch::Sender<usize>, tasks: Tasks) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let api = api.clone();
+        let (api, watches) = (api.clone(), watches.clone());
         tasks.spawn_cancellable("connection", async move {
-            let service = service_fn(move |request| answer(api.clone(), request));
+            let service = service_fn(move |request: Request<Incoming>| {
+                if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                    watches.send_modify(|count| *count += 1);
+                }
+                answer(api.clone(), request)
+            });
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }
