@@ -16,5 +16,6 @@ async fn main() {
     println!("{}", server.address);
     let stop = lyra_kit::shutdown::on_signals().expect("signals can be handled");
     stop.cancelled().await;
+    println!("{} watches were begun", *server.watches.borrow());
     server.stop().await;
 }

@@ -1,5 +1,6 @@
 //! OpenAPI documents: what `kubectl explain` shows and `kubectl apply` checks by. Made of the types' doc comments.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
 use http::Response;
@@ -24,7 +25,10 @@ pub(super) fn answer(path: &str, request: &Request<'_>) -> Result<Response<Body>
     match path.trim_matches('/') {
         "openapi/v3" => {
             let index = INDEX.get_or_init(|| {
-                let url = format!("/openapi/v3/{DOCUMENT}?hash={}", env!("CARGO_PKG_VERSION"));
+                // Clients keep the document for as long as it has this address.
+                let mut hasher = DefaultHasher::new();
+                V3.get_or_init(v3).to_string().hash(&mut hasher);
+                let url = format!("/openapi/v3/{DOCUMENT}?hash={:016X}", hasher.finish());
                 json!({"paths": {DOCUMENT: {"serverRelativeURL": url}}})
             });
             Ok(answer::json(200, &request.accept, index))

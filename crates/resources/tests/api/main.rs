@@ -9,7 +9,10 @@
 mod kube_rs;
 mod kubectl;
 mod requests;
+mod scale;
 mod server;
+mod site;
+mod watches;
 
 use lyra_resources::EventType;
 use lyra_types::TenantName;
