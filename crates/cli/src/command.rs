@@ -8,7 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
-    completions, config, control, dead_letter, demo, function, job, load, logs, node, openapi, tls, up, version, worker,
+    completions, config, control, dead_letter, demo, function, job, kubeconfig, load, logs, node, openapi, tls, up,
+    version, worker,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -76,6 +77,8 @@ enum Command {
     /// Traces, simulations, and load on a running server
     #[command(subcommand)]
     Load(Box<load::Command>),
+    /// Print a configuration for kubectl
+    Kubeconfig(kubeconfig::Args),
     /// Print the server's OpenAPI document
     Openapi(openapi::Args),
     /// Print a completion script for a shell
@@ -112,6 +115,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&command, &global),
         Command::Tls(command) => tls::run(&command, &global),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
         Command::Node(args) => on_many_threads(node::run(*args)),
@@ -135,6 +139,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)
         | Command::Config(_)
+        | Command::Kubeconfig(_)
         | Command::Tls(_)
         | Command::Version(_)
         | Command::Up(_)

@@ -16,6 +16,7 @@ mod excerpt;
 mod failure;
 mod function;
 mod job;
+mod kubeconfig;
 mod load;
 mod logs;
 mod node;

@@ -40,6 +40,16 @@ pub struct Global {
     pub quiet: bool,
 }
 
+/// The server that is meant, and as whom.
+pub struct Target {
+    /// Its address.
+    pub url: String,
+    /// The token, if there is one.
+    pub token: Option<String>,
+    /// The tenant.
+    pub tenant: TenantName,
+}
+
 /// What a command works with.
 #[derive(Debug)]
 pub struct Session {
@@ -67,17 +77,26 @@ fn given(value: Option<&String>) -> Option<String> {
 }
 
 impl Global {
-    /// The client and the output that these flags ask for.
+    /// The server that these flags mean.
     ///
     /// # Errors
-    /// When the URL, the token or the tenant can't be one.
-    pub fn session(&self) -> Result<Session> {
+    /// When the tenant can't be one.
+    pub fn target(&self) -> Result<Target> {
         let tenant = match given(self.tenant.as_ref()) {
             Some(name) => TenantName::new(&name)?,
             None => TenantName::default_tenant(),
         };
         let url = given(self.url.as_ref()).unwrap_or_else(|| DEFAULT_URL.to_owned());
-        let client = Client::new(Config { url, token: given(self.token.as_ref()), tenant, ..Config::default() })?;
+        Ok(Target { url, token: given(self.token.as_ref()), tenant })
+    }
+
+    /// The client and the output that these flags ask for.
+    ///
+    /// # Errors
+    /// When the URL, the token or the tenant can't be one.
+    pub fn session(&self) -> Result<Session> {
+        let Target { url, token, tenant } = self.target()?;
+        let client = Client::new(Config { url, token, tenant, ..Config::default() })?;
         Ok(Session { client, format: self.format, quiet: self.quiet, clock: Clock::system() })
     }
 }

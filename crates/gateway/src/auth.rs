@@ -14,6 +14,8 @@ use lyra_types::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::resources::ResourceCaller;
+
 /// Tokens that are let in, kept as SHA-256 hashes.
 #[derive(Clone, Default)]
 pub struct Tokens(Vec<[u8; 32]>);
@@ -118,6 +120,15 @@ impl Guard {
     /// Whether `Authorization` holds a secret of Lyra that a function must not see.
     pub(crate) fn uses_authorization(&self) -> bool {
         matches!(self, Guard::Tokens(_))
+    }
+
+    /// Who a caller that was let in is to the Kubernetes-style API: whoever is let in may act in every tenant.
+    pub(crate) fn resource_caller(&self) -> ResourceCaller {
+        let name = match self {
+            Guard::Tokens(_) => "operator",
+            Guard::Loopback { .. } => "local",
+        };
+        ResourceCaller { name: name.to_owned(), tenants: None }
     }
 
     /// Lets a request in or says why not.

@@ -16,6 +16,7 @@ use tower::Service as _;
 use crate::auth::Guard;
 use crate::body::Lingering;
 use crate::problem::{self, Fault};
+use crate::resources;
 use crate::service::Entry;
 use crate::trigger::{self, Caller};
 
@@ -41,7 +42,7 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     let (parts, body) = request.into_parts();
     let body = Lingering::new(body, parts.version, &parts.headers);
     if let Err(error) = guard.check(&parts) {
-        return problem::respond(&error);
+        return resources::refusal(&parts, &error);
     }
     if parts.method == Method::CONNECT {
         let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
@@ -53,8 +54,12 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         Err(error) => return problem::respond(&error),
     };
     let Some(target) = target else {
-        let mut router = entry.router.clone();
         let request = Request::from_parts(parts, Body::new(body));
+        let request = match entry.resources.answer(&entry.app.clock, guard, request).await {
+            Ok(response) => return response,
+            Err(request) => request,
+        };
+        let mut router = entry.router.clone();
         return match router.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::dispatch;
 use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::resources::{Mounted, ResourceServer};
 use crate::route_table::RouteTable;
 use crate::routes;
 
@@ -82,6 +83,8 @@ pub(crate) struct Entry {
     pub app: Arc<App>,
     pub router: Router,
     pub triggers: RouteMetrics,
+    /// The Kubernetes-style API, once there is one.
+    pub resources: Mounted,
 }
 
 impl Answers for Entry {
@@ -122,9 +125,15 @@ impl Service {
             config,
         });
         let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
+        let resources = Mounted::new(&app.metrics);
         let router = routes::router(&app);
-        let entry = Arc::new(Entry { app, router, triggers });
+        let entry = Arc::new(Entry { app, router, triggers, resources });
         Service { entry, tasks: Tasks::new(), watching: Arc::default() }
+    }
+
+    /// Has the Kubernetes-style API served on this gateway's listener too. The first one counts.
+    pub fn mount_resources(&self, server: Arc<dyn ResourceServer>) {
+        self.entry.resources.mount(server);
     }
 
     /// Says whether a listener at `address` would be served, before it is bound.

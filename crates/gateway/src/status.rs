@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::listen::{self, Answers};
 use crate::metrics::{Measure, Metrics};
 use crate::problem::{self, Fault};
+use crate::resources::{self, Mounted, ResourceServer};
 use crate::rest::{Answer, meta};
 
 /// Longest wait for open requests at the end: nothing here takes long.
@@ -31,7 +32,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Says whether the process is ready: how, for people, or why not.
 pub type Ready = dyn Fn() -> Result<String, String> + Send + Sync;
 
-/// Serves `/healthz`, `/readyz`, `/metrics` and `/version`.
+/// Serves `/healthz`, `/readyz`, `/metrics` and `/version`, and the Kubernetes-style API where there is one.
 pub struct Status {
     entry: Arc<Entry>,
 }
@@ -41,6 +42,7 @@ struct Entry {
     clock: Clock,
     metrics: Metrics,
     router: Router,
+    resources: Mounted,
 }
 
 /// What the routes can use.
@@ -62,7 +64,13 @@ impl Status {
             .route("/version", get(meta::version).layer(measure("/version")))
             .fallback(not_found)
             .with_state(Arc::new(Shown { registry, ready }));
-        Status { entry: Arc::new(Entry { config, clock, metrics, router }) }
+        let resources = Mounted::new(&metrics);
+        Status { entry: Arc::new(Entry { config, clock, metrics, router, resources }) }
+    }
+
+    /// Has the Kubernetes-style API served on this listener too. The first one counts.
+    pub fn mount_resources(&self, server: Arc<dyn ResourceServer>) {
+        self.entry.resources.mount(server);
     }
 
     /// Says whether a listener at `address` would be served, before it is bound.
@@ -107,9 +115,14 @@ impl Answers for Entry {
     async fn answer(self: &Arc<Self>, guard: &Guard, _: SocketAddr, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
         if let Err(error) = guard.check(&parts) {
-            return problem::respond(&error);
+            return resources::refusal(&parts, &error);
         }
-        match self.router.clone().call(Request::from_parts(parts, Body::new(body))).await {
+        let request = match self.resources.answer(&self.clock, guard, Request::from_parts(parts, Body::new(body))).await
+        {
+            Ok(response) => return response,
+            Err(request) => request,
+        };
+        match self.router.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
 use crate::joined::Joined;
+use crate::resources::InProcess;
 use crate::roles::{self, Kit};
 use crate::security;
 
@@ -196,6 +197,9 @@ impl Node {
         let (gateway, metrics, clock) = (config.node.gateway.clone(), kit.metrics.clone(), kit.clock.clone());
         let status = Status::new(gateway, metrics, clock, ready(joined, self.control.clone()));
         status.check(address).map_err(Error::Refused)?;
+        if let Some(resources) = self.control.as_ref().and_then(|control| control.resources()) {
+            status.mount_resources(Arc::new(InProcess(resources)));
+        }
         let (listener, address) = listen(address).await?;
         (self.status, self.status_address) = (Some((listener, status)), Some(address));
         Ok(())

@@ -21,6 +21,7 @@ use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::resources::InProcess;
 use crate::roles::{self, Kit, control::Stores};
 
 /// Longest wait for calls that still run when the gateway and the jobs have drained.
@@ -180,6 +181,9 @@ impl Node {
         };
         let as_control: Arc<dyn Control> = control.clone();
         let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
+        if let Some(resources) = control.resources() {
+            gateway.mount_resources(Arc::new(InProcess(resources)));
+        }
         let node = Node { address, listener, gateway, control, rest: Rest { worker, agent, logs, stores, tasks } };
         match node.get_ready().await {
             Ok(()) => Ok(node),

@@ -11,6 +11,7 @@ pub mod settings;
 
 mod joined;
 mod machine;
+mod resources;
 mod roles;
 mod security;
 

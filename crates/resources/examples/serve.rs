@@ -1,7 +1,7 @@
 //! Serves the resource API alone on loopback, for trying out clients: `serve FILE [ADDR:PORT]`. Objects are kept in FILE.
 //! Prints the address that it listens on.
 
-#[path = "../tests/server.rs"]
+#[path = "../tests/api/server.rs"]
 mod server;
 
 use std::path::PathBuf;
@@ -16,5 +16,6 @@ async fn main() {
     println!("{}", server.address);
     let stop = lyra_kit::shutdown::on_signals().expect("signals can be handled");
     stop.cancelled().await;
+    println!("{} watches were begun", *server.watches.borrow());
     server.stop().await;
 }

@@ -89,3 +89,10 @@ impl ResourceApi {
         self.tasks.stop(Duration::from_secs(5)).await;
     }
 }
+
+impl Drop for ResourceApi {
+    fn drop(&mut self) {
+        // What was started here does not outlive it.
+        self.tasks.stopping().cancel();
+    }
+}

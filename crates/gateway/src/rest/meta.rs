@@ -20,6 +20,13 @@ use crate::service::App;
 pub(crate) struct VersionInfo {
     /// Semantic version.
     version: &'static str,
+    /// Major version of the Kubernetes API whose conventions `/apis` follows.
+    major: &'static str,
+    /// Its minor version.
+    minor: &'static str,
+    /// Both versions, as `kubectl version` reads them.
+    #[serde(rename = "gitVersion")]
+    git_version: &'static str,
 }
 
 /// Whether the process answers.
@@ -78,5 +85,11 @@ pub(crate) async fn openapi() -> Answer {
     responses((status = 200, description = "The version", body = VersionInfo), Refused)
 )]
 pub(crate) async fn version() -> Answer {
-    Ok(Json(VersionInfo { version: env!("CARGO_PKG_VERSION") }).into_response())
+    Ok(Json(VersionInfo {
+        version: env!("CARGO_PKG_VERSION"),
+        major: "1",
+        minor: "32",
+        git_version: concat!("v1.32.0+lyra-", env!("CARGO_PKG_VERSION")),
+    })
+    .into_response())
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use lyra_gateway::{Config, Deps, Service};
+use lyra_gateway::{Config, Deps, ResourceServer, Service};
 use lyra_kit::telemetry::Metrics;
 use lyra_kit::{Clock, Ids, Random};
 use lyra_types::api::Problem;
@@ -90,6 +90,11 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
 
 /// A gateway that knows the functions whose names the doubles act on.
 pub async fn start_with(config: Config) -> Gateway {
+    start_serving(config, None).await
+}
+
+/// The same, with the Kubernetes-style API.
+pub async fn start_serving(config: Config, resources: Option<Arc<dyn ResourceServer>>) -> Gateway {
     let (deps, control, worker, logs) = deps();
     for name in ["echo", "throw", "busy", "hang", "panic", "lambda", "timeout", "out-of-memory", "limit-reached"] {
         control.add(name, Contract::Handler);
@@ -97,6 +102,7 @@ pub async fn start_with(config: Config) -> Gateway {
     control.add("web", Contract::Http);
     control.add("cat", Contract::Command);
     let service = Service::new(config, deps);
+    resources.into_iter().for_each(|server| service.mount_resources(server));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

@@ -127,7 +127,8 @@ pub(super) fn read_yaml(body: &[u8]) -> Result<Value, Status> {
     {
         return Ok(value);
     }
-    serde_saphyr::from_str(text)
+    // As YAML 1.2 has it: `y` and `on` are words.
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true })
         .map_err(|error| Status::bad_request(format!("the body of the request is not YAML: {error}")))
 }
 
@@ -163,8 +164,8 @@ mod tests {
     #[test]
     fn yaml_is_read_as_json_is() {
         let yaml =
-            b"spec:\n  n: 1\n  t: true\n  s: '1'\n  l: [a, {b: c}]\n  z: null\n  f: 1.5\n  text: |\n    x\n    y\n";
-        let expected = json!({"spec": {"n": 1, "t": true, "s": "1", "l": ["a", {"b": "c"}], "z": null, "f": 1.5, "text": "x\ny\n"}});
+            b"spec:\n  n: 1\n  t: true\n  s: '1'\n  l: [a, {b: c}]\n  z: null\n  f: 1.5\n  y: on\n  text: |\n    x\n    y\n";
+        let expected = json!({"spec": {"n": 1, "t": true, "s": "1", "l": ["a", {"b": "c"}], "z": null, "f": 1.5, "y": "on", "text": "x\ny\n"}});
         assert_eq!(read("application/yaml", yaml).unwrap().0, expected);
         assert_eq!(read("application/json; charset=utf-8", expected.to_string().as_bytes()).unwrap().0, expected);
         for (media, body) in [("application/json", "{"), ("application/yaml", "a: [b"), ("application/json", "{} x")] {

@@ -43,7 +43,7 @@ pub(super) fn object<K: Kind>(mut value: Value) -> Result<K, Status> {
 }
 
 /// A field that is null is one that is absent.
-fn without_nulls(value: &mut Value) {
+pub(super) fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|_, value| !value.is_null());

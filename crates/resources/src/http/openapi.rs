@@ -1,5 +1,6 @@
 //! OpenAPI documents: what `kubectl explain` shows and `kubectl apply` checks by. Made of the types' doc comments.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
 use http::Response;
@@ -24,7 +25,10 @@ pub(super) fn answer(path: &str, request: &Request<'_>) -> Result<Response<Body>
     match path.trim_matches('/') {
         "openapi/v3" => {
             let index = INDEX.get_or_init(|| {
-                let url = format!("/openapi/v3/{DOCUMENT}?hash={}", env!("CARGO_PKG_VERSION"));
+                // Clients keep the document for as long as it has this address.
+                let mut hasher = DefaultHasher::new();
+                V3.get_or_init(v3).to_string().hash(&mut hasher);
+                let url = format!("/openapi/v3/{DOCUMENT}?hash={:016X}", hasher.finish());
                 json!({"paths": {DOCUMENT: {"serverRelativeURL": url}}})
             });
             Ok(answer::json(200, &request.accept, index))
@@ -33,7 +37,8 @@ pub(super) fn answer(path: &str, request: &Request<'_>) -> Result<Response<Body>
         "openapi/v2" => {
             let document = V2.get_or_init(v2);
             if request.accept.openapi_protobuf {
-                let media = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+                // The name with an @, which is asked for by, is no media type that clients can read.
+                let media = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
                 return Ok(answer::with(200, media, answer::body(openapi_v2::encode(document))));
             }
             Ok(answer::json(200, &request.accept, document))

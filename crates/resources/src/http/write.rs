@@ -264,9 +264,13 @@ async fn apply_patch<K: Kind>(
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
         ));
     }
-    let applied = read_yaml(&request.body)?;
+    let mut applied = read_yaml(&request.body)?;
+    decode::without_nulls(&mut applied);
     let warnings = check_fields::<K>(request, &applied, Vec::new())?;
-    let wanted: K = decode::object(applied.clone())?;
+    let mut wanted: K = decode::object(applied.clone())?;
+    if wanted.meta().name.is_empty() {
+        (*key.name).clone_into(&mut wanted.meta_mut().name);
+    }
     check_name(&wanted, key)?;
     if !wanted.meta().managed_fields.is_empty() {
         return Err(Status::bad_request("metadata.managedFields must be nil"));

@@ -1,5 +1,6 @@
 //! A server of the resource API alone, on loopback: plain HTTP, objects in an SQLite file, and callers who are whoever their
-//! token says (`operator`, or names of tenants joined by `+`). For tests and for trying things out; not a part of Lyra.
+//! token says (`operator`, or names of tenants joined by `+`), or whoever the path begins with (`/as/game1/…`): `kubectl` sends no
+//! token over plain HTTP. For tests and for trying things out; not a part of Lyra.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,11 +17,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use lyra_kit::{Clock, Random, Tasks};
 use lyra_resources::http::Body;
-use lyra_resources::{Admission, Caller, Deps, EventType, Operation, ResourceApi, Review, Settings, Status};
+use lyra_resources::{Admission, Caller, Deps, Operation, ResourceApi, Review, Settings, Status};
 use lyra_store::objects::{History, SqliteObjects};
 use lyra_types::TenantName;
 use lyra_types::resources::{Application, ApplicationSession};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// A controller of sorts: sessions of an application called `full` are refused, as a busy one's are.
 struct Rules;
@@ -50,6 +52,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// What it serves.
     pub api: Arc<ResourceApi>,
+    /// Watches that were begun.
+    pub watches: watch::Sender<usize>,
     objects: Arc<SqliteObjects>,
     tasks: Tasks,
 }
@@ -69,8 +73,9 @@ impl Server {
         let listener = TcpListener::bind(listen).await.expect("the port is free");
         let address = listener.local_addr().expect("it has an address");
         let tasks = Tasks::new();
-        tasks.spawn_cancellable("listen", accept(listener, api.clone(), tasks.clone()));
-        Server { address, api, objects, tasks }
+        let watches = watch::Sender::new(0);
+        tasks.spawn_cancellable("listen", accept(listener, api.clone(), watches.clone(), tasks.clone()));
+        Server { address, api, watches, objects, tasks }
     }
 
     /// Stops the server as a restart does: connections are cut.
@@ -79,21 +84,19 @@ impl Server {
         self.tasks.stop(std::time::Duration::from_secs(5)).await;
         self.objects.close().await;
     }
-
-    /// Notes an event about an application.
-    pub fn tell(&self, tenant: &str, application: &str, reason: &str, message: &str) {
-        let tenant = TenantName::new(tenant).expect("a tenant");
-        let object = self.api.applications().get(&tenant, application).expect("the application is there");
-        self.api.events().record(object.object(), EventType::Normal, reason, message);
-    }
 }
 
-async fn accept(listener: TcpListener, api: Arc<ResourceApi>, tasks: Tasks) {
+async fn accept(listener: TcpListener, api: Arc<ResourceApi>, watches: watch::Sender<usize>, tasks: Tasks) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let api = api.clone();
+        let (api, watches) = (api.clone(), watches.clone());
         tasks.spawn_cancellable("connection", async move {
-            let service = service_fn(move |request| answer(api.clone(), request));
+            let service = service_fn(move |request: Request<Incoming>| {
+                if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                    watches.send_modify(|count| *count += 1);
+                }
+                answer(api.clone(), request)
+            });
             let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -112,7 +115,12 @@ fn caller(request: &Request<Incoming>) -> Option<Caller> {
     }
 }
 
-async fn answer(api: Arc<ResourceApi>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(api: Arc<ResourceApi>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    if let Some((who, rest)) = request.uri().to_string().strip_prefix("/as/").and_then(|path| path.split_once('/')) {
+        let who = format!("Bearer {who}").parse().expect("a header");
+        request.headers_mut().insert(header::AUTHORIZATION, who);
+        *request.uri_mut() = format!("/{rest}").parse().expect("a path");
+    }
     Ok(match caller(&request) {
         Some(caller) => api.handle(&caller, request).await,
         None => {

@@ -1,3 +1,0 @@
-//! The resource API over HTTP, by its clients.
-
-mod server;
