@@ -1,11 +1,11 @@
 //! Sandboxes that outlive the Lyra that started them, and the ports that reach them.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 
-use lyra_isolation::process::launch::{Adopted, Bounds, Lasting, LaunchError};
+use lyra_isolation::process::launch::{Adopted, Bounds, Lasting};
 use lyra_isolation::{Exposed, Port, Protocol};
 
 use super::*;
