@@ -4,6 +4,7 @@ mod adoption;
 mod carrying;
 mod hosting;
 mod simulated;
+mod unprivileged;
 mod walls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -48,7 +49,10 @@ impl Worker {
     }
 
     async fn of(dir: &Path, change: impl FnOnce(&mut Config), settings: Settings, package: &[u8]) -> Worker {
-        let helper = vec![env!("CARGO_BIN_EXE_lyra-sandbox").into()];
+        // A copy, where the user may not get to the original.
+        let copy = dir.join("lyra-sandbox");
+        let helper = if copy.exists() { copy.into() } else { env!("CARGO_BIN_EXE_lyra-sandbox").into() };
+        let helper = vec![helper];
         let launch = launch::Config { helper, patience: PATIENCE, ..launch::Config::new(dir.join("launch")) };
         let mut config = Config::new(dir.join("process"), launch);
         config.settings.cells = 0;

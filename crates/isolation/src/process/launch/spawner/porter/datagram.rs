@@ -56,10 +56,7 @@ impl Datagrams {
         let mut answers = FuturesUnordered::new();
         loop {
             tokio::select! {
-                ready = self.socket.readable() => {
-                    if ready.is_err() {
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                () = self.ready() => {
                     for _ in 0..BATCH {
                         match self.take(&clients) {
                             Ok(None) => {}
@@ -74,6 +71,13 @@ impl Datagrams {
                 }
                 Some(client) = answers.next() => drop(clients.remove(&client)),
             }
+        }
+    }
+
+    /// Waits for datagrams, however often that fails.
+    async fn ready(&self) {
+        while self.socket.readable().await.is_err() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
