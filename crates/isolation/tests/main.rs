@@ -6,3 +6,4 @@ mod js;
 mod launch;
 mod lines;
 mod process;
+mod sessions;

@@ -215,7 +215,8 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         if !self.process.is_left() {
-            self.process.kill();
+            // Its watcher holds it for a moment more.
+            self.process.discard();
         }
         // It holds the process too, whose end frees the sandbox.
         self.watcher.abort();

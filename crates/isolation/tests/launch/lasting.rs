@@ -1,11 +1,11 @@
 //! Sandboxes that outlive the Lyra that started them, and the ports that reach them.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 
-use lyra_isolation::process::launch::{Adopted, Bounds, Lasting, LaunchError};
+use lyra_isolation::process::launch::{Adopted, Bounds, Lasting};
 use lyra_isolation::{Exposed, Port, Protocol};
 
 use super::*;
@@ -172,4 +172,63 @@ async fn a_client_stays_connected_while_lyra_is_killed_and_the_next_one_takes_ov
     drop(process);
     assert!(launcher.stop(PATIENCE).await);
     assert_eq!(groups_of(victim.directory.path()), Vec::<PathBuf>::new());
+}
+
+/// Says something to a launcher that waits; what it answers.
+fn knock(directory: &Path, words: &[&str]) -> Vec<String> {
+    use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
+    let socket = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("a socket");
+    net::connect(&socket, &SocketAddrUnix::new(directory.join("launcher.socket")).expect("short")).expect("it waits");
+    let mut answers = Vec::new();
+    for words in words {
+        net::send(&socket, words.as_bytes(), SendFlags::NOSIGNAL).expect("sent");
+        let mut buffer = vec![0; 4096];
+        let (length, _) = net::recv(&socket, &mut buffer, RecvFlags::empty()).expect("answered or hung up");
+        answers.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    answers
+}
+
+async fn waits(directory: &Path) {
+    let waits = async {
+        while !directory.join("launcher.socket").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("the launcher waits");
+}
+
+#[tokio::test]
+async fn a_lyra_of_another_protocol_takes_nothing_over_and_has_all_ended() {
+    let (mut victim, said) = Victim::start("echoing").await;
+    let address: SocketAddr = said.split_once(' ').unwrap().0.parse().unwrap();
+    victim.kill();
+    let directory = victim.directory.path().to_owned();
+    waits(&directory).await;
+    let hello = r#"{"Hello":{"name":"x","cgroups":true,"first_user":1,"protocol":999,"new":{}}}"#;
+    let answers = tokio::task::spawn_blocking(move || knock(&directory, &[hello, "\"End\""])).await.unwrap();
+    assert!(answers[0].contains("Unable") && answers[1].is_empty(), "{answers:?}");
+    let (launcher, adopted) = victim.next().await;
+    assert!(adopted.is_empty());
+    TcpListener::bind(address).expect("free");
+    assert!(launcher.stop(PATIENCE).await);
+    assert_eq!(groups_of(victim.directory.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn one_who_says_nonsense_does_not_keep_the_next_lyra_out() {
+    let (mut victim, said) = Victim::start("echoing").await;
+    let address: SocketAddr = said.split_once(' ').unwrap().0.parse().unwrap();
+    victim.kill();
+    let directory = victim.directory.path().to_owned();
+    waits(&directory).await;
+    let mode = std::os::unix::fs::MetadataExt::mode(&directory.join("launcher.socket").metadata().unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    let answers = tokio::task::spawn_blocking(move || knock(&directory, &["nonsense"])).await.unwrap();
+    assert!(answers[0].contains("Unable"), "{answers:?}");
+    let (launcher, adopted) = victim.next().await;
+    assert_eq!(adopted.len(), 1);
+    assert_eq!(say(&mut client(address), "still"), "STILL");
+    drop(adopted);
+    assert!(launcher.stop(PATIENCE).await);
 }

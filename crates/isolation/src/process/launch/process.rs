@@ -199,6 +199,18 @@ impl Process {
         self.hold.left.store(self.lasting, Ordering::Relaxed);
     }
 
+    /// Ends all processes of the sandbox at once, as dropping this does: of no interest to any later Lyra.
+    pub fn discard(&self) {
+        self.forget();
+        self.kill();
+    }
+
+    fn forget(&self) {
+        if self.lasting && self.exit().is_none() {
+            self.connection.tell(&Request::Forget { sandbox: self.id });
+        }
+    }
+
     /// Whether it goes on when this is dropped.
     pub fn is_left(&self) -> bool {
         self.hold.left.load(Ordering::Relaxed)
@@ -247,9 +259,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The end of one that shall not go on is of no interest to any later Lyra.
-        if self.lasting && !self.hold.left.load(Ordering::Relaxed) && self.exit().is_none() {
-            self.connection.tell(&Request::Forget { sandbox: self.id });
+        if !self.is_left() {
+            self.forget();
         }
     }
 }

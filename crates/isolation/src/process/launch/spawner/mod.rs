@@ -224,9 +224,11 @@ impl Server {
                 let set = self.set_limits(sandbox, limits);
                 self.answer(id, set, &[]);
             }
-            Request::Forget { sandbox } => {
-                if let Some(sandbox) = self.sandboxes.get_mut(&sandbox) {
+            Request::Forget { sandbox: id } => {
+                if let Some(sandbox) = self.sandboxes.get_mut(&id) {
                     sandbox.plan.lasting = None;
+                } else if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.id == id) {
+                    leaving.sandbox = None;
                 }
             }
             Request::Signal { sandbox, signal } => {

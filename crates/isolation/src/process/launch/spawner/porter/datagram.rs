@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use rustix::net::SendFlags;
 use tokio::net::UdpSocket;
 
 use super::super::super::system;
@@ -55,10 +56,7 @@ impl Datagrams {
         let mut answers = FuturesUnordered::new();
         loop {
             tokio::select! {
-                ready = self.socket.readable() => {
-                    if ready.is_err() {
-                        tokio::time::sleep(PAUSE).await;
-                    }
+                () = self.ready() => {
                     for _ in 0..BATCH {
                         match self.take(&clients) {
                             Ok(None) => {}
@@ -73,6 +71,13 @@ impl Datagrams {
                 }
                 Some(client) = answers.next() => drop(clients.remove(&client)),
             }
+        }
+    }
+
+    /// Waits for datagrams, however often that fails.
+    async fn ready(&self) {
+        while self.socket.readable().await.is_err() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
@@ -96,7 +101,9 @@ impl Datagrams {
         let association = known.or(new.as_ref());
         if let Some(association) = association {
             association.used.store(true, Ordering::Relaxed);
-            match association.socket.try_send(&buffer[..length]) {
+            // Not by tokio, which knows nothing of a new socket before it has waited for it.
+            let sent = rustix::net::send(&association.socket, &buffer[..length], SendFlags::NOSIGNAL);
+            match sent.map_err(io::Error::from) {
                 Ok(_) => drop(self.inside.counts.received().fetch_add(length as u64, Ordering::Relaxed)),
                 Err(error) => self.meet(&error),
             }
@@ -164,7 +171,8 @@ impl Datagrams {
             };
             association.used.store(true, Ordering::Relaxed);
             // A full socket drops, as networks do.
-            if let Ok(sent) = self.socket.try_send_to(&buffer[..length], association.client) {
+            let client = &association.client;
+            if let Ok(sent) = rustix::net::sendto(&self.socket, &buffer[..length], SendFlags::NOSIGNAL, client) {
                 self.inside.counts.sent().fetch_add(sent as u64, Ordering::Relaxed);
             }
         }

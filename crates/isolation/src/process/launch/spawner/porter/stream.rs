@@ -43,12 +43,9 @@ impl Streams {
         let mut connections = FuturesUnordered::new();
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
-                    Ok((client, _)) => match self.inside.counts.take(Of::Connections) {
-                        Some(place) => connections.push(self.carry(client, place)),
-                        None => reset(&client),
-                    },
-                    Err(_) => tokio::time::sleep(PAUSE).await,
+                client = accept(&listener) => match self.inside.counts.take(Of::Connections) {
+                    Some(place) => connections.push(self.carry(client, place)),
+                    None => reset(&client),
                 },
                 // How a connection ends is known to its two ends.
                 Some(()) = connections.next() => {}
@@ -88,6 +85,16 @@ impl Streams {
         let socket = self.inside.networks.inside(&self.inside.network, make)?;
         let connect = TcpSocket::from_std_stream(socket.into()).connect(address);
         tokio::time::timeout(PATIENCE, connect).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+/// The next client, however often none can be taken.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => return client,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
     }
 }
 
