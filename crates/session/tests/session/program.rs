@@ -26,7 +26,7 @@ fn quick() -> Settings {
 async fn a_session_is_opened_used_and_closed_by_posting_lines() {
     let (_folder, path) = socket();
     let handle = serve(&path, Settings::default());
-    let opening = tokio::task::spawn({
+    let opening = lyra_kit::tasks::spawn("worker", {
         let handle = handle.clone();
         async move { handle.open(open("a", "map=1"), LIMIT).await }
     });
@@ -46,7 +46,7 @@ async fn a_session_is_opened_used_and_closed_by_posting_lines() {
     handle.configure(7, Arc::new(BTreeMap::from([("mode".to_owned(), "hard".to_owned())])));
     assert_eq!(lines.next_of("configuration").await, json!({"version": 7, "data": {"mode": "hard"}}));
 
-    let closing = tokio::task::spawn({
+    let closing = lyra_kit::tasks::spawn("worker", {
         let handle = handle.clone();
         async move { handle.close(LIMIT).await }
     });
