@@ -80,7 +80,7 @@ const WAITING: usize = 64;
 
 impl Shared {
     fn new(settings: Settings, clock: Clock) -> Shared {
-        let settings = Arc::new(settings);
+        let settings = Arc::new(settings.within_reason());
         let machine = Machine::new(Arc::clone(&settings));
         Shared {
             bytes: Arc::new(Rate::new(settings.bytes_per_second, &clock)),

@@ -55,6 +55,17 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The same, but nothing so small that a server could do nothing else, or nothing at all.
+    pub(crate) fn within_reason(mut self) -> Settings {
+        self.ping_interval = self.ping_interval.max(Duration::from_millis(10));
+        self.ping_misses = self.ping_misses.max(1);
+        self.connections = self.connections.max(1);
+        self.max_message = self.max_message.max(4 << 10);
+        self
+    }
+}
+
 /// Longest id of a client session or a session, in bytes.
 pub(crate) const MAX_ID: usize = 128;
 /// Most of a program's reason that is kept, in bytes.

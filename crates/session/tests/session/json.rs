@@ -32,7 +32,8 @@ async fn read_head(reader: &mut BufReader<UnixStream>) -> (u16, usize) {
     let (mut status, mut length) = (0, 0);
     loop {
         let mut line = String::new();
-        timeout(SOON, reader.read_line(&mut line)).await.expect("in time").expect("a line");
+        // Broken is ended.
+        let _ = timeout(SOON, reader.read_line(&mut line)).await.expect("in time");
         let line = line.trim_end().to_ascii_lowercase();
         if let Some(rest) = line.strip_prefix("http/1.1 ") {
             status = rest.split(' ').next().and_then(|code| code.parse().ok()).expect("a status");
@@ -74,13 +75,16 @@ impl Lines {
     }
 }
 
-/// Posts lines; status and answer.
+/// Posts lines; status and answer, or status 0 where the server closed the connection.
 pub(crate) async fn post(path: &Path, body: &str) -> (u16, Value) {
     let mut reader = BufReader::new(UnixStream::connect(path).await.expect("the server listens"));
     let head = format!("POST /v1/session/state HTTP/1.1\r\nhost: s\r\ncontent-length: {}\r\n\r\n", body.len());
     // The server may answer before it has read everything.
     let _ = reader.get_mut().write_all((head + body).as_bytes()).await;
     let (status, length) = read_head(&mut reader).await;
+    if status == 0 {
+        return (0, Value::Null);
+    }
     let mut answer = vec![0; length];
     timeout(SOON, reader.read_exact(&mut answer)).await.expect("in time").expect("the whole body");
     (status, serde_json::from_slice(&answer).expect("JSON"))

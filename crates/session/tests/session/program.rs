@@ -26,7 +26,7 @@ fn quick() -> Settings {
 async fn a_session_is_opened_used_and_closed_by_posting_lines() {
     let (_folder, path) = socket();
     let handle = serve(&path, Settings::default());
-    let opening = tokio::task::spawn({
+    let opening = lyra_kit::tasks::spawn("worker", {
         let handle = handle.clone();
         async move { handle.open(open("a", "map=1"), LIMIT).await }
     });
@@ -46,7 +46,7 @@ async fn a_session_is_opened_used_and_closed_by_posting_lines() {
     handle.configure(7, Arc::new(BTreeMap::from([("mode".to_owned(), "hard".to_owned())])));
     assert_eq!(lines.next_of("configuration").await, json!({"version": 7, "data": {"mode": "hard"}}));
 
-    let closing = tokio::task::spawn({
+    let closing = lyra_kit::tasks::spawn("worker", {
         let handle = handle.clone();
         async move { handle.close(LIMIT).await }
     });
@@ -168,4 +168,54 @@ async fn a_program_answers_when_it_is_asked_for_a_sign_of_life() {
     });
     asked.expect("answered");
     until_attached(&handle, true).await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_generated_from_the_protocol_attaches() {
+    use lyra_session::protocol::session_service_client::SessionServiceClient;
+    use lyra_session::protocol::{FromProgram, Hello, Phase as Told, SessionState, from_program, to_program};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("bound"));
+    // The first stream has all the time that it needs to show that it lives.
+    let settings = Settings { takeover: LIMIT, ..Settings::default() };
+    let handle = lyra_session::SessionServer::start(lyra_session::tcp(listener), settings, lyra_kit::Clock::system());
+    let channel = tonic::transport::Endpoint::from_shared(address).expect("an address").connect().await;
+    let mut client = SessionServiceClient::new(channel.expect("connected"));
+    let (say, said) = tokio::sync::mpsc::channel(4);
+    let message = |sequence, body| FromProgram { sequence, body: Some(body) };
+    say.send(message(1, from_program::Body::Hello(Hello::default()))).await.expect("room");
+    let mut told = client.attach(stream_of(said)).await.expect("attached").into_inner();
+    let opening = lyra_kit::tasks::spawn("worker", {
+        let handle = handle.clone();
+        async move { handle.open(open("a", "map=1"), LIMIT).await }
+    });
+    let id = loop {
+        match told.message().await.expect("no error").expect("no end").body {
+            Some(to_program::Body::Open(open)) => break open.session.expect("a session").id,
+            _ => continue,
+        }
+    };
+    let state = SessionState { session: id, phase: Told::Open.into(), ..SessionState::default() };
+    say.send(message(2, from_program::Body::State(state))).await.expect("room");
+    opening.await.expect("no panic").expect("opened");
+    // A second one is refused, as this library says it.
+    let (again, second) = tokio::sync::mpsc::channel(4);
+    again.send(message(1, from_program::Body::Hello(Hello::default()))).await.expect("room");
+    let mut other = client.clone();
+    let (refused, ()) = tokio::join!(other.attach(stream_of(second)), async {
+        loop {
+            if let Some(to_program::Body::Ping(ping)) = told.message().await.expect("no error").expect("no end").body {
+                let pong = lyra_session::protocol::Pong { number: ping.number };
+                return say.send(message(3, from_program::Body::Pong(pong))).await.expect("room");
+            }
+        }
+    });
+    assert_eq!(refused.expect_err("busy").code(), tonic::Code::AlreadyExists);
+}
+
+fn stream_of<T: Send + 'static>(
+    receiver: tokio::sync::mpsc::Receiver<T>,
+) -> impl futures::Stream<Item = T> + Send + 'static {
+    futures::stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) })
 }

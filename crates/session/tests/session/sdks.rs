@@ -207,3 +207,28 @@ impl Guest {
         self.0.write_all(&frame).await.expect("written");
     }
 }
+
+#[tokio::test]
+async fn a_shell_script_with_curl_is_a_session() {
+    let (folder, path) = socket();
+    let mut handle = serve(&path, settings());
+    let mut command = program("bash");
+    assert!(
+        std::process::Command::new("curl").arg("--version").output().is_ok(),
+        "curl is missing: apt-get install curl"
+    );
+    let board = folder.path().join("board");
+    command.arg(sdk("shell/session.sh")).env("BOARD", &board);
+    command.env("LYRA_SESSION_ADDRESS", format!("unix:{}", path.display()));
+    let _child = command.spawn().expect("it can be started");
+    handle.open(open("a", "chess"), SOON).await.expect("opened");
+    assert_eq!(std::fs::read_to_string(&board).expect("written"), "chess\n");
+    handle.ping().await.expect("it lives");
+    handle.stop().await;
+    handle = serve(&path, settings());
+    handle.resume(open("a", "chess"), Resumed::Open).expect("nothing else is there");
+    until_attached(&handle, true).await;
+    assert!(is_open(&handle.state().borrow().clone()));
+    assert_eq!(handle.close(SOON).await, How::Closed);
+    assert!(!board.exists());
+}

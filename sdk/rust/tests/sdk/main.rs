@@ -1,8 +1,4 @@
 //! The SDK, its example and the wrapper against the session server.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the library under test needs a runtime and an environment, not lyra-kit"
-)]
 
 mod game;
 mod library;

@@ -43,7 +43,7 @@ pub(crate) async fn serve(options: &Options) -> Result<(), String> {
         let forward = tokio::select! {
             event = lyra.next() => {
                 match event {
-                    Some(Event::Open(session)) => running = Some(open(options, session, &current)),
+                    Some(Event::Open(session)) => running = open(options, session, &current),
                     Some(Event::Close(close)) => {
                         if let Some(child) = current.borrow().clone() {
                             closing.take().inspect(JoinHandle::abort);
@@ -93,19 +93,20 @@ async fn close_in(child: Rc<Child>, grace: Duration) {
     }
 }
 
-/// Starts the program for a session, and follows it to its end.
-fn open(options: &Options, session: Session, current: &Current) -> JoinHandle<()> {
-    let (command, ready, current) = (options.command.clone(), options.ready, Rc::clone(current));
-    tokio::task::spawn_local(async move {
-        let data = match DataFile::write(&session) {
-            Ok(data) => data,
-            Err(error) => return session.fail(format!("can't write the session's data: {error}")),
-        };
-        let child = match Child::start(&command, &env(&session, &data)) {
-            Ok(child) => Rc::new(child),
-            Err(error) => return session.fail(error),
-        };
-        *current.borrow_mut() = Some(Rc::clone(&child));
+/// Starts the program for a session, and follows it to its end. When this returns the program is the current one, so that
+/// a close that comes next finds it.
+fn open(options: &Options, session: Session, current: &Current) -> Option<JoinHandle<()>> {
+    let started = start(options, &session);
+    let (data, child) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            session.fail(error);
+            return None;
+        }
+    };
+    let (ready, current) = (options.ready, Rc::clone(current));
+    *current.borrow_mut() = Some(Rc::clone(&child));
+    Some(tokio::task::spawn_local(async move {
         let exit = tokio::select! {
             biased;
             exit = child.wait() => exit,
@@ -117,8 +118,15 @@ fn open(options: &Options, session: Session, current: &Current) -> JoinHandle<()
         // What it has started must not outlive it.
         child.signal(Signal::KILL);
         *current.borrow_mut() = None;
+        drop(data);
         session.closed_because(exit.to_string(), Some(exit.code())).await;
-    })
+    }))
+}
+
+fn start(options: &Options, session: &Session) -> Result<(DataFile, Rc<Child>), String> {
+    let data = DataFile::write(session).map_err(|error| format!("can't write the session's data: {error}"))?;
+    let child = Child::start(&options.command, &env(session, &data))?;
+    Ok((data, Rc::new(child)))
 }
 
 async fn answers(ready: Ready) {
