@@ -6,6 +6,7 @@ use lyra_kit::retry::Backoff;
 use serde::{Deserialize, Serialize};
 
 use crate::registry::RegistryConfig;
+use crate::sessions::SessionsConfig;
 
 /// Settings of the control role. The defaults fit a laptop and a small server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct Config {
     pub jobs: JobsConfig,
     /// Workers in other processes.
     pub registry: RegistryConfig,
+    /// Applications and sessions.
+    pub sessions: SessionsConfig,
     /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
     /// etcd grants.
     #[serde(with = "humantime_serde")]
@@ -37,6 +40,7 @@ impl Default for Config {
             sweep_code_every: Duration::from_secs(3_600),
             jobs: JobsConfig::default(),
             registry: RegistryConfig::default(),
+            sessions: SessionsConfig::default(),
             leader_lease: Duration::from_secs(2),
         }
     }

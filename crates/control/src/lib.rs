@@ -1,4 +1,4 @@
-//! The control role: the registry of functions, and the owner of jobs.
+//! The control role: the registry of functions, the owner of jobs, and of applications and their sessions.
 //!
 //! [`Service`] implements [`lyra_wire::Control`]. It keeps functions, versions and aliases in
 //! [`lyra_store::Objects`], code in [`lyra_store::Blobs`] and jobs in [`lyra_store::Jobs`]; it runs nothing itself but
@@ -18,9 +18,11 @@ mod metrics;
 pub mod placement;
 pub mod registry;
 mod service;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, JobsConfig};
 pub use registry::{Registry, RegistryConfig};
 pub use service::{Deps, Service};
+pub use sessions::SessionsConfig;

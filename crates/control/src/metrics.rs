@@ -23,6 +23,9 @@ pub(crate) struct Metrics {
     /// By outcome: `ok`, or the error's code.
     pub(crate) placement_commands: IntCounterVec,
     pub(crate) unplaced: IntGauge,
+    /// By what they came to: `available`, or why they ended before.
+    pub(crate) session_opens: IntCounterVec,
+    pub(crate) session_open: Histogram,
 }
 
 impl Metrics {
@@ -56,6 +59,15 @@ impl Metrics {
                 &["outcome"],
             ),
             unplaced: plain("lyra_placement_unplaced", "Versions of which instances find no place."),
+            session_opens: registry.counter(
+                "lyra_session_opens_total",
+                "Sessions that were opened, or ended before, by outcome: available, or the reason.",
+                &["outcome"],
+            ),
+            session_open: seconds(
+                "lyra_session_open_seconds",
+                "From when the leader saw a session's object to when the session was available.",
+            ),
         }
     }
 

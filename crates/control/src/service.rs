@@ -1,16 +1,15 @@
 //! The control role as a whole: its parts, their start and their end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
-use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
+use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
@@ -25,6 +24,7 @@ use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::registry::Registry;
+use crate::sessions::Sessions;
 
 /// What the control role needs of others.
 #[derive(Clone)]
@@ -60,6 +60,11 @@ pub struct Service {
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
+    /// There once this was started.
+    sessions: OnceLock<Arc<Sessions>>,
+    config: Config,
+    deps: Deps,
+    metrics: Arc<Metrics>,
     /// Standing for election, and what the leader does.
     leading: Tasks,
     tasks: Tasks,
@@ -77,16 +82,21 @@ impl Service {
         let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
         let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
-        let jobs = Arc::new(Jobs::new(config.jobs, &deps, owner, Arc::clone(functions.table()), Arc::clone(&metrics)));
+        let jobs =
+            Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, Arc::clone(functions.table()), Arc::clone(&metrics)));
         let table = Arc::clone(functions.table());
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
-        measure(&deps, &leader, metrics);
+        measure(&deps, &leader, Arc::clone(&metrics));
         Service {
             functions,
             jobs,
             placement: Arc::new(placement),
             leader,
-            registry: deps.registry,
+            registry: deps.registry.clone(),
+            sessions: OnceLock::new(),
+            config,
+            deps,
+            metrics,
             leading: Tasks::new(),
             tasks: Tasks::new(),
         }
@@ -100,6 +110,9 @@ impl Service {
     pub async fn start(&self) -> Result<()> {
         self.functions.start(&self.tasks).await?;
         self.jobs.start(&self.tasks).await;
+        let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
+        let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
+        let sessions = Arc::clone(self.sessions.get_or_init(|| Arc::new(sessions)));
         let leader = Arc::clone(&self.leader);
         self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
         let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
@@ -113,13 +126,24 @@ impl Service {
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
+                let sessions = &sessions;
                 async move {
-                    tokio::join!(jobs.lead(leader, &term), functions.lead(&term), placement.lead(&term));
+                    tokio::join!(
+                        jobs.lead(leader, &term),
+                        functions.lead(&term),
+                        placement.lead(&term),
+                        sessions.lead(&term)
+                    );
                 }
             };
             leader.lead(duties).await;
         });
         Ok(())
+    }
+
+    /// Applications and sessions as objects, for clients; `None` before [`Service::start`].
+    pub fn resources(&self) -> Option<Arc<lyra_resources::ResourceApi>> {
+        self.sessions.get().map(|sessions| Arc::clone(sessions.api()))
     }
 
     /// The epoch of this process while it leads.
@@ -130,6 +154,9 @@ impl Service {
     /// Hands the lead over, lets the jobs that run here end within their drain limit, gives the rest back, and stops.
     pub async fn stop(&self) {
         self.leader.resign().await;
+        if let Some(sessions) = self.sessions.get() {
+            sessions.stop().await;
+        }
         if !self.leading.stop(LET_GO).await {
             tracing::warn!("the leader's duties did not end in time");
         }
@@ -211,7 +238,8 @@ impl Control for Service {
     }
 
     async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<SessionEvent>>> {
-        Ok(futures::stream::iter([Ok(SessionEvent::Synced)]).chain(futures::stream::pending()).boxed())
+        let starting = || Error::new(Code::Unavailable, "this control process is starting");
+        Ok(self.sessions.get().ok_or_else(starting)?.watch())
     }
 
     async fn processes(&self) -> Result<Vec<ControlProcess>> {

@@ -21,9 +21,12 @@ mod api;
 mod cache;
 mod caller;
 mod events;
+pub mod http;
 mod kind;
 mod kinds;
+mod patch;
 mod resources;
+mod selector;
 mod status;
 mod validation;
 

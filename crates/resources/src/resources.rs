@@ -107,6 +107,11 @@ impl<K: Kind> Resources<K> {
         self.cache.subscribe()
     }
 
+    /// Waits until the cache shows all that was written up to this revision of the store, for a bounded time; false: it does not.
+    pub async fn shows(&self, revision: u64) -> bool {
+        self.cache.wait(revision).await
+    }
+
     /// Makes sure that the cache has everything that was written before now, in any process.
     ///
     /// # Errors

@@ -38,10 +38,11 @@ impl SessionService for Service {
         let permit = shared.attaching.try_acquire().map_err(|_| status(&Refused::BeingSetUp))?;
         let first = timeout(shared.settings.patience, inbound.message());
         let first = first.await.map_err(|_| status(&Refused::Slow))??;
+        let sequence = first.as_ref().map_or(0, |message| message.sequence);
         let Some(Said::Hello(view)) = first.and_then(said) else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
-        let attached = Attached::new(shared, view).await.map_err(|refused| status(&refused))?;
+        let attached = Attached::new(shared, view, sequence).await.map_err(|refused| status(&refused))?;
         drop(permit);
         shared.tasks.spawn_cancellable("session-messages", listen(Arc::clone(shared), attached.number, inbound));
         let outbound = stream::unfold(attached, |mut attached| async {

@@ -52,7 +52,7 @@ async fn stream(shared: &Arc<Shared>, hello: Option<Incoming>) -> Result<Respons
             hello.into()
         }
     };
-    let attached = Attached::new(shared, view).await?;
+    let attached = Attached::new(shared, view, 0).await?;
     drop(permit);
     let lines = stream::unfold(attached, |mut attached| async {
         let message = attached.messages.recv().await?;

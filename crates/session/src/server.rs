@@ -182,10 +182,10 @@ impl Shared {
 
 async fn timer(shared: Arc<Shared>) {
     loop {
-        match shared.arm() {
+        match shared.arm().and_then(|due| shared.start.checked_add(due)) {
             None => shared.wake.notified().await,
             Some(due) => tokio::select! {
-                () = tokio::time::sleep_until(shared.start + due) => shared.act(Machine::tick),
+                () = tokio::time::sleep_until(due) => shared.act(Machine::tick),
                 () = shared.wake.notified() => {}
             },
         }

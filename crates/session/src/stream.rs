@@ -45,9 +45,9 @@ pub(crate) struct Attached {
 
 impl Attached {
     /// Takes a program up. The caller has the permit of `shared.attaching`.
-    pub(crate) async fn new(shared: &Arc<Shared>, view: View) -> Result<Attached, Refused> {
+    pub(crate) async fn new(shared: &Arc<Shared>, view: View, sequence: u64) -> Result<Attached, Refused> {
         make_room(shared).await?;
-        let (number, messages) = shared.act_and_open(|machine, at| machine.attach(view, at))?;
+        let (number, messages) = shared.act_and_open(|machine, at| machine.attach(view, sequence, at))?;
         tracing::debug!(stream = number, "a program is attached");
         Ok(Attached { shared: Arc::clone(shared), number, messages })
     }

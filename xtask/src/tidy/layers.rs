@@ -65,7 +65,9 @@ pub fn edges(repository: &Repository) -> anyhow::Result<Findings> {
         packages.iter().map(|package| package.name.as_str()).filter(|name| *name != FEATURES_ONLY).collect();
     for package in packages.iter().filter(|package| package.name != FEATURES_ONLY) {
         let name = short(&package.name);
-        if !package.dependencies.iter().any(|dependency| dependency.name == FEATURES_ONLY) {
+        // Programs outside of Lyra depend on these.
+        let is_for_users = is_for_users(package, repository);
+        if !is_for_users && !package.dependencies.iter().any(|dependency| dependency.name == FEATURES_ONLY) {
             findings.push(format!("{name} must depend on {FEATURES_ONLY}, so that nothing is compiled twice"));
         }
         let Some(may) = allowed.get(name) else {
@@ -107,10 +109,18 @@ fn broken_rules(allowed: &BTreeMap<String, BTreeSet<String>>) -> Findings {
     findings
 }
 
-/// A crate's folder is its name without the prefix.
+/// Whether a crate is a library for programs outside of Lyra.
+fn is_for_users(package: &Package, repository: &Repository) -> bool {
+    package.manifest_path.strip_prefix(&repository.root).is_ok_and(|path| path.starts_with("sdk"))
+}
+
+/// A crate's folder is its name without the prefix; folders in `sdk` are named for their language.
 pub fn folders(repository: &Repository) -> anyhow::Result<Findings> {
     let mut findings = Findings::new();
     for package in repository.metadata.workspace_packages() {
+        if is_for_users(package, repository) {
+            continue;
+        }
         let folder = package.manifest_path.parent().and_then(|folder| folder.file_name()).unwrap_or_default();
         let in_crates = package.manifest_path.strip_prefix(&repository.root).is_ok_and(|p| p.starts_with("crates"));
         if folder != short(&package.name) || (in_crates && !package.name.starts_with("lyra-")) {

@@ -71,7 +71,7 @@ impl Repository {
 
     /// Rust files, without snapshots of tests and guests that are no part of the workspace.
     pub fn rust(&self) -> impl Iterator<Item = &Text> {
-        let ours = |path: &str| ["crates/", "xtask/", "fuzz/"].iter().any(|folder| path.starts_with(folder));
+        let ours = |path: &str| ["crates/", "xtask/", "fuzz/", "sdk/"].iter().any(|folder| path.starts_with(folder));
         self.files.iter().filter(move |file| file.path.ends_with(".rs") && ours(&file.path))
     }
 }

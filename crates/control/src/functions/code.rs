@@ -105,6 +105,11 @@ impl Functions {
             return Ok(0);
         }
         self.keep_unused(&mut free);
+        if !free.is_empty() {
+            // Versions of applications keep theirs, whatever becomes of the function.
+            let used: HashSet<Digest> = crate::sessions::codes(&*self.objects).await?.into_iter().collect();
+            free.retain(|code| !used.contains(code));
+        }
         let mut deleted = 0;
         for code in &free {
             deleted += usize::from(self.blobs.delete(code).await?);

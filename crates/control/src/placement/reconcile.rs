@@ -201,8 +201,8 @@ fn host(seen: &Seen) -> Host<&VersionKey> {
             cpu_millis: u64::MAX,
             gpus: state.gpu.total.unwrap_or(0),
         },
-        // Instances that calls brought up make room for those that are held up.
-        charged: Amounts::default(),
+        // Instances that calls brought up make room for those that are held up; those of applications do not.
+        charged: Amounts { memory: seen.holdings.hosted.values().map(|of| of.memory).sum(), ..Amounts::default() },
         load: share(&state.memory) + share(&state.cpu),
         images: seen.holdings.instances.values().map(|of| &of.version).collect(),
         zone: None,

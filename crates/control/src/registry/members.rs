@@ -89,6 +89,12 @@ impl Members {
         self.entries.values().map(seen).collect()
     }
 
+    /// One of them.
+    pub(super) fn seen_of(&self, name: &str) -> Option<Seen> {
+        let entry = self.entries.get(name)?;
+        Some(Seen { member: entry.member.clone(), holdings: Arc::clone(&entry.holdings) })
+    }
+
     /// See the field.
     pub(super) fn shape(&self) -> u64 {
         self.shape
@@ -152,18 +158,24 @@ impl Members {
         (verdict, events)
     }
 
-    /// A worker's workload has changed.
-    pub(super) fn changed(&mut self, name: &str, conversation: Token, revision: u64, change: Change) -> Verdict {
-        let Some(entry) = self.entry(name, conversation) else { return Verdict::Stranger };
+    /// A worker's workload has changed. Says also whether the change was taken in.
+    pub(super) fn changed(
+        &mut self,
+        name: &str,
+        conversation: Token,
+        revision: u64,
+        change: &Change,
+    ) -> (Verdict, bool) {
+        let Some(entry) = self.entry(name, conversation) else { return (Verdict::Stranger, false) };
         match receive(entry.holdings.revision, revision) {
             Reception::Apply => {
                 let changes_shape = matches!(change, Change::Hold(_));
-                Arc::make_mut(&mut entry.holdings).apply(change);
+                Arc::make_mut(&mut entry.holdings).apply(change.clone());
                 self.shape += u64::from(changes_shape);
-                Verdict::Fine
+                (Verdict::Fine, true)
             }
-            Reception::Duplicate | Reception::Stale => Verdict::Fine,
-            Reception::Gap => entry.ask(),
+            Reception::Duplicate | Reception::Stale => (Verdict::Fine, false),
+            Reception::Gap => (entry.ask(), false),
         }
     }
 
@@ -333,11 +345,11 @@ mod tests {
     fn a_gap_is_asked_for_once_and_closed_by_all() {
         let (mut members, t) = members();
         let (token, _) = members.register(t, registration("a", 1), held(5)).unwrap();
-        assert_eq!(members.changed("a", token, 6, hold(1)), Verdict::Fine);
-        assert_eq!(members.changed("a", token, 6, hold(9)), Verdict::Fine, "a duplicate");
-        assert_eq!(members.changed("a", token, 3, hold(9)), Verdict::Fine, "stale");
-        assert_eq!(members.changed("a", token, 8, hold(9)), Verdict::Ask);
-        assert_eq!(members.changed("a", token, 9, hold(9)), Verdict::Fine, "it was asked already");
+        assert_eq!(members.changed("a", token, 6, &hold(1)).0, Verdict::Fine);
+        assert_eq!(members.changed("a", token, 6, &hold(9)).0, Verdict::Fine, "a duplicate");
+        assert_eq!(members.changed("a", token, 3, &hold(9)).0, Verdict::Fine, "stale");
+        assert_eq!(members.changed("a", token, 8, &hold(9)).0, Verdict::Ask);
+        assert_eq!(members.changed("a", token, 9, &hold(9)).0, Verdict::Fine, "it was asked already");
         assert_eq!(members.seen()[0].holdings.holds.values().map(|held| held.instances).collect::<Vec<_>>(), [1]);
         assert_eq!(members.told_all("a", token, held(9)), Verdict::Fine);
         assert_eq!(members.seen()[0].holdings.revision, 9);
@@ -363,14 +375,14 @@ mod tests {
                     0 => {}
                     1 => late.push(message),
                     2 => {
-                        members.changed("a", token, message.0, message.1.clone());
-                        members.changed("a", token, message.0, message.1);
+                        members.changed("a", token, message.0, &message.1);
+                        members.changed("a", token, message.0, &message.1);
                     }
-                    _ => drop(members.changed("a", token, message.0, message.1)),
+                    _ => drop(members.changed("a", token, message.0, &message.1)),
                 }
             }
             for (revision, change) in late {
-                members.changed("a", token, revision, change);
+                members.changed("a", token, revision, &change);
             }
             members.heard(t, "a", token, NodeState::default(), truth.revision);
             if members.seen()[0].holdings.revision != truth.revision {

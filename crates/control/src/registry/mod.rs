@@ -9,6 +9,7 @@ mod commands;
 mod holdings;
 mod members;
 mod metrics;
+mod news;
 mod talk;
 
 use std::sync::Arc;
@@ -29,9 +30,12 @@ use commands::Commands;
 use members::Members;
 pub(crate) use members::Seen;
 use metrics::Metrics;
+pub(crate) use news::News;
 
 /// Events that a slow watcher may be behind; then it has to watch anew.
 const BEHIND: usize = 4_096;
+/// News of sessions that somebody may be behind; then all is looked at anew.
+const NEWS: usize = 16_384;
 /// How often leases are looked at, as a share of their length.
 const LOOKS: u32 = 10;
 /// Messages to one worker that wait to be sent. One that is so far behind is hung up on, and joins anew.
@@ -76,6 +80,8 @@ struct Inner {
     process: u64,
     members: Mutex<Members>,
     events: broadcast::Sender<MemberEvent>,
+    /// What happens to sessions and their instances, and to workers.
+    news: broadcast::Sender<News>,
     /// Counts changes that placement goes by.
     changes: watch::Sender<u64>,
     controls: watch::Sender<Controls>,
@@ -93,6 +99,7 @@ impl Registry {
             process,
             members,
             events: broadcast::channel(BEHIND).0,
+            news: broadcast::channel(NEWS).0,
             changes: watch::Sender::new(0),
             controls: watch::Sender::new(Controls::default()),
             commands: Commands::default(),
@@ -127,6 +134,16 @@ impl Registry {
         self.inner.changes.subscribe()
     }
 
+    /// A worker with what it holds, if it is known.
+    pub(crate) fn seen_of(&self, worker: &str) -> Option<Seen> {
+        self.inner.members.lock().seen_of(worker)
+    }
+
+    /// What happens to sessions, to their instances and to workers, from now on.
+    pub(crate) fn news(&self) -> broadcast::Receiver<News> {
+        self.inner.news.subscribe()
+    }
+
     /// Tells the workers which control processes there are.
     pub(crate) fn tell_controls(&self, controls: Controls) {
         self.inner.controls.send_if_modified(|known| {
@@ -139,13 +156,14 @@ impl Registry {
     /// Has a worker do something, as the leader of this epoch; waits `limit` for its answer.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] where it does not talk with this process or does not answer in time; else its own.
+    /// [`Code::Unavailable`] where it does not talk with this process; [`Code::WorkerLost`] where it may have got the command
+    /// but did not answer in time; else its own.
     pub(crate) async fn command(&self, worker: &str, epoch: u64, command: Command, limit: Duration) -> Result<()> {
         let answer = self.inner.commands.send(worker, epoch, command)?;
         match tokio::time::timeout(limit, answer.outcome()).await {
             Ok(Some(outcome)) => outcome,
-            Ok(None) => Err(Error::new(Code::Unavailable, format!("worker {worker} hung up"))),
-            Err(_) => Err(Error::new(Code::Unavailable, format!("worker {worker} did not answer a command in time"))),
+            Ok(None) => Err(Error::new(Code::WorkerLost, format!("worker {worker} hung up"))),
+            Err(_) => Err(Error::new(Code::WorkerLost, format!("worker {worker} did not answer a command in time"))),
         }
     }
     /// Counts in `registry` who joins and who is lost, from now on.
@@ -169,6 +187,14 @@ impl Inner {
         self.changes.send_if_modified(|known| std::mem::replace(known, shape) != shape);
         self.metrics.changed(&events);
         for event in events {
+            let name = match &event {
+                MemberEvent::Put(member) => Some(&member.registration.name),
+                MemberEvent::Remove(name) => Some(name),
+                MemberEvent::Synced => None,
+            };
+            if let Some(name) = name {
+                let _ = self.news.send(News::State(name.clone()));
+            }
             // Nobody may be watching.
             let _ = self.events.send(event);
         }

@@ -9,7 +9,7 @@ use lyra_wire::registry::{FromNode, Registration, ToNode, Workload};
 use tokio::sync::mpsc;
 
 use super::members::{Token, Verdict};
-use super::{Inner, RegistryConfig};
+use super::{Inner, News, RegistryConfig};
 
 type Messages = BoxStream<'static, Result<FromNode>>;
 type Replies = mpsc::Sender<Result<ToNode>>;
@@ -53,9 +53,12 @@ impl Inner {
     }
 
     fn register(&self, registration: Registration, workload: Workload) -> Result<Token> {
-        let now = self.clock.instant();
+        let (now, name) = (self.clock.instant(), registration.name.clone());
         self.change(|members| match members.register(now, registration, workload) {
-            Ok((token, events)) => (Ok(token), events),
+            Ok((token, events)) => {
+                let _ = self.news.send(News::Worker(name.clone()));
+                (Ok(token), events)
+            }
             Err(error) => (Err(error), Vec::new()),
         })
     }
@@ -81,11 +84,20 @@ impl Inner {
                     self.change(|members| members.heard(now, name, token, state, revision))
                 }
                 FromNode::Changed(revision, change) => {
-                    self.change(|members| (members.changed(name, token, revision, change), Vec::new()))
+                    self.change(|members| {
+                        let (verdict, applied) = members.changed(name, token, revision, &change);
+                        if applied {
+                            // Under the members' lock, so that news come in the order of the changes.
+                            self.tell_change(name, change);
+                        }
+                        (verdict, Vec::new())
+                    })
                 }
-                FromNode::Workload(workload) => {
-                    self.change(|members| (members.told_all(name, token, workload), Vec::new()))
-                }
+                FromNode::Workload(workload) => self.change(|members| {
+                    let verdict = members.told_all(name, token, workload);
+                    let _ = self.news.send(News::Worker(name.to_owned()));
+                    (verdict, Vec::new())
+                }),
                 FromNode::Done(id, outcome) => {
                     self.commands.answered(id, token, outcome);
                     Verdict::Fine

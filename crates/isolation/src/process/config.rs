@@ -57,6 +57,16 @@ pub struct Settings {
     pub driver_root: PathBuf,
     /// What instances with `network: egress` may reach.
     pub egress: Policy,
+    /// How long instances of sessions go on without a worker before they are ended.
+    #[serde(with = "humantime_serde")]
+    pub orphan_grace: Duration,
+    /// Most TCP connections of a session at a time, over its exposed ports.
+    pub session_connections: u32,
+    /// Most UDP clients of a session at a time, over its exposed ports.
+    pub session_clients: u32,
+    /// How long a UDP client of a session is remembered that says nothing and is told nothing.
+    #[serde(with = "humantime_serde")]
+    pub session_client_idle: Duration,
 }
 
 impl Default for Settings {
@@ -74,6 +84,10 @@ impl Default for Settings {
             cgroups: true,
             driver_root: PathBuf::from("/"),
             egress: Policy::default(),
+            orphan_grace: Duration::from_secs(120),
+            session_connections: 1024,
+            session_clients: 1024,
+            session_client_idle: Duration::from_secs(60),
         }
     }
 }
@@ -83,6 +97,9 @@ const LEAST: (u32, u64, u64) = (16, 64, 64 << 10);
 
 /// Most cells of a language.
 const MOST_CELLS: usize = 64;
+
+/// Longest time without a worker.
+const MOST_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 impl Settings {
     /// Refuses what no instance could be started with.
@@ -96,10 +113,16 @@ impl Settings {
             ("open_files", self.open_files, open_files),
             ("tmp_bytes", self.tmp_bytes, tmp_bytes),
             ("cell_memory", self.cell_memory, 16 << 20),
+            ("session_connections", u64::from(self.session_connections), 1),
+            ("session_clients", u64::from(self.session_clients), 1),
+            ("session_client_idle (in ms)", u64::try_from(self.session_client_idle.as_millis()).unwrap_or(u64::MAX), 1),
             ("init_timeout (in ms)", u64::try_from(self.init_timeout.as_millis()).unwrap_or(u64::MAX), 1),
         ];
         if let Some((name, value, least)) = least.into_iter().find(|(_, value, least)| value < least) {
             return Err(format!("{name}: {value} is too little for any program, the least is {least}"));
+        }
+        if self.orphan_grace > MOST_GRACE {
+            return Err(format!("orphan_grace: longer than the longest, {} s", MOST_GRACE.as_secs()));
         }
         if self.cells > MOST_CELLS {
             return Err(format!("cells: {} are more than the most, {MOST_CELLS}", self.cells));
@@ -155,6 +178,8 @@ mod tests {
         refused(|of| of.cell_memory = 1 << 20, "cell_memory");
         refused(|of| of.cells = 65, "cells");
         refused(|of| of.init_timeout = Duration::ZERO, "init_timeout");
+        refused(|of| of.session_connections = 0, "session_connections");
+        refused(|of| of.orphan_grace = Duration::MAX, "orphan_grace");
         refused(|of| of.node = Some("bin/node".into()), "bin/node");
     }
 

@@ -17,12 +17,14 @@ use serde::Deserialize;
 use super::Shared;
 use super::cells::{self, Cell, Cells};
 use super::frames::{Frames, Kind, ReadError};
+use super::hosting::{self, Start};
 use super::instance::{Instance, never_ready, result_too_large};
+use super::interpreter::Language;
 use super::kept::{Called, Caller, Kept};
 use super::launch::Plan;
 use super::package::Package;
 use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
-use crate::{CallContext, Grant, Sandbox, Template};
+use crate::{CallContext, Grant, Hosted, Hosting, Sandbox, Template};
 
 /// Largest error or other message that is not a result, in bytes.
 const MAX_MESSAGE: usize = 2 << 20;
@@ -89,9 +91,38 @@ impl Template for HandlerTemplate {
         };
         Ok(Box::new(Kept::new(instance, FrameCaller { frames }, ready)))
     }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let program = self.as_program();
+        let (shared, package) = (&self.shared, &self.package);
+        hosting::host(shared, Start { id, version, grant, hosting, package, program }).await
+    }
 }
 
 impl HandlerTemplate {
+    /// The handler's file as the main program of its interpreter.
+    fn as_program(&self) -> Vec<String> {
+        let mut file = self.file.clone();
+        if !self.package.root.join(&file).exists() {
+            // A package of Python's.
+            file = format!("{}/__init__.py", stem(&file));
+        }
+        let interpreter = self.cells.interpreter();
+        let mut words = vec![interpreter.program.display().to_string()];
+        if interpreter.language == Language::Python {
+            // Lines are logs at once, and nothing can be written beside the code anyway.
+            words.push("-uB".to_owned());
+        }
+        words.push(format!("{TASK_ROOT}/{file}"));
+        words
+    }
+
     /// Makes a cell one of this package's.
     async fn assigned(&self, cell: Cell, version: &FunctionVersion) -> Result<Cell, Error> {
         let process = cell.instance.process();

@@ -29,8 +29,8 @@ pub(super) struct Instance {
     watcher: JoinHandle<()>,
     /// Serves its way out, if it has one.
     egress: Option<JoinHandle<()>>,
-    /// It was frozen.
-    asleep: bool,
+    /// It was frozen, or may have been.
+    asleep: AtomicBool,
 }
 
 impl Instance {
@@ -39,11 +39,32 @@ impl Instance {
         launcher: &Launcher,
         plan: Plan,
     ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
-        let mut process = launcher.spawn(plan).await.map_err(|error| not_started(&error))?;
+        let process = launcher.spawn(plan).await.map_err(|error| not_started(&error))?;
+        Instance::watch(process, |_| {})
+    }
+
+    /// Takes over a process that an earlier Lyra has started. `earlier` is what it has written meanwhile, `lost` the bytes
+    /// that came before that.
+    pub(super) fn take_over(
+        process: Process,
+        earlier: &[Vec<u8>; 2],
+        lost: u64,
+    ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
+        let (instance, listeners) = Instance::watch(process, |output| output.was_written(earlier, lost))?;
+        instance.asleep.store(true, Ordering::Relaxed);
+        Ok((instance, listeners))
+    }
+
+    fn watch(
+        mut process: Process,
+        begin: impl FnOnce(&Output),
+    ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
         let listeners = std::mem::take(&mut process.listeners);
         let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
         let pipes = stdout.zip(stderr).ok_or_else(|| Error::internal("an instance came without its pipes"))?;
-        let output = Arc::new(Output::new(pipes.0, pipes.1).map_err(|error| not_started(&error))?);
+        let output = Output::new(pipes.0, pipes.1).map_err(|error| not_started(&error))?;
+        begin(&output);
+        let output = Arc::new(output);
         let (process, ended) = (Arc::new(process), Arc::new(AtomicBool::new(false)));
         let watcher = lyra_kit::tasks::spawn("instance", {
             let (process, output, ended) = (Arc::clone(&process), Arc::clone(&output), Arc::clone(&ended));
@@ -55,7 +76,7 @@ impl Instance {
                 tokio::join!(output.pump(), exit);
             }
         });
-        Ok((Instance { process, output, ended, watcher, egress: None, asleep: false }, listeners))
+        Ok((Instance { process, output, ended, watcher, egress: None, asleep: AtomicBool::new(false) }, listeners))
     }
 
     /// The same with a way out, as far as the policy allows.
@@ -66,9 +87,16 @@ impl Instance {
     ) -> Result<(Instance, Vec<std::net::TcpListener>), Error> {
         plan.listen.push(PROXY_PORT);
         let (mut instance, mut listeners) = Instance::spawn(launcher, plan).await?;
-        let proxy = listener(listeners.pop())?;
-        instance.egress = Some(lyra_kit::tasks::spawn("egress", egress::serve(proxy, Arc::clone(policy))));
+        let proxy = listeners.pop();
+        instance.let_out(proxy, policy)?;
         Ok((instance, listeners))
+    }
+
+    /// Serves its way out at a socket in its network.
+    pub(super) fn let_out(&mut self, proxy: Option<std::net::TcpListener>, policy: &Arc<Policy>) -> Result<(), Error> {
+        let proxy = listener(proxy)?;
+        self.egress = Some(lyra_kit::tasks::spawn("egress", egress::serve(proxy, Arc::clone(policy))));
+        Ok(())
     }
 
     /// Starts an instance of a version.
@@ -140,13 +168,13 @@ impl Instance {
     }
 
     /// Freezes it, and gives its memory back as far as the machine can.
-    pub(super) async fn hibernate(&mut self) -> bool {
+    pub(super) async fn hibernate(&self) -> bool {
         if !self.is_alive() {
             return false;
         }
         match self.process.freeze().await {
             Ok(()) => {
-                self.asleep = true;
+                self.asleep.store(true, Ordering::Relaxed);
                 self.process.reclaim().await;
                 true
             }
@@ -158,8 +186,8 @@ impl Instance {
     }
 
     /// Lets it go on.
-    pub(super) async fn wake(&mut self) -> bool {
-        if !std::mem::take(&mut self.asleep) {
+    pub(super) async fn wake(&self) -> bool {
+        if !self.asleep.swap(false, Ordering::Relaxed) {
             return self.is_alive();
         }
         if let Err(error) = self.process.thaw().await {
@@ -186,7 +214,9 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        self.process.kill();
+        if !self.process.is_left() {
+            self.process.kill();
+        }
         // It holds the process too, whose end frees the sandbox.
         self.watcher.abort();
         if let Some(egress) = &self.egress {

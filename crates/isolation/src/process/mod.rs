@@ -2,7 +2,8 @@
 //!
 //! [`launch`] makes sandboxes; the rest knows what runs in them. A deploy unpacks a package ([`package`]) and checks it
 //! ([`check`]). An instance is called over frames by Lyra's own bootstraps ([`handler`], [`frames`]), over the AWS
-//! Lambda Runtime API ([`native`], [`runtime_api`]), or over HTTP ([`server`]).
+//! Lambda Runtime API ([`native`], [`runtime_api`]), or over HTTP ([`server`]). For a session, a package's program is
+//! started and not called ([`hosting`]).
 //!
 //! What always holds: a function's process sees its own package, the system's programs and libraries read-only, its own
 //! `/tmp`, and nothing else; an instance serves one version; when an instance is dropped all its processes are killed.
@@ -14,6 +15,7 @@ mod driver;
 pub mod egress;
 mod frames;
 mod handler;
+mod hosting;
 mod instance;
 mod interpreter;
 mod kept;
@@ -35,7 +37,7 @@ use lyra_types::function::Contract;
 use lyra_types::{Code as ErrorCode, Error, Runtime};
 use tokio::sync::OnceCell;
 
-use crate::{Code, ImageKey, Isolation, Template};
+use crate::{Code, Hosted, ImageKey, Isolation, Template};
 use cells::Cells;
 use driver::Driver;
 use handler::HandlerTemplate;
@@ -97,6 +99,8 @@ struct Shared {
     egress: Arc<egress::Policy>,
     /// Looked for when the first instance has a GPU.
     driver: OnceLock<Driver>,
+    /// Where ports of the node are looked for.
+    ports: hosting::Cursor,
     ids: Ids,
 }
 
@@ -141,6 +145,7 @@ impl Processes {
     /// [`ProcessError`] when this machine can't sandbox processes, or the directory can't be written.
     pub async fn start(mut config: Config, ids: Ids) -> Result<Processes, ProcessError> {
         config.settings.check().map_err(ProcessError::Settings)?;
+        config.launch.orphan_grace = config.settings.orphan_grace;
         // What sandboxes are made of is named by whole paths.
         for dir in [&mut config.dir, &mut config.launch.directory] {
             *dir = std::path::absolute(&*dir).map_err(|source| ProcessError::Support { path: dir.clone(), source })?;
@@ -151,7 +156,11 @@ impl Processes {
         let launcher = Launcher::start(config.launch.clone()).await.map_err(ProcessError::Launch)?;
         let (python, node, driver) = (OnceCell::new(), OnceCell::new(), OnceLock::new());
         let egress = Arc::new(config.settings.egress.clone());
-        let shared = Shared { config, launcher, packages, python, node, support, egress, driver, ids };
+        let (dir, left) = (config.dir.clone(), launcher.left());
+        // Of no use to anybody, and a start does not fail for it.
+        let _swept = lyra_kit::tasks::blocking(move || hosting::sweep(&dir, &left)).await;
+        let ports = hosting::Cursor::default();
+        let shared = Shared { config, launcher, packages, python, node, support, egress, driver, ports, ids };
         Ok(Processes { shared: Arc::new(shared) })
     }
 
@@ -306,6 +315,10 @@ impl Isolation for Processes {
             Some(package) => self.template(key, package).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    async fn adopt(&self) -> Vec<Box<dyn Hosted>> {
+        hosting::adopt(&self.shared)
     }
 }
 

@@ -10,13 +10,14 @@ use lyra_types::{Code, Error, FunctionVersion, InstanceId};
 use tokio::task::JoinHandle;
 
 use super::Shared;
+use super::hosting::{self, Start};
 use super::instance::{Instance, gone, never_ready, resource_name};
 use super::kept::{Called, Caller, Kept};
 use super::launch::Plan;
 use super::package::{BOOTSTRAP, Package};
 use super::plan::{API_PORT, Ground, TASK_ROOT, env_of};
 use super::runtime_api::{Api, Invocation};
-use crate::{CallContext, Grant, Sandbox, Template};
+use crate::{CallContext, Grant, Hosted, Hosting, Sandbox, Template};
 
 /// Longest wait for an idle instance's sign of life.
 const PROBE: Duration = Duration::from_secs(1);
@@ -68,6 +69,18 @@ impl Template for NativeTemplate {
         let caller = ApiCaller { api, server };
         let ready = caller.get_ready(&instance, shared.config.settings.init_timeout, version.memory_mb).await;
         Ok(Box::new(Kept::new(instance, caller, ready)))
+    }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let program = vec![format!("{TASK_ROOT}/{BOOTSTRAP}")];
+        let (shared, package) = (&self.shared, &self.package);
+        hosting::host(shared, Start { id, version, grant, hosting, package, program }).await
     }
 }
 

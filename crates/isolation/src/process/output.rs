@@ -18,6 +18,9 @@ use crate::{LogSink, MAX_LOG_LINE};
 /// Lines kept of what is written before the first call.
 const EARLY: usize = 256;
 
+/// Lines kept of what an instance has written while no worker was there; their bytes are bounded elsewhere.
+const LEFT: usize = 16 << 10;
+
 /// Bytes read at once: what a pipe holds.
 const CHUNK: usize = 64 << 10;
 
@@ -55,8 +58,8 @@ enum State {
 }
 
 enum Sink {
-    /// No call yet.
-    Early(Vec<(Level, String)>),
+    /// No call yet, and so many lines are kept.
+    Early { lines: Vec<(Level, String)>, most: usize },
     /// The call that runs, or the one that ran last.
     Call(Arc<dyn LogSink>),
 }
@@ -69,13 +72,28 @@ impl Output {
             Ok::<_, std::io::Error>(Pipe { level, receiver, file, line: Mutex::default() })
         };
         let pipes = [pipe(stdout, Level::Info)?, pipe(stderr, Level::Error)?];
-        Ok(Output { pipes, sink: Mutex::new(Sink::Early(Vec::new())) })
+        Ok(Output { pipes, sink: Mutex::new(Sink::Early { lines: Vec::new(), most: EARLY }) })
+    }
+
+    /// Takes what was written to both pipes before they were handed over, and how many bytes are missing before that. To be
+    /// called first.
+    pub(super) fn was_written(&self, earlier: &[Vec<u8>; 2], lost: u64) {
+        if let Sink::Early { most, .. } = &mut *self.sink.lock() {
+            *most = LEFT;
+        }
+        if lost > 0 {
+            let text = format!("{lost} bytes of output from before this are missing: no worker was there to take them");
+            self.emit(Level::Warn, text.as_bytes());
+        }
+        for (pipe, bytes) in self.pipes.iter().zip(earlier) {
+            self.cut(pipe.level, &mut pipe.line.lock().text, bytes);
+        }
     }
 
     /// Says which call the lines belong to from now on; it gets those from before the first call too.
     pub(super) fn begin(&self, logs: &Arc<dyn LogSink>) {
         let before = std::mem::replace(&mut *self.sink.lock(), Sink::Call(Arc::clone(logs)));
-        if let Sink::Early(lines) = before {
+        if let Sink::Early { lines, .. } = before {
             lines.iter().for_each(|(level, line)| logs.line(*level, line));
         }
     }
@@ -83,7 +101,7 @@ impl Output {
     /// The last line that was written, if there was no call yet.
     pub(super) fn last_early_line(&self) -> Option<String> {
         match &*self.sink.lock() {
-            Sink::Early(lines) => lines.last().map(|(_, line)| line.chars().take(500).collect()),
+            Sink::Early { lines, .. } => lines.last().map(|(_, line)| line.chars().take(500).collect()),
             Sink::Call(_) => None,
         }
     }
@@ -182,8 +200,8 @@ impl Output {
         }
         match &mut *self.sink.lock() {
             Sink::Call(logs) => logs.line(level, text),
-            Sink::Early(lines) if lines.len() < EARLY => lines.push((level, text.to_owned())),
-            Sink::Early(_) => {}
+            Sink::Early { lines, most } if lines.len() < *most => lines.push((level, text.to_owned())),
+            Sink::Early { .. } => {}
         }
     }
 }

@@ -29,10 +29,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use super::Shared;
+use super::hosting::{self, Start};
 use super::instance::{Instance, gone, never_ready, result_too_large};
 use super::package::Package;
 use super::plan::{Ground, TASK_ROOT, env_of};
-use crate::{Body, BoxError, CallContext, End, Grant, Sandbox, Served, Template, Usage};
+use crate::{Body, BoxError, CallContext, End, Grant, Hosted, Hosting, Sandbox, Served, Template, Usage};
 
 /// Where programs are told to listen. Fixed: every instance has a network of its own.
 const PORT: u16 = 8080;
@@ -97,6 +98,18 @@ impl Template for ServerTemplate {
             Err(error) => (None, Some(error)),
         };
         Ok(Box::new(ServerSandbox { instance, connection, usable: failed.is_none(), failed }))
+    }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let program = vec![format!("{TASK_ROOT}/{}", self.program)];
+        let (shared, package) = (&self.shared, &self.package);
+        hosting::host(shared, Start { id, version, grant, hosting, package, program }).await
     }
 }
 

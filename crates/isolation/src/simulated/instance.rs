@@ -12,9 +12,10 @@ use lyra_types::log::Level;
 use lyra_types::{Code, Error, FunctionVersion, InstanceId};
 use tokio::time::Instant;
 
+use super::hosted::{HostedSimulation, Left};
 use super::ledger::{Ledger, Share};
 use super::parameters::{Answer, Overrides, Parameters, fixed};
-use crate::{Body, CallContext, Sandbox, Served, Template, Usage, remaining};
+use crate::{Body, CallContext, Grant, Hosted, Hosting, Sandbox, Served, Template, Usage, remaining};
 
 /// A function, ready to be started.
 pub(super) struct Function {
@@ -22,6 +23,7 @@ pub(super) struct Function {
     pub(super) ledger: Ledger,
     pub(super) clock: Clock,
     pub(super) random: Random,
+    pub(super) left: Arc<Left>,
 }
 
 #[async_trait]
@@ -35,6 +37,35 @@ impl Template for Function {
     }
 
     async fn start(&self, _id: InstanceId, _version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        let share = self.begin().await?;
+        Ok(Box::new(Instance {
+            parameters: self.parameters.clone(),
+            share,
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            calls: 0,
+            busy: Duration::ZERO,
+            state: State::Well,
+        }))
+    }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        _version: &Arc<FunctionVersion>,
+        _grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let share = self.begin().await?;
+        let (parameters, left) = (Arc::clone(&self.parameters), Arc::clone(&self.left));
+        let kit = (self.clock.clone(), self.random.clone());
+        Ok(Box::new(HostedSimulation::new(id, hosting, parameters, share, kit, left)))
+    }
+}
+
+impl Function {
+    /// What a start takes.
+    async fn begin(&self) -> Result<Share, Error> {
         let parameters = &self.parameters;
         let share = self.ledger.start(parameters.memory_mb);
         let takes = parameters.start_ms.duration(&self.random);
@@ -44,15 +75,7 @@ impl Template for Function {
         if happens(parameters.start_failure_rate, &self.random) {
             return Err(Error::new(Code::InstanceCrashed, "the instance did not start, as simulated"));
         }
-        Ok(Box::new(Instance {
-            parameters: parameters.clone(),
-            share,
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-            calls: 0,
-            busy: Duration::ZERO,
-            state: State::Well,
-        }))
+        Ok(share)
     }
 }
 

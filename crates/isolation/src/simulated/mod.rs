@@ -7,6 +7,7 @@
 //!
 //! What it does not do: use the processor. A thousand instances that "execute" only sleep.
 
+mod hosted;
 mod instance;
 mod ledger;
 mod parameters;
@@ -24,7 +25,8 @@ use parking_lot::Mutex;
 pub use ledger::Figures;
 pub use spread::{Spread, normal};
 
-use crate::{Code, ImageKey, Isolation, Template};
+use crate::{Code, Hosted, ImageKey, Isolation, Template};
+use hosted::Left;
 use instance::Function;
 use ledger::Ledger;
 use parameters::Parameters;
@@ -38,6 +40,8 @@ pub struct Simulated {
     ledger: Ledger,
     clock: Clock,
     random: Random,
+    /// Instances of sessions that a worker has left.
+    left: Arc<Left>,
 }
 
 #[derive(Default)]
@@ -49,7 +53,7 @@ struct Images {
 impl Simulated {
     /// A back end that waits by `clock` and draws from `random`.
     pub fn new(clock: Clock, random: Random) -> Simulated {
-        Simulated { images: Mutex::default(), ledger: Ledger::new(clock.clone()), clock, random }
+        Simulated { images: Mutex::default(), ledger: Ledger::new(clock.clone()), clock, random, left: Arc::default() }
     }
 
     /// What all instances hold and held.
@@ -86,7 +90,12 @@ impl Isolation for Simulated {
         let parameters = self.images.lock().by_key.get(key).cloned();
         Ok(parameters.map(|parameters| {
             let (ledger, clock, random) = (self.ledger.clone(), self.clock.clone(), self.random.clone());
-            Arc::new(Function { parameters, ledger, clock, random }) as Arc<dyn Template>
+            let left = Arc::clone(&self.left);
+            Arc::new(Function { parameters, ledger, clock, random, left }) as Arc<dyn Template>
         }))
+    }
+
+    async fn adopt(&self) -> Vec<Box<dyn Hosted>> {
+        self.left.take()
     }
 }

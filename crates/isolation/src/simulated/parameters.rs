@@ -23,6 +23,10 @@ pub(super) struct Parameters {
     pub(super) exec_ms: Spread,
     /// From hibernated to ready.
     pub(super) wake_ms: Spread,
+    /// How long an instance of a session lives; 0: until it is ended.
+    pub(super) lives_ms: Spread,
+    /// From being asked to end to the end, for an instance of a session.
+    pub(super) stop_ms: Spread,
     /// Memory of an instance, in MiB.
     pub(super) memory_mb: u32,
     /// Memory of a hibernated instance, in MiB.
@@ -98,7 +102,13 @@ impl Parameters {
     }
 
     fn fault(&self, memory_limit_mb: u32) -> Option<(&'static str, String)> {
-        let spreads = [("start_ms", self.start_ms), ("exec_ms", self.exec_ms), ("wake_ms", self.wake_ms)];
+        let spreads = [
+            ("start_ms", self.start_ms),
+            ("exec_ms", self.exec_ms),
+            ("wake_ms", self.wake_ms),
+            ("lives_ms", self.lives_ms),
+            ("stop_ms", self.stop_ms),
+        ];
         let rates = [
             ("start_failure_rate", self.start_failure_rate),
             ("failure_rate", self.failure_rate),

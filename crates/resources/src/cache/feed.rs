@@ -131,7 +131,7 @@ impl<K: Kind> Cache<K> {
         let seen = state.revision;
         steps.extend(newer.into_iter().map(|key| (seen + 1, key, Step::Newer)));
         // The first list is where the history of this process begins.
-        let begins = state.revision == 0;
+        let begins = !std::mem::replace(&mut state.loaded, true);
         self.apply_steps(&mut state, revision, steps);
         if begins {
             state.first += state.ring.len() as u64;
@@ -248,7 +248,7 @@ fn put<K: Kind>(state: &mut State<K>, key: &Key, object: Arc<Stored<K>>) {
     record(state, Change { revision, object, deleted: false, before });
 }
 
-fn record<K: Kind>(state: &mut State<K>, change: Change<K>) {
+pub(super) fn record<K: Kind>(state: &mut State<K>, change: Change<K>) {
     state.ring.push_back(Arc::new(change));
     if state.ring.len() > RING
         && let Some(oldest) = state.ring.pop_front()

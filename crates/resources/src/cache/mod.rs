@@ -11,6 +11,8 @@
 
 mod feed;
 mod follow;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
@@ -22,9 +24,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 pub(crate) use self::feed::feed;
-pub(crate) use self::follow::Place;
 use self::follow::Subscriber;
 pub use self::follow::{Key, Subscription};
+pub(crate) use self::follow::{News, Place};
 use crate::kind::Kind;
 
 /// Changes that are kept for watchers.
@@ -65,7 +67,7 @@ impl<K: Kind> Stored<K> {
     }
 
     /// The revision that made it.
-    pub(crate) fn created(&self) -> u64 {
+    pub fn created(&self) -> u64 {
         self.created
     }
 
@@ -118,6 +120,8 @@ struct State<K> {
     floor: u64,
     /// What the objects show.
     revision: u64,
+    /// Whether the objects were listed.
+    loaded: bool,
     /// Objects whose change was passed over because a newer one is known to come: the first such revision.
     awaited: HashMap<Key, u64>,
 }
@@ -140,6 +144,7 @@ impl<K: Kind> Cache<K> {
             first: 0,
             floor: 0,
             revision: 0,
+            loaded: false,
             awaited: HashMap::new(),
         };
         Cache {
@@ -177,6 +182,38 @@ impl<K: Kind> Cache<K> {
         let state = self.state.read();
         let place = Place { next: state.first + state.ring.len() as u64, revision: state.revision };
         (objects_of(&state.objects, tenant), place)
+    }
+
+    /// The objects as they were at `revision`, by key; `None` where the changes since then are not kept any more. What one
+    /// page of a list showed, the next goes on with, in whatever process.
+    pub(crate) fn as_of(&self, revision: u64, tenant: Option<&TenantName>) -> Option<Vec<Arc<Stored<K>>>> {
+        let state = self.state.read();
+        if revision < state.floor || revision > state.revision {
+            return None;
+        }
+        let mut undone: BTreeMap<&Key, Option<&Arc<Stored<K>>>> = BTreeMap::new();
+        let keys: Vec<Key> = state
+            .ring
+            .iter()
+            .rev()
+            .take_while(|change| change.revision > revision)
+            .filter_map(|change| {
+                let meta = change.object.meta();
+                Some(Key { tenant: TenantName::new(&meta.namespace).ok()?, name: meta.name.as_str().into() })
+            })
+            .collect();
+        for (key, change) in keys.iter().zip(state.ring.iter().rev()) {
+            undone.insert(key, change.before.as_ref());
+        }
+        let mut objects: BTreeMap<&Key, &Arc<Stored<K>>> = state.objects.iter().collect();
+        for (key, before) in undone {
+            match before {
+                Some(before) => objects.insert(key, before),
+                None => objects.remove(key),
+            };
+        }
+        let wanted = |key: &Key| tenant.is_none_or(|tenant| key.tenant == *tenant);
+        Some(objects.into_iter().filter(|(key, _)| wanted(key)).map(|(_, object)| Arc::clone(object)).collect())
     }
 
     /// The number of objects of each tenant.

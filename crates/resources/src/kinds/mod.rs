@@ -6,8 +6,10 @@ mod session;
 
 use serde_json::Value;
 
+pub(crate) use self::session::short;
+
 /// Makes a schema out of a type: OpenAPI 3.0 as Kubernetes uses it (no `$ref`, no `null`, enumerations by `enum`).
-fn schema_of<T: schemars::JsonSchema>() -> Value {
+pub(crate) fn schema_of<T: schemars::JsonSchema>() -> Value {
     let mut settings = schemars::generate::SchemaSettings::openapi3();
     settings.inline_subschemas = true;
     let schema = settings.into_generator().into_root_schema_for::<T>();
@@ -16,59 +18,42 @@ fn schema_of<T: schemars::JsonSchema>() -> Value {
     schema
 }
 
-/// Takes out what Kubernetes does not know.
+/// Takes out of a schema, and of those in it, what Kubernetes does not know.
 fn tidy(schema: &mut Value) {
-    if let Value::Array(items) = schema {
-        items.iter_mut().for_each(tidy);
-        return;
-    }
     let Value::Object(map) = schema else { return };
-    for key in ["$schema", "title", "nullable", "components", "format"] {
-        // "format" is also the name of a field in principle; of these it is only ever a string.
-        if key != "format" || map.get(key).is_some_and(|format| format != "date-time" && format != "int64") {
-            if map.get(key).is_some_and(|value| !value.is_object() || key == "components") {
-                map.remove(key);
-            }
-        }
+    for key in ["$schema", "title", "nullable", "components", "default", "required"] {
+        map.remove(key);
     }
-    if map.get("minimum") == Some(&Value::from(0)) && map.get("maximum").is_none() {
-        map.insert("format".to_owned(), "int64".into());
+    // Numbers without a sign are not a format there.
+    if map.get("format").is_some_and(|format| format != "date-time") {
+        map.remove("format");
     }
-    // Enumerations with a comment for each value.
+    // An enumeration with a comment for each value.
     if let Some(Value::Array(choices)) = map.get("oneOf") {
-        let values: Option<Vec<Value>> = choices
-            .iter()
-            .map(|choice| match (choice.get("enum"), choice.get("const")) {
-                (Some(Value::Array(values)), _) => Some(values.clone()),
-                (_, Some(value)) => Some(vec![value.clone()]),
-                _ => None,
-            })
-            .collect::<Option<Vec<_>>>()
-            .map(|values| values.concat());
-        if let Some(values) = values {
-            map.remove("oneOf");
-            map.insert("type".to_owned(), "string".into());
-            map.insert("enum".to_owned(), values.into());
+        let values: Vec<Value> =
+            choices.iter().filter_map(|choice| choice.get("enum")?.as_array().cloned()).flatten().collect();
+        map.remove("oneOf");
+        map.insert("type".to_owned(), "string".into());
+        map.insert("enum".to_owned(), values.into());
+    }
+    // A comment on a field whose type has one, or a field that may be absent.
+    for key in ["allOf", "anyOf"] {
+        if !map.contains_key("x-kubernetes-int-or-string")
+            && let Some(Value::Array(choices)) = map.remove(key)
+            && let Some(Value::Object(only)) = choices.into_iter().next()
+        {
+            for (key, value) in only {
+                map.entry(key).or_insert(value);
+            }
+            return tidy(schema);
         }
     }
-    // A field that may be absent: schemars says `anyOf: [T, null]`.
-    if let Some(Value::Array(choices)) = map.get("allOf")
-        && choices.len() == 1
-        && let Value::Object(only) = choices[0].clone()
-    {
-        map.remove("allOf");
-        for (key, value) in only {
-            map.entry(key).or_insert(value);
+    for key in ["items", "additionalProperties"] {
+        if let Some(schema) = map.get_mut(key) {
+            tidy(schema);
         }
     }
-    if !map.contains_key("x-kubernetes-int-or-string")
-        && let Some(Value::Array(choices)) = map.get("anyOf")
-        && let Some(Value::Object(only)) = choices.first().cloned()
-    {
-        map.remove("anyOf");
-        for (key, value) in only {
-            map.entry(key).or_insert(value);
-        }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(tidy);
     }
-    map.values_mut().for_each(tidy);
 }

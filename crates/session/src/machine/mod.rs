@@ -146,7 +146,7 @@ impl Machine {
         }
         self.check_free()?;
         self.forget_clients();
-        self.session = Some(Session::new(open, Phase::Opening, Some(at.since_start + limit)));
+        self.session = Some(Session::new(open, Phase::Opening, Some(at.since_start.saturating_add(limit))));
         if let Some(stream) = &mut self.stream {
             stream.told_to_open = false;
             stream.told_to_close = false;
@@ -162,7 +162,7 @@ impl Machine {
         if let Some(why) = self.gone {
             return Err(Conflict::Gone(why));
         }
-        if let Some(busy) = self.found().filter(|found| **found != open.id).or(self.active_id()) {
+        if let Some(busy) = self.found().filter(|found| **found != open.id).or_else(|| self.active_id()) {
             return Err(Conflict::Busy(Arc::clone(busy)));
         }
         let now = at.since_start;
@@ -171,12 +171,15 @@ impl Machine {
             Resumed::Open => (Phase::Open, None),
             Resumed::Closing(left) => (Phase::Closing, Some(left)),
         };
+        let phase_waits_for_program = phase == Phase::Opening;
         let (opened, told_to_close) = (phase != Phase::Opening, phase == Phase::Closing);
-        let session = Session::new(open, phase, left.map(|left| now + left));
+        let session = Session::new(open, phase, left.map(|left| now.saturating_add(left)));
         self.session = Some(Session { opened, told_to_close, may_be_known: true, ..session });
         match self.stream {
             // The program said hello before.
             Some(_) => self.follow_hello(true, at),
+            // Until an open is over, its own deadline bounds the wait for a program that may never have come.
+            None if phase_waits_for_program => {}
             None => self.detached = Some(now),
         }
         Ok(())
@@ -184,7 +187,7 @@ impl Machine {
 
     /// Closes the session, if it is not over. A second call can only shorten the grace.
     pub(crate) fn close(&mut self, grace: Duration, at: At) {
-        let deadline = at.since_start + grace;
+        let deadline = at.since_start.saturating_add(grace);
         let Some(session) = &mut self.session else { return };
         match session.phase {
             Phase::Opening if !session.may_be_known => {
@@ -216,7 +219,7 @@ impl Machine {
         }
         self.hibernated = hibernated;
         if let Some(stream) = &mut self.stream {
-            stream.restart_pings(at.since_start + self.settings.ping_interval);
+            stream.restart_pings(at.since_start.saturating_add(self.settings.ping_interval));
         }
         if self.detached.is_some() {
             self.detached = Some(at.since_start);
@@ -232,15 +235,16 @@ impl Machine {
 
     // What happens to streams.
 
-    /// A program comes, with its whole state, on a stream that replaces any other one.
-    pub(crate) fn attach(&mut self, view: View, at: At) -> Result<u64, Refusal> {
+    /// A program comes, with its whole state in a message of this number, on a stream that replaces any other one.
+    pub(crate) fn attach(&mut self, view: View, sequence: u64, at: At) -> Result<u64, Refusal> {
         if self.gone.is_some() {
             return Err(Refusal::GivenUp);
         }
         view.check(self.settings.max_clients)?;
         self.out.clear();
         self.streams += 1;
-        self.stream = Some(Stream::new(self.streams, at.since_start + self.settings.ping_interval));
+        self.stream =
+            Some(Stream::new(self.streams, sequence, at.since_start.saturating_add(self.settings.ping_interval)));
         self.detached = None;
         self.say(Body::Welcome(Welcome {
             stream: self.streams,
@@ -377,7 +381,7 @@ impl Machine {
     }
 
     fn reattach_deadline(&self) -> Option<Duration> {
-        self.detached.filter(|_| !self.hibernated).map(|since| since + self.settings.reattach)
+        self.detached.filter(|_| !self.hibernated).map(|since| since.saturating_add(self.settings.reattach))
     }
 
     /// Does what is due.
@@ -394,7 +398,7 @@ impl Machine {
                 return self.end_as_gone(Why::Silent);
             }
             let number = stream.send_ping();
-            stream.next_ping = now + self.settings.ping_interval;
+            stream.next_ping = now.saturating_add(self.settings.ping_interval);
             self.say(Body::Ping(Ping { number }));
         }
         let Some(session) = self.session.as_mut().filter(|session| session.deadline.is_some_and(|due| due <= now))
@@ -433,7 +437,7 @@ impl Machine {
             }
             Step::Closing => {
                 session.phase = Phase::Closing;
-                session.deadline = Some(at.since_start + self.settings.closing);
+                session.deadline = Some(at.since_start.saturating_add(self.settings.closing));
             }
             Step::TellOpen => {
                 session.may_be_known = true;
@@ -496,7 +500,7 @@ impl Machine {
         if let Some(why) = self.gone {
             return Err(Conflict::Gone(why));
         }
-        match self.active_id().or(self.found()).or(self.lingering()) {
+        match self.active_id().or_else(|| self.found()).or_else(|| self.lingering()) {
             Some(busy) => Err(Conflict::Busy(Arc::clone(busy))),
             None => Ok(()),
         }

@@ -31,11 +31,11 @@ pub(super) enum Taken {
 }
 
 impl Stream {
-    pub(super) fn new(number: u64, next_ping: Duration) -> Stream {
+    pub(super) fn new(number: u64, taken: u64, next_ping: Duration) -> Stream {
         Stream {
             number,
             sent: 0,
-            taken: 0,
+            taken,
             asked_again: false,
             next_ping,
             pings: 0,

@@ -58,7 +58,7 @@ fn said(machine: &mut Machine) -> Vec<&'static str> {
 /// A machine whose session `a` is open, on stream 1.
 fn opened() -> Machine {
     let mut machine = machine();
-    machine.attach(View::default(), at(0)).expect("attached");
+    machine.attach(View::default(), 0, at(0)).expect("attached");
     machine.open(open("a"), 10 * SECOND, at(0)).expect("free");
     machine.hear(1, 1, state("a", Told::Open), at(1)).expect("taken");
     assert_eq!((machine.state().phase, machine.state().opened), (Phase::Open, true));
@@ -71,7 +71,7 @@ fn an_open_waits_for_the_program_to_come() {
     let mut machine = machine();
     machine.open(open("a"), 10 * SECOND, at(0)).expect("free");
     assert_eq!(machine.next_deadline(), Some(10 * SECOND));
-    machine.attach(View::default(), at(5)).expect("attached");
+    machine.attach(View::default(), 0, at(5)).expect("attached");
     assert_eq!(said(&mut machine), ["welcome", "open"]);
     machine.hear(1, 1, state("a", Told::Initializing), at(5)).expect("taken");
     machine.hear(1, 2, state("a", Told::Open), at(6)).expect("taken");
@@ -81,7 +81,7 @@ fn an_open_waits_for_the_program_to_come() {
 #[test]
 fn a_program_that_is_not_ready_in_time_is_told_to_close() {
     let mut machine = machine();
-    machine.attach(View::default(), at(0)).expect("attached");
+    machine.attach(View::default(), 0, at(0)).expect("attached");
     machine.open(open("a"), 2 * SECOND, at(0)).expect("free");
     machine.tick(at(2));
     assert_eq!(machine.state().phase, Phase::Ended(End::NotReady));
@@ -95,13 +95,13 @@ fn a_session_outlives_a_restart_of_the_worker() {
     for how in [Resumed::Open, Resumed::Opening(SECOND)] {
         let mut machine = machine();
         machine.resume(open("a"), how, at(0)).expect("free");
-        machine.attach(hello("a", Told::Open, &["x", "y"]), at(1)).expect("attached");
+        machine.attach(hello("a", Told::Open, &["x", "y"]), 0, at(1)).expect("attached");
         assert_eq!((machine.state().phase, machine.state().clients), (Phase::Open, 2));
         assert_eq!(said(&mut machine), ["welcome"]);
     }
     // Also when the program is faster than the worker.
     let mut machine = machine();
-    machine.attach(hello("a", Told::Open, &["x"]), at(0)).expect("attached");
+    machine.attach(hello("a", Told::Open, &["x"]), 0, at(0)).expect("attached");
     assert_eq!(machine.state().found.as_deref(), Some("a"));
     assert!(matches!(machine.open(open("b"), SECOND, at(0)), Err(Conflict::Busy(_))));
     machine.resume(open("a"), Resumed::Open, at(0)).expect("found");
@@ -114,7 +114,7 @@ fn a_close_that_was_asked_for_is_asked_for_again() {
     machine.close(20 * SECOND, at(2));
     assert_eq!(said(&mut machine), ["close"]);
     machine.detach(1, at(3));
-    machine.attach(hello("a", Told::Open, &[]), at(4)).expect("attached");
+    machine.attach(hello("a", Told::Open, &[]), 0, at(4)).expect("attached");
     assert_eq!(said(&mut machine), ["welcome", "close"]);
     machine.hear(2, 1, state("a", Told::Closed), at(5)).expect("taken");
     assert!(matches!(machine.state().phase, Phase::Ended(End::Closed { .. })));
@@ -141,9 +141,9 @@ fn a_session_that_is_closed_late_stays_late() {
 fn a_program_that_is_started_anew_has_lost_its_session() {
     let mut machine = opened();
     machine.detach(1, at(2));
-    machine.attach(View::default(), at(3)).expect("attached");
+    machine.attach(View::default(), 0, at(3)).expect("attached");
     assert_eq!(machine.state().phase, Phase::Ended(End::Gone(Why::Forgot)));
-    assert_eq!(machine.attach(View::default(), at(4)), Err(Refusal::GivenUp));
+    assert_eq!(machine.attach(View::default(), 0, at(4)), Err(Refusal::GivenUp));
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn clients_are_bounded() {
     let settings = Settings { max_clients: 2, ..Settings::default() };
     let mut machine = Machine::new(Arc::new(settings));
     let full = hello("a", Told::Open, &["1", "2", "3"]);
-    assert_eq!(machine.attach(full, at(0)), Err(Refusal::TooManyClients));
-    machine.attach(hello("a", Told::Open, &["1", "2"]), at(0)).expect("attached");
+    assert_eq!(machine.attach(full, 0, at(0)), Err(Refusal::TooManyClients));
+    machine.attach(hello("a", Told::Open, &["1", "2"]), 0, at(0)).expect("attached");
     machine.resume(open("a"), Resumed::Open, at(0)).expect("found");
     assert_eq!(machine.hear(1, 0, joined(&["2"]), at(0)), Ok(false));
     assert_eq!(machine.hear(1, 0, joined(&["3"]), at(0)), Err(Refusal::TooManyClients));
@@ -357,7 +357,7 @@ impl World {
         if self.stream.is_some() {
             return;
         }
-        if let Ok(stream) = self.machine.attach(self.view(), self.at()) {
+        if let Ok(stream) = self.machine.attach(self.view(), 0, self.at()) {
             (self.stream, self.sequence) = (Some(stream), 0);
         }
     }

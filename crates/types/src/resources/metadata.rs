@@ -63,7 +63,8 @@ impl JsonSchema for Time {
 }
 
 /// Metadata of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectMeta {
     /// Name, unique in its namespace among objects of its kind.
@@ -111,7 +112,8 @@ pub struct ObjectMeta {
 }
 
 /// An object that another one belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OwnerReference {
     /// API group and version of the owner.
@@ -131,7 +133,8 @@ pub struct OwnerReference {
 }
 
 /// The fields that one manager set by one kind of request.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ManagedFieldsEntry {
     /// Name of the manager.

@@ -158,9 +158,10 @@ impl Connection {
         }
     }
 
-    /// Has the launcher end everything, lasting sandboxes too; gives up when it is gone or takes nothing.
-    pub(super) async fn end(&self) {
-        let _late = tokio::time::timeout(self.patience, self.shared.send(&Request::End, &[])).await;
+    /// Makes a request that has no answer.
+    pub(super) async fn tell_surely(&self, request: &Request) -> Result<(), LaunchError> {
+        let sent = tokio::time::timeout(self.patience, self.shared.send(request, &[])).await;
+        sent.map_err(|_| LaunchError::Late(self.patience))?
     }
 
     /// Makes a request that has no answer, if there is room for it at once.

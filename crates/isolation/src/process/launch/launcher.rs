@@ -135,6 +135,11 @@ impl Launcher {
         Ok(Launcher { inner: Arc::new(inner) })
     }
 
+    /// The labels of the lasting sandboxes that an earlier Lyra has left and nobody has asked for yet.
+    pub fn left(&self) -> Vec<String> {
+        self.inner.found.lock().iter().map(|found| found.label.clone()).collect()
+    }
+
     /// The lasting sandboxes that an earlier Lyra has left, each once.
     pub fn adopt(&self) -> Vec<Adopted> {
         std::mem::take(&mut *self.inner.found.lock())
@@ -192,7 +197,8 @@ impl Launcher {
     pub async fn stop(&self, limit: Duration) -> bool {
         let (connection, process) = self.let_go();
         let end = async {
-            connection.end().await;
+            // Where that fails, the launcher is gone.
+            let _gone = connection.tell_surely(&Request::End).await;
             connection.leave();
             if let Some(process) = process {
                 process.end().await;

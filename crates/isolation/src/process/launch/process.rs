@@ -199,9 +199,17 @@ impl Process {
         self.hold.left.store(self.lasting, Ordering::Relaxed);
     }
 
-    /// Whether its processes are stopped where they stand, as far as the kernel knows.
-    pub fn is_frozen(&self) -> bool {
-        self.hold.group.is_frozen()
+    /// Whether it goes on when this is dropped.
+    pub fn is_left(&self) -> bool {
+        self.hold.left.load(Ordering::Relaxed)
+    }
+
+    /// Sends the program a signal as [`Process::signal`] does, and waits until there is room for the message.
+    ///
+    /// # Errors
+    /// [`LaunchError::Late`] and [`LaunchError::Gone`].
+    pub async fn signal_surely(&self, signal: i32) -> Result<(), LaunchError> {
+        self.connection.tell_surely(&Request::Signal { sandbox: self.id, signal }).await
     }
 
     /// Changes the limits of the whole sandbox: memory, processor time and processes. Those of each process stay.

@@ -1,0 +1,162 @@
+//! What control has a say in before an application or a session is written.
+//!
+//! Every control process answers clients, so this goes by what each knows from its own copy of the objects; what slips
+//! through when several are asked at once, the leader finds out and says in the session's status.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use lyra_resources::{Admission, Cause, Key, Operation, Review, Status};
+use lyra_types::resources::{Application, ApplicationSession};
+use parking_lot::Mutex;
+
+/// Keeps a session's object until its worker has closed it.
+pub(super) const SESSION_FINALIZER: &str = "lyra.dev/session";
+/// Keeps an application's object until its sessions and instances are gone.
+pub(super) const APPLICATION_FINALIZER: &str = "lyra.dev/instances";
+/// Seconds after which a client that was refused may try again.
+const RETRY: u32 = 1;
+
+/// What is known of applications, to judge sessions by.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    of: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// Most instances of each application, and whether it was deleted.
+    applications: HashMap<Key, (u32, bool)>,
+    /// Sessions that have not ended, by application.
+    open: HashMap<Key, u32>,
+    /// The application of each of them.
+    sessions: HashMap<Key, Key>,
+}
+
+impl Census {
+    /// An application is there, or not any more.
+    pub(super) fn application(&self, key: &Key, object: Option<&Application>) {
+        let mut counts = self.of.lock();
+        match object {
+            Some(object) => {
+                let most = object.spec.scaling_policy.maximum_instance;
+                let deleted = object.metadata.deletion_timestamp.is_some();
+                counts.applications.insert(key.clone(), (most, deleted));
+            }
+            None => drop(counts.applications.remove(key)),
+        }
+    }
+
+    /// A session is there, or not any more.
+    pub(super) fn session(&self, key: &Key, object: Option<&ApplicationSession>) {
+        let counts = &mut *self.of.lock();
+        let open = object.filter(|object| !object.status.session_status.has_ended());
+        let now = open.map(|object| Key::new(&key.tenant, &object.spec.application_name));
+        let before = match &now {
+            Some(application) => counts.sessions.insert(key.clone(), application.clone()),
+            None => counts.sessions.remove(key),
+        };
+        if before == now {
+            return;
+        }
+        if let Some(application) = before
+            && let Some(count) = counts.open.get_mut(&application)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.open.remove(&application);
+            }
+        }
+        if let Some(application) = now {
+            *counts.open.entry(application).or_default() += 1;
+        }
+    }
+}
+
+/// Looks at what clients write.
+#[derive(Debug, Clone)]
+pub(super) struct Gate(pub(super) Arc<Census>);
+
+#[async_trait]
+impl Admission for Gate {
+    async fn application(&self, review: Review<'_, Application>) -> Result<(), Status> {
+        if review.operation == Operation::Create {
+            hold(&mut review.object.metadata.finalizers, APPLICATION_FINALIZER);
+        }
+        Ok(())
+    }
+
+    async fn session(&self, review: Review<'_, ApplicationSession>) -> Result<(), Status> {
+        if review.operation != Operation::Create {
+            return Ok(());
+        }
+        let object = review.object;
+        let name = &object.spec.application_name;
+        let tenant = lyra_types::TenantName::new(&object.metadata.namespace)
+            .map_err(|error| Status::bad_request(error.detail))?;
+        let key = Key::new(&tenant, name);
+        let (known, open) = {
+            let counts = self.0.of.lock();
+            (counts.applications.get(&key).copied(), counts.open.get(&key).copied().unwrap_or(0))
+        };
+        match known {
+            None => {
+                let message = format!("Not found: \"{name}\"");
+                let field = "spec.applicationName".to_owned();
+                let cause = Cause { reason: "FieldValueNotFound", message, field };
+                return Err(Status::invalid::<ApplicationSession>(&object.metadata.name, vec![cause]));
+            }
+            Some((_, true)) => {
+                return Err(Status::conflict::<ApplicationSession>(
+                    &object.metadata.name,
+                    &format!("application \"{name}\" is being deleted"),
+                ));
+            }
+            Some((most, false)) if open >= most => {
+                let message = format!(
+                    "application \"{name}\" is busy: all of its {most} instances (scalingPolicy.maximumInstance) have a \
+                     session; please retry later"
+                );
+                return Err(Status::too_many_requests(message, RETRY));
+            }
+            Some(_) => {}
+        }
+        hold(&mut object.metadata.finalizers, SESSION_FINALIZER);
+        Ok(())
+    }
+}
+
+fn hold(finalizers: &mut Vec<String>, finalizer: &str) {
+    if !finalizers.iter().any(|of| of == finalizer) {
+        finalizers.push(finalizer.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lyra_types::TenantName;
+    use lyra_types::resources::SessionStatus;
+
+    use super::*;
+
+    #[test]
+    fn sessions_that_have_not_ended_are_counted_by_their_application() {
+        let census = Census::default();
+        let tenant = TenantName::default_tenant();
+        let key = |name: &str| Key::new(&tenant, name);
+        let mut session = ApplicationSession::default();
+        session.spec.application_name = "a".to_owned();
+        let open = || census.of.lock().open.get(&key("a")).copied().unwrap_or(0);
+        for _ in 0..2 {
+            census.session(&key("one"), Some(&session));
+            census.session(&key("two"), Some(&session));
+        }
+        assert_eq!(open(), 2);
+        session.status.session_status = SessionStatus::Closed;
+        census.session(&key("one"), Some(&session));
+        census.session(&key("two"), None);
+        census.session(&key("two"), None);
+        assert_eq!((open(), census.of.lock().open.len(), census.of.lock().sessions.len()), (0, 0, 0));
+    }
+}

@@ -1,0 +1,137 @@
+//! Applications and their sessions: the objects that clients write, and what is done about them.
+//!
+//! Every control process keeps a copy of the objects, judges what clients write ([`admission`]) and tells gateways where open
+//! sessions are ([`routes`]). One leads ([`leading`]): it makes versions of applications ([`versions`]), gives sessions
+//! instances, says how many stand ready ([`scaling`], [`spread`]) and writes what has become of each ([`status`], [`report`]).
+//!
+//! What must hold: a session is in one instance at most, and an instance has one session at most; what workers have opened
+//! stays open whoever leads, and nothing is ended because it is not known yet; every session that can't be opened ends, with a
+//! reason, when its time is over; a session that ended stays ended.
+
+mod admission;
+mod app;
+mod config;
+mod field;
+mod leading;
+mod look;
+mod pass;
+mod ports;
+mod report;
+mod routes;
+mod scaling;
+mod spread;
+mod status;
+mod versions;
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use lyra_kit::{Clock, Tasks};
+use lyra_resources::ResourceApi;
+use lyra_store::Objects;
+use lyra_types::Result;
+use lyra_wire::registry::Command;
+use lyra_wire::sessions::{AppVersion, SessionCommand, SessionEvent};
+use tokio::time::Instant;
+
+use crate::functions::Table;
+use crate::leader::Term;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use admission::{Census, Gate};
+pub use config::SessionsConfig;
+use leading::Leading;
+use routes::Routes;
+pub(crate) use versions::codes;
+
+/// Longest wait for a worker to have a version's code.
+const PRELOAD: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Applications and sessions in one control process.
+pub(crate) struct Sessions {
+    shared: Arc<Shared>,
+}
+
+/// What all parts use.
+struct Shared {
+    config: SessionsConfig,
+    api: Arc<ResourceApi>,
+    objects: Arc<dyn Objects>,
+    registry: Registry,
+    table: Arc<Table>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    census: Arc<Census>,
+    routes: Routes,
+    /// When workers that were there before may have joined.
+    settled: Instant,
+}
+
+impl Sessions {
+    /// Reads all objects and begins to follow them.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(crate) async fn start(
+        deps: &crate::Deps,
+        config: SessionsConfig,
+        table: Arc<Table>,
+        metrics: Arc<Metrics>,
+        tasks: &Tasks,
+    ) -> Result<Sessions> {
+        let census = Arc::new(Census::default());
+        let api = lyra_resources::Deps {
+            objects: Arc::clone(&deps.objects),
+            clock: deps.clock.clone(),
+            random: deps.random.clone(),
+            admission: Arc::new(Gate(Arc::clone(&census))),
+        };
+        // Several control processes have an address, by which the others know them.
+        let settings = lyra_resources::Settings { shared_store: !deps.address.is_empty() };
+        let api = ResourceApi::start(api, settings).await?;
+        let shared = Arc::new(Shared {
+            config,
+            api,
+            objects: Arc::clone(&deps.objects),
+            registry: deps.registry.clone(),
+            table,
+            clock: deps.clock.clone(),
+            metrics,
+            census,
+            routes: Routes::default(),
+            settled: deps.clock.instant() + deps.registry.config().settle,
+        });
+        let of = Arc::clone(&shared);
+        tasks.spawn_cancellable("session-routes", async move { routes::keep(of).await });
+        Ok(Sessions { shared })
+    }
+
+    /// The objects, for clients.
+    pub(crate) fn api(&self) -> &Arc<ResourceApi> {
+        &self.shared.api
+    }
+
+    /// Leads until the term is over.
+    pub(crate) async fn lead(&self, term: &Term) {
+        let leading = Leading::new(Arc::clone(&self.shared), term.epoch);
+        term.over.run_until_cancelled(leading.run()).await;
+    }
+
+    /// Every open session, then each change.
+    pub(crate) fn watch(&self) -> BoxStream<'static, Result<SessionEvent>> {
+        self.shared.routes.watch()
+    }
+
+    /// Ends all watches of clients.
+    pub(crate) async fn stop(&self) {
+        self.shared.api.stop().await;
+    }
+}
+
+impl Shared {
+    /// Has a worker get a version's code.
+    async fn preload(&self, worker: &str, epoch: u64, version: &Arc<AppVersion>) -> Result<()> {
+        let command = Command::Session(SessionCommand::Preload(Arc::clone(version)));
+        self.registry.command(worker, epoch, command, PRELOAD).await
+    }
+}

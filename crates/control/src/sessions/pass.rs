@@ -1,0 +1,631 @@
+//! A look at one application: its versions, which sessions get an instance where, and how many instances stand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_resources::{EventType, Key, Stored};
+use lyra_types::resources::{Application, DeploymentAction, Time};
+use lyra_types::{Error, Result};
+use lyra_wire::registry::MemberState;
+use lyra_wire::sessions::{AppKey, AppVersion, OpenSession, SessionCommand, SessionKey};
+
+use super::admission::APPLICATION_FINALIZER;
+use super::app::App;
+use super::leading::{AGAIN, Bound, Done, Leading, Opening, Wake};
+use super::scaling::{self, Pool};
+use super::spread::{Candidate, spread};
+use super::status::Reason;
+use super::versions::{self, Fault, Version};
+
+/// A version could not be stored.
+const STORE_FAILED: &str = "StoreFailed";
+/// Wait before a worker that would not have a session is asked again.
+const REFUSED: Duration = Duration::from_millis(500);
+
+impl Leading {
+    /// An application's object is new, has changed or is gone.
+    pub(super) fn application_changed(&mut self, key: &Key) {
+        let object = self.of.api.applications().get_key(key);
+        let uid = object.as_ref().map(|object| object.metadata.uid.clone());
+        let known = self.names.get(key).cloned();
+        if let Some(known) = known.filter(|known| uid.as_ref() != Some(known)) {
+            self.names.remove(key);
+            self.apps.remove(&known);
+            let sessions = self.sessions.iter().filter(|(_, of)| of.app.as_ref() == Some(&known));
+            self.dirty_sessions.extend(sessions.map(|(uid, _)| uid.clone()));
+            self.dirty_apps.insert(known);
+        }
+        let (Some(object), Some(uid)) = (object, uid) else { return };
+        self.names.insert(key.clone(), uid.clone());
+        match self.apps.get_mut(&uid) {
+            Some(app) => app.update(object),
+            None => self.begin_with(key, &uid, object),
+        }
+        self.dirty_apps.insert(uid);
+    }
+
+    fn begin_with(&mut self, key: &Key, uid: &str, object: Arc<Stored<Application>>) {
+        let mut app = App::new(key.clone(), object);
+        for (worker, node) in &self.field.nodes {
+            for (of, count) in node.stands.iter().filter(|(of, _)| of.uid == uid && of.version == app.current) {
+                debug_assert_eq!(of.uid, uid);
+                app.targets.insert(worker.clone(), *count);
+            }
+        }
+        self.apps.insert(uid.to_owned(), app);
+        // Sessions that came before their application.
+        let name =
+            |of: &super::leading::Session| of.key.tenant == key.tenant && *of.object.spec.application_name == *key.name;
+        let waiting = self.sessions.iter().filter(|(_, of)| of.app.is_none() && name(of));
+        self.dirty_sessions.extend(waiting.map(|(uid, _)| uid.clone()));
+    }
+
+    /// Looks at an application.
+    pub(super) fn pass(&mut self, uid: &str) {
+        let Some(app) = self.apps.get(uid) else { return self.dismiss_stranger(uid) };
+        if app.versions.is_none() {
+            return self.load(uid);
+        }
+        if app.is_deleted() {
+            self.tear_down(uid);
+        } else {
+            self.bring_up(uid);
+            self.configure(uid);
+            let opens = self.bind(uid);
+            self.scale(uid);
+            opens.iter().for_each(|session| self.send_open(session));
+        }
+        self.stand(uid);
+        self.write_application(uid);
+    }
+
+    /// An application that has no object: workers hold nothing of it any more.
+    fn dismiss_stranger(&mut self, uid: &str) {
+        let mut stands: Vec<(String, AppKey)> = Vec::new();
+        for (worker, node) in self.field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost) {
+            stands.extend(node.stands.keys().filter(|of| of.uid == uid).map(|of| (worker.clone(), of.clone())));
+        }
+        for (worker, key) in stands {
+            self.command(&worker, SessionCommand::Dismiss(key), |_| Done::Nothing);
+        }
+        self.field.forget(uid);
+    }
+
+    fn is_due(&self, uid: &str) -> bool {
+        let now = self.now();
+        self.apps.get(uid).is_some_and(|app| !app.working && app.not_before.is_none_or(|at| now >= at))
+    }
+
+    fn load(&mut self, uid: &str) {
+        if !self.is_due(uid) {
+            return;
+        }
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.working = true;
+        let (of, tenant, uid) = (Arc::clone(&self.of), app.key.tenant.clone(), uid.to_owned());
+        self.begin(async move {
+            let loaded = versions::load(&*of.objects, &tenant, &uid).await;
+            Done::Loaded(uid, loaded)
+        });
+    }
+
+    pub(super) fn loaded(&mut self, uid: &str, outcome: Result<BTreeMap<u64, Version>>) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.working = false;
+        match outcome {
+            Ok(versions) => {
+                if !versions.contains_key(&app.current) {
+                    app.current = 0;
+                }
+                app.versions = Some(versions);
+                self.dirty_apps.insert(uid.to_owned());
+            }
+            Err(error) => {
+                tracing::warn!(%error, application = %app.key, "the versions of an application can't be read yet");
+                self.again(uid.to_owned());
+            }
+        }
+    }
+
+    /// Makes a version where the containers have changed, and has workers get its code before it is the current one.
+    fn bring_up(&mut self, uid: &str) {
+        if !self.is_due(uid) {
+            return;
+        }
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        let newest = app.newest();
+        let is_made = newest.is_some_and(|newest| newest.template == versions::template(&app.object.spec));
+        let number = newest.map_or(0, |newest| newest.version.key.version);
+        if !is_made {
+            let made =
+                versions::make(&self.of.table, &app.object, &app.key.tenant, number + 1, Arc::clone(&app.config));
+            app.working = true;
+            let (of, uid) = (Arc::clone(&self.of), uid.to_owned());
+            self.begin(async move {
+                let stored = match made {
+                    Ok(version) => store(&of, version).await,
+                    Err(fault) => Err(fault),
+                };
+                Done::Made(uid, stored)
+            });
+        } else if number > app.current
+            && let Some(version) = newest.map(|newest| Arc::clone(&newest.version))
+        {
+            app.working = true;
+            self.preload(uid, &version);
+        } else {
+            self.drop_old_versions(uid);
+        }
+    }
+
+    pub(super) fn made(&mut self, uid: &str, outcome: std::result::Result<Version, Fault>) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.working = false;
+        match outcome {
+            Ok(version) => {
+                let number = version.version.key.version;
+                let message = format!("version {number} was made of {}", version.version.function.key());
+                self.of.api.events().record(app.object.object(), EventType::Normal, "VersionMade", &message);
+                app.fault = None;
+                app.versions.get_or_insert_default().insert(number, version);
+                self.dirty_apps.insert(uid.to_owned());
+            }
+            Err(fault) => {
+                if fault.reason == STORE_FAILED {
+                    // What is stored may be other than what is known.
+                    app.versions = None;
+                }
+                self.fail(uid, fault);
+            }
+        }
+    }
+
+    fn fail(&mut self, uid: &str, fault: Fault) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        if app.fault.as_ref() != Some(&fault) {
+            self.of.api.events().record(app.object.object(), EventType::Warning, fault.reason, &fault.message);
+        }
+        app.fault = Some(fault);
+        self.dirty_apps.insert(uid.to_owned());
+        self.again(uid.to_owned());
+    }
+
+    /// Has every worker that may run the version get its code.
+    fn preload(&mut self, uid: &str, version: &Arc<AppVersion>) {
+        let able = self.field.nodes.iter().filter(|(_, node)| node.is_open() && node.runs(version));
+        let able: Vec<String> = able.map(|(name, _)| name.clone()).collect();
+        let (of, epoch, version, uid) = (Arc::clone(&self.of), self.epoch, Arc::clone(version), uid.to_owned());
+        self.begin(async move {
+            let number = version.key.version;
+            if able.is_empty() {
+                let error = Error::new(lyra_types::Code::Unavailable, "no worker is ready that runs it");
+                return Done::Preloaded(uid, number, Err(error));
+            }
+            let told = able.iter().map(|worker| of.preload(worker, epoch, &version));
+            let outcomes = futures::future::join_all(told).await;
+            // A worker that can't have it now gets it when it starts an instance.
+            let outcome = match outcomes.iter().find(|outcome| outcome.is_ok()) {
+                Some(_) => Ok(()),
+                None => outcomes.into_iter().next().unwrap_or(Ok(())),
+            };
+            Done::Preloaded(uid, number, outcome)
+        });
+    }
+
+    pub(super) fn preloaded(&mut self, uid: &str, number: u64, outcome: Result<()>) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.working = false;
+        match outcome {
+            Ok(()) => {
+                let message = format!("version {number} is on the workers; new sessions get it");
+                self.of.api.events().record(app.object.object(), EventType::Normal, "VersionReady", &message);
+                app.current = number;
+                app.fault = None;
+                app.targets.clear();
+                self.dirty_apps.insert(uid.to_owned());
+            }
+            Err(error) => {
+                let message = format!("version {number}: {}", error.detail);
+                self.fail(uid, Fault { reason: "PreloadFailed", message });
+            }
+        }
+    }
+
+    /// Versions that nobody has any more go.
+    fn drop_old_versions(&mut self, uid: &str) {
+        let tally = self.field.tally(uid);
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        let current = app.current;
+        let used = |number: &u64| {
+            *number >= current || tally.contains_key(number) || app.bound.values().any(|of| of == number)
+        };
+        let Some(versions) = &app.versions else { return };
+        let old: Vec<u64> = versions.keys().copied().filter(|number| !used(number)).collect();
+        if old.is_empty() || current == 0 {
+            return;
+        }
+        if let Some(versions) = &mut app.versions {
+            versions.retain(|number, _| !old.contains(number));
+        }
+        let (of, tenant, uid) = (Arc::clone(&self.of), app.key.tenant.clone(), uid.to_owned());
+        self.begin(async move {
+            if let Err(error) = versions::delete(&*of.objects, &tenant, &uid, Some(old)).await {
+                tracing::debug!(%error, "old versions of an application are left for now");
+            }
+            Done::Nothing
+        });
+    }
+
+    /// Tells workers of a changed configuration.
+    fn configure(&mut self, uid: &str) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        let holders = self.field.nodes.iter().filter(|(_, node)| {
+            node.state != MemberState::Lost
+                && (node.stands.keys().any(|of| of.uid == uid) || node.hosted.values().any(|of| of.app.uid == uid))
+        });
+        let news: Vec<String> =
+            holders.map(|(name, _)| name.clone()).filter(|name| !app.configured.contains(name)).collect();
+        let (config, tenant) = (Arc::clone(&app.config), app.key.tenant.clone());
+        app.configured.extend(news.iter().cloned());
+        for worker in news {
+            let (of, at, config) = (uid.to_owned(), worker.clone(), Arc::clone(&config));
+            let command =
+                SessionCommand::Configure { tenant: tenant.clone(), uid: uid.to_owned(), config: Arc::clone(&config) };
+            self.command(&worker, command, |outcome| Done::Configured(of, at, config, outcome));
+        }
+    }
+
+    /// Gives waiting sessions their instances, as far as there may be some; returns those that were given one.
+    fn bind(&mut self, uid: &str) -> Vec<String> {
+        let (now, knows_all) = (self.now(), self.knows_all());
+        let mut given = Vec::new();
+        let Some(app) = self.apps.get(uid) else { return given };
+        if app.waiting.is_empty() {
+            return given;
+        }
+        let Some(version) = app.version().map(|of| Arc::clone(&of.version)) else {
+            let reason = match &app.fault {
+                Some(fault) => Reason::new(fault.reason, fault.message.clone()),
+                None => Reason::new("VersionNotReady", "the application's first version is not ready yet"),
+            };
+            self.explain(uid, &reason);
+            return given;
+        };
+        let waiting: Vec<(u64, String)> = app.waiting.iter().cloned().collect();
+        let maximum = app.object.spec.scaling_policy.maximum_instance;
+        let mut ready = self.ready(uid, &version);
+        let mut cold = self.cold(uid, &version);
+        let mut blocked = None;
+        for (created, session) in waiting {
+            let Some(of) = self.sessions.get(&session) else { continue };
+            // One from before this term may be on a worker that has not said so yet.
+            if (created <= self.epoch && !knows_all) || of.not_before.is_some_and(|at| now < at) {
+                continue;
+            }
+            let Some(app) = self.apps.get(uid) else { return given };
+            if app.allocated() >= maximum {
+                let message = format!("all {maximum} instances have a session; close one, or raise maximumInstance");
+                blocked = Some(Reason::new("Busy", message));
+                break;
+            }
+            let standing = best_ready(&mut ready, &of.refused);
+            let worker = match standing {
+                Some(worker) => Some((worker, true)),
+                // What stands may be about to be ready; another one is started only where there is room for it.
+                None if app.allocated() + app.standing() < maximum => {
+                    best_cold(&mut cold, &of.refused).map(|worker| (worker, false))
+                }
+                None => {
+                    blocked = Some(Reason::new(
+                        "InstancesStarting",
+                        "the session waits for an instance that is being started",
+                    ));
+                    break;
+                }
+            };
+            match worker {
+                Some((worker, takes_standing)) => {
+                    self.give(uid, &session, worker, version.key.version, takes_standing);
+                    given.push(session);
+                }
+                None => self.refuse(uid, &session, now),
+            }
+        }
+        if let Some(reason) = blocked {
+            self.explain(uid, &reason);
+        }
+        given
+    }
+
+    /// No worker would have the session: all are asked again in a while.
+    fn refuse(&mut self, uid: &str, session: &str, now: tokio::time::Instant) {
+        let Some(of) = self.sessions.get_mut(session) else { return };
+        if of.refused.is_empty() {
+            of.reason = Reason::new("Unschedulable", "no worker is ready that runs the application");
+        }
+        of.refused.clear();
+        of.not_before = Some(now + REFUSED);
+        self.at(now + REFUSED, Wake::App(uid.to_owned()));
+    }
+
+    /// Says of all sessions that wait why they do.
+    fn explain(&mut self, uid: &str, reason: &Reason) {
+        let Some(app) = self.apps.get(uid) else { return };
+        for (_, session) in &app.waiting {
+            if let Some(of) = self.sessions.get_mut(session).filter(|of| of.reason != *reason) {
+                of.reason = reason.clone();
+                self.dirty_sessions.insert(session.clone());
+            }
+        }
+    }
+
+    fn give(&mut self, uid: &str, session: &str, worker: String, version: u64, takes_standing: bool) {
+        let (Some(app), Some(of)) = (self.apps.get_mut(uid), self.sessions.get_mut(session)) else { return };
+        app.waiting.remove(&(of.object.created(), session.to_owned()));
+        app.bound.insert(session.to_owned(), version);
+        if takes_standing && let Some(target) = app.targets.get_mut(&worker) {
+            *target = target.saturating_sub(1);
+        }
+        of.bound = Some(Bound { worker, version, opening: Opening::Sent, takes_standing });
+        of.not_before = None;
+    }
+
+    /// Standing instances that are ready and not given away, by worker.
+    fn ready(&self, uid: &str, version: &AppVersion) -> BTreeMap<String, u32> {
+        let tally = self.field.tally(uid);
+        let mut ready: BTreeMap<String, u32> = BTreeMap::new();
+        for (worker, of) in tally.get(&version.key.version).into_iter().flatten() {
+            if self.field.nodes.get(*worker).is_some_and(super::field::Node::is_open) {
+                ready.insert((*worker).to_owned(), of.ready);
+            }
+        }
+        let Some(app) = self.apps.get(uid) else { return ready };
+        for session in app.bound.keys() {
+            if let Some(bound) = self.sessions.get(session).and_then(|of| of.bound.as_ref())
+                && bound.takes_standing
+                && let Some(count) = ready.get_mut(&bound.worker)
+            {
+                *count = count.saturating_sub(1);
+            }
+        }
+        ready
+    }
+
+    /// Workers that could start an instance for a session.
+    fn cold(&self, uid: &str, version: &AppVersion) -> Vec<Cold> {
+        let tally = self.field.tally(uid);
+        let here = |name: &str| tally.get(&version.key.version).and_then(|of| of.get(name)).map_or(0, |of| of.all());
+        let able = self.field.nodes.iter().filter(|(_, node)| node.is_open() && node.runs(version));
+        let mut cold: Vec<Cold> = able
+            .map(|(name, node)| Cold {
+                worker: name.clone(),
+                room: node.room(version),
+                instances: here(name),
+                fullness: node.fullness(),
+            })
+            .collect();
+        // Those that were told of a session have not told of its instance yet.
+        for session in self.apps.get(uid).into_iter().flat_map(|app| app.bound.keys()) {
+            if let Some(bound) = self.sessions.get(session).and_then(|of| of.bound.as_ref())
+                && bound.opening == Opening::Sent
+                && let Some(of) = cold.iter_mut().find(|of| of.worker == bound.worker)
+            {
+                of.take();
+            }
+        }
+        cold
+    }
+
+    /// Says how many instances stand where.
+    fn scale(&mut self, uid: &str) {
+        let Some(app) = self.apps.get(uid) else { return };
+        let Some(version) = app.version().map(|of| Arc::clone(&of.version)) else { return };
+        let ready = self.ready(uid, &version);
+        let tally = self.field.tally(uid);
+        let here = |name: &str| tally.get(&version.key.version).and_then(|of| of.get(name)).map_or(0, |of| of.all());
+        let pool = Pool {
+            allocated: app.allocated(),
+            waiting: u32::try_from(app.waiting.len()).unwrap_or(u32::MAX),
+            standing: app.standing(),
+            ready: ready.values().sum(),
+        };
+        let wanted = scaling::standing(&app.object.spec.scaling_policy, pool);
+        let able = self.field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost && node.runs(&version));
+        let candidates: Vec<Candidate<'_>> = able
+            .map(|(name, node)| Candidate {
+                name,
+                open: node.is_open(),
+                room: node.room(&version),
+                fullness: node.fullness(),
+                instances: here(name),
+            })
+            .collect();
+        let targets = spread(wanted, &app.targets, &candidates);
+        drop(candidates);
+        let time = self.time();
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.targets = targets;
+        if wanted != pool.standing {
+            let (action, count) = match wanted > pool.standing {
+                true => (DeploymentAction::CreateInstance, wanted - pool.standing),
+                false => (DeploymentAction::DeleteInstance, pool.standing - wanted),
+            };
+            let message = format!("{count} standing instances; {wanted} are wanted");
+            app.note(action, message, Time::from(time));
+            // The rest of what the burst holds back.
+            let at = self.now() + AGAIN;
+            self.at(at, Wake::App(uid.to_owned()));
+        }
+    }
+
+    /// Tells workers how many instances stand, where they hold another number.
+    fn stand(&mut self, uid: &str) {
+        let Some(app) = self.apps.get(uid) else { return };
+        let current = app.version().filter(|_| !app.is_deleted()).map(|of| Arc::clone(&of.version));
+        let number = current.as_ref().map_or(0, |of| of.key.version);
+        let mut commands: Vec<(String, u64, SessionCommand)> = Vec::new();
+        for (worker, node) in self.field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost) {
+            let free = |version: u64| !app.commands.contains_key(&(worker.clone(), version));
+            let old = node.stands.keys().filter(|of| of.uid == uid && of.version != number && free(of.version));
+            commands.extend(old.map(|of| (worker.clone(), of.version, SessionCommand::Dismiss(of.clone()))));
+            let Some(version) = current.as_ref().filter(|_| free(number)) else { continue };
+            let wanted = app.targets.get(worker).copied().unwrap_or(0);
+            if node.stands.get(&version.key).copied().unwrap_or(0) != wanted {
+                commands.push((worker.clone(), number, SessionCommand::Stand(self.configured(app, version), wanted)));
+            }
+        }
+        for (worker, version, command) in commands {
+            self.count_command(uid, &worker, version);
+            let (of, at) = (uid.to_owned(), worker.clone());
+            self.command(&worker, command, move |outcome| Done::Stood(of, at, version, outcome));
+        }
+    }
+
+    /// The version, with the configuration as it is now.
+    fn configured(&self, app: &App, version: &Arc<AppVersion>) -> Arc<AppVersion> {
+        if version.config == app.config {
+            return Arc::clone(version);
+        }
+        Arc::new(AppVersion { config: Arc::clone(&app.config), ..(**version).clone() })
+    }
+
+    fn count_command(&mut self, uid: &str, worker: &str, version: u64) {
+        if let Some(app) = self.apps.get_mut(uid) {
+            *app.commands.entry((worker.to_owned(), version)).or_default() += 1;
+        }
+    }
+
+    pub(super) fn uncount_command(&mut self, uid: &str, worker: &str, version: u64) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        let key = (worker.to_owned(), version);
+        if let Some(count) = app.commands.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                app.commands.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn stood(&mut self, uid: &str, worker: &str, version: u64, outcome: Result<()>) {
+        self.uncount_command(uid, worker, version);
+        match outcome {
+            Ok(()) => drop(self.dirty_apps.insert(uid.to_owned())),
+            Err(_) => {
+                let at = self.now() + AGAIN;
+                self.at(at, Wake::App(uid.to_owned()));
+            }
+        }
+    }
+
+    /// Tells a session's worker to open it.
+    pub(super) fn send_open(&mut self, session: &str) {
+        let now = self.now();
+        let Some(of) = self.sessions.get(session) else { return };
+        let (Some(bound), Some(uid)) = (&of.bound, of.app.clone()) else { return };
+        let Some(app) = self.apps.get(&uid) else { return };
+        let Some(version) = app.versions.as_ref().and_then(|all| all.get(&bound.version)) else { return };
+        let spec = &of.object.spec;
+        let key = SessionKey { tenant: of.key.tenant.clone(), name: of.key.name.to_string(), uid: session.to_owned() };
+        let is_current = bound.version == app.current;
+        let open = OpenSession {
+            key,
+            app: self.configured(app, &version.version),
+            data: spec.session_data.clone(),
+            timeout: of.deadline.saturating_duration_since(now),
+            close_grace: Duration::from_secs(spec.close_grace_period_seconds.into()),
+            reuse: !spec.kill_instance_when_session_closed,
+            standing: if is_current { app.targets.get(&bound.worker).copied().unwrap_or(0) } else { 0 },
+        };
+        let (worker, number) = (bound.worker.clone(), bound.version);
+        // It says how many stand, too.
+        self.count_command(&uid, &worker, number);
+        let (session, at) = (session.to_owned(), worker.clone());
+        let command = SessionCommand::Open(Box::new(open));
+        self.command(&worker, command, move |outcome| Done::Opened(session, (uid, at, number), outcome));
+    }
+
+    /// Takes an application down that was deleted: its sessions, then its instances, then its versions, then the object.
+    fn tear_down(&mut self, uid: &str) {
+        if let Some(app) = self.apps.get_mut(uid) {
+            app.targets.clear();
+        }
+        let sessions: Vec<String> =
+            self.sessions.iter().filter(|(_, of)| of.app.as_deref() == Some(uid)).map(|(uid, _)| uid.clone()).collect();
+        sessions.iter().for_each(|session| self.delete(session));
+        let stands = self
+            .field
+            .nodes
+            .values()
+            .any(|node| node.state != MemberState::Lost && node.stands.keys().any(|of| of.uid == uid));
+        let instances = self.field.tally(uid).values().flatten().any(|(_, of)| of.all() > 0);
+        if !sessions.is_empty() || stands || instances || !self.is_due(uid) || !self.knows_all() {
+            return;
+        }
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.working = true;
+        let (of, key, uid) = (Arc::clone(&self.of), app.key.clone(), uid.to_owned());
+        self.begin(async move {
+            let cleared = async {
+                versions::delete(&*of.objects, &key.tenant, &uid, None).await?;
+                let change =
+                    |object: &mut Application| object.metadata.finalizers.retain(|of| of != APPLICATION_FINALIZER);
+                let outcome = of.api.applications().update(&key.tenant, &key.name, Some(&uid), change).await;
+                outcome.map(drop).map_err(|status| Error::new(lyra_types::Code::Unavailable, status.to_string()))
+            };
+            let outcome = cleared.await;
+            Done::Cleared(uid, outcome)
+        });
+    }
+
+    pub(super) fn cleared(&mut self, uid: &str, outcome: Result<()>) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        app.working = false;
+        if let Err(error) = outcome {
+            tracing::warn!(%error, application = %app.key, "a deleted application can't be cleared away yet");
+        }
+        self.again(uid.to_owned());
+    }
+}
+
+/// A worker that could start an instance.
+struct Cold {
+    worker: String,
+    room: u32,
+    instances: u32,
+    fullness: u64,
+}
+
+impl Cold {
+    fn take(&mut self) {
+        self.room = self.room.saturating_sub(1);
+        self.instances += 1;
+    }
+}
+
+/// The worker that starts an instance best: one that has room, then the one with the fewest of the application.
+fn best_cold(cold: &mut [Cold], refused: &BTreeSet<String>) -> Option<String> {
+    let able = cold.iter_mut().filter(|of| !refused.contains(&of.worker));
+    let best = able.min_by_key(|of| (of.room == 0, of.instances, of.fullness))?;
+    best.take();
+    Some(best.worker.clone())
+}
+
+/// Takes a ready instance from the worker that has the most.
+fn best_ready(ready: &mut BTreeMap<String, u32>, refused: &BTreeSet<String>) -> Option<String> {
+    let (worker, count) = ready
+        .iter_mut()
+        .filter(|(name, count)| **count > 0 && !refused.contains(*name))
+        .max_by_key(|(_, count)| **count)?;
+    *count -= 1;
+    Some(worker.clone())
+}
+
+async fn store(of: &super::Shared, version: Version) -> std::result::Result<Version, Fault> {
+    let fault = |message: String| Fault { reason: STORE_FAILED, message };
+    match versions::store(&*of.objects, &version).await {
+        Ok(true) => Ok(version),
+        Ok(false) => Err(fault("another control process has made a version at the same time".to_owned())),
+        Err(error) => Err(fault(error.to_string())),
+    }
+}

@@ -1,0 +1,131 @@
+//! What an application's status says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_types::resources::{
+    Application, ApplicationStatus, ApplicationVersion, Condition, ConditionStatus, DeploymentAction,
+    DeploymentHistory, DeploymentStatus, Time,
+};
+
+use super::app::App;
+use super::leading::{Done, Leading, Wake};
+
+/// The status of an application is written at most once in this time: its counts change with every session.
+const BETWEEN: Duration = Duration::from_millis(200);
+
+impl Leading {
+    /// Writes the status, if it is to be another.
+    pub(super) fn write_application(&mut self, uid: &str) {
+        let now = self.now();
+        let Some(app) = self.apps.get(uid) else { return };
+        if app.writing {
+            return;
+        }
+        let status = self.status_of(uid, app);
+        if status == app.object.status {
+            return;
+        }
+        if let Some(written) = app.written.filter(|written| now < *written + BETWEEN) {
+            return self.at(written + BETWEEN, Wake::App(uid.to_owned()));
+        }
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        (app.writing, app.written) = (true, Some(now));
+        let (of, key, uid) = (Arc::clone(&self.of), app.key.clone(), uid.to_owned());
+        self.begin(async move {
+            let change = |object: &mut Application| object.status.clone_from(&status);
+            let outcome = of.api.applications().update(&key.tenant, &key.name, Some(&uid), change).await;
+            Done::WroteApp(uid, outcome.map(drop))
+        });
+    }
+
+    fn status_of(&self, uid: &str, app: &App) -> ApplicationStatus {
+        let tally = self.field.tally(uid);
+        let mut status = ApplicationStatus {
+            version: app.current,
+            observed_generation: app.object.metadata.generation,
+            desired_instances: app.allocated() + app.standing(),
+            allocated_instances: app.allocated(),
+            history: app.history.clone(),
+            latest_history: app.history.first().cloned(),
+            conditions: app.object.status.conditions.clone(),
+            ..ApplicationStatus::default()
+        };
+        let numbers = app.versions.iter().flatten().map(|(number, _)| *number);
+        for number in numbers {
+            let mut version = ApplicationVersion { version: number, ..ApplicationVersion::default() };
+            for of in tally.get(&number).into_iter().flat_map(|of| of.values()) {
+                version.instances += of.all();
+                version.idle_instances += of.ready;
+                status.total_instances += of.all();
+                status.pending_instances += of.creating;
+                status.deleting_instances += of.ending;
+                status.idle_instances += of.ready;
+                status.ready_instances += of.ready + of.active;
+            }
+            version.preloaded = number <= app.current;
+            version.sessions =
+                u32::try_from(app.bound.values().filter(|of| **of == number).count()).unwrap_or(u32::MAX);
+            status.versions.push(version);
+        }
+        self.conditions(app, &mut status);
+        status
+    }
+
+    fn conditions(&self, app: &App, status: &mut ApplicationStatus) {
+        let policy = &app.object.spec.scaling_policy;
+        let time = Time::from(self.time());
+        let mut set = |kind: &str, holds: bool, reason: &str, message: String| {
+            let condition = Condition {
+                r#type: kind.to_owned(),
+                status: if holds { ConditionStatus::True } else { ConditionStatus::False },
+                observed_generation: app.object.metadata.generation,
+                last_transition_time: time,
+                reason: reason.to_owned(),
+                message,
+            };
+            Condition::set(&mut status.conditions, condition);
+        };
+        let newest = app.newest().map_or(0, |newest| newest.version.key.version);
+        let current = app.current;
+        match &app.fault {
+            Some(fault) => set("Ready", current > 0, fault.reason, fault.message.clone()),
+            None if current == 0 => {
+                set("Ready", false, "VersionNotReady", "the first version is not ready yet".to_owned())
+            }
+            None => set("Ready", true, "VersionReady", format!("version {current} takes new sessions")),
+        }
+        let missing = app.standing().saturating_sub(status.idle_instances + status.pending_instances);
+        let starting = status.pending_instances;
+        if app.is_deleted() {
+            set("Progressing", true, "Deleting", "its sessions and instances end".to_owned());
+        } else if newest > current {
+            set("Progressing", true, "Preloading", format!("version {newest} is brought to the workers"));
+        } else if starting + missing > 0 {
+            set("Progressing", true, "InstancesStarting", format!("{} instances start", starting + missing));
+        } else {
+            set("Progressing", false, "AtRest", String::new());
+        }
+        let full = app.allocated() >= policy.maximum_instance;
+        let message =
+            if full { format!("all {} instances have a session", policy.maximum_instance) } else { String::new() };
+        set("Busy", full, if full { "MaximumReached" } else { "RoomLeft" }, message);
+    }
+}
+
+impl App {
+    /// Notes what was done.
+    pub(super) fn note(&mut self, action: DeploymentAction, message: String, time: Time) {
+        /// Things done that a status tells.
+        const HISTORY: usize = 10;
+        let entry = DeploymentHistory {
+            action,
+            update_time: Some(time),
+            reason: "scaling".to_owned(),
+            message,
+            deployment_status: DeploymentStatus::Success,
+        };
+        self.history.insert(0, entry);
+        self.history.truncate(HISTORY);
+    }
+}

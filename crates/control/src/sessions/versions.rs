@@ -1,0 +1,212 @@
+//! Versions of applications: numbered, made from the containers of a spec, never changed. Each is an object of its own:
+//! `app-versions/{tenant}/{uid of the application}/{number}`.
+//!
+//! A version holds the version of the function that its container names, as it was when the version was made: where an alias
+//! moves later, or the function is deleted, nothing changes for the application.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lyra_store::objects::{Change, Check, Objects, Txn, TxnError};
+use lyra_types::function::{Digest, limit};
+use lyra_types::name::Qualifier;
+use lyra_types::resources::{Application, ApplicationSpec, Container};
+use lyra_types::{Error, FunctionName, FunctionVersion, Result, Runtime, TenantName};
+use lyra_wire::sessions::{AppConfig, AppKey, AppPort, AppVersion};
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use crate::functions::Table;
+
+/// What all keys start with.
+pub(crate) const ALL: &str = "app-versions/";
+/// Versions that are read at once.
+const PAGE: usize = 200;
+
+/// A version as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Version {
+    /// Stands for what it was made from.
+    pub(super) template: String,
+    /// What workers are told.
+    pub(super) version: Arc<AppVersion>,
+}
+
+/// Why no version can be made of a spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// One word, for conditions.
+    pub(super) reason: &'static str,
+    /// The same for people.
+    pub(super) message: String,
+}
+
+fn fault(reason: &'static str, message: impl Into<String>) -> Fault {
+    Fault { reason, message: message.into() }
+}
+
+/// What stands for the part of a spec that makes a version.
+pub(super) fn template(spec: &ApplicationSpec) -> String {
+    let part = serde_json::to_vec(&(&spec.containers, spec.using_node_session_service)).unwrap_or_default();
+    hex(&sha2::Sha256::digest(part)[..16])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The files that an application's configuration is, as of a revision.
+pub(super) fn config(spec: &ApplicationSpec, revision: u64) -> AppConfig {
+    let files = spec.config_data.iter().map(|(name, content)| (format!("config/{name}"), content.clone()));
+    AppConfig { revision, files: files.collect() }
+}
+
+/// Makes a version out of an application's spec.
+pub(super) fn make(
+    table: &Table,
+    application: &Application,
+    tenant: &TenantName,
+    number: u64,
+    config: Arc<AppConfig>,
+) -> Result<Version, Fault> {
+    let spec = &application.spec;
+    let [container] = &spec.containers[..] else {
+        return Err(fault(
+            "ContainerEngineMissing",
+            "an instance with several containers needs a container engine, which no worker has",
+        ));
+    };
+    if container.function.is_empty() {
+        return Err(fault(
+            "ContainerEngineMissing",
+            format!("image {} needs a container engine, which no worker has; name a function instead", container.image),
+        ));
+    }
+    let function = function(table, tenant, container)?;
+    let ports = container.ports.iter().map(|port| AppPort {
+        name: port.name.clone(),
+        // Checked when the object was written.
+        port: u16::try_from(port.container_port).unwrap_or(u16::MAX),
+        protocol: port.protocol,
+    });
+    let key = AppKey {
+        tenant: tenant.clone(),
+        application: application.metadata.name.clone(),
+        uid: application.metadata.uid.clone(),
+        version: number,
+    };
+    let version = AppVersion {
+        key,
+        function: Arc::new(function),
+        ports: ports.collect(),
+        service: spec.using_node_session_service,
+        liveness: container.liveness_probe.clone(),
+        readiness: container.readiness_probe.clone(),
+        config,
+    };
+    Ok(Version { template: template(spec), version: Arc::new(version) })
+}
+
+/// The function version that a container names, with the environment and the limits that the container asks for.
+fn function(table: &Table, tenant: &TenantName, container: &Container) -> Result<FunctionVersion, Fault> {
+    let named = &container.function;
+    let invalid = |error: Error| fault("InvalidFunction", format!("function {named:?}: {}", error.detail));
+    let (name, qualifier) = match named.split_once('@') {
+        Some((name, of)) => (name, Qualifier::parse(of).map_err(invalid)?),
+        None => (named.as_str(), Qualifier::Live),
+    };
+    let name = FunctionName::new(name).map_err(invalid)?;
+    let missing = |why: String| fault("FunctionNotFound", why);
+    let route = table
+        .get(tenant, &name)
+        .ok_or_else(|| missing(format!("there is no function {name}; deploy it, and a version is made")))?;
+    let mut version = (**route.resolve(&qualifier, 0).map_err(|error| missing(error.detail))?).clone();
+    if matches!(version.runtime, Runtime::Js | Runtime::Wasm) {
+        let runtime = version.runtime;
+        return Err(fault(
+            "RuntimeNotSupported",
+            format!("function {name} has runtime {runtime}; sessions run as processes: http, native, nodejs or python"),
+        ));
+    }
+    version.env.extend(container.env.iter().map(|of| (of.name.clone(), of.value.clone())));
+    let asked = |what: &str| {
+        let resources = &container.resources;
+        resources.limits.get(what).or_else(|| resources.requests.get(what))
+    };
+    if let Some(bytes) = asked("memory").and_then(lyra_types::resources::Quantity::bytes) {
+        let mb = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        version.memory_mb = mb.max(limit::MIN_MEMORY_MB);
+    }
+    if let Some(millis) = asked("cpu").and_then(lyra_types::resources::Quantity::millis) {
+        version.cpu_millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
+    }
+    Ok(version)
+}
+
+fn prefix(tenant: &TenantName, uid: &str) -> String {
+    format!("{ALL}{tenant}/{uid}/")
+}
+
+/// The versions of an application, by number.
+pub(super) async fn load(objects: &dyn Objects, tenant: &TenantName, uid: &str) -> Result<BTreeMap<u64, Version>> {
+    let (mut versions, mut after) = (BTreeMap::new(), None);
+    loop {
+        let page = objects.list(&prefix(tenant, uid), PAGE, after.as_deref()).await?;
+        for entry in &page.entries {
+            let version: Version = serde_json::from_slice(&entry.value)
+                .map_err(|error| Error::internal(format!("{} can't be read: {error}", entry.key)))?;
+            versions.insert(version.version.key.version, version);
+        }
+        match page.entries.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return Ok(versions),
+        }
+    }
+}
+
+/// Stores a version. False: there is one of this number.
+pub(super) async fn store(objects: &dyn Objects, version: &Version) -> Result<bool> {
+    let key = &version.version.key;
+    let key = format!("{}{:010}", prefix(&key.tenant, &key.uid), key.version);
+    let value = serde_json::to_vec(version)
+        .map_err(|error| Error::internal(format!("a version of an application can't be written: {error}")))?;
+    let txn = Txn { checks: vec![Check::Absent(key.clone())], changes: vec![Change::Put(key, Bytes::from(value))] };
+    match objects.txn(txn).await {
+        Ok(_) => Ok(true),
+        Err(TxnError::Failed { .. }) => Ok(false),
+        Err(TxnError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Deletes versions; all of them where no numbers are given.
+pub(super) async fn delete(
+    objects: &dyn Objects,
+    tenant: &TenantName,
+    uid: &str,
+    numbers: Option<Vec<u64>>,
+) -> Result<()> {
+    let prefix = prefix(tenant, uid);
+    let changes = match numbers {
+        Some(numbers) => numbers.into_iter().map(|of| Change::Delete(format!("{prefix}{of:010}"))).collect(),
+        None => vec![Change::DeletePrefix(prefix)],
+    };
+    match objects.txn(Txn { checks: Vec::new(), changes }).await {
+        Ok(_) | Err(TxnError::Failed { .. }) => Ok(()),
+        Err(TxnError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Code that versions of applications use, of all tenants.
+pub(crate) async fn codes(objects: &dyn Objects) -> Result<Vec<Digest>> {
+    let (mut codes, mut after) = (Vec::new(), None);
+    loop {
+        let page = objects.list(ALL, PAGE, after.as_deref()).await?;
+        let version = |entry: &lyra_store::objects::Entry| serde_json::from_slice::<Version>(&entry.value).ok();
+        codes.extend(page.entries.iter().filter_map(version).map(|of| of.version.function.code.clone()));
+        match page.entries.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return Ok(codes),
+        }
+    }
+}

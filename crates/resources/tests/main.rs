@@ -1,0 +1,3 @@
+//! The resource API over HTTP, by its clients.
+
+mod server;
