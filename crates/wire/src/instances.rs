@@ -79,10 +79,16 @@ pub struct InstanceStatus {
     pub since: Timestamp,
     /// Bytes of memory that are charged for it.
     pub memory: u64,
-    /// Calls that it has begun to serve.
+    /// Calls that it has begun to serve; sessions, where it is one of an application.
     pub served: u64,
     /// Devices that it may use.
     pub gpus: Vec<u32>,
+    /// The application that it belongs to, as `NAME@VERSION`.
+    #[serde(default)]
+    pub application: Option<String>,
+    /// Name of the session that it serves.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 /// What can be done to one idle instance.

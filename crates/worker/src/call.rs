@@ -118,7 +118,7 @@ impl<'a> Call<'a> {
                         return Ok(Some(Grant::Idle(idle)));
                     }
                 }
-                grant @ Grant::Start(_) => return Ok(Some(grant)),
+                grant @ (Grant::Start(_) | Grant::Room(_)) => return Ok(Some(grant)),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::keep_alive::{Hybrid, Policy};
-use crate::{characteristics, queue, resources};
+use crate::{characteristics, queue, resources, sessions};
 
 /// Limits and sizes of a worker. Every one of them is named in the error that it causes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,8 @@ pub struct Config {
     pub queue: queue::Config,
     /// What is known of each version from its calls.
     pub characteristics: characteristics::Config,
+    /// Applications and their sessions.
+    pub sessions: sessions::Config,
 }
 
 impl Default for Config {
@@ -79,6 +81,7 @@ impl Default for Config {
             max_log_bytes: 1 << 20,
             queue: queue::Config::default(),
             characteristics: characteristics::Config::default(),
+            sessions: sessions::Config::default(),
         }
     }
 }

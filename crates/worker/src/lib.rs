@@ -3,7 +3,8 @@
 //! A call's way is the reading order of this crate: `service` (the door) → `call` (its life) → `queue` (may it run
 //! now?) → `templates` (is the code loaded?) → `pool` (is an instance kept?) → the isolation back end.
 //!
-//! What calls were seen to take is noted in `characteristics`, which policies decide by.
+//! What calls were seen to take is noted in `characteristics`, which policies decide by. Applications and their sessions are in
+//! `sessions`; what control says and is told goes through `agent`.
 //!
 //! What always holds: a call that was let in ends by its deadline; an instance serves one version only; dropping a
 //! call's future frees its place, its instance and its memory.
@@ -16,6 +17,7 @@ pub mod pool;
 pub mod queue;
 pub mod resources;
 pub mod service;
+pub mod sessions;
 
 mod agent;
 mod call;

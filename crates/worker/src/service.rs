@@ -30,6 +30,7 @@ use crate::metrics::{Metrics, PoolMetrics};
 use crate::pool::{Lease, Pool, Reason, Told};
 use crate::queue::{Instances, Limits, LoadKind, Permit, Queue};
 use crate::resources::gpu::{NoGpus, Source};
+use crate::sessions::{SessionDeps, SessionMetrics, Sessions};
 use crate::start::Cordon;
 use crate::templates::Templates;
 
@@ -60,13 +61,14 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) queue: Queue,
     pub(crate) characteristics: Arc<Characteristics>,
-    pub(crate) templates: Templates,
+    pub(crate) templates: Arc<Templates>,
     pub(crate) pool: Pool,
     pub(crate) logs: Arc<dyn Logs>,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) metrics: Metrics,
-    pub(crate) cordon: Cordon,
+    pub(crate) cordon: Arc<Cordon>,
+    pub(crate) sessions: Sessions,
     pub(crate) watch_beat: Beat,
     pub(crate) sweep_beat: Beat,
     begin: tokio::time::Instant,
@@ -91,12 +93,26 @@ impl Service {
             queued_per_function: config.max_queued_per_function,
         };
         let characteristics = Characteristics::open(config.characteristics.clone(), deps.clock.clone());
+        let templates = Arc::new(Templates::new(&config, deps.backends, deps.blobs));
+        let pool = Pool::new(&config, deps.clock.clone(), deps.ids.clone(), gpus, PoolMetrics::new(&deps.metrics));
+        let cordon = Arc::new(Cordon::default());
+        let of_sessions = SessionDeps {
+            templates: templates.clone(),
+            pool: pool.clone(),
+            cordon: cordon.clone(),
+            logs: deps.logs.clone(),
+            clock: deps.clock.clone(),
+            ids: deps.ids.clone(),
+            metrics: SessionMetrics::new(&deps.metrics),
+            start_timeout: config.start_timeout,
+        };
         let inner = Arc::new_cyclic(|inner| Inner {
+            sessions: Sessions::new(config.sessions.clone(), of_sessions),
             queue: Queue::new(limits, &config.queue, Arc::new(Ready(inner.clone())), deps.clock.clone()),
             characteristics: Arc::new(characteristics),
-            templates: Templates::new(&config, deps.backends, deps.blobs),
-            pool: Pool::new(&config, deps.clock.clone(), deps.ids.clone(), gpus, PoolMetrics::new(&deps.metrics)),
-            cordon: Cordon::default(),
+            templates,
+            pool,
+            cordon,
             watch_beat: Beat::new("watch", config.watchdog * 3, deps.clock.instant()),
             sweep_beat: Beat::new("sweep", SWEEP * 3, deps.clock.instant()),
             begin: deps.clock.instant(),
@@ -112,6 +128,7 @@ impl Service {
             if let Some(inner) = gauges.upgrade() {
                 inner.metrics.refresh(&inner.counts());
                 inner.metrics.refresh_backends(&inner.backends());
+                inner.sessions.refresh_metrics();
             }
         });
         Service { inner, tasks: Tasks::new() }
@@ -134,7 +151,15 @@ impl Service {
 
     /// Its instances, in the order of their ids.
     pub fn instances(&self) -> Vec<InstanceStatus> {
-        self.inner.pool.list()
+        let mut instances = self.inner.pool.list();
+        instances.extend(self.inner.sessions.instances());
+        instances.sort_by_key(|instance| instance.id);
+        instances
+    }
+
+    /// Its applications and their sessions.
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
     }
 
     /// Changes whenever what [`Service::reports`] gives may have changed.
@@ -201,12 +226,13 @@ impl Service {
         });
     }
 
-    /// Takes no more calls, and waits up to `limit` for those that run; then all instances end. Says whether all calls had
-    /// ended.
+    /// Takes no more calls, and waits up to `limit` for those that run; then all instances end, but for those of
+    /// applications, which go on for the next process of this worker where they can. Says whether all calls had ended.
     pub async fn shut_down(&self, limit: Duration) -> bool {
         self.inner.queue.close();
         let ended = self.inner.calls_end(limit).await;
         let stopped = self.tasks.stop(Duration::from_secs(1)).await;
+        self.inner.sessions.leave().await;
         drop(self.inner.pool.take_all(Reason::Drained));
         self.inner.save_characteristics().await;
         stopped && ended
@@ -423,6 +449,7 @@ impl Operated for Service {
 
     async fn uncordon(&self) -> Result<(), Error> {
         self.inner.cordon.set(false);
+        self.inner.sessions.resume();
         Ok(())
     }
 

@@ -277,14 +277,17 @@ impl Inner {
         }
     }
 
-    /// Cordons, waits for the calls, ends the idle instances.
+    /// Cordons, waits for the calls and the sessions, ends the idle instances. Sessions that have not ended by then are
+    /// closed, each with its own grace.
     pub(crate) async fn drain(&self, limit: Duration) -> Drained {
         self.cordon.set(true);
-        let ended = self.calls_end(limit).await;
+        let (calls_ended, (sessions_ended, sessions_left, standing)) =
+            tokio::join!(self.calls_end(limit), self.sessions.drain(limit));
         let idle = self.pool.take_all(Reason::Drained);
-        let evacuated = idle.len();
+        let evacuated = idle.len() + standing;
         end(idle).await;
-        Drained { ended, left: self.calls(), evacuated }
+        let (ended, left) = (calls_ended && sessions_ended, self.calls() + sessions_left);
+        Drained { ended, left, evacuated }
     }
 
     /// Calls that run or wait.

@@ -2,11 +2,13 @@
 //! hold.
 //!
 //! One conversation with each control process (`talk`), begun again whenever it breaks; which ones there are, they tell.
-//! Each change of what the worker holds gets the next revision, is stored (`store`), then told to all (`desk`). Calls do not
+//! Each change of what the worker holds gets the next revision, is stored (`store`), then told to all (`journal`). Calls do not
 //! depend on any of them: a worker that is cut off from control serves on and holds up what it was told last, also over a
 //! restart.
 
 mod desk;
+pub(crate) mod entry;
+pub(crate) mod journal;
 mod store;
 mod talk;
 
@@ -22,6 +24,7 @@ use parking_lot::Mutex;
 
 use crate::Service;
 use desk::Desk;
+pub(crate) use store::SavedSessions;
 pub use store::{NodeStore, NodeStoreError};
 use talk::Talk;
 
@@ -94,7 +97,7 @@ impl Agent {
     /// Takes up what the worker held when it ended, and begins the conversations.
     pub async fn start(identity: Identity, deps: AgentDeps) -> Agent {
         let tasks = Tasks::new();
-        let desk = Arc::new(Desk::open(deps.worker, deps.store).await);
+        let desk = Arc::new(Desk::open(deps.worker, deps.store, deps.clock.clone(), &tasks).await);
         let shared = Arc::new(Shared {
             identity,
             incarnation: deps.random.u64(),

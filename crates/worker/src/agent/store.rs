@@ -1,5 +1,5 @@
 //! What a worker must remember of itself over a restart, in a SQLite file of its own: which node it is, the revision of its
-//! workload, the highest epoch that it has seen, what it was told to hold up, and its instances.
+//! workload, the highest epoch that it has seen, what it was told to hold up, its instances, and its sessions.
 //!
 //! What must hold: a change is in the file before it is told. The file survives `kill -9`; after a loss of power the last
 //! changes may be missing, which is no harm, since then all instances are gone and the worker tells all anew. A file
@@ -9,10 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lyra_types::function::VersionKey;
-use lyra_types::{FunctionVersion, InstanceId};
+use lyra_types::{FunctionVersion, Timestamp};
 use lyra_wire::registry::InstanceReport;
+use lyra_wire::sessions::{AppKey, AppVersion, HostedReport};
 use parking_lot::Mutex;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::entry::{Entry, Held, SavedSession};
 
 const SCHEMA: &str = "
 PRAGMA journal_mode = WAL;
@@ -22,6 +27,10 @@ CREATE TABLE IF NOT EXISTS node (id INTEGER PRIMARY KEY CHECK (id = 0), number I
 CREATE TABLE IF NOT EXISTS instances (id TEXT PRIMARY KEY, report TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS holds (version TEXT PRIMARY KEY, instances INTEGER NOT NULL, schedule INTEGER NOT NULL,
                                   spec TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stands (app TEXT PRIMARY KEY, instances INTEGER NOT NULL, spec TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS hosted (id TEXT PRIMARY KEY, report TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sessions (uid TEXT PRIMARY KEY, report TEXT NOT NULL, terms TEXT NOT NULL,
+                                     close_by INTEGER) WITHOUT ROWID;
 ";
 
 /// Why the file can't be used.
@@ -55,16 +64,8 @@ pub enum NodeStoreError {
     },
 }
 
-/// A version that the worker was told to hold up.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Held {
-    pub(crate) version: Arc<FunctionVersion>,
-    pub(crate) instances: u32,
-    pub(crate) schedule: bool,
-}
-
 /// What the file says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Saved {
     /// The node's number.
     pub(super) node: u64,
@@ -72,6 +73,22 @@ pub(super) struct Saved {
     pub(super) epoch: u64,
     pub(super) instances: Vec<InstanceReport>,
     pub(super) holds: Vec<Held>,
+    pub(super) stands: Vec<(Arc<AppVersion>, u32)>,
+    pub(super) hosted: Vec<HostedReport>,
+    pub(super) sessions: Vec<SavedSession>,
+}
+
+/// What the file says of applications and sessions.
+pub(crate) struct SavedSessions {
+    pub(crate) stands: Vec<(Arc<AppVersion>, u32)>,
+    pub(crate) hosted: Vec<HostedReport>,
+    pub(crate) sessions: Vec<SavedSession>,
+}
+
+impl Saved {
+    pub(super) fn into_sessions(self) -> SavedSessions {
+        SavedSessions { stands: self.stands, hosted: self.hosted, sessions: self.sessions }
+    }
 }
 
 /// A step to be stored as a whole.
@@ -79,10 +96,7 @@ pub(super) struct Saved {
 pub(super) struct Step {
     pub(super) revision: Option<u64>,
     pub(super) epoch: Option<u64>,
-    pub(super) put: Vec<InstanceReport>,
-    pub(super) removed: Vec<InstanceId>,
-    pub(super) hold: Option<Held>,
-    pub(super) released: Vec<VersionKey>,
+    pub(super) entries: Vec<Entry>,
 }
 
 /// The file.
@@ -133,24 +147,31 @@ impl NodeStore {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })
             .map_err(failed("read the node's revision"))?;
-        let texts = |sql| -> Result<Vec<(String, u32, bool)>, rusqlite::Error> {
-            conn.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
-        };
-        let content =
-            |error: serde_json::Error| NodeStoreError::Content { path: path.to_owned(), detail: error.to_string() };
-        let instances = texts("SELECT report, 0, 0 FROM instances").map_err(failed("read the node's instances"))?;
-        let instances = instances.into_iter().map(|(text, ..)| serde_json::from_str(&text).map_err(content));
-        let holds = texts("SELECT spec, instances, schedule FROM holds").map_err(failed("read the node's holds"))?;
-        let holds = holds.into_iter().map(|(spec, instances, schedule)| {
-            let version = Arc::new(serde_json::from_str::<FunctionVersion>(&spec).map_err(content)?);
-            Ok(Held { version, instances, schedule })
-        });
+        let content = Reading { conn: &conn, path };
         let saved = Saved {
             node,
             revision,
             epoch,
-            instances: instances.collect::<Result<_, _>>()?,
-            holds: holds.collect::<Result<_, NodeStoreError>>()?,
+            instances: content.values("SELECT report, NULL, 0, NULL FROM instances", |report, (), _, _| report)?,
+            holds: content.values(
+                "SELECT spec, NULL, instances, schedule FROM holds",
+                |spec, (), instances, schedule| {
+                    let (version, schedule) = (Arc::<FunctionVersion>::new(spec), schedule == Some(1));
+                    Held { version, instances, schedule }
+                },
+            )?,
+            stands: content.values("SELECT spec, NULL, instances, NULL FROM stands", |spec, (), instances, _| {
+                (Arc::<AppVersion>::new(spec), instances)
+            })?,
+            hosted: content.values("SELECT report, NULL, 0, NULL FROM hosted", |report, (), _, _| report)?,
+            sessions: content.pairs(
+                "SELECT report, terms, 0, close_by FROM sessions",
+                |report, terms, _, close_by| SavedSession {
+                    report,
+                    terms,
+                    close_by: close_by.map(Timestamp::from_millis),
+                },
+            )?,
         };
         Ok(NodeStore { path: path.to_owned(), conn: Mutex::new(conn), saved: Mutex::new(Some(saved)) })
     }
@@ -165,26 +186,8 @@ impl NodeStore {
         let mut conn = self.conn.lock();
         let write = |conn: &mut Connection| -> rusqlite::Result<()> {
             let tx = conn.transaction()?;
-            let text = |value: serde_json::Result<String>| {
-                value.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-            };
-            for report in &step.put {
-                tx.prepare_cached("INSERT OR REPLACE INTO instances VALUES (?1, ?2)")?
-                    .execute(params![report.id.to_string(), text(serde_json::to_string(report))?])?;
-            }
-            for id in &step.removed {
-                tx.prepare_cached("DELETE FROM instances WHERE id = ?1")?.execute([id.to_string()])?;
-            }
-            if let Some(Held { version, instances, schedule }) = &step.hold {
-                tx.prepare_cached("INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-                    name(&version.key()),
-                    instances,
-                    schedule,
-                    text(serde_json::to_string(version))?
-                ])?;
-            }
-            for version in &step.released {
-                tx.prepare_cached("DELETE FROM holds WHERE version = ?1")?.execute([name(version)])?;
+            for entry in &step.entries {
+                put(&tx, entry)?;
             }
             tx.prepare_cached("UPDATE node SET revision = coalesce(?1, revision), epoch = coalesce(?2, epoch)")?
                 .execute(params![step.revision, step.epoch])?;
@@ -198,6 +201,101 @@ impl NodeStore {
     }
 }
 
+/// Writes one entry.
+fn put(tx: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
+    if let Some(id) = entry.gone() {
+        let table = if matches!(entry, Entry::Instance(_)) { "instances" } else { "hosted" };
+        return tx.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute([id.to_string()]).map(drop);
+    }
+    match entry {
+        Entry::Instance(of) => tx
+            .prepare_cached("INSERT OR REPLACE INTO instances VALUES (?1, ?2)")?
+            .execute(params![of.id.to_string(), text(of)?]),
+        Entry::Hold(Held { version, instances, schedule }) => tx
+            .prepare_cached("INSERT OR REPLACE INTO holds VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![name(&version.key()), instances, schedule, text(&**version)?]),
+        Entry::Release(version) => tx.prepare_cached("DELETE FROM holds WHERE version = ?1")?.execute([name(version)]),
+        Entry::Stand(app, instances) => tx
+            .prepare_cached("INSERT OR REPLACE INTO stands VALUES (?1, ?2, ?3)")?
+            .execute(params![name_of_app(&app.key), instances, text(&**app)?]),
+        Entry::Configured(app) => tx
+            .prepare_cached("UPDATE stands SET spec = ?2 WHERE app = ?1")?
+            .execute(params![name_of_app(&app.key), text(&**app)?]),
+        Entry::Unknown(app) => tx.prepare_cached("DELETE FROM stands WHERE app = ?1")?.execute([name_of_app(app)]),
+        Entry::Hosted(of) => tx
+            .prepare_cached("INSERT OR REPLACE INTO hosted VALUES (?1, ?2)")?
+            .execute(params![of.id.to_string(), text(of)?]),
+        Entry::Accepted(of) => tx
+            .prepare_cached("INSERT OR REPLACE INTO sessions VALUES (?1, ?2, ?3, NULL)")?
+            .execute(params![of.0.key.uid, text(&of.0)?, text(&of.1)?]),
+        Entry::Session(of) => tx
+            .prepare_cached("UPDATE sessions SET report = ?2 WHERE uid = ?1")?
+            .execute(params![of.key.uid, text(&**of)?]),
+        Entry::Close(uid, by) => {
+            tx.prepare_cached("UPDATE sessions SET close_by = ?2 WHERE uid = ?1")?.execute(params![uid, by.millis()])
+        }
+        Entry::Forget(uid) => tx.prepare_cached("DELETE FROM sessions WHERE uid = ?1")?.execute([uid]),
+    }
+    .map(drop)
+}
+
+fn text<T: Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+/// A file that is being read.
+struct Reading<'a> {
+    conn: &'a Connection,
+    path: &'a Path,
+}
+
+/// A row: one text that is JSON, another one where there is one, a count, and a number where there is one.
+type Row = (String, Option<String>, u32, Option<i64>);
+
+impl Reading<'_> {
+    fn rows(&self, sql: &str) -> Result<Vec<Row>, NodeStoreError> {
+        let read = || -> rusqlite::Result<Vec<Row>> {
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            self.conn.prepare(sql)?.query_map([], row)?.collect()
+        };
+        read().map_err(|source| NodeStoreError::Sqlite {
+            operation: "read the node's state",
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, NodeStoreError> {
+        serde_json::from_str(text)
+            .map_err(|error| NodeStoreError::Content { path: self.path.to_owned(), detail: error.to_string() })
+    }
+
+    fn values<T: DeserializeOwned, V>(
+        &self,
+        sql: &str,
+        make: impl Fn(T, (), u32, Option<i64>) -> V,
+    ) -> Result<Vec<V>, NodeStoreError> {
+        let value = |(one, _, count, number): Row| Ok(make(self.parse(&one)?, (), count, number));
+        self.rows(sql)?.into_iter().map(value).collect()
+    }
+
+    fn pairs<T: DeserializeOwned, U: DeserializeOwned, V>(
+        &self,
+        sql: &str,
+        make: impl Fn(T, U, u32, Option<i64>) -> V,
+    ) -> Result<Vec<V>, NodeStoreError> {
+        let value = |(one, other, count, number): Row| {
+            Ok(make(self.parse(&one)?, self.parse(&other.unwrap_or_default())?, count, number))
+        };
+        self.rows(sql)?.into_iter().map(value).collect()
+    }
+}
+
+/// The key of a version of an application in the file.
+fn name_of_app(app: &AppKey) -> String {
+    format!("{}/{}/{}/{:010}", app.tenant, app.application, app.uid, app.version)
+}
+
 /// The key of a version in the file.
 fn name(version: &VersionKey) -> String {
     format!("{:016x}/{:010}", version.generation, version.version)
@@ -205,6 +303,7 @@ fn name(version: &VersionKey) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lyra_types::InstanceId;
     use lyra_wire::worker::InstanceState;
 
     use super::*;
@@ -223,10 +322,10 @@ mod tests {
         let first = store.take_saved().unwrap();
         assert_eq!((first.revision, first.epoch, first.instances.len()), (0, 0, 0));
         let held = Held { version: Arc::new(version("t", 1, 1)), instances: 2, schedule: true };
-        let put = vec![report(1), report(2)];
-        let step = Step { revision: Some(3), epoch: Some(9), put, hold: Some(held.clone()), ..Step::default() };
-        store.write(&step).unwrap();
-        store.write(&Step { revision: Some(4), removed: vec![report(1).id], ..Step::default() }).unwrap();
+        let entries = vec![Entry::Instance(report(1)), Entry::Instance(report(2)), Entry::Hold(held.clone())];
+        store.write(&Step { revision: Some(3), epoch: Some(9), entries }).unwrap();
+        let gone = InstanceReport { state: InstanceState::Terminated, ..report(1) };
+        store.write(&Step { revision: Some(4), epoch: None, entries: vec![Entry::Instance(gone)] }).unwrap();
         drop(store);
         let again = NodeStore::open(&path, 77).unwrap().take_saved().unwrap();
         assert_eq!((again.node, again.revision, again.epoch), (first.node, 4, 9), "the same node");

@@ -11,7 +11,7 @@ use futures::stream::BoxStream;
 use lyra_kit::retry::Backoff;
 use lyra_types::{Code, Error, Result};
 use lyra_wire::Registry;
-use lyra_wire::registry::{Change, FromNode, Registration, ToNode};
+use lyra_wire::registry::{Change, Command, FromNode, Registration, ToNode};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,7 +27,7 @@ const SAME: Duration = Duration::from_secs(30);
 /// Tries to reach a control process that nobody but control itself has told of.
 const TRIES: u32 = 100;
 /// Commands that are carried out at once; more are refused.
-const COMMANDS: usize = 256;
+const COMMANDS: usize = 2_048;
 /// Words that wait to be sent.
 const WORDS: usize = 64;
 
@@ -109,6 +109,7 @@ impl Talk {
         tracing::info!(worker = shared.identity.name, address = self.address, "joined control");
         let mouth = Mouth { say, lease };
         let places = Arc::new(Semaphore::new(COMMANDS));
+        let (followed, mut following) = mpsc::channel(WORDS);
         let mut ticks = tokio::time::interval(heartbeat);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let stopping = shared.tasks.stopping();
@@ -121,6 +122,11 @@ impl Talk {
                     mouth.say(FromNode::State(shared.desk.state(), revision)).await?;
                 }
                 change = news.recv() => self.tell(change, &mut news, &mouth).await?,
+                Some(id) = following.recv() => {
+                    // Said here, so that nothing older comes after it.
+                    self.tell_all(&mut news, &mouth).await?;
+                    mouth.say(FromNode::Done(id, Ok(()))).await?;
+                }
                 word = heard.next() => match word {
                     Some(Ok(ToNode::Hello { .. } | ToNode::Welcome { .. })) => {}
                     Some(Ok(ToNode::Refused(error)) | Err(error)) => return Err(error),
@@ -132,12 +138,16 @@ impl Talk {
                             mouth.say(FromNode::Done(id, Err(busy))).await?;
                             continue;
                         };
-                        let (desk, mouth) = (Arc::clone(&shared.desk), mouth.clone());
+                        let follows = command == Command::Follow;
+                        let (outcome, mouth, followed) = (shared.desk.obey(epoch, command), mouth.clone(), followed.clone());
                         shared.tasks.spawn_cancellable("carry-out", async move {
-                            let outcome = desk.obey(epoch, command).await;
+                            let outcome = outcome.await;
                             drop(place);
                             // Who asked sees a lost conversation for itself.
-                            let _ = mouth.say(FromNode::Done(id, outcome)).await;
+                            let _ = match follows && outcome.is_ok() {
+                                true => followed.send(id).await.map_err(drop),
+                                false => mouth.say(FromNode::Done(id, outcome)).await.map_err(drop),
+                            };
                         });
                     }
                     None => return Err(Error::new(Code::Unavailable, "control hung up")),

@@ -85,6 +85,8 @@ impl Pool {
             memory: record.memory(),
             served: record.served(),
             gpus: record.gpus.iter().filter_map(number).collect(),
+            application: None,
+            session: None,
         }
     }
 
@@ -93,7 +95,8 @@ impl Pool {
         let (healthy, detail) = match self.shared.state.try_lock_for(LOCK_PATIENCE) {
             None => (false, format!("the pool's lock could not be had in {} ms", LOCK_PATIENCE.as_millis())),
             Some(state) => {
-                let charged: u64 = state.records.values().map(|record| record.memory()).sum();
+                let kept: u64 = state.records.values().map(|record| record.memory()).sum();
+                let charged = kept + state.rooms;
                 let counted = state.ledger.memory().charged;
                 let idle: usize = state.shelves.values().map(|shelf| shelf.idle.len()).sum();
                 let right = charged == counted && idle == state.idle;

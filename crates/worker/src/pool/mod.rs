@@ -14,6 +14,7 @@ pub mod bench;
 mod directed;
 mod instance;
 mod look;
+mod room;
 mod shelf;
 mod state;
 pub(crate) mod watch;
@@ -35,8 +36,9 @@ use tokio::time::Instant;
 
 use instance::Place;
 pub(crate) use instance::{Instance, Lease};
+pub(crate) use room::Room;
 pub(crate) use shelf::Told;
-use state::{Gone, State, Waiter};
+use state::{Gone, State, Waiter, Wants};
 pub(crate) use state::{Grant, Reason};
 use watch::instances_of;
 
@@ -104,6 +106,7 @@ impl Pool {
                 next: 0,
                 directed: false,
                 changes: 0,
+                rooms: 0,
             }),
             clock,
             begin,
@@ -179,7 +182,7 @@ impl Pool {
                 if state.waiters.is_empty() { state.attempt(key, false, &Reserved::default(), now) } else { None };
             match grant {
                 Some(grant) => Arrival::Granted(grant),
-                None => Arrival::Waiting(self.wait(state, version, need, false, now, &mut gone)),
+                None => Arrival::Waiting(self.wait(state, version, need, Wants::Call, now, &mut gone)),
             }
         };
         self.dispose(gone);
@@ -191,13 +194,13 @@ impl Pool {
         state: &mut State,
         version: &Arc<FunctionVersion>,
         need: Need,
-        ahead: bool,
+        wants: Wants,
         now: Instant,
         gone: &mut Gone,
     ) -> Waiting<'_> {
         let ticket = state.number();
         let (grant, granted) = oneshot::channel();
-        state.waiters.push_back(Waiter { ticket, version: version.clone(), need, ahead, grant });
+        state.waiters.push_back(Waiter { ticket, version: version.clone(), need, wants, grant });
         state.settle(now, gone);
         Waiting { pool: self, ticket, granted, done: false }
     }
@@ -212,12 +215,12 @@ impl Pool {
             let state = &mut *self.shared.state.lock();
             let now = self.shared.clock.instant();
             state.shelf(version, need, now);
-            self.wait(state, version, need, true, now, &mut gone)
+            self.wait(state, version, need, Wants::Ahead, now, &mut gone)
         };
         self.dispose(gone);
         match waiting.granted().await? {
             Grant::Start(lease) => Ok(lease),
-            Grant::Idle(_) => Err(PoolClosed),
+            Grant::Idle(_) | Grant::Room(_) => Err(PoolClosed),
         }
     }
 
@@ -230,7 +233,7 @@ impl Pool {
         }
         match state.attempt(key_of(version), true, &Reserved::default(), self.shared.clock.instant())? {
             Grant::Start(lease) => Some(lease),
-            Grant::Idle(_) => None,
+            Grant::Idle(_) | Grant::Room(_) => None,
         }
     }
 
@@ -294,6 +297,10 @@ impl Pool {
             }
         }
         self.dispose(gone);
+    }
+
+    fn shared_weak(&self) -> std::sync::Weak<Shared> {
+        Arc::downgrade(&self.shared)
     }
 
     /// Ends what the lock's holder handed out. In the background: ending a sandbox is a system call or two.
@@ -390,7 +397,7 @@ impl Drop for Waiting<'_> {
         if let Ok(grant) = self.granted.try_recv() {
             match grant {
                 Grant::Idle(instance) => self.pool.put(instance, self.pool.shared.clock.instant()),
-                Grant::Start(lease) => drop(lease),
+                other @ (Grant::Start(_) | Grant::Room(_)) => drop(other),
             }
         }
         self.pool.dispose(gone);

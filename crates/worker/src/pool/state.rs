@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::instance::{Body, Instance, Lease, Place, Record};
+use super::room::Room;
 use super::shelf::{Keyed, Shelf};
 use crate::keep_alive::KeepAlive;
 use crate::resources::ledger::{Coming, Reserved, Short};
@@ -27,6 +28,19 @@ pub(crate) enum Grant {
     Idle(Instance),
     /// The resources for a new one.
     Start(Lease),
+    /// The resources for one that the pool does not keep.
+    Room(Room),
+}
+
+/// What one who waits wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wants {
+    /// An instance for a call.
+    Call,
+    /// A new instance, ahead of a call.
+    Ahead,
+    /// Resources for an instance that the pool does not keep.
+    Room,
 }
 
 /// Why an instance was ended, as metrics name it.
@@ -68,8 +82,7 @@ pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) version: Arc<FunctionVersion>,
     pub(super) need: Need,
-    /// Wants a new instance, ahead of a call.
-    pub(super) ahead: bool,
+    pub(super) wants: Wants,
     pub(super) grant: oneshot::Sender<Grant>,
 }
 
@@ -91,6 +104,8 @@ pub(super) struct State {
     pub(super) directed: bool,
     /// Counts what is told of instances.
     pub(super) changes: u64,
+    /// Bytes that are charged for instances that the pool does not keep.
+    pub(super) rooms: u64,
 }
 
 impl State {
@@ -201,7 +216,7 @@ impl State {
     fn still_needed(&self, waiter: &Waiter) -> Need {
         let idle = self.shelves.get(&key_of(&waiter.version)).and_then(|shelf| shelf.idle.back());
         match idle {
-            Some(idle) if !waiter.ahead => Need {
+            Some(idle) if waiter.wants == Wants::Call => Need {
                 memory: waiter.need.memory.saturating_sub(idle.lease.held.memory),
                 cpu: waiter.need.cpu.saturating_sub(idle.lease.held.cpu),
                 gpus: 0,
@@ -215,17 +230,21 @@ impl State {
         let mut reserved = Reserved::default();
         let mut n = 0;
         while let Some(waiter) = self.waiters.get(n) {
-            let (key, ahead) = (key_of(&waiter.version), waiter.ahead);
+            let (key, wants, need) = (key_of(&waiter.version), waiter.wants, waiter.need);
             if waiter.grant.is_closed() {
                 self.waiters.remove(n);
                 continue;
             }
-            if !self.shelves.contains_key(&key) {
+            if wants != Wants::Room && !self.shelves.contains_key(&key) {
                 // The function was deleted while the call waited; it may still run.
                 let (version, need) = (waiter.version.clone(), waiter.need);
                 self.shelf(&version, need, now);
             }
-            if let Some(grant) = self.attempt(key, ahead, &reserved, now) {
+            let grant = match wants {
+                Wants::Room => self.make(&need, &reserved).map(Grant::Room),
+                Wants::Call | Wants::Ahead => self.attempt(key, wants == Wants::Ahead, &reserved, now),
+            };
+            if let Some(grant) = grant {
                 let Some(waiter) = self.waiters.remove(n) else { break };
                 if let Err(grant) = waiter.grant.send(grant) {
                     self.unwanted(grant, now, gone);
@@ -237,7 +256,8 @@ impl State {
             let need = self.still_needed(&self.waiters[n]);
             // One that waits for its version's own bound only holds nobody up.
             if self.ledger.short(&need, &reserved, &Coming::default()).any() {
-                self.make_room(key, &need, &reserved, now, gone);
+                let own = (wants != Wants::Room).then_some(key);
+                self.make_room(own, &need, &reserved, now, gone);
                 reserved.add(&need);
             }
             n += 1;
@@ -248,18 +268,19 @@ impl State {
     fn unwanted(&mut self, grant: Grant, now: Instant, gone: &mut Gone) {
         match grant {
             Grant::Idle(instance) => self.shelve(instance, now, gone),
-            grant @ Grant::Start(_) => gone.push((Reason::Failed, grant)),
+            grant @ (Grant::Start(_) | Grant::Room(_)) => gone.push((Reason::Failed, grant)),
         }
     }
 
-    /// Lets idle instances go until `need` fits beyond what is reserved, or none is left that would help.
-    fn make_room(&mut self, key: Key, need: &Need, reserved: &Reserved, now: Instant, gone: &mut Gone) {
+    /// Lets idle instances go until `need` fits beyond what is reserved, or none is left that would help. The last one of
+    /// the version `own` stays.
+    fn make_room(&mut self, own: Option<Key>, need: &Need, reserved: &Reserved, now: Instant, gone: &mut Gone) {
         loop {
             let short = self.ledger.short(need, reserved, &self.coming);
             if !short.memory && !short.gpus {
                 return;
             }
-            let Some(victim) = self.victim(short, Some(key), true) else { return };
+            let Some(victim) = self.victim(short, own, true) else { return };
             self.evict(victim, Reason::Pressure, now, gone);
         }
     }

@@ -182,7 +182,7 @@ impl Pool {
 pub(super) fn instances_of(gone: Gone) -> Vec<Instance> {
     let instance = |(_, grant)| match grant {
         Grant::Idle(instance) => Some(instance),
-        Grant::Start(_) => None,
+        Grant::Start(_) | Grant::Room(_) => None,
     };
     gone.into_iter().filter_map(instance).collect()
 }

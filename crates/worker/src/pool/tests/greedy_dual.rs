@@ -110,6 +110,7 @@ async fn play(steps: Vec<Step>) -> Result<(), TestCaseError> {
                         let start = Duration::from_secs_f64(took);
                         (Instance::new(Nothing::boxed(&count), lease, start), Some(took))
                     }
+                    Grant::Room(_) => panic!("a call asks for no room"),
                 };
                 let id = instance.lease.id();
                 if took.is_some() {
