@@ -70,6 +70,12 @@ pub(crate) fn target(parts: &Parts, domain: Option<&str>) -> Result<Option<Targe
     }
 }
 
+/// Whether a request names a function by header or by host, which comes before any other way of naming something.
+pub(crate) fn is_named(parts: &Parts, domain: Option<&str>) -> bool {
+    parts.headers.contains_key(TRIGGER_ID)
+        || matches!(authority(parts), Ok(Some(host)) if host_id(host, domain).is_some())
+}
+
 fn split_qualifier(text: &str) -> Result<(&str, Qualifier)> {
     match text.split_once('@') {
         Some((name, qualifier)) => Ok((name, Qualifier::parse(qualifier)?)),

@@ -96,6 +96,17 @@ pub async fn start_with(config: Config) -> Gateway {
     }
     control.add("web", Contract::Http);
     control.add("cat", Contract::Command);
+    serve(config, deps, control, worker, logs).await
+}
+
+/// A gateway over neighbours that are there.
+pub async fn serve(
+    config: Config,
+    deps: Deps,
+    control: Arc<FakeControl>,
+    worker: Arc<FakeWorker>,
+    logs: Arc<FakeLogs>,
+) -> Gateway {
     let service = Service::new(config, deps);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

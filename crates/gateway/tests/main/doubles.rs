@@ -28,6 +28,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
+use crate::sessions::feed::SessionFeed;
+
 type Event = Result<(u64, RouteEvent)>;
 
 /// A registry in memory. A label `contract` says what a version's contract is.
@@ -44,6 +46,7 @@ pub struct FakeControl {
     pub hold: AtomicBool,
     held: Mutex<Vec<(u64, RouteEvent)>>,
     pub watches: AtomicUsize,
+    pub sessions: SessionFeed,
 }
 
 impl FakeControl {
@@ -286,7 +289,7 @@ impl Control for FakeControl {
     }
 
     async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<lyra_wire::sessions::SessionEvent>>> {
-        Ok(Box::pin(futures::stream::pending()))
+        self.sessions.watch()
     }
 
     async fn watch_routes(&self) -> Result<BoxStream<'static, Event>> {

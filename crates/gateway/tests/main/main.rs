@@ -11,4 +11,5 @@ mod invoke;
 mod jobs;
 mod logs;
 mod platform;
+mod sessions;
 mod trigger;
