@@ -9,6 +9,7 @@
 
 mod auth;
 mod body;
+mod bound;
 mod config;
 mod dispatch;
 mod extract;

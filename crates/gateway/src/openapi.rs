@@ -133,6 +133,7 @@ impl IntoResponses for Failed {
                 "The function failed (`function_error` with `error`, `out_of_memory`, `instance_crashed`, \
                  `result_too_large`, `invalid_result`), its worker was lost (`worker_lost`), or Lyra failed (`internal`)",
             ),
+            ("502", "A session that serves the function's calls gave no answer (`session_error`)"),
             ("504", "The function did not end before its deadline (`timeout`)"),
         ])
     }

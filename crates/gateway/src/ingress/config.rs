@@ -20,6 +20,9 @@ pub struct IngressConfig {
     /// Longest wait for a session's endpoint to take a connection: 5 s.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// Longest wait of a call for the session of a [bound](lyra_types::SessionBinding) function to be open: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub open_timeout: Duration,
     /// Longest time that a request, or a connection that was upgraded, may go on with no byte moving: 5 min.
     #[serde(with = "humantime_serde")]
     pub http_idle_timeout: Duration,
@@ -45,6 +48,7 @@ impl Default for IngressConfig {
             max_connections: 10_000,
             max_session_connections: 1_000,
             connect_timeout: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(300),
             tcp_idle_timeout: Duration::from_secs(3_600),
             udp_idle_timeout: Duration::from_secs(60),

@@ -5,6 +5,7 @@
 //! processed is not sent again. Who may speak with a session is the session's own matter.
 
 mod activity;
+mod binding;
 mod config;
 mod follow;
 mod metrics;
@@ -21,6 +22,7 @@ mod watched;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lyra_kit::telemetry::prometheus::IntGauge;
@@ -30,10 +32,12 @@ use lyra_wire::Control;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use binding::key;
 pub use config::IngressConfig;
-pub(crate) use proxy::serve;
+pub(crate) use proxy::{Reached, Seen, serve};
 pub(crate) use target::{SESSION_PATH, Target};
 
+use binding::Bindings;
 use follow::Follower;
 use metrics::{IngressMetrics, Kind};
 use ports::Ports;
@@ -51,6 +55,7 @@ pub(crate) struct Ingress {
     random: Random,
     metrics: IngressMetrics,
     table: SessionTable,
+    bindings: Bindings,
     /// Places for what is carried.
     places: Arc<Semaphore>,
     /// Places for connections that wait for their next request.
@@ -74,6 +79,7 @@ impl Ingress {
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             metrics: IngressMetrics::new(registry),
             table: SessionTable::new(),
+            bindings: Bindings::default(),
             tasks: Tasks::new(),
             closing: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -87,7 +93,9 @@ impl Ingress {
     pub(crate) fn follow(self: &Arc<Ingress>, control: Arc<dyn Control>, listener: IpAddr) {
         let address = self.config.enabled.then(|| self.config.address.unwrap_or(listener));
         let follower = Follower::new(Arc::clone(self), Ports::new(Arc::clone(self), address));
+        let (ingress, told) = (Arc::clone(self), Arc::clone(&control));
         self.tasks.spawn_cancellable("watch sessions", async move { follower.follow(&*control).await });
+        self.tasks.spawn_cancellable("tell uses of sessions", async move { ingress.tell_uses(&*told).await });
     }
 
     /// Takes no more, lets what is carried end by itself for a while, then cuts it.
@@ -104,7 +112,7 @@ impl Ingress {
     ///
     /// # Errors
     /// [`Code::Overloaded`] where session or gateway has none.
-    fn enter(&self, session: &Session, kind: Kind) -> Result<Place> {
+    fn enter(&self, session: &Arc<Session>, kind: Kind) -> Result<Place> {
         let full = |whose: &str| {
             Error::new(Code::Overloaded, format!("{whose} has as many connections as it may"))
                 .with_retry_after(Duration::from_secs(1))
@@ -118,6 +126,9 @@ impl Ingress {
             return Err(full("the gateway"));
         };
         self.metrics.begun(kind).inc();
+        if session.bound.load(Ordering::Relaxed) {
+            self.bindings.touch(session);
+        }
         Ok(Place { open: Open::new(self.metrics.open(kind)), _in_session: in_session, _in_gateway: in_gateway })
     }
 }

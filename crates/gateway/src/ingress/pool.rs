@@ -188,7 +188,7 @@ async fn open(ingress: &Arc<Ingress>, session: &Arc<Session>, index: usize) -> i
 }
 
 /// An answer's body; its connection is free when it has been read.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     body: Incoming,
     lease: Option<Lease>,
 }

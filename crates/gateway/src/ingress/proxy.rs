@@ -37,40 +37,65 @@ pub(crate) async fn serve(
 ) -> Result<Response> {
     let session = ingress.table.find(&target.tenant, &target.session, wait).await?;
     let index = session.http_endpoint(target.port.as_deref())?;
-    pass_on(ingress, &session, index, Seen { caller, path: target.path, prefix: &target.prefix }, parts, body).await
+    let seen = Seen { caller, path: target.path, prefix: &target.prefix };
+    Reached { ingress: Arc::clone(ingress), session, index }.pass_on(seen, parts, body).await
+}
+
+/// The endpoint of a session that requests go to.
+pub(crate) struct Reached {
+    ingress: Arc<Ingress>,
+    session: Arc<Session>,
+    index: usize,
+}
+
+impl Reached {
+    /// The session's first TCP port.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where it has none.
+    pub(crate) fn new(ingress: &Arc<Ingress>, session: Arc<Session>) -> Result<Reached> {
+        Ok(Reached { ingress: Arc::clone(ingress), index: session.http_endpoint(None)?, session })
+    }
+
+    /// The session's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.session.route.key.name
+    }
+
+    /// Sends a request as it is.
+    ///
+    /// # Errors
+    /// As [`pool::send`].
+    pub(crate) async fn send(&self, request: http::Request<lyra_wire::Body>) -> Result<http::Response<Answer>> {
+        let (answer, lease) = pool::send(&self.ingress, &self.session, self.index, request).await?;
+        Ok(answer.map(|body| Answer::new(body, lease)))
+    }
+
+    /// Passes on what a client sent, and what the session answers.
+    ///
+    /// # Errors
+    /// As [`pool::send`].
+    pub(crate) async fn pass_on(&self, seen: Seen<'_>, mut parts: Parts, body: lyra_wire::Body) -> Result<Response> {
+        let wanted = Wanted::take(&mut parts);
+        let request = http::Request::from_parts(outgoing(seen, parts, wanted.as_ref(), &body)?, body);
+        let (mut answer, lease) = pool::send(&self.ingress, &self.session, self.index, request).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return upgrade::switch(&self.ingress, &self.session, wanted, answer, lease);
+        }
+        strip_hop_by_hop(answer.headers_mut());
+        *answer.version_mut() = Version::HTTP_11;
+        Ok(answer.map(|body| Body::new(Answer::new(body, lease))))
+    }
 }
 
 /// What the session is told of where a request came from.
-pub(super) struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// Who sent it.
     pub caller: Caller,
     /// The path and query that the session sees.
     pub path: PathAndQuery,
     /// What was taken off the path.
     pub prefix: &'a str,
-}
-
-/// Passes a request on to an endpoint of a session.
-///
-/// # Errors
-/// As [`pool::send`].
-pub(super) async fn pass_on(
-    ingress: &Arc<Ingress>,
-    session: &Arc<Session>,
-    index: usize,
-    seen: Seen<'_>,
-    mut parts: Parts,
-    body: lyra_wire::Body,
-) -> Result<Response> {
-    let wanted = Wanted::take(&mut parts);
-    let request = http::Request::from_parts(outgoing(seen, parts, wanted.as_ref(), &body)?, body);
-    let (mut answer, lease) = pool::send(ingress, session, index, request).await?;
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrade::switch(ingress, session, wanted, answer, lease);
-    }
-    strip_hop_by_hop(answer.headers_mut());
-    *answer.version_mut() = Version::HTTP_11;
-    Ok(answer.map(|body| Body::new(Answer::new(body, lease))))
 }
 
 fn outgoing(seen: Seen<'_>, mut parts: Parts, wanted: Option<&Wanted>, body: &lyra_wire::Body) -> Result<Parts> {

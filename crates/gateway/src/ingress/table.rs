@@ -6,12 +6,13 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use lyra_types::resources::Protocol;
 use lyra_types::{Code, Error, Result, TenantName};
 use lyra_wire::sessions::{NodeEndpoint, SessionRoute};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::pool::Pool;
@@ -24,6 +25,10 @@ pub(crate) struct Session {
     pub life: CancellationToken,
     /// Places for what is carried to it.
     pub places: Arc<Semaphore>,
+    /// Whether calls of a function found it by key: control is told of its use.
+    pub(super) bound: AtomicBool,
+    /// Whether control is to be told of its use.
+    pub(super) touched: AtomicBool,
     /// Connections to its endpoints, in their order.
     pub pools: Vec<Pool>,
 }
@@ -32,7 +37,8 @@ impl Session {
     /// A session; `life` ends what is carried to it.
     pub(super) fn new(route: Arc<SessionRoute>, places: usize, life: CancellationToken) -> Session {
         let pools = route.endpoints.iter().map(|_| Pool::default()).collect();
-        Session { route, life, places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))), pools }
+        let places = Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        Session { route, life, places, bound: AtomicBool::new(false), touched: AtomicBool::new(false), pools }
     }
 
     /// The endpoint at this place in the route.
@@ -87,11 +93,12 @@ impl papaya::Equivalent<Key> for KeyRef<'_> {
 pub(crate) struct SessionTable {
     sessions: papaya::HashMap<Key, Arc<Session>>,
     synced: watch::Sender<bool>,
+    put: Notify,
 }
 
 impl SessionTable {
     pub(super) fn new() -> SessionTable {
-        SessionTable { sessions: papaya::HashMap::new(), synced: watch::Sender::new(false) }
+        SessionTable { sessions: papaya::HashMap::new(), synced: watch::Sender::new(false), put: Notify::new() }
     }
 
     /// The session of that name.
@@ -121,11 +128,24 @@ impl SessionTable {
         })
     }
 
+    /// Waits for the session of that name and identity.
+    pub(super) async fn appears(&self, tenant: &str, name: &str, uid: &str) -> Arc<Session> {
+        loop {
+            let put = self.put.notified();
+            if let Some(session) = self.get(tenant, name).filter(|session| session.route.key.uid == uid) {
+                return session;
+            }
+            put.await;
+        }
+    }
+
     /// Puts a session under its name, and says which one was there.
     pub(super) fn insert(&self, session: &Arc<Session>) -> Option<Arc<Session>> {
         let key = &session.route.key;
         let key = Key { tenant: key.tenant.clone(), name: key.name.clone() };
-        self.sessions.pin().insert(key, Arc::clone(session)).cloned()
+        let former = self.sessions.pin().insert(key, Arc::clone(session)).cloned();
+        self.put.notify_waiters();
+        former
     }
 
     /// Takes a session out, unless another has its name by now.

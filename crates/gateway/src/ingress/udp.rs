@@ -92,7 +92,7 @@ impl Client {
     /// `None` where there is no place for one more, or no socket.
     fn new(
         ingress: &Arc<Ingress>,
-        session: &Session,
+        session: &Arc<Session>,
         index: usize,
         port: &Arc<UdpSocket>,
         address: SocketAddr,

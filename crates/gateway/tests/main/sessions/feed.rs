@@ -9,9 +9,9 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_types::resources::Protocol;
 use lyra_types::{Code, Error, Result, TenantName};
-use lyra_wire::sessions::{AppPort, NodeEndpoint, SessionEvent, SessionKey, SessionRoute};
+use lyra_wire::sessions::{AppPort, NodeEndpoint, SessionEvent, SessionKey, SessionRoute, name_by_key};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// A route of tenant `default`; its uid is its name, if nothing else is said.
@@ -36,6 +36,14 @@ pub struct SessionFeed {
     /// Watches are refused.
     pub deaf: AtomicBool,
     pub watches: AtomicUsize,
+    /// Where sessions are that are opened by key.
+    pub program: Mutex<Option<SocketAddr>>,
+    /// Sessions that were asked for by key.
+    pub reached: AtomicUsize,
+    /// Opening waits for this.
+    pub hold: Mutex<Option<Arc<Notify>>>,
+    /// Identities of sessions that were in use.
+    pub touched: Mutex<Vec<String>>,
 }
 
 impl SessionFeed {
@@ -66,6 +74,27 @@ impl SessionFeed {
 
     pub fn come_back(&self) {
         self.deaf.store(false, Ordering::SeqCst);
+    }
+
+    /// The session of that key, opened at the [`SessionFeed::program`] where it is not.
+    pub async fn reach(&self, application: &str, key: &str) -> Result<Arc<SessionRoute>> {
+        let number = self.reached.fetch_add(1, Ordering::SeqCst);
+        let hold = self.hold.lock().clone();
+        if let Some(hold) = hold {
+            hold.notified().await;
+        }
+        let name = name_by_key(application, key);
+        if let Some(route) = self.open.lock().values().find(|route| route.key.name == name) {
+            return Ok(Arc::clone(route));
+        }
+        let program = *self.program.lock();
+        let address = program.ok_or_else(|| Error::new(Code::Overloaded, "as many sessions as there may be"))?;
+        let mut route =
+            SessionRoute::clone(&route(&name, &format!("{name}-{number}"), &[("", Protocol::Tcp, address, None)]));
+        route.application = application.to_owned();
+        let route = Arc::new(route);
+        self.open(&route);
+        Ok(route)
     }
 
     pub fn watch(&self) -> Result<BoxStream<'static, Result<SessionEvent>>> {

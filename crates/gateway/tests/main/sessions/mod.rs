@@ -1,5 +1,6 @@
 //! The way to sessions, with real programs at its end.
 
+mod bound;
 pub mod feed;
 mod http;
 mod ports;
