@@ -44,6 +44,8 @@ const CONTROL: &[Row] = &[
     ("Rollback", "OfFunction", "ChangedAlias", Unary),
     ("WatchRoutes", "Nothing", "RouteChange", Watch),
     ("WatchSessions", "Nothing", "SessionEvent", Watch),
+    ("ReachSession", "ReachSession", "SessionRoute", Unary),
+    ("TouchSessions", "TouchSessions", "Nothing", Unary),
     ("Processes", "Nothing", "Processes", Unary),
     ("Submit", "Submit", "Submitted", Unary),
     ("Job", "OfJob", "Finished", Unary),

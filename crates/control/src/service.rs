@@ -14,7 +14,7 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
-use lyra_wire::sessions::SessionEvent;
+use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
@@ -146,6 +146,11 @@ impl Service {
         self.sessions.get().map(|sessions| Arc::clone(sessions.api()))
     }
 
+    fn started_sessions(&self) -> Result<&Sessions> {
+        let starting = || Error::new(Code::Unavailable, "this control process is starting");
+        self.sessions.get().map(|sessions| &**sessions).ok_or_else(starting)
+    }
+
     /// The epoch of this process while it leads.
     pub fn epoch(&self) -> Option<u64> {
         self.leader.term().borrow().as_ref().map(|term| term.epoch)
@@ -238,8 +243,21 @@ impl Control for Service {
     }
 
     async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<SessionEvent>>> {
-        let starting = || Error::new(Code::Unavailable, "this control process is starting");
-        Ok(self.sessions.get().ok_or_else(starting)?.watch())
+        Ok(self.started_sessions()?.watch())
+    }
+
+    async fn reach_session(
+        &self,
+        tenant: &TenantName,
+        application: &str,
+        key: &str,
+        wait: Duration,
+    ) -> Result<Arc<SessionRoute>> {
+        self.started_sessions()?.reach(tenant, application, key, wait).await
+    }
+
+    async fn touch_sessions(&self, sessions: Vec<(TenantName, String)>) -> Result<()> {
+        self.started_sessions()?.touch(sessions).await
     }
 
     async fn processes(&self) -> Result<Vec<ControlProcess>> {

@@ -131,6 +131,23 @@ impl Guard {
         ResourceCaller { name: name.to_owned(), tenants: None }
     }
 
+    /// Lets a request to a session in or says why not. Sessions need no token, since their clients are not callers of Lyra; only a
+    /// foreign web page is kept from those of this machine.
+    pub(crate) fn check_session(&self, parts: &Parts) -> Result<()> {
+        match self {
+            Guard::Tokens(_) => Ok(()),
+            Guard::Loopback { domain } => check_local(parts, domain.as_deref()),
+        }
+    }
+
+    /// Whether `Authorization` holds a token of Lyra itself, which nobody else is to see.
+    pub(crate) fn knows_token(&self, headers: &HeaderMap) -> bool {
+        match self {
+            Guard::Tokens(tokens) => bearer(headers).is_some_and(|token| tokens.holds(token)),
+            Guard::Loopback { .. } => false,
+        }
+    }
+
     /// Lets a request in or says why not.
     pub(crate) fn check(&self, parts: &Parts) -> Result<()> {
         match self {
@@ -148,16 +165,17 @@ fn check_token(tokens: &Tokens, parts: &Parts) -> Result<()> {
     if matches!(parts.uri.path(), "/healthz" | "/readyz") {
         return Ok(());
     }
-    let header = parts.headers.get(AUTHORIZATION).map(http::HeaderValue::as_bytes);
-    let token = header.and_then(|value| match value.split_at_checked(7) {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Some(token.trim_ascii()),
-        _ => None,
-    });
-    match token {
+    match bearer(&parts.headers) {
         Some(token) if tokens.holds(token) => Ok(()),
         Some(_) => Err(Error::new(Code::Unauthenticated, "the token is not known here")),
         None => Err(Error::new(Code::Unauthenticated, "send a token: Authorization: Bearer TOKEN")),
     }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 fn check_local(parts: &Parts, domain: Option<&str>) -> Result<()> {

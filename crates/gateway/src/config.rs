@@ -6,6 +6,7 @@ use lyra_types::function::limit;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Tokens;
+use crate::ingress::IngressConfig;
 
 /// Settings of the gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,9 +42,11 @@ pub struct Config {
     /// Longest time that open requests get to end after a stop was asked for: 25 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
-    /// Domain of host names `{id}.func.{domain}`. Where it is `None`, any domain is taken, except that a
+    /// Domain of host names `{id}.func.{domain}` and `{session}.{tenant}.s.{domain}`. Where it is `None`, any domain is taken, except that a
     /// listener without authentication takes only `localhost`.
     pub domain: Option<String>,
+    /// The way to sessions.
+    pub ingress: IngressConfig,
     /// Who may call. Where there are none, only loopback listeners are served.
     #[serde(skip)]
     pub tokens: Tokens,
@@ -65,6 +68,7 @@ impl Default for Config {
             route_wait: Duration::from_secs(2),
             drain: Duration::from_secs(25),
             domain: None,
+            ingress: IngressConfig::default(),
             tokens: Tokens::default(),
         }
     }

@@ -8,13 +8,17 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::header::ALLOW;
+use http::request::Parts;
 use http::{HeaderValue, Method, Request};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use lyra_types::{Code, Error};
+use lyra_wire::BoxError;
 use tower::Service as _;
 
 use crate::auth::Guard;
 use crate::body::Lingering;
+use crate::ingress::{self, Target};
 use crate::problem::{self, Fault};
 use crate::resources;
 use crate::service::Entry;
@@ -41,7 +45,16 @@ pub(crate) async fn handle(
 async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: Request<Incoming>) -> Response {
     let (parts, body) = request.into_parts();
     let body = Lingering::new(body, parts.version, &parts.headers);
-    if let Err(error) = guard.check(&parts) {
+    let domain = entry.app.config.domain.as_deref();
+    let session = match trigger::is_named(&parts, domain) {
+        true => Ok(None),
+        false => Target::of(&parts, domain),
+    };
+    let admitted = match &session {
+        Ok(Some(_)) => guard.check_session(&parts),
+        _ => guard.check(&parts),
+    };
+    if let Err(error) = admitted {
         return resources::refusal(&parts, &error);
     }
     if parts.method == Method::CONNECT {
@@ -49,7 +62,12 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD,POST,PUT,DELETE,OPTIONS,PATCH"));
         return response;
     }
-    let target = match trigger::target(&parts, entry.app.config.domain.as_deref()) {
+    match session {
+        Ok(Some(target)) => return to_session(entry, guard, peer, target, parts, body).await,
+        Ok(None) => {}
+        Err(error) => return problem::respond(&error),
+    }
+    let target = match trigger::target(&parts, domain) {
         Ok(target) => target,
         Err(error) => return problem::respond(&error),
     };
@@ -70,5 +88,23 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     let answer = trigger::serve(&entry.app, caller, target, parts, body).await;
     let response = answer.unwrap_or_else(|error| Fault::from(error).into_response());
     entry.triggers.observe(response.status(), entry.app.clock.instant().duration_since(begun));
+    response
+}
+
+async fn to_session(
+    entry: &Entry,
+    guard: &Guard,
+    peer: SocketAddr,
+    target: Target,
+    parts: Parts,
+    body: Lingering,
+) -> Response {
+    let app = &entry.app;
+    let begun = app.clock.instant();
+    let caller = Caller { peer, strip_authorization: guard.knows_token(&parts.headers) };
+    let body = body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync();
+    let answer = ingress::serve(&app.ingress, caller, target, parts, body, app.config.route_wait).await;
+    let response = answer.unwrap_or_else(|error| problem::of_session(&error));
+    entry.sessions.observe(response.status(), app.clock.instant().duration_since(begun));
     response
 }

@@ -1,4 +1,4 @@
-//! The public HTTP interface: REST routes, HTTP triggers, authentication, limits.
+//! The public interface: REST routes, HTTP triggers, the way to sessions, authentication, limits.
 //!
 //! A gateway keeps a route table that it learns from the control role by watch, and talks straight to the
 //! worker: the control role is never on the path of a call. The call runs inside of the request's own
@@ -9,10 +9,13 @@
 
 mod auth;
 mod body;
+mod bound;
 mod config;
 mod dispatch;
 mod extract;
+mod forwarded;
 mod headers;
+mod ingress;
 mod listen;
 mod metrics;
 mod openapi;
@@ -29,6 +32,7 @@ mod trigger;
 pub use auth::Tokens;
 pub use config::Config;
 pub use extract::parse_deploy;
+pub use ingress::IngressConfig;
 pub use openapi::document as openapi_document;
 pub use resources::{ResourceCaller, ResourceServer};
 pub use routes::listed as listed_routes;

@@ -175,7 +175,7 @@ impl<A: Answers> Connection<A> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         // Until the version of HTTP is known, no timer of hyper runs.
         let mut first_request = pin!(self.entry.clock().sleep(self.entry.config().header_timeout));
         let mut watch_first = true;

@@ -7,6 +7,7 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi};
 
+use crate::ingress::proxy as sessions;
 use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
 use crate::trigger;
 
@@ -25,7 +26,7 @@ use crate::trigger;
         jobs::list, jobs::get, jobs::cancel, jobs::result,
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
-        trigger::documented,
+        trigger::documented, sessions::documented,
         control::list,
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
@@ -108,6 +109,19 @@ impl IntoResponses for Busy {
     }
 }
 
+/// The session took the request, and gave no answer.
+pub(crate) struct NoAnswer;
+
+impl IntoResponses for NoAnswer {
+    fn responses() -> Responses {
+        problems(&[
+            ("400", "The request can't be understood (`bad_request`)"),
+            ("502", "The session gave no answer; it may have seen the request (`session_error`)"),
+            ("504", "Nothing came or went for too long (`timeout`)"),
+        ])
+    }
+}
+
 /// The function itself failed.
 pub(crate) struct Failed;
 
@@ -119,6 +133,7 @@ impl IntoResponses for Failed {
                 "The function failed (`function_error` with `error`, `out_of_memory`, `instance_crashed`, \
                  `result_too_large`, `invalid_result`), its worker was lost (`worker_lost`), or Lyra failed (`internal`)",
             ),
+            ("502", "A session that serves the function's calls gave no answer (`session_error`)"),
             ("504", "The function did not end before its deadline (`timeout`)"),
         ])
     }

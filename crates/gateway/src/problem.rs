@@ -39,6 +39,12 @@ pub(crate) fn of_call(id: InvocationId, error: &Error) -> Response {
     render(error, error.code.row().http)
 }
 
+/// The answer that tells of a session that was not reached. That is the session's matter, and comes as often as clients ask.
+pub(crate) fn of_session(error: &Error) -> Response {
+    tracing::debug!(code = %error.code, detail = %error.detail, "a session was not reached");
+    render(error, error.code.row().http)
+}
+
 /// As [`respond`], with another status.
 pub(crate) fn respond_as(error: &Error, status: u16) -> Response {
     match error.code {

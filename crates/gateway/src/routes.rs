@@ -12,6 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 use lyra_types::{Code, Error};
 
+use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
@@ -20,14 +21,14 @@ use crate::service::App;
 /// Path of HTTP triggers, as the document and the metrics call it.
 pub(crate) const TRIGGER_PATH: &str = "/fn/{tenant}/{function}/{path}";
 
-/// Methods of HTTP triggers that the document lists; every other one works as well.
-const TRIGGER_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
+/// Methods of triggers and sessions that the document lists; every other one works as well.
+const ANY_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"];
 
 /// One route.
 struct Row {
     method: &'static str,
     path: &'static str,
-    /// `None`: triggers, which are told from the rest before paths are looked at.
+    /// `None`: triggers and sessions, which are told from the rest before paths are looked at.
     handler: Option<MethodRouter<Arc<App>>>,
 }
 
@@ -92,7 +93,9 @@ fn table() -> Vec<Row> {
         row("GET", "/openapi.json", meta::openapi),
         row("GET", "/version", meta::version),
     ];
-    rows.extend(TRIGGER_METHODS.map(|method| Row { method, path: TRIGGER_PATH, handler: None }));
+    for path in [TRIGGER_PATH, SESSION_PATH] {
+        rows.extend(ANY_METHODS.map(|method| Row { method, path, handler: None }));
+    }
     rows
 }
 
@@ -101,7 +104,7 @@ pub fn listed() -> Vec<(&'static str, &'static str)> {
     table().into_iter().map(|row| (row.method, row.path)).collect()
 }
 
-/// The router of everything but triggers.
+/// The router of everything but triggers and sessions.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
     for row in table() {

@@ -1,6 +1,6 @@
 //! The gateway service: what its parts share, and its life from start to drain.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::auth::Guard;
 use crate::body::BodyMemory;
 use crate::config::Config;
 use crate::dispatch;
+use crate::ingress::{Ingress, SESSION_PATH};
 use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::resources::{Mounted, ResourceServer};
@@ -65,6 +66,7 @@ pub(crate) struct App {
     pub registry: telemetry::Metrics,
     pub metrics: Metrics,
     pub table: RouteTable,
+    pub ingress: Arc<Ingress>,
     pub body_memory: BodyMemory,
     /// Cancelled when the gateway is to stop: long waits and streams end.
     pub stopping: CancellationToken,
@@ -76,6 +78,7 @@ pub struct Service {
     entry: Arc<Entry>,
     tasks: Tasks,
     watching: Arc<AtomicBool>,
+    following: Arc<AtomicBool>,
 }
 
 /// Where requests come in.
@@ -83,6 +86,7 @@ pub(crate) struct Entry {
     pub app: Arc<App>,
     pub router: Router,
     pub triggers: RouteMetrics,
+    pub sessions: RouteMetrics,
     /// The Kubernetes-style API, once there is one.
     pub resources: Mounted,
 }
@@ -109,8 +113,11 @@ impl Service {
     /// Puts a gateway together. It does nothing until [`Service::serve`].
     pub fn new(config: Config, deps: Deps) -> Service {
         let metrics = Metrics::new(&deps.metrics);
+        let (clock, random) = (deps.clock.clone(), deps.random.clone());
+        let ingress = Ingress::new(config.ingress.clone(), clock, random, &deps.metrics);
         let app = Arc::new(App {
             table: RouteTable::new(deps.clock.clone()),
+            ingress,
             body_memory: BodyMemory::new(config.body_memory_bytes),
             stopping: CancellationToken::new(),
             control: deps.control,
@@ -125,10 +132,11 @@ impl Service {
             config,
         });
         let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
+        let sessions = app.metrics.route(SESSION_PATH, "ANY");
         let resources = Mounted::new(&app.metrics);
         let router = routes::router(&app);
-        let entry = Arc::new(Entry { app, router, triggers, resources });
-        Service { entry, tasks: Tasks::new(), watching: Arc::default() }
+        let entry = Arc::new(Entry { app, router, triggers, sessions, resources });
+        Service { entry, tasks: Tasks::new(), watching: Arc::default(), following: Arc::default() }
     }
 
     /// Has the Kubernetes-style API served on this gateway's listener too. The first one counts.
@@ -158,17 +166,21 @@ impl Service {
             listener.local_addr().map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
         let guard = self.guard(address)?;
         self.watch_routes();
+        self.watch_sessions(address.ip());
         let connections = Tasks::new();
         let cut = CancellationToken::new();
         tracing::info!(%address, "gateway serves");
         listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
         tracing::info!(%address, "gateway drains");
         self.entry.app.stopping.cancel();
-        if !connections.stop(self.entry.app.config.drain).await {
-            tracing::warn!(%address, "requests did not end in time and are broken off");
-            cut.cancel();
-            connections.stop(CUT_WAIT).await;
-        }
+        let requests = async {
+            if !connections.stop(self.entry.app.config.drain).await {
+                tracing::warn!(%address, "requests did not end in time and are broken off");
+                cut.cancel();
+                connections.stop(CUT_WAIT).await;
+            }
+        };
+        tokio::join!(requests, self.entry.app.ingress.stop());
         self.tasks.stop(Duration::from_secs(1)).await;
         Ok(())
     }
@@ -188,6 +200,13 @@ impl Service {
             app.metrics.routes.set(i64::try_from(app.table.len()).unwrap_or(i64::MAX));
             std::future::ready(())
         });
+    }
+
+    /// Starts to follow sessions and to listen on their ports, once. Ports are those of the listener that is served first.
+    fn watch_sessions(&self, listener: IpAddr) {
+        if !self.following.swap(true, Ordering::AcqRel) {
+            self.entry.app.ingress.follow(Arc::clone(&self.entry.app.control), listener);
+        }
     }
 
     /// Waits until the route table is complete, `limit` at most. Says whether it is.

@@ -51,6 +51,8 @@ pub enum Code {
     InstanceCrashed,
     /// The worker was lost while it had the call, which may have run.
     WorkerLost,
+    /// A session gave no answer; it may have seen the request.
+    SessionError,
     /// The function's result is larger than the limit that the detail names.
     ResultTooLarge,
     /// The function's result is not what its contract asks for.
@@ -76,7 +78,7 @@ pub struct Row {
 
 impl Code {
     /// Every code, in the order of the table.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::BadRequest,
         Code::InvalidName,
         Code::InvalidField,
@@ -98,6 +100,7 @@ impl Code {
         Code::OutOfMemory,
         Code::InstanceCrashed,
         Code::WorkerLost,
+        Code::SessionError,
         Code::ResultTooLarge,
         Code::InvalidResult,
         Code::Cancelled,
@@ -131,6 +134,7 @@ impl Code {
             Code::OutOfMemory => row(500, 8, 1, "Out of memory"),
             Code::InstanceCrashed => row(500, 10, 1, "The instance crashed"),
             Code::WorkerLost => row(500, 15, 7, "The worker was lost"),
+            Code::SessionError => row(502, 2, 1, "The session failed"),
             Code::ResultTooLarge => row(500, 11, 1, "Result too large"),
             Code::InvalidResult => row(500, 2, 1, "Invalid result"),
             Code::Cancelled => row(499, 1, 1, "Cancelled"),
@@ -162,6 +166,7 @@ impl Code {
             Code::OutOfMemory => "out_of_memory",
             Code::InstanceCrashed => "instance_crashed",
             Code::WorkerLost => "worker_lost",
+            Code::SessionError => "session_error",
             Code::ResultTooLarge => "result_too_large",
             Code::InvalidResult => "invalid_result",
             Code::Cancelled => "cancelled",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AliasName, Balancing, FunctionName, TenantName, Timestamp};
+use crate::{AliasName, Balancing, FunctionName, SessionBinding, TenantName, Timestamp};
 
 /// Limits on what a deploy may ask for; each is named in the error that it causes.
 pub mod limit {
@@ -223,6 +223,9 @@ pub struct FunctionVersion {
     /// Which of several workers gets a call; `None`: as the gateway is set.
     #[serde(default)]
     pub balancing: Option<Balancing>,
+    /// Sessions that serve its calls, in place of instances of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionBinding>,
     /// Instances kept even when idle (only with `reuse`).
     pub min_instances: u32,
     /// Most instances (only with `reuse`).
@@ -258,6 +261,7 @@ impl FunctionVersion {
             reuse: runtime.default_reuse(),
             concurrency: limit::DEFAULT_CONCURRENCY,
             balancing: None,
+            sessions: None,
             min_instances: 0,
             max_instances: limit::DEFAULT_CONCURRENCY,
             max_attempts: limit::DEFAULT_MAX_ATTEMPTS,

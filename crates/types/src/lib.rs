@@ -5,6 +5,7 @@
 
 pub mod api;
 mod balancing;
+mod binding;
 pub mod code;
 pub mod error;
 pub mod function;
@@ -17,6 +18,7 @@ pub mod resources;
 pub mod time;
 
 pub use balancing::Balancing;
+pub use binding::{KeySource, SessionBinding, SessionsRequest};
 pub use code::Code;
 pub use error::{Error, FieldError, Result};
 pub use function::{Alias, FunctionVersion, Network, Runtime};

@@ -13,7 +13,7 @@ use lyra_types::name::Qualifier;
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::sessions::SessionEvent;
+use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A function as control knows it and as gateways route it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -225,6 +225,31 @@ pub trait Control: Send + Sync + 'static {
 
     /// Every open session, then [`SessionEvent::Synced`], then each change.
     async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<SessionEvent>>>;
+
+    /// The open session of an application that `key` means, whose name is [`crate::sessions::name_by_key`]: the one that is
+    /// there, else one that is opened. Waits up to `wait` for it to be open.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`] where there is no such application, [`lyra_types::Code::Overloaded`] where it may have no
+    /// more sessions now, [`lyra_types::Code::Conflict`] where a session of another application has the name, and
+    /// [`lyra_types::Code::Unavailable`] where it is not open in time.
+    async fn reach_session(
+        &self,
+        tenant: &TenantName,
+        application: &str,
+        key: &str,
+        wait: Duration,
+    ) -> Result<Arc<SessionRoute>> {
+        let _ = (key, wait);
+        Err(Error::not_found("application", format_args!("{application} of tenant {tenant}")))
+    }
+
+    /// These sessions, by owner and identity, were in use since they were told of last; those that this control did not open by
+    /// itself are of no account.
+    async fn touch_sessions(&self, sessions: Vec<(TenantName, String)>) -> Result<()> {
+        let _ = sessions;
+        Ok(())
+    }
 
     /// The control processes that there are, by name; the one that leads has an epoch.
     async fn processes(&self) -> Result<Vec<ControlProcess>>;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use lyra_types::resources::{Probe, Protocol};
 use lyra_types::{FunctionVersion, InstanceId, TenantName};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::worker::InstanceState;
 
@@ -251,4 +252,38 @@ pub enum SessionEvent {
     Remove(TenantName, String),
     /// All open sessions have been told.
     Synced,
+}
+
+/// Name of the session of an application that a key means. Gateways find it by themselves where it is open; control opens it
+/// under this name.
+///
+/// It holds the beginning of the application's name, for people, and 128 bits of SHA-256 over name and key, and is never longer
+/// than 63 characters, so that it is a label of a host name.
+pub fn name_by_key(application: &str, key: &str) -> String {
+    let digest = Sha256::new().chain_update(application).chain_update([0]).chain_update(key).finalize();
+    let front = application.get(..30).unwrap_or(application).replace('.', "-");
+    let front = front.trim_end_matches('-');
+    let mut name = String::with_capacity(front.len() + 33);
+    name.push_str(front);
+    name.push('-');
+    name.push_str(&hex::encode(&digest[..16]));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_means_one_session_of_one_application() {
+        let name = name_by_key("chat", "ada");
+        assert_eq!(name, name_by_key("chat", "ada"));
+        assert!(name.starts_with("chat-") && name.len() == 37, "{name}");
+        for other in [("chat", "bob"), ("chat", ""), ("cha", "tada"), ("chata", "da")] {
+            assert_ne!(name, name_by_key(other.0, other.1));
+        }
+        let long = name_by_key(&format!("{}.-{}", "a".repeat(28), "b".repeat(200)), &"k".repeat(1_000));
+        assert_eq!(long.len(), 28 + 33, "{long}");
+        assert!(long.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{long}");
+    }
 }

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lyra_client::{Client, Deployed, Precondition};
 use lyra_types::api::{CodeInput, DeployRequest};
-use lyra_types::{FunctionName, Runtime};
+use lyra_types::{FunctionName, Runtime, SessionsRequest};
 
 use crate::failure::{Failure, Result};
 use crate::output::error_line;
@@ -75,6 +75,10 @@ pub struct Args {
     /// as the gateway is set]
     #[arg(long, value_name = "POLICY")]
     balancing: Option<String>,
+    /// Have sessions of this application serve the calls; KEY is where a call names its session:
+    /// header:NAME, query:NAME or path:NUMBER
+    #[arg(long, value_name = "APP=KEY", value_parser = parse_pair)]
+    sessions: Option<(String, String)>,
     /// Instances kept even when idle (with --reuse)
     #[arg(long, value_name = "N")]
     min_instances: Option<u32>,
@@ -161,6 +165,7 @@ impl Plan {
             reuse: args.reuse.then_some(true),
             concurrency: args.concurrency,
             balancing: args.balancing.clone(),
+            sessions: args.sessions.clone().map(|(application, key)| SessionsRequest { application, key }),
             min_instances: args.min_instances,
             max_instances: args.max_instances,
             max_attempts: args.max_attempts,

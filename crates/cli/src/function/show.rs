@@ -114,6 +114,7 @@ pub async fn function(name: &FunctionName, session: &Session) -> Result<()> {
             ("instances", instances),
             ("concurrency", s.concurrency.to_string()),
             ("balancing", s.balancing.map(|policy| policy.to_string()).unwrap_or_default()),
+            ("sessions", s.sessions.as_ref().map(|s| format!("{} by {}", s.application, s.key)).unwrap_or_default()),
             ("job tries", s.max_attempts.to_string()),
             ("env", names(&s.env)),
             ("labels", pairs(&s.labels)),

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::function::limit;
-use lyra_types::{Balancing, Code, Error, FieldError, Network, Result, Runtime};
+use lyra_types::{Balancing, Code, Error, FieldError, Network, Result, Runtime, SessionBinding, SessionsRequest};
 use lyra_wire::control::RawCode;
 
 use super::archive::{code_file, max_code, runtime_of};
@@ -41,6 +41,7 @@ pub(super) struct Checked {
     pub(super) reuse: bool,
     pub(super) concurrency: u32,
     pub(super) balancing: Option<Balancing>,
+    pub(super) sessions: Option<SessionBinding>,
     pub(super) min_instances: u32,
     pub(super) max_instances: u32,
     pub(super) max_attempts: u32,
@@ -98,6 +99,7 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
     let gpus = check_gpus(request.gpus, runtime, &mut faults);
     let network = check_network(request.network.as_deref(), runtime, &mut faults);
     let balancing = check_balancing(request.balancing.as_deref(), &mut faults);
+    let sessions = check_sessions(request.sessions.as_ref(), &mut faults);
     let memory = request.memory_mb.unwrap_or(limit::DEFAULT_MEMORY_MB);
     let timeout = request.timeout_ms.unwrap_or(limit::DEFAULT_TIMEOUT_MS);
     let concurrency = request.concurrency.unwrap_or(limit::DEFAULT_CONCURRENCY);
@@ -132,6 +134,7 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
         reuse,
         concurrency,
         balancing,
+        sessions,
         min_instances,
         max_instances,
         max_attempts,
@@ -281,6 +284,16 @@ fn check_balancing(balancing: Option<&str>, faults: &mut Faults) -> Option<Balan
         faults.add("balancing", format!("{} is not a policy; there are {known}", quoted(text)));
     }
     policy
+}
+
+fn check_sessions(sessions: Option<&SessionsRequest>, faults: &mut Faults) -> Option<SessionBinding> {
+    match sessions?.check() {
+        Ok(binding) => Some(binding),
+        Err(found) => {
+            found.into_iter().for_each(|(field, reason)| faults.add(field, reason));
+            None
+        }
+    }
 }
 
 fn check_bytes(field: &str, code: &[u8], runtime: Runtime, faults: &mut Faults) -> bool {

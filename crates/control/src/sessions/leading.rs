@@ -88,7 +88,7 @@ pub(super) struct Session {
 }
 
 /// What is to be looked at when its time has come.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Wake {
     Session(String),
     App(String),
@@ -138,6 +138,8 @@ pub(super) struct Leading {
     pub(super) dirty_apps: BTreeSet<String>,
     pub(super) dirty_sessions: BTreeSet<String>,
     timers: BTreeSet<(Instant, Wake)>,
+    /// When each of them is due.
+    due: HashMap<Wake, Instant>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Workers that refuse commands of leaders before this one.
     followed: BTreeSet<String>,
@@ -164,6 +166,7 @@ impl Leading {
             dirty_apps: BTreeSet::new(),
             dirty_sessions: BTreeSet::new(),
             timers: BTreeSet::new(),
+            due: HashMap::new(),
             under_way: FuturesUnordered::new(),
             followed: BTreeSet::new(),
             following: BTreeSet::new(),
@@ -247,17 +250,25 @@ impl Leading {
 
     /// Has something looked at when its time has come.
     pub(super) fn at(&mut self, at: Instant, wake: Wake) {
+        // A look says again when the next one is to be, so that one of them, the earliest, is enough.
+        match self.due.get(&wake) {
+            Some(known) if *known <= at => return,
+            Some(known) => drop(self.timers.remove(&(*known, wake.clone()))),
+            None => {}
+        }
+        self.due.insert(wake.clone(), at);
         self.timers.insert((at, wake));
     }
 
     fn wake(&mut self) {
         let now = self.now();
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {
-            match self.timers.pop_first() {
-                Some((_, Wake::Session(uid))) => drop(self.dirty_sessions.insert(uid)),
-                Some((_, Wake::App(uid))) => drop(self.dirty_apps.insert(uid)),
-                Some((_, Wake::Worker(name))) => self.follow(&name),
-                None => return,
+            let Some((_, wake)) = self.timers.pop_first() else { return };
+            self.due.remove(&wake);
+            match wake {
+                Wake::Session(uid) => drop(self.dirty_sessions.insert(uid)),
+                Wake::App(uid) => drop(self.dirty_apps.insert(uid)),
+                Wake::Worker(name) => self.follow(&name),
             }
         }
     }

@@ -109,6 +109,21 @@ impl Leading {
         self.judge(uid);
         self.close(uid);
         self.write(uid);
+        self.close_idle(uid);
+    }
+
+    /// Closes a session that calls opened, when none has come for long.
+    fn close_idle(&mut self, uid: &str) {
+        let Some(session) = self.sessions.get(uid) else { return };
+        let idle = self.of.config.idle_timeout;
+        let Some(until) = super::reach::idle_until(&session.object, idle) else { return };
+        let left = until.since(self.time());
+        if left.is_zero() {
+            self.delete(uid);
+        } else {
+            let at = self.now() + left;
+            self.at(at, Wake::Session(uid.to_owned()));
+        }
     }
 
     /// A session that has no object: what a worker has of it goes.

@@ -16,6 +16,7 @@ mod leading;
 mod look;
 mod pass;
 mod ports;
+mod reach;
 mod report;
 mod routes;
 mod scaling;
@@ -24,14 +25,16 @@ mod status;
 mod versions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Tasks};
-use lyra_resources::ResourceApi;
+use lyra_resources::{Key, ResourceApi};
 use lyra_store::Objects;
-use lyra_types::Result;
+use lyra_types::{Result, TenantName};
 use lyra_wire::registry::Command;
-use lyra_wire::sessions::{AppVersion, SessionCommand, SessionEvent};
+use lyra_wire::sessions::{AppVersion, SessionCommand, SessionEvent, SessionRoute};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::functions::Table;
@@ -45,7 +48,9 @@ use routes::Routes;
 pub(crate) use versions::codes;
 
 /// Longest wait for a worker to have a version's code.
-const PRELOAD: std::time::Duration = std::time::Duration::from_secs(120);
+const PRELOAD: Duration = Duration::from_secs(120);
+/// Changes that a call that waits for a session may be behind; then it looks again.
+const CHANGED: usize = 1_024;
 
 /// Applications and sessions in one control process.
 pub(crate) struct Sessions {
@@ -63,6 +68,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     census: Arc<Census>,
     routes: Routes,
+    /// Tells of sessions whose object or route has changed.
+    changed: broadcast::Sender<Key>,
     /// When workers that were there before may have joined.
     settled: Instant,
 }
@@ -99,6 +106,7 @@ impl Sessions {
             metrics,
             census,
             routes: Routes::default(),
+            changed: broadcast::Sender::new(CHANGED),
             settled: deps.clock.instant() + deps.registry.config().settle,
         });
         let of = Arc::clone(&shared);
@@ -120,6 +128,22 @@ impl Sessions {
     /// Every open session, then each change.
     pub(crate) fn watch(&self) -> BoxStream<'static, Result<SessionEvent>> {
         self.shared.routes.watch()
+    }
+
+    /// The open session of an application that `key` means; makes it where there is none.
+    pub(crate) async fn reach(
+        &self,
+        tenant: &TenantName,
+        application: &str,
+        key: &str,
+        wait: Duration,
+    ) -> Result<Arc<SessionRoute>> {
+        self.shared.reach(tenant, application, key, wait).await
+    }
+
+    /// Notes that sessions are in use.
+    pub(crate) async fn touch(&self, sessions: Vec<(TenantName, String)>) -> Result<()> {
+        self.shared.touch(sessions).await
     }
 
     /// Ends all watches of clients.

@@ -54,6 +54,11 @@ impl Routes {
         let _ = self.events.send(SessionEvent::Remove(tenant, uid.to_owned()));
     }
 
+    /// Where the session is, if it is open.
+    pub(super) fn get(&self, uid: &str) -> Option<Arc<SessionRoute>> {
+        self.open.read().get(uid).cloned()
+    }
+
     /// Every open session, then each change.
     pub(super) fn watch(&self) -> BoxStream<'static, Result<SessionEvent>> {
         let open = self.open.read();
@@ -88,6 +93,7 @@ pub(super) async fn keep(of: Arc<Shared>) {
                     {
                         tell(&of, &worker, &report);
                     }
+                    let _ = of.changed.send(key);
                 }
             }
             heard = news.recv() => match heard {
@@ -125,7 +131,7 @@ fn tell(of: &Shared, worker: &str, report: &SessionReport) {
     if report.phase != SessionPhase::Open {
         return of.routes.remove(Some(worker), &report.key.uid);
     }
-    let object = of.api.sessions().get_key(&Key::new(&report.key.tenant, &report.key.name));
+    let object = of.api.sessions().get(&report.key.tenant, &report.key.name);
     let object = object.filter(|object| object.metadata.uid == report.key.uid);
     let config = &of.config;
     let port = |at: usize| {
@@ -134,10 +140,13 @@ fn tell(of: &Shared, worker: &str, report: &SessionReport) {
         u16::try_from(endpoint.port).ok().filter(|_| ours)
     };
     let endpoints = report.endpoints.iter().enumerate().map(|(at, endpoint)| (endpoint.clone(), port(at)));
+    let key = Key::new(&report.key.tenant, &report.key.name);
     of.routes.put(SessionRoute {
         key: report.key.clone(),
         application: report.app.application.clone(),
         worker: worker.to_owned(),
         endpoints: endpoints.collect(),
     });
+    // Nobody may be waiting.
+    let _ = of.changed.send(key);
 }

@@ -20,6 +20,7 @@ use lyra_wire::worker::{Call, Reply};
 
 use super::Answer;
 use crate::body;
+use crate::bound;
 use crate::extract::{check_json, part, path_params, tenant_text};
 use crate::headers;
 use crate::openapi::{Busy, Failed, Missing, Refused};
@@ -66,6 +67,13 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
     let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
     let body = body::read(&app, &parts.headers, body, app.config.max_event_bytes).await?;
     let event = event(version.contract, body.bytes.clone())?;
+    if let Some(binding) = &version.sessions {
+        if later {
+            let detail = "sessions serve this function's calls, and they can't be jobs";
+            return Err(Error::new(Code::Conflict, detail).into());
+        }
+        return Ok(bound::invoke(&app, &version, binding, &parts, event).await?);
+    }
     if later {
         return submit(&app, &parts.headers, version, event).await;
     }

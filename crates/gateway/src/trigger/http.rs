@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, HOST};
 use http::uri::{Authority, Scheme};
 use http::{Uri, Version};
 use http_body_util::BodyExt;
@@ -15,14 +15,10 @@ use lyra_wire::worker::{HttpCall, HttpReply};
 use super::Request;
 use crate::auth::authority;
 use crate::body::Lingering;
+use crate::forwarded::add_forwarded;
 use crate::headers::{self, strip_hop_by_hop};
 use crate::problem;
 use crate::service::App;
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// Hands the request on and passes the answer back. Dropping the answer's body cancels the invocation.
 pub(super) async fn pass_through(
@@ -68,7 +64,7 @@ fn forwarded(request: Request, body: Lingering) -> Result<http::Request<lyra_wir
     if caller.strip_authorization {
         parts.headers.remove(AUTHORIZATION);
     }
-    add_forwarded(&mut parts.headers, &caller, &host, &target.prefix);
+    add_forwarded(&mut parts.headers, caller.peer.ip(), &host, &target.prefix);
     if !parts.headers.contains_key(HOST) {
         parts.headers.insert(HOST, headers::value(&host));
     }
@@ -78,24 +74,4 @@ fn forwarded(request: Request, body: Lingering) -> Result<http::Request<lyra_wir
     parts.extensions = http::Extensions::new();
     let body = body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync();
     Ok(http::Request::from_parts(parts, body))
-}
-
-/// Says who asked, in the headers that reverse proxies use. What a proxy on this machine has said already is kept.
-fn add_forwarded(map: &mut HeaderMap, caller: &super::Caller, host: &Authority, prefix: &str) {
-    let before: Vec<&str> = map.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let peer = caller.peer.ip().to_canonical();
-    let chain = if before.is_empty() { peer.to_string() } else { format!("{}, {peer}", before.join(", ")) };
-    map.insert(FORWARDED_FOR, headers::value(chain));
-    let trusted = peer.is_loopback();
-    if !(trusted && map.contains_key(FORWARDED_PROTO)) {
-        map.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !(trusted && map.contains_key(FORWARDED_HOST)) {
-        map.insert(FORWARDED_HOST, headers::value(host));
-    }
-    if prefix.is_empty() {
-        map.remove(FORWARDED_PREFIX);
-    } else {
-        map.insert(FORWARDED_PREFIX, headers::value(prefix));
-    }
 }

@@ -16,15 +16,19 @@ use std::sync::Arc;
 use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use axum::response::Response;
+use http_body_util::BodyExt;
 use lyra_types::function::Contract;
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, Result};
+use lyra_wire::BoxError;
 use lyra_wire::worker::{Call, Reply};
 
 use crate::auth::{authority, without_port};
 use crate::body::{self, Lingering};
+use crate::bound;
 use crate::extract::DEFAULT_TENANT;
 use crate::headers::{self, TRIGGER_ID};
+use crate::ingress::Seen;
 use crate::openapi::{Busy, Failed, Missing, Refused};
 use crate::problem;
 use crate::rest::invoke::result_response;
@@ -68,6 +72,12 @@ pub(crate) fn target(parts: &Parts, domain: Option<&str>) -> Result<Option<Targe
         Some(rest) => of_path(rest, parts).map(Some),
         None => Ok(None),
     }
+}
+
+/// Whether a request names a function by header or by host, which comes before any other way of naming something.
+pub(crate) fn is_named(parts: &Parts, domain: Option<&str>) -> bool {
+    parts.headers.contains_key(TRIGGER_ID)
+        || matches!(authority(parts), Ok(Some(host)) if host_id(host, domain).is_some())
 }
 
 fn split_qualifier(text: &str) -> Result<(&str, Qualifier)> {
@@ -132,6 +142,11 @@ pub(crate) async fn serve(
     let route = app.table.find(&target.tenant, &target.function, app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&target.qualifier, app.random.u64())?);
     drop(route);
+    if let Some(binding) = &version.sessions {
+        let body = body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync();
+        let seen = Seen { caller, path: target.path, prefix: &target.prefix };
+        return bound::serve(app, &version, binding, seen, parts, body).await;
+    }
     let request = Request { caller, target, parts };
     match version.contract {
         Contract::Http => http::pass_through(app, version, request, body).await,

@@ -103,6 +103,21 @@ pub async fn start_serving(config: Config, resources: Option<Arc<dyn ResourceSer
     control.add("cat", Contract::Command);
     let service = Service::new(config, deps);
     resources.into_iter().for_each(|server| service.mount_resources(server));
+    run(service, control, worker, logs).await
+}
+
+/// A gateway over neighbours that are there.
+pub async fn serve(
+    config: Config,
+    deps: Deps,
+    control: Arc<FakeControl>,
+    worker: Arc<FakeWorker>,
+    logs: Arc<FakeLogs>,
+) -> Gateway {
+    run(Service::new(config, deps), control, worker, logs).await
+}
+
+async fn run(service: Service, control: Arc<FakeControl>, worker: Arc<FakeWorker>, logs: Arc<FakeLogs>) -> Gateway {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

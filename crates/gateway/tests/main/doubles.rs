@@ -28,6 +28,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
+use crate::sessions::feed::SessionFeed;
+
 type Event = Result<(u64, RouteEvent)>;
 
 /// A registry in memory. A label `contract` says what a version's contract is.
@@ -44,6 +46,7 @@ pub struct FakeControl {
     pub hold: AtomicBool,
     held: Mutex<Vec<(u64, RouteEvent)>>,
     pub watches: AtomicUsize,
+    pub sessions: SessionFeed,
 }
 
 impl FakeControl {
@@ -182,6 +185,7 @@ impl Control for FakeControl {
             timeout_ms: request.timeout_ms.unwrap_or(60_000),
             env: request.env,
             reuse: false,
+            sessions: request.sessions.and_then(|sessions| sessions.check().ok()),
             max_instances: 1,
             labels: request.labels,
             created_at,
@@ -286,7 +290,22 @@ impl Control for FakeControl {
     }
 
     async fn watch_sessions(&self) -> Result<BoxStream<'static, Result<lyra_wire::sessions::SessionEvent>>> {
-        Ok(Box::pin(futures::stream::pending()))
+        self.sessions.watch()
+    }
+
+    async fn reach_session(
+        &self,
+        _: &TenantName,
+        application: &str,
+        key: &str,
+        _: Duration,
+    ) -> Result<Arc<lyra_wire::sessions::SessionRoute>> {
+        self.sessions.reach(application, key).await
+    }
+
+    async fn touch_sessions(&self, sessions: Vec<(TenantName, String)>) -> Result<()> {
+        self.sessions.touched.lock().extend(sessions.into_iter().map(|(_, uid)| uid));
+        Ok(())
     }
 
     async fn watch_routes(&self) -> Result<BoxStream<'static, Event>> {

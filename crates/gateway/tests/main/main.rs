@@ -12,4 +12,5 @@ mod jobs;
 mod logs;
 mod platform;
 mod resources;
+mod sessions;
 mod trigger;

@@ -12,7 +12,9 @@ use crate::error::{FieldError, Thrown};
 use crate::function::Contract;
 use crate::job::JobStatus;
 use crate::log::Level;
-use crate::{Alias, Balancing, Code, Error, FunctionVersion, Network, Runtime, Timestamp};
+use crate::{
+    Alias, Balancing, Code, Error, FunctionVersion, Network, Runtime, SessionBinding, SessionsRequest, Timestamp,
+};
 
 pub use control::ControlView;
 pub use worker::{
@@ -63,6 +65,9 @@ pub struct DeployRequest {
     /// gateway is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancing: Option<String>,
+    /// An application whose sessions serve the calls, and where a call names its session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionsRequest>,
     /// Instances kept even when idle (with `reuse`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_instances: Option<u32>,
@@ -170,6 +175,9 @@ pub struct Settings {
     /// Which of several workers gets a call; absent: as the gateway is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balancing: Option<Balancing>,
+    /// Sessions that serve its calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionBinding>,
     /// Instances kept even when idle.
     pub min_instances: u32,
     /// Most instances.
@@ -201,6 +209,7 @@ impl From<&FunctionVersion> for Settings {
             reuse: v.reuse,
             concurrency: v.concurrency,
             balancing: v.balancing,
+            sessions: v.sessions.clone(),
             min_instances: v.min_instances,
             max_instances: v.max_instances,
             max_attempts: v.max_attempts,

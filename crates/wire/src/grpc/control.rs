@@ -17,7 +17,7 @@ use super::MAX_MESSAGE;
 use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
     ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
-    OfTenant, PageOf, Processes, Purge, PutAlias, Removed, RouteChange, RoutePage,
+    OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange, RoutePage, TouchSessions,
 };
 use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
@@ -27,7 +27,7 @@ use crate::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
-use crate::sessions::SessionEvent;
+use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A control role that is reached over gRPC.
 #[derive(Debug)]
@@ -152,6 +152,24 @@ impl Control for RemoteControl {
         Ok(self.peers.items(self.ask(Repeat::Always, SHORT, Nothing, ask).await?))
     }
 
+    async fn reach_session(
+        &self,
+        tenant: &TenantName,
+        application: &str,
+        key: &str,
+        wait: Duration,
+    ) -> Result<Arc<SessionRoute>> {
+        let (tenant, application, key) = (tenant.clone(), application.to_owned(), key.to_owned());
+        let message = ReachSession { tenant, application, key, wait };
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.reach_session(asked).await };
+        self.ask(Repeat::Always, wait + SHORT, message, ask).await.map(Arc::new)
+    }
+
+    async fn touch_sessions(&self, sessions: Vec<(TenantName, String)>) -> Result<()> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.touch_sessions(asked).await };
+        self.ask(Repeat::Always, SHORT, TouchSessions { sessions }, ask).await.map(drop)
+    }
+
     async fn processes(&self) -> Result<Vec<ControlProcess>> {
         let ask = |mut client: ControlClient<Channel>, asked| async move { client.processes(asked).await };
         Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.processes)
@@ -268,6 +286,15 @@ impl ControlService for Served {
 
     async fn watch_sessions(&self, _: Request<Nothing>) -> Result<Response<Items<SessionEvent>>, Status> {
         answers(self.0.watch_sessions().await)
+    }
+
+    async fn reach_session(&self, request: Request<ReachSession>) -> Result<Response<SessionRoute>, Status> {
+        let ReachSession { tenant, application, key, wait } = request.into_inner();
+        answer(self.0.reach_session(&tenant, &application, &key, wait).await.map(Arc::unwrap_or_clone))
+    }
+
+    async fn touch_sessions(&self, request: Request<TouchSessions>) -> Result<Response<Nothing>, Status> {
+        answer(self.0.touch_sessions(request.into_inner().sessions).await.map(|()| Nothing))
     }
 
     async fn processes(&self, _: Request<Nothing>) -> Result<Response<Processes>, Status> {

@@ -11,7 +11,7 @@ use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Pre
 pub use crate::control::{Finished, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
-pub use crate::sessions::SessionEvent;
+pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
 
 pub use lyra_types::job::Job;
@@ -55,6 +55,26 @@ pub struct Forget {
 pub struct Instances {
     /// In the order of their ids.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// What [`crate::Control::reach_session`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReachSession {
+    /// Owner.
+    pub tenant: TenantName,
+    /// The application's name.
+    pub application: String,
+    /// What tells the session from others of the application.
+    pub key: String,
+    /// Longest wait for it to be open.
+    pub wait: Duration,
+}
+
+/// What [`crate::Control::touch_sessions`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TouchSessions {
+    /// Owners and identities.
+    pub sessions: Vec<(TenantName, String)>,
 }
 
 /// What [`crate::Control::processes`] gives.
