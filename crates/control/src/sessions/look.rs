@@ -256,6 +256,11 @@ impl Leading {
         if session.over.is_some() {
             return;
         }
+        if now < session.deadline {
+            let at = session.deadline;
+            self.at(at, Wake::Session(uid.to_owned()));
+        }
+        let Some(session) = self.sessions.get_mut(uid) else { return };
         let deleted = session.object.metadata.deletion_timestamp.is_some();
         let app_gone = session.app.as_ref().is_none_or(|app| !self.apps.contains_key(app));
         let Some(bound) = &session.bound else {
