@@ -126,6 +126,9 @@ struct State<K> {
     awaited: HashMap<Key, u64>,
 }
 
+/// Objects by what was written, and by which revision.
+type Written<K> = HashMap<(Key, u64), Arc<Stored<K>>>;
+
 /// The cache of one kind.
 pub(crate) struct Cache<K> {
     prefix: String,
@@ -133,7 +136,7 @@ pub(crate) struct Cache<K> {
     progress: watch::Sender<Progress>,
     subscribers: Mutex<Vec<Weak<Subscriber>>>,
     /// Objects that this process has just written, so that they need not be read again.
-    written: Mutex<HashMap<(Key, u64), Arc<Stored<K>>>>,
+    written: Mutex<Written<K>>,
 }
 
 impl<K: Kind> Cache<K> {

@@ -261,7 +261,10 @@ fn remove(
                     remove(&mut items[place], child, others, wanted, path, shape);
                 }
             }
-            (Element::Item(item), Value::Array(items)) if whole => items.retain(|known| known.to_string() != *item),
+            (Element::Item(item), Value::Array(items)) if whole => {
+                let item = serde_json::from_str::<Value>(item).ok();
+                items.retain(|known| Some(known) != item.as_ref());
+            }
             _ => {}
         }
     }

@@ -1,10 +1,5 @@
 //! The resource API by its clients: plain requests, the real `kubectl`, and the crate `kube`.
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test that meets an error shall fail"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that meets an error shall fail")]
 
 mod kube_rs;
 mod kubectl;
