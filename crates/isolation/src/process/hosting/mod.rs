@@ -151,7 +151,7 @@ fn environment(id: InstanceId, version: &FunctionVersion, hosting: &Hosting) -> 
         env.retain(|(known, _)| known != name);
         env.push((name.to_owned(), value));
     };
-    let first = hosting.ports.iter().find(|port| port.protocol == Protocol::Tcp).or(hosting.ports.first());
+    let first = hosting.ports.iter().find(|port| port.protocol == Protocol::Tcp).or_else(|| hosting.ports.first());
     if let Some(port) = first {
         set("PORT", port.port.to_string());
     }

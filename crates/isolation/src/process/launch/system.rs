@@ -15,10 +15,13 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{self, AddressFamily, Shutdown, SocketFlags, SocketType};
 use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+mod sockets;
+
+pub(super) use self::sockets::*;
 
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
@@ -372,45 +375,6 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read.into(), write.into()))
 }
 
-/// A pair of sockets that keep the bounds of messages and tell when the other end is gone.
-pub(super) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
-
-/// Listens at a path of the file system, for messages as [`socket_pair`] carries them; only the own user may connect.
-pub(super) fn listen_at(path: &Path) -> io::Result<OwnedFd> {
-    let socket = seqpacket(SocketFlags::NONBLOCK)?;
-    let address = net::SocketAddrUnix::new(path)?;
-    // Nobody can be quicker than the mode: the directory is the own user's.
-    net::bind(&socket, &address)?;
-    rustix::fs::chmod(path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
-    net::listen(&socket, 4)?;
-    Ok(socket)
-}
-
-/// Connects to where [`listen_at`] listens; at once or not at all.
-pub(super) fn connect_to(path: &Path) -> io::Result<OwnedFd> {
-    let socket = seqpacket(SocketFlags::NONBLOCK)?;
-    net::connect(&socket, &net::SocketAddrUnix::new(path)?)?;
-    rustix::fs::fcntl_setfl(&socket, rustix::fs::fcntl_getfl(&socket)? - OFlags::NONBLOCK)?;
-    Ok(socket)
-}
-
-fn seqpacket(flags: SocketFlags) -> io::Result<OwnedFd> {
-    Ok(net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | flags, None)?)
-}
-
-/// A connection that has come in at a socket that listens.
-pub(super) fn accept(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(net::accept_with(socket, SocketFlags::CLOEXEC)?)
-}
-
-/// Number and user of the process at the other end, when it connected.
-pub(super) fn peer(socket: BorrowedFd<'_>) -> io::Result<(i32, u32)> {
-    let peer = net::sockopt::socket_peercred(socket)?;
-    Ok((peer.pid.as_raw_nonzero().get(), peer.uid.as_raw()))
-}
-
 /// Whether this process may make files in a directory.
 pub(super) fn may_write(directory: BorrowedFd<'_>) -> io::Result<()> {
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -482,34 +446,6 @@ pub(super) fn execute(program: &[CString], environment: &[CString]) -> io::Error
     io::Error::last_os_error()
 }
 
-/// A TCP socket in this process's network namespace, non-blocking; `six`: for IPv6.
-pub(super) fn tcp_socket(six: bool) -> io::Result<OwnedFd> {
-    socket(six, SocketType::STREAM)
-}
-
-/// A UDP socket in this process's network namespace, non-blocking; `six`: for IPv6.
-pub(super) fn udp_socket(six: bool) -> io::Result<OwnedFd> {
-    socket(six, SocketType::DGRAM)
-}
-
-fn socket(six: bool, kind: SocketType) -> io::Result<OwnedFd> {
-    let family = if six { AddressFamily::INET6 } else { AddressFamily::INET };
-    Ok(net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
-}
-
-/// Switches the loopback interface of this process's network namespace on.
-pub(super) fn loopback_up() -> io::Result<()> {
-    let socket = tcp_socket(false)?;
-    // SAFETY: all zeroes is a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed() as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(1);
-    // SAFETY: the request is an `ifreq`, as this call wants it.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw mut request) }).map(drop)
-}
-
 /// The caller's effective user and group.
 pub(super) fn effective_user() -> (u32, u32) {
     (process::geteuid().as_raw(), process::getegid().as_raw())
@@ -575,11 +511,6 @@ fn poll(descriptors: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<u
 /// A span of time as the kernel takes it.
 pub(super) fn timespec(span: Duration) -> Timespec {
     Timespec::try_from(span).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 })
-}
-
-/// Ends a connection: the other end sees it closed, whoever else still holds this end.
-pub(super) fn shut_down(socket: BorrowedFd<'_>) {
-    let _gone = net::shutdown(socket, Shutdown::Both);
 }
 
 /// A descriptor that can be waited for. Call inside of a runtime.

@@ -4,7 +4,7 @@
 //! network to reach the program. It has one thread, opens no file and listens to nobody but the launcher.
 //!
 //! What must hold: nothing gets from one sandbox's network to another's; after an order to hide is answered, no socket of
-//! that sandbox is left here; memory is bounded by the bounds of each sandbox. It ends with the launcher.
+//! that sandbox is left here; nothing that was carried stays in memory. It ends with the launcher.
 
 use std::collections::HashMap;
 use std::io;

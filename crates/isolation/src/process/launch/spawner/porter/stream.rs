@@ -2,7 +2,7 @@
 //!
 //! What must hold: a direction that ends is ended at the other side while the other direction goes on; whoever reads
 //! slowly slows down its own sender only; a connection that breaks is broken at the other side too, so that what was cut
-//! never looks whole. An idle connection holds no buffer.
+//! never looks whole. No connection holds a buffer, neither an idle one nor one whose reader is slow.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use rustix::net::{Shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::super::super::system;
@@ -115,10 +116,10 @@ fn reset(stream: &TcpStream) {
 
 /// What came of one look at a connection.
 enum Step {
-    /// Nothing was there, or all of it was passed on.
+    /// Nothing was there, or something was passed on.
     Done,
-    /// This could not be written yet.
-    Rest(Vec<u8>),
+    /// The other side takes no more now.
+    Full,
     /// The direction has ended.
     Over,
 }
@@ -129,38 +130,38 @@ async fn pass(from: &TcpStream, to: &TcpStream, count: &AtomicU64, scratch: &Scr
         from.readable().await?;
         match step(from, to, count, scratch)? {
             Step::Done => {}
-            Step::Rest(rest) => push(&rest, to).await?,
+            Step::Full => to.writable().await?,
             Step::Over => return Ok(rustix::net::shutdown(to.as_fd(), Shutdown::Write)?),
         }
         tokio::task::consume_budget().await;
     }
 }
 
+/// Passes on what is there. Bytes stay with the kernel until the other side has taken them, so that a slow reader costs
+/// no memory here.
 fn step(from: &TcpStream, to: &TcpStream, count: &AtomicU64, scratch: &Scratch) -> io::Result<Step> {
     let mut buffer = scratch.lock();
-    let length = match from.try_read(&mut buffer) {
+    let look = || Ok(rustix::net::recv(from, &mut buffer[..], RecvFlags::PEEK)?.1);
+    let length = match from.try_io(Interest::READABLE, look) {
         Ok(0) => return Ok(Step::Over),
         Ok(length) => length,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Done),
         Err(error) => return Err(error),
     };
-    count.fetch_add(length as u64, Ordering::Relaxed);
-    let written = match to.try_write(&buffer[..length]) {
+    let put = || Ok(rustix::net::send(to, &buffer[..length], SendFlags::NOSIGNAL)?);
+    let written = match to.try_io(Interest::WRITABLE, put) {
         Ok(written) => written,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Full),
         Err(error) => return Err(error),
     };
-    Ok(if written == length { Step::Done } else { Step::Rest(buffer[written..length].to_vec()) })
-}
-
-async fn push(mut rest: &[u8], to: &TcpStream) -> io::Result<()> {
-    while !rest.is_empty() {
-        to.writable().await?;
-        match to.try_write(rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+    count.fetch_add(written as u64, Ordering::Relaxed);
+    let mut left = written;
+    while left > 0 {
+        // With this flag the kernel forgets them without copying.
+        match rustix::net::recv(from, &mut buffer[..left], RecvFlags::TRUNC)?.1 {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            taken => left -= taken.min(left),
         }
     }
-    Ok(())
+    Ok(Step::Done)
 }
