@@ -149,6 +149,12 @@ impl SessionHandle {
         self.shared().act(|machine, at| machine.hibernate(hibernated, at));
     }
 
+    /// Says that the instance's process has ended: its session, if it is not over, ends by that now and not when the program is
+    /// missed.
+    pub fn exited(&self) {
+        self.shared().act(|machine, _| machine.exited());
+    }
+
     /// Asks the program for a sign of life, and says how long it took.
     ///
     /// # Errors

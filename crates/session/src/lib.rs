@@ -5,7 +5,6 @@
 //! JSON over HTTP/1.1 (`proto/`, `docs/reference/session-sdk.md`). What happens is decided by a [`machine`] without
 //! I/O and clock; the rest carries messages to it and from it. What a program can cost is bounded by [`Settings`].
 
-pub mod directory;
 mod grpc;
 mod handle;
 mod http;
@@ -29,10 +28,3 @@ pub use listen::{tcp, unix};
 pub use server::SessionServer;
 pub use settings::Settings;
 pub use state::{Client, End, Open, Phase, Resumed, SessionState, Why};
-
-/// Environment variable of an instance with the address of its session server: `host:port`, or `unix:/path`.
-pub const ADDRESS_VARIABLE: &str = "LYRA_SESSION_ADDRESS";
-/// Environment variable of an instance with the path of its session's [`directory`].
-pub const DIRECTORY_VARIABLE: &str = "LYRA_SESSION_DIR";
-/// Port of the session server where an instance has a network of its own: on that network's loopback.
-pub const PORT: u16 = 9003;

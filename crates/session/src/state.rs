@@ -81,6 +81,8 @@ pub enum Why {
     Silent,
     /// Its stream broke and it did not come back in time.
     Detached,
+    /// Its worker saw it end.
+    Exited,
     /// It came back and knew nothing of its session: it was started anew.
     Forgot,
 }
@@ -90,6 +92,7 @@ impl std::fmt::Display for Why {
         f.write_str(match self {
             Why::Silent => "the program answers no pings",
             Why::Detached => "the program's connection broke and it did not come back",
+            Why::Exited => "the program has ended",
             Why::Forgot => "the program was started anew and knows nothing of its session",
         })
     }

@@ -226,6 +226,13 @@ impl Machine {
         }
     }
 
+    /// The program has ended, as its worker has seen.
+    pub(crate) fn exited(&mut self) {
+        if self.gone.is_none() {
+            self.end_as_gone(Why::Exited);
+        }
+    }
+
     /// Asks for a sign of life now. `None` when no program is attached.
     pub(crate) fn ping(&mut self) -> Option<u64> {
         let number = self.stream.as_mut()?.send_ping();

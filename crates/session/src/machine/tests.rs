@@ -158,6 +158,15 @@ fn a_broken_stream_that_does_not_come_back_ends_the_session() {
 }
 
 #[test]
+fn a_program_whose_end_was_seen_is_gone_at_once() {
+    let mut machine = opened();
+    machine.close(20 * SECOND, at(2));
+    machine.exited();
+    assert_eq!(machine.state().phase, Phase::Ended(End::Gone(Why::Exited)));
+    assert_eq!((machine.next_deadline(), machine.state().gone), (None, Some(Why::Exited)));
+}
+
+#[test]
 fn a_program_that_answers_no_ping_is_gone() {
     let mut machine = opened();
     for tick in 1..=3 {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use lyra_session::directory::Directory as Written;
 use lyra_session::{End, How, Phase, Resumed, SessionServer, Settings};
 use lyra_session_sdk::{Address, Directory, Event, Lyra, Session};
 use tokio::time::timeout;
@@ -157,21 +156,27 @@ async fn no_more_clients_are_taken_than_there_may_be() {
 }
 
 #[test]
-fn the_directory_that_a_worker_writes_is_read() {
+fn the_directory_is_read() {
     let folder = tempfile::tempdir().expect("a directory");
-    let written = Written::create(folder.path().join("session")).expect("made");
-    let map = |value: &str| BTreeMap::from([("mode".to_owned(), value.to_owned())]);
-    let binary = lyra_session::Open { data: (&b"\xff\x00"[..]).into(), ..open("a", "") };
-    written.write_session(&binary, 1).expect("written");
-    written.write_configuration(&map("easy")).expect("written");
-    written.write_secrets(&BTreeMap::from([("key".to_owned(), b"k".to_vec())])).expect("written");
-    let directory = Directory::at(written.path());
-    let session = directory.session().expect("there");
-    assert_eq!((session.id.as_str(), &session.data[..], session.configuration_version), ("a", &b"\xff\x00"[..], 1));
-    assert_eq!(directory.configuration().expect("there"), map("easy"));
+    let write = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("in the folder")).expect("made");
+        std::fs::write(path, content).expect("written");
+    };
+    let session = r#"{"id":"a","name":"n","tenant":"acme","application":"game","application_version":3,"data":DATA,
+        "configuration_version":1}"#;
+    let directory = Directory::at(folder.path());
+    assert!(matches!(directory.session(), Err(lyra_session_sdk::Error::Read { .. })));
+    for (data, expected) in [(r#""map=1""#, &b"map=1"[..]), (r#"{"base64":"/wA="}"#, b"\xff\0")] {
+        write("session.json", &session.replace("DATA", data));
+        let session = directory.session().expect("there");
+        assert_eq!((session.id.as_str(), &session.data[..], session.configuration_version), ("a", expected, 1));
+    }
+    write("config/mode", "easy");
+    write("config/.new", "half");
+    write("secrets/key", "k");
+    assert_eq!(directory.configuration().expect("there"), BTreeMap::from([("mode".to_owned(), "easy".to_owned())]));
     assert_eq!(directory.secret("key").expect("there"), b"k");
-    written.write_configuration(&map("hard")).expect("written");
-    assert_eq!(directory.configuration().expect("there"), map("hard"));
     assert!(directory.secret("other").is_err());
 }
 
