@@ -1,8 +1,11 @@
 //! The worker through its door, under virtual time, over a back end whose every step the test decides.
 
 mod instances;
+mod leader;
 mod queue;
 mod scripted;
+mod sessions;
+mod site;
 
 use std::sync::Arc;
 use std::time::Duration;
