@@ -144,6 +144,7 @@ impl Asking<'_> {
     async fn first_port(&self) {
         let first = self.app.ports.iter().find(|port| port.protocol == Protocol::Tcp);
         if let Some(port) = first {
+            self.awake().await;
             let mut wait = EAGER.0;
             while !tokio::time::timeout(CONNECT, self.hosted.listens(port.port)).await.unwrap_or(false) {
                 self.clock.sleep(wait).await;

@@ -1,7 +1,9 @@
 //! The worker through its door, under virtual time, over a back end whose every step the test decides.
 
+mod chances;
 mod instances;
 mod leader;
+mod programs;
 mod queue;
 mod scripted;
 mod sessions;

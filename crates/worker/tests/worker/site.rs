@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lyra_isolation::process::{self, Processes, launch};
 use lyra_isolation::simulated::Simulated;
 use lyra_isolation::{Code, ImageKey, Isolation};
 use lyra_kit::{Clock, Ids, Random, telemetry};
@@ -18,8 +19,8 @@ use crate::leader::Leader;
 use crate::scripted::Collected;
 
 /// What outlives workers.
-pub(crate) struct Site {
-    pub(crate) backend: Arc<Simulated>,
+pub(crate) struct Site<B = Simulated> {
+    pub(crate) backend: Arc<B>,
     dir: tempfile::TempDir,
     clock: Clock,
     random: Random,
@@ -39,11 +40,47 @@ impl Site {
         Site { backend, dir: tempfile::tempdir().expect("a directory"), clock, random }
     }
 
+    /// A version whose instances do what `parameters` say.
+    pub(crate) async fn app(&self, name: &str, number: u64, parameters: &'static str) -> Arc<AppVersion> {
+        let ports = vec![AppPort { name: "game".into(), port: 7_000, protocol: Protocol::Udp }];
+        self.deploy(name, number, Runtime::Simulated, parameters, ports).await
+    }
+}
+
+impl Site<Processes> {
+    /// Programs run as processes. A worker over it that has ended leaves nothing to find: the launcher ends with the test.
+    pub(crate) async fn of_processes() -> Site<Processes> {
+        let (clock, random) = (Clock::system(), Random::system());
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut launcher = launch::Config::new(dir.path().join("launcher"));
+        launcher.helper = vec![env!("CARGO_BIN_EXE_lyra-worker-sandbox").into()];
+        let config = process::Config::new(dir.path().join("process"), launcher);
+        let processes = Processes::start(config, Ids::new(clock.clone(), random.clone())).await;
+        Site { backend: Arc::new(processes.expect("sandboxes can be started")), dir, clock, random }
+    }
+
+    /// A version of a program that listens on one TCP port.
+    pub(crate) async fn program(&self, name: &str, code: &'static str) -> AppVersion {
+        let ports = vec![AppPort { name: "web".into(), port: 8_080, protocol: Protocol::Tcp }];
+        (*self.deploy(name, 1, Runtime::Http, code, ports).await).clone()
+    }
+}
+
+impl<B: Isolation> Site<B> {
     pub(crate) async fn start(&self) -> Running {
         self.start_with(Config::default()).await
     }
 
+    /// A worker whose leader has this epoch.
+    pub(crate) async fn start_at(&self, epoch: u64) -> Running {
+        self.run(Config::default(), epoch).await
+    }
+
     pub(crate) async fn start_with(&self, config: Config) -> Running {
+        self.run(config, 1).await
+    }
+
+    async fn run(&self, config: Config, epoch: u64) -> Running {
         let worker = Service::new(
             config,
             Deps {
@@ -56,6 +93,7 @@ impl Site {
             },
         );
         let leader = Leader::default();
+        leader.set_epoch(epoch);
         let own: Arc<dyn Registry> = Arc::new(leader.clone());
         let deps = AgentDeps {
             worker: worker.clone(),
@@ -79,9 +117,15 @@ impl Site {
         }
     }
 
-    /// A version whose instances do what `parameters` say.
-    pub(crate) async fn app(&self, name: &str, number: u64, parameters: &'static str) -> Arc<AppVersion> {
-        let code = Bytes::from_static(parameters.as_bytes());
+    async fn deploy(
+        &self,
+        name: &str,
+        number: u64,
+        runtime: Runtime,
+        code: &'static str,
+        ports: Vec<AppPort>,
+    ) -> Arc<AppVersion> {
+        let code = Bytes::from_static(code.as_bytes());
         let function = FunctionVersion {
             version: number,
             memory_mb: 128,
@@ -90,17 +134,17 @@ impl Site {
             max_attempts: 1,
             ..FunctionVersion::new(
                 FunctionName::new(name).expect("a valid name"),
-                Runtime::Simulated,
+                runtime,
                 lyra_store::blobs::digest(&code),
             )
         };
         let code = Code { key: ImageKey::of(&function), bytes: code, reuse: false };
-        self.backend.prepare(&code).await.expect("parameters that can be read");
+        self.backend.prepare(&code).await.expect("code that can be loaded");
         let tenant = TenantName::new("default").expect("a valid name");
         Arc::new(AppVersion {
             key: AppKey { tenant, application: name.into(), uid: format!("{name}-uid"), version: number },
             function: Arc::new(function),
-            ports: vec![AppPort { name: "game".into(), port: 7_000, protocol: Protocol::Udp }],
+            ports,
             service: false,
             liveness: None,
             readiness: None,
