@@ -202,6 +202,11 @@ pub trait Hosted: Send + Sync + 'static {
     /// [`Code::Unavailable`] when nothing listens, or the instance has ended.
     async fn connect(&self, port: u16) -> Result<TcpStream, Error>;
 
+    /// Whether a TCP port of the program takes connections.
+    async fn listens(&self, port: u16) -> bool {
+        self.connect(port).await.is_ok()
+    }
+
     /// Replaces its files. A program that opens one sees the old ones or the new ones, each as a whole.
     ///
     /// # Errors

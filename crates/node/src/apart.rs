@@ -9,7 +9,7 @@
 //! Roles that share a process speak with each other directly. The logs role runs with control.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,8 @@ impl Node {
         if has(Role::Worker)
             && let Some(address) = grpc_address
         {
-            let service = start_worker(&config, &access, as_logs.clone(), &kit).await?;
+            let sessions = session_address(address, &reached).await;
+            let service = start_worker(&config, sessions, &access, as_logs.clone(), &kit).await?;
             let times = &config.node.worker;
             // For a place, for resources, for an instance to wake or to start.
             let longest_wait = times.queue_timeout + times.start_timeout * 2;
@@ -359,8 +360,23 @@ async fn open_blobs(config: &Config, access: &Access) -> Result<Arc<dyn Blobs>, 
     lyra_store::open_blobs(address, access).await.map_err(Error::Store)
 }
 
+/// Where sessions are reached on this machine: where the worker itself is.
+async fn session_address(listens: SocketAddr, reached: &str) -> IpAddr {
+    if !listens.ip().is_unspecified() {
+        return listens.ip();
+    }
+    match tokio::net::lookup_host(reached).await.ok().and_then(|mut addresses| addresses.next()) {
+        Some(address) => address.ip(),
+        None => {
+            tracing::warn!(reached, "this name has no address: sessions are reached on this machine only");
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        }
+    }
+}
+
 async fn start_worker(
     config: &Config,
+    sessions: IpAddr,
     access: &Access,
     logs: Arc<dyn Logs>,
     kit: &Kit,
@@ -375,7 +391,9 @@ async fn start_worker(
         isolation: config.isolation.clone(),
     };
     let blobs = open_blobs(config, access).await?;
-    roles::worker::start(config.node.worker.clone(), &places, blobs, logs, kit).await
+    let mut worker = config.node.worker.clone();
+    worker.sessions.address.get_or_insert(sessions);
+    roles::worker::start(worker, &places, blobs, logs, kit).await
 }
 
 /// Has the worker talk with the control process of this node, if it has one, and with those at the addresses in the settings.

@@ -208,6 +208,10 @@ impl Hosted for HostedSimulation {
         Err(Error::new(Code::Unavailable, "a simulated instance takes no connections"))
     }
 
+    async fn listens(&self, _port: u16) -> bool {
+        self.exit().is_none()
+    }
+
     async fn write(&self, _files: &Files) -> Result<(), Error> {
         Ok(())
     }

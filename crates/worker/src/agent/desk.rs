@@ -37,12 +37,14 @@ impl Desk {
     pub(super) async fn open(worker: Service, store: NodeStore, clock: Clock, tasks: &Tasks) -> Desk {
         let saved = store.take_saved().unwrap_or_default();
         worker.be_directed();
-        for held in &saved.holds {
+        let journal = Journal::begin(store, &saved, clock, tasks);
+        let holds = saved.holds.clone();
+        // First those that are there, so that what they hold is charged.
+        worker.sessions().take_up(saved.into_sessions(), &journal).await;
+        for held in &holds {
             tracing::info!(version = %held.version.key(), instances = held.instances, "this worker holds up what it did before");
             worker.hold(&held.version, Told { instances: held.instances, schedule: held.schedule });
         }
-        let journal = Journal::begin(store, &saved, clock, tasks);
-        worker.sessions().take_up(saved.into_sessions(), &journal).await;
         let desk = Desk { worker, journal, looked: AtomicU64::new(u64::MAX) };
         desk.report().await;
         desk

@@ -31,6 +31,8 @@ pub(super) struct App {
     pub(super) version: Arc<AppVersion>,
     /// Standing instances that there shall be.
     pub(super) target: u32,
+    /// It is stored.
+    pub(super) stored: bool,
     pub(super) members: BTreeSet<InstanceId>,
     /// Of these: those that have no session and are not to end.
     pub(super) standing: BTreeSet<InstanceId>,
@@ -91,6 +93,7 @@ impl App {
         App {
             version,
             target: 0,
+            stored: false,
             members: BTreeSet::new(),
             standing: BTreeSet::new(),
             ready: BTreeMap::new(),
@@ -101,11 +104,10 @@ impl App {
         }
     }
 
-    /// The instance for the next session: one that is ready, else the first of those that get ready.
-    fn next(&self) -> Option<InstanceId> {
+    /// An instance that is ready.
+    fn ready(&self) -> Option<InstanceId> {
         let awake = self.ready.range(..(true, 0)).next_back().map(|(_, id)| *id);
-        let asleep = || self.ready.range((true, 0)..).next_back().map(|(_, id)| *id);
-        awake.or_else(asleep).or_else(|| self.standing.first().copied())
+        awake.or_else(|| self.ready.range((true, 0)..).next_back().map(|(_, id)| *id))
     }
 
     /// The instance that goes first where there are too many: one that is not ready, the newest first; else the one that has
@@ -158,9 +160,11 @@ impl Book {
         }
     }
 
-    /// The instance for the next session of the version.
+    /// The instance for the next session of the version: one that is ready, else the first of those that are started.
     pub(super) fn next_for_session(&self, app: &AppKey) -> Option<InstanceId> {
-        self.apps.get(app).and_then(App::next)
+        let app = self.apps.get(app)?;
+        let is_new = |id: &&InstanceId| self.seats.get(id).is_some_and(|seat| seat.ready_since.is_none());
+        app.ready().or_else(|| app.standing.iter().find(is_new).copied())
     }
 
     /// Gives an instance to a session.

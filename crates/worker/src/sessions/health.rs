@@ -144,8 +144,9 @@ impl Asking<'_> {
     async fn first_port(&self) {
         let first = self.app.ports.iter().find(|port| port.protocol == Protocol::Tcp);
         if let Some(port) = first {
+            self.awake().await;
             let mut wait = EAGER.0;
-            while !matches!(tokio::time::timeout(CONNECT, self.hosted.connect(port.port)).await, Ok(Ok(_))) {
+            while !tokio::time::timeout(CONNECT, self.hosted.listens(port.port)).await.unwrap_or(false) {
                 self.clock.sleep(wait).await;
                 wait = (wait * 2).min(EAGER.1);
             }
@@ -162,7 +163,7 @@ impl Asking<'_> {
             match (&probe.http_get, &probe.tcp_socket) {
                 (Some(get), _) => self.get(get).await,
                 (None, Some(tcp)) => match self.port(&tcp.port) {
-                    Some(port) => self.hosted.connect(port).await.is_ok(),
+                    Some(port) => self.hosted.listens(port).await,
                     None => false,
                 },
                 // Nothing is asked: nothing can fail.

@@ -165,6 +165,8 @@ impl Sessions {
         if !shared.tasks.stop(STOPPING).await {
             tracing::warn!("work on instances of applications did not end in time");
         }
+        // What is left now goes on.
+        shared.book.lock().seats.clear();
     }
 
     /// Its instances, in the order of their ids.

@@ -43,7 +43,7 @@ impl Shared {
             if stored.is_ok()
                 && let Some(app) = shared.book.lock().apps.get_mut(&app.key)
             {
-                app.target = instances;
+                (app.target, app.stored) = (instances, true);
             }
             shared.settle(&app.key);
         };
@@ -109,7 +109,7 @@ impl Shared {
         }
         let instances = open.standing.min(MOST);
         let (app, changed) = book.app(&open.app);
-        let is_told = changed || app.target != instances;
+        let is_told = changed || !app.stored || app.target != instances;
         let version = Arc::clone(&app.version);
         app.sessions += 1;
         let mut entries = Vec::with_capacity(3);
@@ -172,7 +172,7 @@ impl Shared {
                 session.accepted = true;
             }
             if let Some(app) = book.apps.get_mut(&app.key) {
-                app.target = instances;
+                (app.target, app.stored) = (instances, true);
             }
             book.ring(id);
             book.seats.contains_key(&id)

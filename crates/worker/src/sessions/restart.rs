@@ -79,7 +79,8 @@ impl Shared {
     ) -> Vec<Living> {
         let SavedSessions { stands, hosted, sessions } = saved;
         for (version, target) in &stands {
-            book.app(version).0.target = *target;
+            let (app, _) = book.app(version);
+            (app.target, app.stored) = (*target, true);
         }
         for session in sessions {
             self.remember(session, book);
@@ -116,11 +117,9 @@ impl Shared {
         let (now, wall) = (self.deps.clock.instant(), self.deps.clock.now());
         let at = |time: Timestamp| now + left(time, wall);
         let is_over = report.phase == SessionPhase::Closed;
-        let Some(app) = book.apps.get_mut(&report.app) else {
-            tracing::error!(session = report.key.uid, "a session is stored, but not its application; it is left out");
-            return;
-        };
-        app.sessions += usize::from(!is_over);
+        if let Some(app) = book.apps.get_mut(&report.app) {
+            app.sessions += usize::from(!is_over);
+        }
         let session = Session {
             received: now,
             open_by: at(terms.open_by),

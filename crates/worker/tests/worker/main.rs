@@ -1,8 +1,13 @@
 //! The worker through its door, under virtual time, over a back end whose every step the test decides.
 
+mod chances;
 mod instances;
+mod leader;
+mod programs;
 mod queue;
 mod scripted;
+mod sessions;
+mod site;
 
 use std::sync::Arc;
 use std::time::Duration;
