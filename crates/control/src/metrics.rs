@@ -60,12 +60,12 @@ impl Metrics {
             ),
             unplaced: plain("lyra_placement_unplaced", "Versions of which instances find no place."),
             session_opens: registry.counter(
-                "lyra_session_opens_total",
+                "lyra_control_session_opens_total",
                 "Sessions that were opened, or ended before, by outcome: available, or the reason.",
                 &["outcome"],
             ),
             session_open: seconds(
-                "lyra_session_open_seconds",
+                "lyra_control_session_open_seconds",
                 "From when the leader saw a session's object to when the session was available.",
             ),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_resources::{Caller, DeleteOptions, Key, Preconditions, WriteOptions};
+use lyra_resources::{Caller, DeleteOptions, EventType, Key, Preconditions, WriteOptions};
 use lyra_types::resources::{ApplicationSession, ApplicationSessionStatus, SessionStatus};
 use lyra_types::{Code, Result};
 use lyra_wire::registry::MemberState;
@@ -367,13 +367,23 @@ impl Leading {
         let was_open = |of: SessionStatus| matches!(of, SessionStatus::Available | SessionStatus::InUse);
         let before = session.object.status.session_status;
         if was_open(before) || session.object.status.available_time.is_some() {
+            if status.session_status.has_ended() {
+                let events = self.of.api.events();
+                events.record(session.object.object(), EventType::Normal, &status.reason, &status.message);
+            }
             return;
         }
-        let metrics = &self.of.metrics;
+        let (metrics, events) = (&self.of.metrics, self.of.api.events());
+        let object = session.object.object();
         if was_open(status.session_status) {
+            let at = status.access_end_points.first();
+            let at = at.map_or(String::new(), |at| format!(" at {}:{}", at.ip_address, at.port));
+            let message = format!("instance {} has the session{at}", status.instance);
+            events.record(object, EventType::Normal, "Opened", &message);
             metrics.session_opens.with_label_values(&["available"]).inc();
             metrics.session_open.observe(self.now().saturating_duration_since(session.seen).as_secs_f64());
         } else if status.session_status.has_ended() {
+            events.record(object, EventType::Warning, &status.reason, &status.message);
             metrics.session_opens.with_label_values(&[&status.reason]).inc();
         }
     }
