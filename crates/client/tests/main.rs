@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use lyra_client::{Client, Config, Error, LogFilter};
 use lyra_types::name::Qualifier;
+use lyra_types::resources::{ApplicationSession, SessionStatus};
 use lyra_types::{Code, FunctionName, JobId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -210,4 +211,88 @@ async fn nothing_at_the_url_is_unreachable() {
     let client = Client::new(Config { url: url.clone(), ..Config::default() }).unwrap();
     let error = client.functions(1).await.unwrap_err();
     assert!(matches!(&error, Error::Unreachable { url: at, .. } if *at == url), "{error:?}");
+}
+
+fn session(status: &str, revision: u64) -> String {
+    format!(
+        r#"{{"apiVersion":"lyra.dev/v1","kind":"ApplicationSession","metadata":{{"name":"s","resourceVersion":"{revision}"}},"spec":{{"applicationName":"a"}},"status":{{"sessionStatus":"{status}"}}}}"#
+    )
+}
+
+fn changes(changes: &[(&str, String)]) -> Act {
+    let body: String =
+        changes.iter().map(|(kind, object)| format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")).collect();
+    json("200 OK", &body)
+}
+
+fn not_found() -> Act {
+    json("404 Not Found", r#"{"kind":"Status","message":"\"s\" not found","reason":"NotFound","code":404}"#)
+}
+
+fn is_available(of: Option<&ApplicationSession>) -> bool {
+    of.is_none_or(|of| of.status.session_status == SessionStatus::Available)
+}
+
+#[tokio::test]
+async fn a_session_is_waited_for_over_watches_that_end_and_a_server_that_is_away() {
+    let expired = r#"{"kind":"Status","message":"too old","reason":"Expired","code":410}"#.to_owned();
+    let script = vec![
+        json("200 OK", &session("Pending", 5)),
+        changes(&[("MODIFIED", session("Starting", 6)), ("BOOKMARK", session("", 7))]),
+        Act::HangUp,
+        json("200 OK", &session("Starting", 6)),
+        changes(&[("ERROR", expired)]),
+        json("200 OK", &session("Starting", 8)),
+        changes(&[("MODIFIED", session("Available", 9)), ("MODIFIED", session("InUse", 10))]),
+    ];
+    let wait = async |client: Client| client.wait_object("s", Duration::from_secs(60), is_available).await;
+    let (outcome, requests) = play(script, wait).await;
+    assert_eq!(outcome.unwrap().unwrap().metadata.resource_version, "9");
+    assert!(requests[0].starts_with("GET /apis/lyra.dev/v1/namespaces/default/applicationsessions/s "), "{requests:?}");
+    for (request, revision) in [(1, 5), (4, 6), (6, 8)] {
+        let asked = format!("?watch=true&fieldSelector=metadata.name%3Ds&resourceVersion={revision}&");
+        assert!(requests[request].contains(&asked), "{}", requests[request]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_or_does_not_come_in_time_ends_the_wait() {
+    let gone = |of: Option<&ApplicationSession>| of.is_none();
+    let script = vec![json("200 OK", &session("Closing", 5)), changes(&[("DELETED", session("Closed", 6))])];
+    let wait = async |client: Client| client.wait_object("s", Duration::from_secs(60), gone).await;
+    assert!(play(script, wait).await.0.unwrap().is_none());
+    assert!(play(vec![not_found()], wait).await.0.unwrap().is_none());
+    let script = vec![json("200 OK", &session("Closing", 5)), Act::Silence];
+    let wait = async |client: Client| client.wait_object("s", Duration::from_millis(50), gone).await;
+    let error = play(script, wait).await.0.unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    let refused = json("403 Forbidden", r#"{"kind":"Status","message":"no","reason":"Forbidden","code":403}"#);
+    let wait = async |client: Client| client.wait_object("s", Duration::from_secs(60), gone).await;
+    assert_eq!(play(vec![refused], wait).await.0.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn objects_are_listed_over_pages_as_they_were_sent() {
+    let page = |next: &str, object: &str| {
+        json("200 OK", &format!(r#"{{"kind":"List","metadata":{{"continue":"{next}"}},"items":[{object}]}}"#))
+    };
+    let script = vec![page("n1", &session("Available", 1)), page("", &session("InUse", 2))];
+    let list = async |client: Client| client.objects::<ApplicationSession>("spec.applicationName=a", 10).await;
+    let (outcome, requests) = play(script, list).await;
+    let list = outcome.unwrap();
+    assert_eq!((list.items.len(), list.next.is_none()), (2, true));
+    assert_eq!(list.items[1].json(), session("InUse", 2));
+    assert!(requests[0].contains("?limit=10&fieldSelector=spec.applicationName%3Da "), "{}", requests[0]);
+    assert!(requests[1].contains("limit=9&") && requests[1].contains("continue=n1"), "{}", requests[1]);
+}
+
+#[tokio::test]
+async fn a_busy_application_is_an_error_of_lyras_own() {
+    let body =
+        r#"{"kind":"Status","message":"busy","reason":"TooManyRequests","details":{"retryAfterSeconds":2},"code":429}"#;
+    let create = async |client: Client| client.create_object(&ApplicationSession::default()).await;
+    let error = play(vec![json("429 Too Many Requests", body)], create).await.0.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), (Code::LimitReached, 5));
+    assert_eq!(error.api().unwrap().retry_after, Some(Duration::from_secs(2)));
+    assert!(matches!(error, Error::Api { json, .. } if json.contains(r#""code":"limit_reached""#)));
 }
