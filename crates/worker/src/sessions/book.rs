@@ -33,6 +33,8 @@ pub(super) struct App {
     pub(super) target: u32,
     /// It is stored.
     pub(super) stored: bool,
+    /// Changes of `target` that are on their way to be stored.
+    pub(super) orders: u32,
     pub(super) members: BTreeSet<InstanceId>,
     /// Of these: those that have no session and are not to end.
     pub(super) standing: BTreeSet<InstanceId>,
@@ -94,6 +96,7 @@ impl App {
             version,
             target: 0,
             stored: false,
+            orders: 0,
             members: BTreeSet::new(),
             standing: BTreeSet::new(),
             ready: BTreeMap::new(),
@@ -121,7 +124,7 @@ impl App {
 
     /// Nothing is left of it.
     pub(super) fn is_bare(&self) -> bool {
-        self.target == 0 && self.members.is_empty() && self.sessions == 0
+        self.target == 0 && self.orders == 0 && self.members.is_empty() && self.sessions == 0
     }
 }
 

@@ -38,12 +38,15 @@ impl Shared {
         let instances = instances.min(MOST);
         let mut book = self.book.lock();
         let (known, _) = book.app(&app);
+        // Until it is stored the version stays in the book, also when its last instance goes meanwhile.
+        known.orders += 1;
         let (version, shared) = (Arc::clone(&known.version), Arc::clone(self));
         let then = move |stored: &Result<()>| {
-            if stored.is_ok()
-                && let Some(app) = shared.book.lock().apps.get_mut(&app.key)
-            {
-                (app.target, app.stored) = (instances, true);
+            if let Some(app) = shared.book.lock().apps.get_mut(&app.key) {
+                app.orders = app.orders.saturating_sub(1);
+                if stored.is_ok() {
+                    (app.target, app.stored) = (instances, true);
+                }
             }
             shared.settle(&app.key);
         };
