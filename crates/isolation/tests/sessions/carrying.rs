@@ -209,7 +209,7 @@ async fn a_porter_that_dies_is_replaced_and_the_ports_stay() {
 
 /// Processes of a name.
 fn named(name: &str) -> Vec<u32> {
-    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let name = format!("{name}\n");
     pids.filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == name)).collect()
