@@ -110,7 +110,7 @@ async fn answer(
         }
         "/large-head" => {
             let mut response = Response::new(whole(name));
-            response.headers_mut().insert("x-large", "x".repeat(100 << 10).parse().unwrap());
+            response.headers_mut().insert("x-large", "x".repeat(1 << 20).parse().unwrap());
             response
         }
         "/private" => {
