@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
-    completions, config, control, dead_letter, demo, function, job, kubeconfig, load, logs, node, openapi, tls, up,
-    version, worker,
+    app, app_session, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, logs, node,
+    openapi, tls, up, version, worker,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -62,6 +62,12 @@ enum Command {
     /// Jobs whose tries are used up
     #[command(subcommand)]
     DeadLetter(dead_letter::Command),
+    /// Applications: code whose instances stand ready for sessions
+    #[command(subcommand)]
+    App(app::Command),
+    /// Sessions of applications: an instance and an endpoint each
+    #[command(subcommand)]
+    Session(app_session::Command),
     /// Workers: what they hold, and operations on them
     #[command(subcommand)]
     Worker(worker::Command),
@@ -134,6 +140,8 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Fn(command) => function::run(command, &session).await,
         Command::Job(command) => job::run(command, &session).await,
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
+        Command::App(command) => app::run(command, &session).await,
+        Command::Session(command) => app_session::run(command, &session).await,
         Command::Worker(command) => worker::run(command, &session).await,
         Command::Control(command) => control::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,

@@ -4,6 +4,8 @@
 //! Each noun has a file of its own with its flags, its help and what it does. Data goes to stdout, everything
 //! else to stderr; nothing here knows how the platform works inside but `up` and `demo`, which start it, and `load`, which simulates it.
 
+mod app;
+mod app_session;
 mod command;
 mod completions;
 mod config;
@@ -19,6 +21,7 @@ mod job;
 mod kubeconfig;
 mod load;
 mod logs;
+mod manifest;
 mod node;
 mod openapi;
 mod output;

@@ -17,7 +17,7 @@ pub enum Error {
     Api {
         /// What the server said.
         error: Box<lyra_types::Error>,
-        /// The problem document, as it was sent.
+        /// The problem document, as it was sent, or as it would be where the server answered with a `Status` of Kubernetes.
         json: String,
         /// What the headers tell of the invocation, where the error is one's outcome.
         call: Box<CallInfo>,

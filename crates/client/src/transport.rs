@@ -104,6 +104,16 @@ const MAX_PAGE: usize = 100;
 
 /// The error that a response with an error status tells of.
 fn read_problem(url: &str, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    let retry_after = headers
+        .get(http::header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .map(Duration::from_secs);
+    let call = Box::new(CallInfo::read(headers));
+    if let Some(mut error) = crate::status::read(body) {
+        error.retry_after = error.retry_after.or(retry_after);
+        let json = serde_json::to_string(&Problem::from(&error)).unwrap_or_default();
+        return Error::Api { error: Box::new(error), json, call };
+    }
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
         let text = String::from_utf8_lossy(body);
         let shown: String = text.trim().chars().take(SHOWN).collect();
@@ -115,15 +125,8 @@ fn read_problem(url: &str, status: StatusCode, headers: &HeaderMap, body: &[u8])
     if !code_is_known {
         error.code = by_status(status);
     }
-    error.retry_after = headers
-        .get(http::header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .map(Duration::from_secs);
-    Error::Api {
-        error: Box::new(error),
-        json: String::from_utf8_lossy(body).into_owned(),
-        call: Box::new(CallInfo::read(headers)),
-    }
+    error.retry_after = retry_after;
+    Error::Api { error: Box::new(error), json: String::from_utf8_lossy(body).into_owned(), call }
 }
 
 /// The nearest code for a problem of a newer server, whose own code this client does not know.

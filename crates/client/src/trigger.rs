@@ -1,4 +1,4 @@
-//! HTTP triggers: requests that a function answers itself, streaming both ways.
+//! HTTP triggers and sessions: requests that a program answers itself, streaming both ways.
 
 use bytes::Bytes;
 use futures::stream::{Stream, StreamExt};
@@ -8,10 +8,10 @@ use reqwest::{Body, Response};
 
 use crate::{CallInfo, Client, Result};
 
-/// A function's own answer to an HTTP request. Its body streams.
+/// A program's own answer to an HTTP request. Its body streams.
 #[derive(Debug)]
 pub struct Triggered {
-    /// Status, as the function set it.
+    /// Status, as the program set it.
     pub status: StatusCode,
     /// Headers, the platform's among them.
     pub headers: HeaderMap,
@@ -31,7 +31,25 @@ impl Client {
     where
         S: Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
     {
-        let url = format!("{}{}", self.trigger_url(name).trim_end_matches('/'), path);
+        self.pass_on(&self.trigger_url(name), method, path, body).await
+    }
+
+    /// Sends a request to the program of a session, through the server. `path` and the answer are as in [`Client::trigger`].
+    ///
+    /// # Errors
+    /// As [`Client::trigger`].
+    pub async fn call_session<S>(&self, session: &str, method: Method, path: &str, body: S) -> Result<Triggered>
+    where
+        S: Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
+    {
+        self.pass_on(&self.session_url(session), method, path, body).await
+    }
+
+    async fn pass_on<S>(&self, base: &str, method: Method, path: &str, body: S) -> Result<Triggered>
+    where
+        S: Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static,
+    {
+        let url = format!("{}{}", base.trim_end_matches('/'), path);
         let request = self.http.request(method, url).body(Body::wrap_stream(body.boxed()));
         let response = request.send().await.map_err(|error| self.transport_error(&error, None))?;
         Ok(Triggered {

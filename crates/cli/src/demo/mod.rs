@@ -11,6 +11,7 @@ mod node;
 mod numbers;
 mod processes;
 mod rollout;
+mod sessions;
 mod stage;
 mod survival;
 mod tour;
@@ -36,6 +37,7 @@ mod example {
     pub const HOSTILE: &str = include_str!("../../../../examples/js-hostile/index.js");
     pub const PYTHON_INSIDE: &str = include_str!("../../../../examples/python-inside/main.py");
     pub const NODE_INSIDE: &str = include_str!("../../../../examples/node-inside/index.js");
+    pub const SESSION_COUNT: &str = include_str!("../../../../examples/session-count/bootstrap");
     pub const WASM_HTTP: &[u8] = include_bytes!("../../../../examples/wasm-http-hello/hello.wasm");
 }
 
@@ -96,6 +98,7 @@ async fn take(stage: &mut Stage, node: &mut Running) -> Result<()> {
     rollout::split_and_back(&mut tour).await?;
     web::component(&mut tour).await?;
     processes::sandboxed(&mut tour).await?;
+    sessions::two(&mut tour).await?;
     hostile::contained(&mut tour).await?;
     jobs::two_hundred(&mut tour).await?;
     jobs::dead_letter(&mut tour).await?;

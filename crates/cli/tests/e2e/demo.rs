@@ -12,7 +12,14 @@ async fn the_tour_works_from_end_to_end() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let cli = alone().env("TMPDIR", dir.path().to_str().unwrap());
     let output = cli.run(["demo"]).await?.expect(0)?;
-    for part in ["$ lyra deploy examples/js-hello", "Hello, Ada!", "--> hello.js:", "timeout:", "All 14 steps worked"] {
+    for part in [
+        "$ lyra deploy examples/js-hello",
+        "Hello, Ada!",
+        "--> hello.js:",
+        "timeout:",
+        "room-2: visit 1",
+        "All 15 steps worked",
+    ] {
         assert!(output.stdout.contains(part), "{part} is not in\n{}", output.stdout);
     }
     assert!(!output.stdout.contains('\u{1b}'), "colours without a terminal");
@@ -25,7 +32,7 @@ async fn the_tour_works_from_end_to_end() -> Result<()> {
 async fn programs_get_its_outcome_as_json() -> Result<()> {
     let outcome = alone().run(["demo", "-o", "json"]).await?.json()?;
     assert_eq!(outcome["ok"], true, "{outcome}");
-    assert_eq!(outcome["steps"].as_array().map(Vec::len), Some(14));
+    assert_eq!(outcome["steps"].as_array().map(Vec::len), Some(15));
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod node;
 mod placement;
 mod processes;
 mod reference;
+mod sessions;
 mod start;
 mod status;
 mod tls;
