@@ -44,6 +44,7 @@ const CONTROL: &[Row] = &[
     ("Rollback", "OfFunction", "ChangedAlias", Unary),
     ("WatchRoutes", "Nothing", "RouteChange", Watch),
     ("WatchSessions", "Nothing", "SessionEvent", Watch),
+    ("Resources", "ResourceRequest", "ResourceAnswer", Watch),
     ("ReachSession", "ReachSession", "SessionRoute", Unary),
     ("TouchSessions", "TouchSessions", "Nothing", Unary),
     ("Processes", "Nothing", "Processes", Unary),

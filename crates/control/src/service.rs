@@ -14,6 +14,7 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
 use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
@@ -254,6 +255,10 @@ impl Control for Service {
         wait: Duration,
     ) -> Result<Arc<SessionRoute>> {
         self.started_sessions()?.reach(tenant, application, key, wait).await
+    }
+
+    async fn resources(&self, request: ResourceRequest) -> Result<BoxStream<'static, Result<ResourceAnswer>>> {
+        crate::sessions::serve(self.started_sessions()?.api(), request).await
     }
 
     async fn touch_sessions(&self, sessions: Vec<(TenantName, String)>) -> Result<()> {

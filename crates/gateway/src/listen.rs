@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Version};
+use http::{HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -169,7 +169,8 @@ impl<A: Answers> Connection<A> {
             let stopping = (request.version() < Version::HTTP_2).then(|| self.stopping.clone());
             async move {
                 let mut response = entry.answer(&guard, peer, request).await;
-                if stopping.is_some_and(|stopping| stopping.is_cancelled()) {
+                let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                if !is_switched && stopping.is_some_and(|stopping| stopping.is_cancelled()) {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(response)

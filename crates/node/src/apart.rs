@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
 use crate::joined::Joined;
-use crate::resources::InProcess;
+use crate::resources::{InProcess, ThroughControl};
 use crate::roles::{self, Kit};
 use crate::security;
 
@@ -225,7 +225,9 @@ impl Node {
         };
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
+        let resources = ThroughControl(Arc::clone(&control));
         let gateway = roles::gateway::new(config.node.gateway.clone(), control, as_worker, workers, logs, kit);
+        gateway.mount_resources(Arc::new(resources));
         gateway.check(address).map_err(Error::Refused)?;
         gateway.watch_routes();
         // Whoever it serves may wait for control; it says on `/readyz` that it is not ready.

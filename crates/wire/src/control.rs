@@ -13,6 +13,7 @@ use lyra_types::name::Qualifier;
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A function as control knows it and as gateways route it.
@@ -250,6 +251,10 @@ pub trait Control: Send + Sync + 'static {
         let _ = sessions;
         Ok(())
     }
+
+    /// Answers a request of the Kubernetes-style API: the head of the answer, then its body. What is wrong with the request is
+    /// said in the answer.
+    async fn resources(&self, request: ResourceRequest) -> Result<BoxStream<'static, Result<ResourceAnswer>>>;
 
     /// The control processes that there are, by name; the one that leads has an epoch.
     async fn processes(&self) -> Result<Vec<ControlProcess>>;

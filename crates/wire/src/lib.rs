@@ -10,6 +10,7 @@ pub mod instances;
 pub mod logs;
 mod octets;
 pub mod registry;
+pub mod resources;
 pub mod role;
 pub mod sessions;
 pub mod tls;

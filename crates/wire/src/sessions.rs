@@ -63,6 +63,9 @@ pub struct AppVersion {
     pub key: AppKey,
     /// Its code; with the environment, memory and processor time that its container asks for.
     pub function: Arc<FunctionVersion>,
+    /// Processor time that is set aside for an instance, in thousandths of a core. Its limit is the function's.
+    #[serde(default)]
+    pub cpu_request: u32,
     /// Ports, each of which becomes an endpoint of the session.
     pub ports: Vec<AppPort>,
     /// Whether the program speaks with the session service, and says itself when a session is open. Else a session is open

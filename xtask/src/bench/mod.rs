@@ -27,6 +27,7 @@ mod placement;
 mod process;
 mod report;
 mod rounds;
+mod sessions;
 mod simulated;
 mod tools;
 mod warm_js;
@@ -109,6 +110,8 @@ enum Scenario {
     Placement,
     /// What control takes for 100 workers with 20,000 instances, and how long placing an instance takes.
     ControlPlane,
+    /// From the request that opens a session to the first byte from its endpoint.
+    Sessions,
 }
 
 /// What every scenario has at hand.
@@ -180,6 +183,7 @@ impl Bench {
             Scenario::KeepAlive => simulated::keep_alive(self).await,
             Scenario::Placement => placement::run().await,
             Scenario::ControlPlane => control_plane::run(self).await,
+            Scenario::Sessions => sessions::run(self).await,
         }
     }
 }

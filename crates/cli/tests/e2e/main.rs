@@ -18,6 +18,7 @@ mod node;
 mod placement;
 mod processes;
 mod reference;
+mod session_site;
 mod sessions;
 mod start;
 mod status;

@@ -41,6 +41,7 @@ fn tells_every_fault_in_one_answer() {
         max_instances: Some(4),
         isolation: Some("vm".to_owned()),
         balancing: Some("random".to_owned()),
+        sessions: Some(SessionsRequest { application: "Chat".to_owned(), key: "body".to_owned() }),
         handler: Some("a b".to_owned()),
         env: [("1A".to_owned(), String::new()), ("B".to_owned(), "\0".to_owned())].into(),
         labels: [(String::new(), String::new())].into(),
@@ -62,6 +63,8 @@ fn tells_every_fault_in_one_answer() {
         "min_instances",
         "min_instances",
         "runtime",
+        "sessions.application",
+        "sessions.key",
         "timeout_ms",
     ];
     assert_eq!(told, expected);

@@ -14,12 +14,14 @@ mod config;
 mod field;
 mod leading;
 mod look;
+mod make;
 mod pass;
 mod ports;
 mod reach;
 mod report;
 mod routes;
 mod scaling;
+mod serve;
 mod spread;
 mod status;
 mod versions;
@@ -45,6 +47,7 @@ use admission::{Census, Gate};
 pub use config::SessionsConfig;
 use leading::Leading;
 use routes::Routes;
+pub(crate) use serve::serve;
 pub(crate) use versions::codes;
 
 /// Longest wait for a worker to have a version's code.

@@ -1,25 +1,22 @@
-//! A look at one application: its versions, which sessions get an instance where, and how many instances stand.
+//! A look at one application: which sessions get an instance where, and how many instances stand. Its versions are the
+//! business of [`make`](super::make).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_resources::{EventType, Key, Stored};
+use lyra_resources::{Key, Stored};
+use lyra_types::Result;
 use lyra_types::resources::{Application, DeploymentAction, Time};
-use lyra_types::{Error, Result};
 use lyra_wire::registry::MemberState;
 use lyra_wire::sessions::{AppKey, AppVersion, OpenSession, SessionCommand, SessionKey};
 
-use super::admission::APPLICATION_FINALIZER;
 use super::app::App;
 use super::leading::{AGAIN, Bound, Done, Leading, Opening, Wake};
 use super::scaling::{self, Pool};
 use super::spread::{Candidate, spread};
 use super::status::Reason;
-use super::versions::{self, Fault, Version};
 
-/// A version could not be stored.
-const STORE_FAILED: &str = "StoreFailed";
 /// Wait before a worker that would not have a session is asked again.
 const REFUSED: Duration = Duration::from_millis(500);
 
@@ -90,171 +87,6 @@ impl Leading {
             self.command(&worker, SessionCommand::Dismiss(key), |_| Done::Nothing);
         }
         self.field.forget(uid);
-    }
-
-    fn is_due(&self, uid: &str) -> bool {
-        let now = self.now();
-        self.apps.get(uid).is_some_and(|app| !app.working && app.not_before.is_none_or(|at| now >= at))
-    }
-
-    fn load(&mut self, uid: &str) {
-        if !self.is_due(uid) {
-            return;
-        }
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        app.working = true;
-        let (of, tenant, uid) = (Arc::clone(&self.of), app.key.tenant.clone(), uid.to_owned());
-        self.begin(async move {
-            let loaded = versions::load(&*of.objects, &tenant, &uid).await;
-            Done::Loaded(uid, loaded)
-        });
-    }
-
-    pub(super) fn loaded(&mut self, uid: &str, outcome: Result<BTreeMap<u64, Version>>) {
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        app.working = false;
-        match outcome {
-            Ok(versions) => {
-                if !versions.contains_key(&app.current) {
-                    app.current = 0;
-                }
-                app.versions = Some(versions);
-                self.dirty_apps.insert(uid.to_owned());
-            }
-            Err(error) => {
-                tracing::warn!(%error, application = %app.key, "the versions of an application can't be read yet");
-                self.again(uid.to_owned());
-            }
-        }
-    }
-
-    /// Makes a version where the containers have changed, and has workers get its code before it is the current one.
-    fn bring_up(&mut self, uid: &str) {
-        if !self.is_due(uid) {
-            return;
-        }
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        let newest = app.newest();
-        let is_made = newest.is_some_and(|newest| newest.template == versions::template(&app.object.spec));
-        let number = newest.map_or(0, |newest| newest.version.key.version);
-        if !is_made {
-            let made =
-                versions::make(&self.of.table, &app.object, &app.key.tenant, number + 1, Arc::clone(&app.config));
-            app.working = true;
-            let (of, uid) = (Arc::clone(&self.of), uid.to_owned());
-            self.begin(async move {
-                let stored = match made {
-                    Ok(version) => store(&of, version).await,
-                    Err(fault) => Err(fault),
-                };
-                Done::Made(uid, stored)
-            });
-        } else if number > app.current
-            && let Some(version) = newest.map(|newest| Arc::clone(&newest.version))
-        {
-            app.working = true;
-            self.preload(uid, &version);
-        } else {
-            self.drop_old_versions(uid);
-        }
-    }
-
-    pub(super) fn made(&mut self, uid: &str, outcome: std::result::Result<Version, Fault>) {
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        app.working = false;
-        match outcome {
-            Ok(version) => {
-                let number = version.version.key.version;
-                let message = format!("version {number} was made of {}", version.version.function.key());
-                self.of.api.events().record(app.object.object(), EventType::Normal, "VersionMade", &message);
-                app.fault = None;
-                app.versions.get_or_insert_default().insert(number, version);
-                self.dirty_apps.insert(uid.to_owned());
-            }
-            Err(fault) => {
-                if fault.reason == STORE_FAILED {
-                    // What is stored may be other than what is known.
-                    app.versions = None;
-                }
-                self.fail(uid, fault);
-            }
-        }
-    }
-
-    fn fail(&mut self, uid: &str, fault: Fault) {
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        if app.fault.as_ref() != Some(&fault) {
-            self.of.api.events().record(app.object.object(), EventType::Warning, fault.reason, &fault.message);
-        }
-        app.fault = Some(fault);
-        self.dirty_apps.insert(uid.to_owned());
-        self.again(uid.to_owned());
-    }
-
-    /// Has every worker that may run the version get its code.
-    fn preload(&mut self, uid: &str, version: &Arc<AppVersion>) {
-        let able = self.field.nodes.iter().filter(|(_, node)| node.is_open() && node.runs(version));
-        let able: Vec<String> = able.map(|(name, _)| name.clone()).collect();
-        let (of, epoch, version, uid) = (Arc::clone(&self.of), self.epoch, Arc::clone(version), uid.to_owned());
-        self.begin(async move {
-            let number = version.key.version;
-            if able.is_empty() {
-                let error = Error::new(lyra_types::Code::Unavailable, "no worker is ready that runs it");
-                return Done::Preloaded(uid, number, Err(error));
-            }
-            let told = able.iter().map(|worker| of.preload(worker, epoch, &version));
-            let outcomes = futures::future::join_all(told).await;
-            // A worker that can't have it now gets it when it starts an instance.
-            let outcome = match outcomes.iter().find(|outcome| outcome.is_ok()) {
-                Some(_) => Ok(()),
-                None => outcomes.into_iter().next().unwrap_or(Ok(())),
-            };
-            Done::Preloaded(uid, number, outcome)
-        });
-    }
-
-    pub(super) fn preloaded(&mut self, uid: &str, number: u64, outcome: Result<()>) {
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        app.working = false;
-        match outcome {
-            Ok(()) => {
-                let message = format!("version {number} is on the workers; new sessions get it");
-                self.of.api.events().record(app.object.object(), EventType::Normal, "VersionReady", &message);
-                app.current = number;
-                app.fault = None;
-                app.targets.clear();
-                self.dirty_apps.insert(uid.to_owned());
-            }
-            Err(error) => {
-                let message = format!("version {number}: {}", error.detail);
-                self.fail(uid, Fault { reason: "PreloadFailed", message });
-            }
-        }
-    }
-
-    /// Versions that nobody has any more go.
-    fn drop_old_versions(&mut self, uid: &str) {
-        let tally = self.field.tally(uid);
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        let current = app.current;
-        let used = |number: &u64| {
-            *number >= current || tally.contains_key(number) || app.bound.values().any(|of| of == number)
-        };
-        let Some(versions) = &app.versions else { return };
-        let old: Vec<u64> = versions.keys().copied().filter(|number| !used(number)).collect();
-        if old.is_empty() || current == 0 {
-            return;
-        }
-        if let Some(versions) = &mut app.versions {
-            versions.retain(|number, _| !old.contains(number));
-        }
-        let (of, tenant, uid) = (Arc::clone(&self.of), app.key.tenant.clone(), uid.to_owned());
-        self.begin(async move {
-            if let Err(error) = versions::delete(&*of.objects, &tenant, &uid, Some(old)).await {
-                tracing::debug!(%error, "old versions of an application are left for now");
-            }
-            Done::Nothing
-        });
     }
 
     /// Tells workers of a changed configuration.
@@ -544,48 +376,6 @@ impl Leading {
         let command = SessionCommand::Open(Box::new(open));
         self.command(&worker, command, move |outcome| Done::Opened(session, (uid, at, number), outcome));
     }
-
-    /// Takes an application down that was deleted: its sessions, then its instances, then its versions, then the object.
-    fn tear_down(&mut self, uid: &str) {
-        if let Some(app) = self.apps.get_mut(uid) {
-            app.targets.clear();
-        }
-        let sessions: Vec<String> =
-            self.sessions.iter().filter(|(_, of)| of.app.as_deref() == Some(uid)).map(|(uid, _)| uid.clone()).collect();
-        sessions.iter().for_each(|session| self.delete(session));
-        let stands = self
-            .field
-            .nodes
-            .values()
-            .any(|node| node.state != MemberState::Lost && node.stands.keys().any(|of| of.uid == uid));
-        let instances = self.field.tally(uid).values().flatten().any(|(_, of)| of.all() > 0);
-        if !sessions.is_empty() || stands || instances || !self.is_due(uid) || !self.knows_all() {
-            return;
-        }
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        app.working = true;
-        let (of, key, uid) = (Arc::clone(&self.of), app.key.clone(), uid.to_owned());
-        self.begin(async move {
-            let cleared = async {
-                versions::delete(&*of.objects, &key.tenant, &uid, None).await?;
-                let change =
-                    |object: &mut Application| object.metadata.finalizers.retain(|of| of != APPLICATION_FINALIZER);
-                let outcome = of.api.applications().update(&key.tenant, &key.name, Some(&uid), change).await;
-                outcome.map(drop).map_err(|status| Error::new(lyra_types::Code::Unavailable, status.to_string()))
-            };
-            let outcome = cleared.await;
-            Done::Cleared(uid, outcome)
-        });
-    }
-
-    pub(super) fn cleared(&mut self, uid: &str, outcome: Result<()>) {
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        app.working = false;
-        if let Err(error) = outcome {
-            tracing::warn!(%error, application = %app.key, "a deleted application can't be cleared away yet");
-        }
-        self.again(uid.to_owned());
-    }
 }
 
 /// A worker that could start an instance.
@@ -619,13 +409,4 @@ fn best_ready(ready: &mut BTreeMap<String, u32>, refused: &BTreeSet<String>) -> 
         .max_by_key(|(_, count)| **count)?;
     *count -= 1;
     Some(worker.clone())
-}
-
-async fn store(of: &super::Shared, version: Version) -> std::result::Result<Version, Fault> {
-    let fault = |message: String| Fault { reason: STORE_FAILED, message };
-    match versions::store(&*of.objects, &version).await {
-        Ok(true) => Ok(version),
-        Ok(false) => Err(fault("another control process has made a version at the same time".to_owned())),
-        Err(error) => Err(fault(error.to_string())),
-    }
 }

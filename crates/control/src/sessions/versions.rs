@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lyra_store::objects::{Change, Check, Objects, Txn, TxnError};
 use lyra_types::function::{Digest, limit};
 use lyra_types::name::Qualifier;
-use lyra_types::resources::{Application, ApplicationSpec, Container};
+use lyra_types::resources::{Application, ApplicationSpec, Container, Quantity};
 use lyra_types::{Error, FunctionName, FunctionVersion, Result, Runtime, TenantName};
 use lyra_wire::sessions::{AppConfig, AppKey, AppPort, AppVersion};
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,7 @@ pub(super) fn make(
     let version = AppVersion {
         key,
         function: Arc::new(function),
+        cpu_request: container.resources.requests.get("cpu").map_or(0, millis),
         ports: ports.collect(),
         service: spec.using_node_session_service,
         liveness: container.liveness_probe.clone(),
@@ -134,14 +135,19 @@ fn function(table: &Table, tenant: &TenantName, container: &Container) -> Result
         let resources = &container.resources;
         resources.limits.get(what).or_else(|| resources.requests.get(what))
     };
-    if let Some(bytes) = asked("memory").and_then(lyra_types::resources::Quantity::bytes) {
+    if let Some(bytes) = asked("memory").and_then(Quantity::bytes) {
         let mb = u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
         version.memory_mb = mb.max(limit::MIN_MEMORY_MB);
     }
-    if let Some(millis) = asked("cpu").and_then(lyra_types::resources::Quantity::millis) {
-        version.cpu_millis = u32::try_from(millis).unwrap_or(u32::MAX).max(1);
+    if let Some(cpu) = asked("cpu") {
+        version.cpu_millis = millis(cpu).max(1);
     }
     Ok(version)
+}
+
+/// Processor time in thousandths of a core.
+fn millis(cpu: &Quantity) -> u32 {
+    cpu.millis().map_or(0, |millis| u32::try_from(millis).unwrap_or(u32::MAX))
 }
 
 fn prefix(tenant: &TenantName, uid: &str) -> String {

@@ -1,6 +1,7 @@
 //! Datagrams to UDP ports of sessions: a socket for each client, so that the session can tell them apart and answer.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -67,16 +68,16 @@ fn pass_on(
             // Anything else is told of a datagram that was sent before, and is over with that.
             Err(error) => return !is_not_now(&error),
         };
-        if !clients.contains_key(&from) {
-            match Client::new(ingress, session, index, socket, from) {
-                Some(client) => drop(clients.insert(from, client)),
+        let client = match clients.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => match Client::new(ingress, session, index, socket, from) {
+                Some(client) => new.insert(client),
                 None => {
                     ingress.metrics.dropped.inc();
                     return true;
                 }
-            }
-        }
-        let Some(client) = clients.get(&from) else { return true };
+            },
+        };
         client.activity.stamp();
         // A first error may be told of a datagram that was sent before.
         let datagram = &scratch[..length];

@@ -308,6 +308,13 @@ impl Control for FakeControl {
         Ok(())
     }
 
+    async fn resources(
+        &self,
+        _: lyra_wire::resources::ResourceRequest,
+    ) -> Result<BoxStream<'static, Result<lyra_wire::resources::ResourceAnswer>>> {
+        Err(Error::new(Code::Unavailable, "this control serves no resources"))
+    }
+
     async fn watch_routes(&self) -> Result<BoxStream<'static, Event>> {
         self.watches.fetch_add(1, Ordering::SeqCst);
         if self.deaf.load(Ordering::SeqCst) {

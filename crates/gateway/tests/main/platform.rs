@@ -40,7 +40,7 @@ fn the_document_is_whole() {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             assert!(operation["summary"].is_string(), "{method} {path}");
-            if !path.starts_with("/fn/") {
+            if !path.starts_with("/fn/") && !path.starts_with("/s/") {
                 assert!(ids.insert(operation["operationId"].to_string()), "{method} {path}: id used twice");
             }
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
@@ -64,10 +64,11 @@ async fn every_route_of_the_table_is_served() {
     let gateway = start().await;
     for (method, path) in listed_routes() {
         let path = path.replace("{tenant}/{function}/{path}", "default/web/x").replace("{name}", "echo");
+        let path = path.replace("{tenant}/{session}/{path}", "default/none/x");
         let path = path.replace("{alias}", "live").replace("{version}", "1").replace("{id}", "job_x");
         let answer = gateway.send(&format!("{method} {path}"), &[], "").await;
         assert_ne!(answer.status, 405, "{method} {path}");
-        if answer.status == 404 {
+        if answer.status == 404 && method != "HEAD" {
             assert!(!answer.problem().detail.contains("no route"), "{method} {path}");
         }
         // The function itself was deleted on the way.

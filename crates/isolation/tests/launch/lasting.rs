@@ -62,14 +62,14 @@ struct Victim {
 
 impl Victim {
     async fn start(test: &str) -> (Victim, String) {
-        let directory = tempfile::tempdir().unwrap();
-        let process = std::process::Command::new(std::env::current_exe().unwrap())
+        let directory = tempfile::tempdir().expect("a directory");
+        let process = std::process::Command::new(std::env::current_exe().expect("it is known"))
             .args(["--exact", &format!("launch::lasting::{test}"), "--ignored", "--nocapture"])
             .arg(directory.path())
             .process_group(0)
             .stdout(std::process::Stdio::null())
             .spawn()
-            .unwrap();
+            .expect("it starts");
         let victim = Victim { process, directory };
         let said = victim.said().await;
         (victim, said)
@@ -90,8 +90,8 @@ impl Victim {
     }
 
     fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill().expect("it is a child");
+        self.process.wait().expect("it is a child");
     }
 
     async fn next(&self) -> (Launcher, Vec<Adopted>) {
@@ -109,11 +109,11 @@ impl Drop for Victim {
 }
 
 fn place() -> PathBuf {
-    PathBuf::from(std::env::args().next_back().unwrap())
+    PathBuf::from(std::env::args().next_back().expect("the directory"))
 }
 
 fn tell(words: &str) {
-    std::fs::write(place().join("up"), format!("{words}\n")).unwrap();
+    std::fs::write(place().join("up"), format!("{words}\n")).expect("written");
 }
 
 async fn line(process: &mut Process) -> String {
@@ -206,7 +206,7 @@ async fn a_lyra_of_another_protocol_takes_nothing_over_and_has_all_ended() {
     let directory = victim.directory.path().to_owned();
     waits(&directory).await;
     let hello = r#"{"Hello":{"name":"x","cgroups":true,"first_user":1,"protocol":999,"new":{}}}"#;
-    let answers = tokio::task::spawn_blocking(move || knock(&directory, &[hello, "\"End\""])).await.unwrap();
+    let answers = lyra_kit::tasks::blocking(move || knock(&directory, &[hello, "\"End\""])).await.unwrap();
     assert!(answers[0].contains("Unable") && answers[1].is_empty(), "{answers:?}");
     let (launcher, adopted) = victim.next().await;
     assert!(adopted.is_empty());
@@ -224,7 +224,7 @@ async fn one_who_says_nonsense_does_not_keep_the_next_lyra_out() {
     waits(&directory).await;
     let mode = std::os::unix::fs::MetadataExt::mode(&directory.join("launcher.socket").metadata().unwrap());
     assert_eq!(mode & 0o777, 0o600);
-    let answers = tokio::task::spawn_blocking(move || knock(&directory, &["nonsense"])).await.unwrap();
+    let answers = lyra_kit::tasks::blocking(move || knock(&directory, &["nonsense"])).await.unwrap();
     assert!(answers[0].contains("Unable"), "{answers:?}");
     let (launcher, adopted) = victim.next().await;
     assert_eq!(adopted.len(), 1);

@@ -18,13 +18,13 @@ impl Victim {
     /// Runs one of the tests below.
     async fn start(test: &str) -> Victim {
         let dir = directory();
-        let process = std::process::Command::new(std::env::current_exe().unwrap())
+        let process = std::process::Command::new(std::env::current_exe().expect("it is known"))
             .args(["--exact", &format!("sessions::adoption::{test}"), "--ignored", "--nocapture"])
             .arg(dir.path())
             .process_group(0)
             .stdout(std::process::Stdio::null())
             .spawn()
-            .unwrap();
+            .expect("it starts");
         let mut victim = Victim { process, dir, said: Vec::new() };
         let path = victim.dir.path().join("said");
         let up = async {
@@ -40,12 +40,12 @@ impl Victim {
     }
 
     fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.process.kill().expect("it is a child");
+        self.process.wait().expect("it is a child");
     }
 
     fn address(&self, number: usize) -> SocketAddr {
-        self.said[number].parse().unwrap()
+        self.said[number].parse().expect("an address")
     }
 
     /// The next worker, and what it takes over.
@@ -64,11 +64,11 @@ impl Drop for Victim {
 }
 
 fn place() -> std::path::PathBuf {
-    std::env::args().next_back().unwrap().into()
+    std::env::args().next_back().expect("the directory").into()
 }
 
 fn tell(words: &[String]) {
-    std::fs::write(place().join("said"), format!("{}\n", words.join(" "))).unwrap();
+    std::fs::write(place().join("said"), format!("{}\n", words.join(" "))).expect("written");
 }
 
 fn client(address: SocketAddr) -> Blocking {

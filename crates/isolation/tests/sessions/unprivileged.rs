@@ -22,7 +22,7 @@ fn as_user(test: &str, dir: &Path) -> std::process::Command {
 }
 
 fn place() -> std::path::PathBuf {
-    std::env::args().next_back().unwrap().into()
+    std::env::args().next_back().expect("the directory").into()
 }
 
 #[tokio::test]
@@ -71,6 +71,6 @@ async fn an_ordinary_users_sessions_outlive_their_worker_too() {
     stream.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"STILL");
     let mut next = as_user("next", dir.path()).spawn().unwrap();
-    let status = tokio::task::spawn_blocking(move || next.wait()).await.unwrap().unwrap();
+    let status = lyra_kit::tasks::blocking(move || next.wait()).await.unwrap().unwrap();
     assert!(status.success() && dir.path().join("fine").exists());
 }

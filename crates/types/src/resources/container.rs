@@ -106,7 +106,7 @@ pub struct ResourceRequirements {
     /// Most that it may use: `memory`, `cpu`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Quantity>,
-    /// What is set aside for it: `memory`, `cpu`. Default: the limits.
+    /// What is set aside for it: `memory` (default: its limit), `cpu` (default: nothing; instances share what there is, each up to its limit).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub requests: BTreeMap<String, Quantity>,
 }

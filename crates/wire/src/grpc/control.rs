@@ -27,6 +27,7 @@ use crate::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A control role that is reached over gRPC.
@@ -170,6 +171,13 @@ impl Control for RemoteControl {
         self.ask(Repeat::Always, SHORT, TouchSessions { sessions }, ask).await.map(drop)
     }
 
+    async fn resources(&self, request: ResourceRequest) -> Result<BoxStream<'static, Result<ResourceAnswer>>> {
+        // What reads may be asked again; a write that may have been made is not.
+        let repeat = if matches!(request.method.as_str(), "GET" | "HEAD") { Repeat::Always } else { Repeat::Unsent };
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.resources(asked).await };
+        Ok(self.peers.items(self.ask(repeat, LONG, request, ask).await?))
+    }
+
     async fn processes(&self) -> Result<Vec<ControlProcess>> {
         let ask = |mut client: ControlClient<Channel>, asked| async move { client.processes(asked).await };
         Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.processes)
@@ -237,6 +245,7 @@ struct Served(Arc<dyn Control>);
 impl ControlService for Served {
     type WatchRoutesStream = Items<RouteChange>;
     type WatchSessionsStream = Items<SessionEvent>;
+    type ResourcesStream = Items<ResourceAnswer>;
 
     async fn deploy(&self, request: Request<Deploy>) -> Result<Response<ChangedFunction>, Status> {
         let Deploy { tenant, function, request, precondition } = request.into_inner();
@@ -295,6 +304,10 @@ impl ControlService for Served {
 
     async fn touch_sessions(&self, request: Request<TouchSessions>) -> Result<Response<Nothing>, Status> {
         answer(self.0.touch_sessions(request.into_inner().sessions).await.map(|()| Nothing))
+    }
+
+    async fn resources(&self, request: Request<ResourceRequest>) -> Result<Response<Items<ResourceAnswer>>, Status> {
+        answers(self.0.resources(request.into_inner()).await)
     }
 
     async fn processes(&self, _: Request<Nothing>) -> Result<Response<Processes>, Status> {

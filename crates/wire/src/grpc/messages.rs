@@ -11,6 +11,7 @@ use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Pre
 pub use crate::control::{Finished, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
+pub use crate::resources::{ResourceAnswer, ResourceRequest};
 pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
 

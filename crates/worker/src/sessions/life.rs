@@ -169,7 +169,7 @@ impl Life {
     /// Charges for the instance, and starts it.
     async fn start(&self) -> Result<(Room, Unit)> {
         let (shared, version) = (&self.shared, &self.app.function);
-        let need = Need::of(version).unwrap_or_default();
+        let need = need(&self.app);
         let _place = self.place_to_start().await;
         let room = shared.deps.pool.room(version, need);
         tokio::pin!(room);
@@ -223,7 +223,7 @@ impl Life {
             let book = self.shared.book.lock();
             book.seats.get(&self.id).is_some_and(|seat| seat.state == InstanceState::Hibernated)
         };
-        let need = Need::of(&self.app.function).unwrap_or_default();
+        let need = need(&self.app);
         let need = if asleep { Need { memory: hosted.usage().memory, cpu: 0, ..need } } else { need };
         let room = self.shared.deps.pool.room_of_found(need);
         let unit = self.unit(hosted, asleep);
@@ -355,4 +355,10 @@ impl Life {
 fn lost_or_ended(exit: Exit) -> (SessionEnd, String) {
     let end = if exit.code == Some(0) { SessionEnd::ByProgram } else { SessionEnd::InstanceLost };
     (end, format!("its program {exit}"))
+}
+
+/// What an instance of an application is charged for.
+fn need(app: &AppVersion) -> Need {
+    // A program that only waits for its clients needs no processor of its own: what is set aside is what was asked for.
+    Need { cpu: u64::from(app.cpu_request), ..Need::of(&app.function).unwrap_or_default() }
 }

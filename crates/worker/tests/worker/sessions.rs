@@ -1,5 +1,6 @@
 //! Applications and sessions, under virtual time, told by a leader that the test plays.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use lyra_types::Code;
@@ -322,4 +323,34 @@ async fn an_ended_session_that_nobody_forgets_goes_after_a_while() {
     tokio::time::sleep(Duration::from_secs(3_500)).await;
     assert_eq!(leader.told().sessions.len(), 1);
     leader.until("it is forgotten", |told| told.sessions.is_empty()).await;
+}
+
+/// Prints how many were opened in a second: `--no-capture` shows it.
+#[tokio::test]
+async fn two_thousand_sessions_said_at_once_are_all_opened() {
+    let site = Site::new();
+    let running = site.start().await;
+    let (leader, app) = (&running.leader, site.app("echo", 1, "{}").await);
+    let begun = Instant::now();
+    let mut answers: VecDeque<tokio::sync::oneshot::Receiver<lyra_types::Result<()>>> = VecDeque::new();
+    for n in 0..2_000 {
+        // As many at a time as a worker takes commands.
+        if answers.len() >= 1_000
+            && let Some(first) = answers.pop_front()
+        {
+            first.await.unwrap().unwrap();
+        }
+        answers.push_back(leader.say(Command::Session(open(session(&app, &n.to_string(), 0)))));
+    }
+    for answer in answers {
+        answer.await.unwrap().unwrap();
+    }
+    let accepted = begun.elapsed();
+    let all = |told: &crate::leader::Told| told.sessions.values().filter(|session| is_open(session)).count() == 2_000;
+    leader.until("all are open", all).await;
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("accepted in {accepted:?}, open after {seconds:.3} s: {:.0} a second", 2_000.0 / seconds);
+    let instances: std::collections::BTreeSet<_> =
+        leader.told().sessions.values().map(|session| session.instance).collect();
+    assert_eq!(instances.len(), 2_000);
 }

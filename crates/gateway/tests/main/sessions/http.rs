@@ -336,3 +336,25 @@ async fn http_2_clients_reach_sessions_too() {
     assert_eq!(seen.headers["cookie"], "a=1; b=2");
     assert_eq!(seen.headers["host"], gateway.address.to_string());
 }
+
+#[tokio::test]
+async fn clients_and_programs_that_do_not_keep_to_bounds_cost_only_themselves() {
+    let ingress = IngressConfig { http_idle_timeout: Duration::from_millis(300), ..config().ingress };
+    let (gateway, program) = room(Config { ingress, ..config() }).await;
+    let large =
+        format!("GET /s/default/room/ HTTP/1.1\r\nhost: localhost\r\nx-large: {}\r\n\r\n", "x".repeat(100 << 10));
+    let answer = gateway.raw(large.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 431 ") || answer.is_empty(), "{answer}");
+    assert!(program.seen.lock().is_empty());
+    assert_eq!(gateway.get("/s/default/room/large-head").await.fault(), (502, "session_error".to_owned()));
+    let mut slow = TcpStream::connect(gateway.address).await.unwrap();
+    let head =
+        "POST /s/default/room/read HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 10\r\n\r\nab";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 13];
+    slow.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 504 ");
+    until("its place is free", || async { metric(&gateway, "lyra_ingress_connections{kind=\"http\"}").await == 0 })
+        .await;
+    assert_eq!(gateway.get("/s/default/room/").await.status, OK);
+}

@@ -108,6 +108,11 @@ async fn answer(
             response.headers_mut().insert("sec-websocket-accept", "yes".parse().unwrap());
             response
         }
+        "/large-head" => {
+            let mut response = Response::new(whole(name));
+            response.headers_mut().insert("x-large", "x".repeat(1 << 20).parse().unwrap());
+            response
+        }
         "/private" => {
             let mut response = Response::new(whole(name));
             response.headers_mut().insert("connection", "x-hop".parse().unwrap());

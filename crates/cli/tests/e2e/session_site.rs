@@ -1,0 +1,119 @@
+//! Sessions where roles are processes of their own: what stays when one of them is killed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lyra_testkit::Cluster;
+use lyra_testkit::control::leader;
+use lyra_testkit::engines::{Etcd, Nats};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Answers each byte with the next one.
+const PROGRAM: &str = "#!/usr/bin/python3
+import os, socket, threading
+listener = socket.create_server(('0.0.0.0', int(os.environ['PORT'])))
+def serve(client):
+    while data := client.recv(1):
+        client.sendall(bytes([data[0] + 1]))
+while True:
+    client, _ = listener.accept()
+    threading.Thread(target=serve, args=(client,), daemon=True).start()
+";
+const APPLICATION: &str = "apiVersion: lyra.dev/v1
+kind: Application
+metadata: {name: next}
+spec:
+  scalingPolicy: {maximumInstance: 50, burst: 10, scalingPolicyType: idle_session_number, idleSessionNumThreshold: {low: 2, high: 4}}
+  containers: [{name: main, function: next, ports: [{containerPort: 8080, name: main}], resources: {limits: {memory: 64Mi}}}]
+";
+
+async fn apply(cluster: &Cluster) -> Result<()> {
+    let scratch = cluster.scratch();
+    std::fs::create_dir(scratch.join("next"))?;
+    let program = scratch.join("next/bootstrap");
+    std::fs::write(&program, PROGRAM)?;
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    std::fs::write(scratch.join("app.yaml"), APPLICATION)?;
+    let lyra = cluster.commands();
+    lyra.run(["deploy", "next", "--name", "next", "--runtime", "http"]).await?.ok()?;
+    lyra.run(["app", "apply", "-f", "app.yaml"]).await?.ok()?;
+    Ok(())
+}
+
+async fn open(cluster: &Cluster, name: &str) -> Result<Value> {
+    let command = ["session", "open", "next", "--name", name, "--wait", "30s", "-o", "json"];
+    Ok(serde_json::from_str(&cluster.commands().run(command).await?.ok()?)?)
+}
+
+async fn get(cluster: &Cluster, name: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&cluster.commands().run(["session", "get", name, "-o", "json"]).await?.ok()?)?)
+}
+
+async fn connect(session: &Value) -> Result<TcpStream> {
+    let endpoint = &session["status"]["accessEndPoints"][0];
+    let ip = endpoint["ipAddress"].as_str().context("no address")?;
+    let port = u16::try_from(endpoint["port"].as_u64().context("no port")?)?;
+    Ok(TcpStream::connect((ip, port)).await?)
+}
+
+async fn exchange(connection: &mut TcpStream, byte: u8) -> Result<()> {
+    connection.write_all(&[byte]).await?;
+    let mut answer = [0];
+    let read = tokio::time::timeout(Duration::from_secs(30), connection.read_exact(&mut answer)).await?;
+    read?;
+    ensure!(answer[0] == byte + 1, "{answer:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_is_killed_costs_no_session_and_opens_go_on() -> Result<()> {
+    let (etcd, nats) = tokio::try_join!(Etcd::start(), Nats::start())?;
+    let (store, jobs) = (format!("etcd://{}", etcd.address()), format!("nats://{}", nats.address()));
+    let mut cluster = Cluster::start_many(2, 2, &["--store", &store, "--jobs", &jobs]).await?;
+    apply(&cluster).await?;
+    let mut connections = Vec::new();
+    let mut before = Vec::new();
+    for number in 0..4 {
+        let session = open(&cluster, &format!("s{number}")).await?;
+        connections.push(connect(&session).await?);
+        before.push(session);
+    }
+    let (first, _) = leader(&cluster.client()?, "").await?;
+    cluster.kill(&first).await?;
+    let late = open(&cluster, "late").await?;
+    exchange(&mut connect(&late).await?, 1).await?;
+    for (number, (session, connection)) in before.iter().zip(&mut connections).enumerate() {
+        exchange(connection, 7).await?;
+        let now = get(&cluster, &format!("s{number}")).await?;
+        assert_eq!(now["status"]["instance"], session["status"]["instance"]);
+        assert_eq!(now["status"]["sessionStatus"], "Available");
+        assert_ne!(now["status"]["instance"], late["status"]["instance"]);
+    }
+    cluster.restart(&first).await?;
+    cluster.commands().run(["session", "close", "s0"]).await?.ok()?;
+    ensure!(connect(&before[0]).await.is_err() || exchange(&mut connections[0], 1).await.is_err(), "it is closed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sessions_and_their_connections_outlive_the_process_of_their_worker() -> Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    apply(&cluster).await?;
+    let session = open(&cluster, "one").await?;
+    let mut connection = connect(&session).await?;
+    exchange(&mut connection, 1).await?;
+    cluster.kill("w1").await?;
+    exchange(&mut connection, 2).await?;
+    cluster.restart("w1").await?;
+    exchange(&mut connection, 3).await?;
+    let second = open(&cluster, "two").await?;
+    exchange(&mut connect(&second).await?, 4).await?;
+    let now = get(&cluster, "one").await?;
+    assert_eq!(now["status"]["instance"], session["status"]["instance"]);
+    assert_eq!(now["status"]["sessionStatus"], "Available");
+    cluster.commands().run(["app", "rm", "next"]).await?.ok()?;
+    ensure!(exchange(&mut connection, 5).await.is_err(), "its instance is gone");
+    Ok(())
+}
