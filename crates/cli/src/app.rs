@@ -27,8 +27,8 @@ pub enum Command {
   lyra app apply -f chat.yaml
   generate | lyra app apply -f -
 
-A manifest is YAML, with one document or more, or JSON; the same as for kubectl. What it does not name
-stays as it is. Fields that others have set are not taken over without --force.")]
+A manifest is YAML, with one document or more, or JSON; the same as for kubectl. What it does not
+name stays as it is. Fields that others have set are not taken over without --force.")]
     Apply(Apply),
     /// List applications
     #[command(after_help = "Examples:

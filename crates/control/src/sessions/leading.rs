@@ -152,7 +152,8 @@ pub(super) struct Leading {
 impl Leading {
     pub(super) fn new(of: Arc<Shared>, epoch: u64) -> Leading {
         let config = &of.config;
-        let range = (!config.ingress_address.is_empty()).then(|| config.ingress_first_port..=config.ingress_last_port);
+        let range =
+            (!config.ingress_address.is_empty()).then_some(config.ingress_first_port..=config.ingress_last_port);
         Leading {
             settled: of.settled,
             ports: Ports::new(range),

@@ -3,6 +3,7 @@
 //! What must hold: no two sessions have the same port of a protocol; a port that was given back is the last to be given again,
 //! so that a client that comes late finds nobody rather than a stranger.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
@@ -26,8 +27,8 @@ impl Ports {
         let free = self.free.get_mut(&protocol)?;
         while let Some(port) = free.pop_front() {
             // One that was found taken is still in the queue.
-            if !self.taken.contains_key(&(protocol, port)) {
-                self.taken.insert((protocol, port), uid.to_owned());
+            if let Entry::Vacant(vacant) = self.taken.entry((protocol, port)) {
+                vacant.insert(uid.to_owned());
                 return Some(port);
             }
         }

@@ -95,7 +95,7 @@ fn follow(
             let in_use = !report.clients.is_empty();
             status.session_status = if in_use { SessionStatus::InUse } else { SessionStatus::Available };
             say(status, &Reason::new("Open", ""));
-            let micros = report.available_micros.unwrap_or(now.millis() * 1_000);
+            let micros = report.available_micros.unwrap_or_else(|| now.millis() * 1_000);
             status.available_time_micro = micros;
             status.available_time = Some(Time::from(Timestamp::from_millis(micros / 1_000)));
             status.access_end_points = endpoints(session, report, ports, config);

@@ -145,9 +145,9 @@ fn take(report: &HostedReport, found: &mut Found, book: &Book) -> Option<(Arc<Ap
         None => matches!(report.state, InstanceState::Creating | InstanceState::Standby | InstanceState::Hibernated),
     };
     let label = Label { instance: report.id, app: report.app.clone() };
-    let is_it = |hosted: &&Box<dyn Hosted>| {
+    let is_it = |hosted: &dyn Hosted| {
         hosted.exit().is_none() && serde_json::from_str::<Label>(hosted.label()).is_ok_and(|found| found == label)
     };
-    found.get(&report.id).filter(is_it).filter(|_| has_something)?;
+    found.get(&report.id).filter(|hosted| is_it(hosted.as_ref()) && has_something)?;
     Some((Arc::clone(version), Arc::from(found.remove(&report.id)?)))
 }

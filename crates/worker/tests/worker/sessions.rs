@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use lyra_kit::Clock;
 use lyra_types::Code;
 use lyra_wire::Operated;
 use lyra_wire::registry::Command;
 use lyra_wire::sessions::{SessionCommand, SessionEnd, SessionPhase, SessionReport};
 use lyra_wire::worker::InstanceState;
 use lyra_worker::Config;
-use tokio::time::Instant;
 
 use crate::site::{Site, session};
 
@@ -67,7 +67,7 @@ async fn a_session_takes_a_standing_instance_which_is_replaced() {
     leader.order(SessionCommand::Stand(app.clone(), 2)).await.unwrap();
     let told = leader.until("two stand", |told| told.instances(InstanceState::Standby) == 2).await;
     let standing: Vec<_> = told.hosted.keys().copied().collect();
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     leader.order(open(session(&app, "a", 2))).await.unwrap();
     let opened = leader.session("a", is_open).await;
     assert_eq!(begun.elapsed(), Duration::ZERO, "no instance had to be started for it");
@@ -83,7 +83,7 @@ async fn a_session_that_is_not_open_in_time_ends_at_that_very_moment() {
     let site = Site::new();
     let running = site.start().await;
     let (leader, app) = (&running.leader, site.app("slow", 1, "{\"start_ms\": 60000}").await);
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     leader.order(open(session(&app, "a", 0))).await.unwrap();
     let closed = leader.session("a", is_closed).await;
     assert_eq!((end(&closed), begun.elapsed()), (Some(SessionEnd::OpenTimeout), Duration::from_secs(10)));
@@ -101,7 +101,7 @@ async fn a_session_is_closed_while_its_instance_starts() {
     let closed = leader.say(Command::Session(close("a", 60)));
     opened.await.unwrap().unwrap();
     closed.await.unwrap().unwrap();
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     assert_eq!(end(&leader.session("a", is_closed).await), Some(SessionEnd::Closed));
     leader.until("the instance is gone", |told| told.hosted.is_empty()).await;
     assert_eq!((begun.elapsed(), running.charged()), (Duration::ZERO, (0, 0)));
@@ -157,7 +157,7 @@ async fn a_program_that_ends_takes_its_session_with_it() {
     let site = Site::new();
     let running = site.start().await;
     let (leader, app) = (&running.leader, site.app("brief", 1, "{\"lives_ms\": 90000}").await);
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     leader.order(open(session(&app, "a", 0))).await.unwrap();
     let closed = leader.session("a", is_closed).await;
     assert_eq!((end(&closed), begun.elapsed()), (Some(SessionEnd::ByProgram), Duration::from_secs(90)));
@@ -192,7 +192,7 @@ async fn an_instance_that_stands_idle_sleeps_and_wakes_for_a_session() {
     leader.until("it sleeps", |told| told.instances(InstanceState::Hibernated) == 1).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(running.charged(), (10 << 20, 0));
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     leader.order(open(session(&app, "a", 0))).await.unwrap();
     leader.session("a", is_open).await;
     assert_eq!((begun.elapsed(), running.charged()), (Duration::from_millis(30), (MEMORY, 100)));
@@ -279,7 +279,7 @@ async fn a_drained_worker_waits_for_sessions_then_closes_them() {
     leader.order(open(session(&app, "a", 2))).await.unwrap();
     leader.session("a", is_open).await;
     leader.until("two stand", |told| told.instances(InstanceState::Standby) == 2).await;
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     let drained = running.worker.drain(Duration::from_secs(20)).await.unwrap();
     assert_eq!((drained.ended, drained.left, drained.evacuated), (false, 0, 2));
     assert_eq!(begun.elapsed(), Duration::from_secs(20), "its program ends at once when it is asked to");
@@ -306,7 +306,7 @@ async fn a_session_waits_for_memory_that_comes_free() {
     assert_eq!(leader.told().sessions["b"].phase, SessionPhase::Starting);
     leader.order(close("a", 5)).await.unwrap();
     leader.session("b", is_open).await;
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     assert_eq!(end(&leader.session("c", is_closed).await), Some(SessionEnd::OpenTimeout));
     assert_eq!(begun.elapsed(), Duration::from_secs(9));
     assert_eq!(running.charged().0, MEMORY);
@@ -331,7 +331,7 @@ async fn two_thousand_sessions_said_at_once_are_all_opened() {
     let site = Site::new();
     let running = site.start().await;
     let (leader, app) = (&running.leader, site.app("echo", 1, "{}").await);
-    let begun = Instant::now();
+    let begun = Clock::system().instant();
     let mut answers: VecDeque<tokio::sync::oneshot::Receiver<lyra_types::Result<()>>> = VecDeque::new();
     for n in 0..2_000 {
         // As many at a time as a worker takes commands.
