@@ -143,7 +143,7 @@ impl<B: Isolation> Site<B> {
         let tenant = TenantName::new("default").expect("a valid name");
         Arc::new(AppVersion {
             key: AppKey { tenant, application: name.into(), uid: format!("{name}-uid"), version: number },
-            cpu_request: 0,
+            cpu_request: function.cpu_millis,
             function: Arc::new(function),
             ports,
             service: false,
