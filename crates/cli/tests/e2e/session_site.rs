@@ -25,7 +25,7 @@ const APPLICATION: &str = "apiVersion: lyra.dev/v1
 kind: Application
 metadata: {name: next}
 spec:
-  scalingPolicy: {maximumInstance: 50, burst: 10, scalingPolicyType: idle_session_number, idleSessionNumThreshold: {low: 2, high: 4}}
+  scalingPolicy: {maximumInstance: 50, burst: 10, scalingPolicyType: idle_session_number, idleSessionNumThreshold: {low: 6, high: 8}}
   containers: [{name: main, function: next, ports: [{containerPort: 8080, name: main}], resources: {limits: {memory: 64Mi}}}]
 ";
 
@@ -39,7 +39,18 @@ async fn apply(cluster: &Cluster) -> Result<()> {
     let lyra = cluster.commands();
     lyra.run(["deploy", "next", "--name", "next", "--runtime", "http"]).await?.ok()?;
     lyra.run(["app", "apply", "-f", "app.yaml"]).await?.ok()?;
-    Ok(())
+    // Enough for all that a test opens: on a busy machine starts take long, and that is not what is tested.
+    let stand = async {
+        loop {
+            let shown = lyra.run(["app", "get", "next", "-o", "json"]).await?.ok()?;
+            let app: Value = serde_json::from_str(&shown)?;
+            if app["status"]["idleInstances"].as_u64() >= Some(6) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), stand).await.context("no instances stand")?
 }
 
 async fn open(cluster: &Cluster, name: &str) -> Result<Value> {
