@@ -14,7 +14,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use lyra_resources::{Key, Status, Stored};
-use lyra_types::resources::{ApplicationSession, SessionStatus};
+use lyra_types::resources::{ApplicationSession, Protocol, SessionStatus};
 use lyra_types::{Error, Result, Timestamp};
 use lyra_wire::registry::{Command, MemberState};
 use lyra_wire::sessions::SessionCommand;
@@ -30,8 +30,6 @@ use super::versions::{Fault, Version};
 
 /// Longest wait for a worker to have stored a command.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
-/// Longest wait for a worker to have a version's code.
-const PRELOAD: Duration = Duration::from_secs(120);
 /// Wait before what failed is tried again.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 /// How long the store may take to show what was there when this term began.
@@ -84,7 +82,7 @@ pub(super) struct Session {
     /// It was told to close.
     pub(super) closing: bool,
     /// Ports of gateways.
-    pub(super) ports: Vec<Option<u16>>,
+    pub(super) ports: Vec<Option<(Protocol, u16)>>,
 }
 
 /// What is to be looked at when its time has come.
@@ -301,10 +299,9 @@ impl Leading {
         command: SessionCommand,
         done: impl FnOnce(Result<()>) -> Done + Send + 'static,
     ) {
-        let limit = if matches!(command, SessionCommand::Preload(_)) { PRELOAD } else { ANSWER };
         let (of, worker, epoch) = (Arc::clone(&self.of), worker.to_owned(), self.epoch);
         self.begin(async move {
-            let outcome = of.registry.command(&worker, epoch, Command::Session(command), limit).await;
+            let outcome = of.registry.command(&worker, epoch, Command::Session(command), ANSWER).await;
             if let Err(error) = &outcome {
                 tracing::debug!(%error, worker, "a worker does not do as it is told");
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_resources::{Caller, DeleteOptions, EventType, Key, Preconditions, WriteOptions};
+use lyra_resources::{EventType, Key};
 use lyra_types::resources::{ApplicationSession, ApplicationSessionStatus, SessionStatus};
 use lyra_types::{Code, Result};
 use lyra_wire::registry::MemberState;
@@ -13,8 +13,6 @@ use super::admission::SESSION_FINALIZER;
 use super::leading::{AGAIN, Bound, Done, Leading, Opening, Session, Wake, is_refusal};
 use super::status::{Reason, Stage, next};
 
-/// Who the controllers are, in the record of changes.
-pub(super) const CONTROLLER: &str = "system:lyra-control";
 /// States that a session passes through in less time than this are not written: a write for each would make it slower.
 const PASSING: Duration = Duration::from_millis(100);
 
@@ -48,7 +46,8 @@ impl Leading {
             let port = u16::try_from(endpoint.port).ok();
             let port =
                 port.filter(|_| !config.ingress_address.is_empty() && endpoint.ip_address == config.ingress_address);
-            ports.push(port.filter(|port| self.ports.found(&uid, endpoint.protocol, *port)));
+            let port = port.filter(|port| self.ports.found(&uid, endpoint.protocol, *port));
+            ports.push(port.map(|port| (endpoint.protocol, port)));
         }
         let session = Session {
             key: key.clone(),
@@ -85,9 +84,7 @@ impl Leading {
     fn release(&mut self, uid: &str) {
         let Some(session) = self.sessions.get_mut(uid) else { return };
         session.bound = None;
-        let protocols = session.object.status.access_end_points.iter().map(|of| of.protocol);
-        let ports: Vec<_> = protocols.zip(&session.ports).filter_map(|(of, port)| Some((of, (*port)?))).collect();
-        session.ports.clear();
+        let ports = std::mem::take(&mut session.ports);
         if let Some(app) = session.app.as_ref().and_then(|app| self.apps.get_mut(app)) {
             let changed =
                 app.bound.remove(uid).is_some() | app.waiting.remove(&(session.object.created(), uid.to_owned()));
@@ -95,7 +92,7 @@ impl Leading {
                 self.dirty_apps.extend(session.app.clone());
             }
         }
-        self.ports.give_back(uid, ports);
+        self.ports.give_back(uid, ports.into_iter().flatten());
     }
 
     /// Looks at a session.
@@ -130,11 +127,7 @@ impl Leading {
     fn stranger(&mut self, uid: &str) {
         let Some(worker) = self.field.worker_of(uid).map(ToOwned::to_owned) else { return };
         let Some(report) = self.field.session(&worker, uid) else { return };
-        let command = match report.phase {
-            SessionPhase::Closed => SessionCommand::Forget(uid.to_owned()),
-            SessionPhase::Closing => return,
-            _ => SessionCommand::Close(uid.to_owned(), Duration::ZERO),
-        };
+        let Some(command) = parting(uid, report.phase) else { return };
         let of = uid.to_owned();
         self.command(&worker, command, |outcome| match outcome {
             Ok(()) => Done::Nothing,
@@ -152,17 +145,11 @@ impl Leading {
             && !session.commanding
             && let Some(report) = self.field.session(&worker, uid)
             && self.field.nodes.get(&worker).is_some_and(|node| node.state != MemberState::Lost)
+            && let Some(command) = parting(uid, report.phase)
         {
-            let command = match report.phase {
-                SessionPhase::Closed => Some(SessionCommand::Forget(uid.to_owned())),
-                SessionPhase::Closing => None,
-                _ => Some(SessionCommand::Close(uid.to_owned(), Duration::ZERO)),
-            };
-            if let Some(command) = command {
-                session.commanding = true;
-                let of = uid.to_owned();
-                self.command(&worker, command, |outcome| Done::Commanded(of, outcome));
-            }
+            session.commanding = true;
+            let of = uid.to_owned();
+            self.command(&worker, command, |outcome| Done::Commanded(of, outcome));
         }
         let Some(session) = self.sessions.get(uid) else { return };
         if session.writing {
@@ -190,16 +177,7 @@ impl Leading {
         session.writing = true;
         let (of, key, uid) = (Arc::clone(&self.of), session.key.clone(), uid.to_owned());
         self.begin(async move {
-            let caller = Caller::operator(CONTROLLER);
-            let preconditions = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
-            let delete = DeleteOptions { preconditions, ..DeleteOptions::default() };
-            let options = WriteOptions { caller: &caller, dry_run: false };
-            let outcome = of.api.sessions().delete(&key.tenant, &key.name, &delete, options).await;
-            let gone = |status: &lyra_resources::Status| matches!(status.code, 404 | 409);
-            let outcome = match outcome {
-                Err(status) if !gone(&status) => Err(status),
-                _ => Ok(()),
-            };
+            let outcome = of.delete_session(&key, &uid).await;
             Done::WroteSession(uid, outcome)
         });
     }
@@ -416,7 +394,8 @@ impl Leading {
         let Some(bound) = &session.bound else { return };
         let Some(report) = self.field.session(&bound.worker, uid) else { return };
         for endpoint in &report.endpoints {
-            session.ports.push(self.ports.take(uid, endpoint.port.protocol));
+            let protocol = endpoint.port.protocol;
+            session.ports.push(self.ports.take(uid, protocol).map(|port| (protocol, port)));
         }
     }
 
@@ -459,5 +438,14 @@ impl Leading {
         } else {
             self.at(now + AGAIN, Wake::Session(uid.to_owned()));
         }
+    }
+}
+
+/// What a worker is told that still has a session which is over.
+fn parting(uid: &str, phase: SessionPhase) -> Option<SessionCommand> {
+    match phase {
+        SessionPhase::Closed => Some(SessionCommand::Forget(uid.to_owned())),
+        SessionPhase::Closing => None,
+        SessionPhase::Starting | SessionPhase::Open => Some(SessionCommand::Close(uid.to_owned(), Duration::ZERO)),
     }
 }

@@ -13,8 +13,9 @@ use lyra_wire::sessions::{SessionRoute, name_by_key};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Shared;
-use super::look::CONTROLLER;
 
+/// Who the controllers are, in the record of changes.
+const CONTROLLER: &str = "system:lyra-control";
 /// Says that calls opened the session.
 const OPENED_BY: (&str, &str) = ("lyra.dev/opened-by", "calls");
 /// When it was last in use.
@@ -105,13 +106,22 @@ impl Shared {
 
     /// Takes a session's object away that has ended.
     async fn clear(&self, object: &Stored<ApplicationSession>) -> Result<()> {
+        let key = Key::new(&TenantName::new(&object.metadata.namespace)?, &object.metadata.name);
+        let deleted = self.delete_session(&key, &object.metadata.uid).await;
+        deleted.map_err(|status| error_of(&status, &object.spec.application_name))
+    }
+
+    /// Deletes a session's object, as a client does. One that is gone, or another of its name, is none of its business.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub(super) async fn delete_session(&self, key: &Key, uid: &str) -> std::result::Result<(), Status> {
         let caller = Caller::operator(CONTROLLER);
-        let preconditions = Preconditions { uid: Some(object.metadata.uid.clone()), ..Preconditions::default() };
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), ..Preconditions::default() };
         let delete = DeleteOptions { preconditions, ..DeleteOptions::default() };
-        let tenant = TenantName::new(&object.metadata.namespace)?;
         let options = WriteOptions { caller: &caller, dry_run: false };
-        match self.api.sessions().delete(&tenant, &object.metadata.name, &delete, options).await {
-            Err(status) if !matches!(status.code, 404 | 409) => Err(error_of(&status, &object.spec.application_name)),
+        match self.api.sessions().delete(&key.tenant, &key.name, &delete, options).await {
+            Err(status) if !matches!(status.code, 404 | 409) => Err(status),
             _ => Ok(()),
         }
     }

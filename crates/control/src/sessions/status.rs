@@ -3,7 +3,7 @@
 use lyra_types::Timestamp;
 use lyra_types::resources::{
     AccessEndPoint, ApplicationSession, ApplicationSessionStatus, Condition, ConditionStatus, LocalObjectReference,
-    SessionStatus, Time,
+    Protocol, SessionStatus, Time,
 };
 use lyra_wire::sessions::{SessionEnd, SessionPhase, SessionReport};
 
@@ -34,7 +34,7 @@ pub(super) enum Stage<'a> {
         /// What the worker says of it, if it has said something.
         report: Option<&'a SessionReport>,
         /// Ports of gateways, one for each endpoint, where gateways lead to sessions.
-        ports: &'a [Option<u16>],
+        ports: &'a [Option<(Protocol, u16)>],
     },
     /// It is over, without that its worker says so.
     Over(SessionStatus, &'a Reason),
@@ -82,7 +82,7 @@ fn follow(
     status: &mut ApplicationSessionStatus,
     session: &ApplicationSession,
     report: &SessionReport,
-    ports: &[Option<u16>],
+    ports: &[Option<(Protocol, u16)>],
     config: &SessionsConfig,
     now: Timestamp,
 ) {
@@ -131,20 +131,20 @@ fn over(status: &mut ApplicationSessionStatus, how: SessionStatus, reason: &Reas
 fn endpoints(
     session: &ApplicationSession,
     report: &SessionReport,
-    ports: &[Option<u16>],
+    ports: &[Option<(Protocol, u16)>],
     config: &SessionsConfig,
 ) -> Vec<AccessEndPoint> {
     let mut has_url = false;
     let of = |(at, endpoint): (usize, &lyra_wire::sessions::NodeEndpoint)| {
         let protocol = endpoint.port.protocol;
         // By path, a gateway leads to the first port that takes connections.
-        let first = protocol == lyra_types::resources::Protocol::Tcp && !std::mem::replace(&mut has_url, true);
+        let first = protocol == Protocol::Tcp && !std::mem::replace(&mut has_url, true);
         let url = (first && !config.url.is_empty()).then(|| {
             let base = config.url.trim_end_matches('/');
             format!("{base}/s/{}/{}/", session.metadata.namespace, session.metadata.name)
         });
         let (ip_address, port) = match ports.get(at).copied().flatten() {
-            Some(port) => (config.ingress_address.clone(), port),
+            Some((_, port)) => (config.ingress_address.clone(), port),
             None => (endpoint.address.ip().to_string(), endpoint.address.port()),
         };
         let name = Some(endpoint.port.name.clone()).filter(|name| !name.is_empty());

@@ -22,8 +22,12 @@ struct Place {
 
 impl Place {
     async fn new() -> Place {
+        Place::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Place {
         let (dir, leases) = (tempfile::tempdir().unwrap(), lyra_kit::Tasks::new());
-        let site = Site::start_with(dir.path(), Config::default(), start_of_time(), 1, |jobs| jobs, &leases).await;
+        let site = Site::start_with(dir.path(), config, start_of_time(), 1, |jobs| jobs, &leases).await;
         site.deploy("code", program).await;
         Place { _dir: dir, site, _leases: leases }
     }
@@ -315,4 +319,23 @@ async fn opens_that_come_at_once_are_all_served_and_none_twice() {
     let active = |node: &Node| node.held.lock().hosted.values().filter(|of| of.state == InstanceState::Active).count();
     assert_eq!(nodes.iter().map(active).sum::<usize>(), 90);
     place.until("no more than the maximum", |_| nodes.iter().map(instances).sum::<usize>() <= 100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_of_gateways_is_free_again_when_its_session_has_ended() {
+    let mut config = Config::default();
+    config.sessions.ingress_address = "gateway".to_owned();
+    (config.sessions.ingress_first_port, config.sessions.ingress_last_port) = (30_000, 30_000);
+    let place = Place::with(config).await;
+    let node = Node::new(1, Nature::default());
+    let _talk = node.join(std::slice::from_ref(&place.site.registry));
+    place.apply("game", |_| ()).await;
+    for name in ["one", "two", "three"] {
+        place.open("game", name).await.unwrap();
+        place.until_status(name, SessionStatus::Available).await;
+        let endpoint = place.session(name).unwrap().status.access_end_points.remove(0);
+        assert_eq!((endpoint.ip_address.as_str(), endpoint.port), ("gateway", 30_000), "{name}");
+        place.close(name).await;
+        place.until("it is gone", |of| of.session(name).is_none()).await;
+    }
 }
