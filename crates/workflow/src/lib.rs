@@ -1,0 +1,4 @@
+//! The workflow role: compositions of functions, run durably.
+
+pub mod enact;
+pub mod mapping;
