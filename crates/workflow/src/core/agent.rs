@@ -105,7 +105,8 @@ impl Core {
             return;
         }
         // Chosen live, it has left the queue already; read back, it stands there, near the front, or sleeps.
-        if self.state.asleep.remove(key).is_some() {
+        if self.state.chosen.take_if(|chosen| chosen == key).is_some() {
+        } else if self.state.asleep.remove(key).is_some() {
             self.trace_task("S", key);
         } else if let Some(place) = self.queues.functions.iter().position(|waiting| waiting == key) {
             self.queues.functions.remove(place);

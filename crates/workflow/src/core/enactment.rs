@@ -83,7 +83,7 @@ impl Core {
 
     /// A function was given resources: it is called from now on.
     pub(super) fn enact_function(&mut self, key: TaskKey, attempt: u32, picks: SmallVec<[u32; 2]>) {
-        self.trace_attempt("E", &key, attempt, &picks);
+        self.trace_attempt(&key, attempt, &picks);
         let (function_type, _) = self.current_type(&key);
         match self.input_of(&key) {
             Ok(input) => {

@@ -190,6 +190,31 @@ impl Core {
         self.state.in_flight.iter()
     }
 
+    /// Whether this try of a task is under way.
+    pub fn is_in_flight(&self, key: &TaskKey, attempt: u32) -> bool {
+        self.state.in_flight.get(key).is_some_and(|flight| flight.attempt == attempt)
+    }
+
+    /// Since when a task is called, in milliseconds since the epoch.
+    pub fn since(&self, key: &TaskKey) -> Option<i64> {
+        self.state.in_flight.get(key).map(|flight| flight.since)
+    }
+
+    /// How many tasks are called now.
+    pub fn in_flight_len(&self) -> usize {
+        self.state.in_flight.len()
+    }
+
+    /// The function type that a task is called by now or next; empty for a helper.
+    pub fn function_type(&self, key: &TaskKey) -> Arc<str> {
+        if self.is_function(key) { self.current_type(key).0 } else { Arc::from("") }
+    }
+
+    /// A task's input, where it is all there.
+    pub fn input(&self, key: &TaskKey) -> Option<Map<String, Value>> {
+        self.input_of(key).ok()
+    }
+
     /// Function tasks by where they stand: ended well, active, tries that failed.
     pub fn counts(&self) -> lyra_types::workflow::TaskCounts {
         lyra_types::workflow::TaskCounts {

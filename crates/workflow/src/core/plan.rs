@@ -36,6 +36,8 @@ pub struct Plan {
     pub(super) awaited: Vec<bool>,
     /// For each task: the function type, if it is a function.
     pub(super) types: Vec<Option<Arc<str>>>,
+    /// For each function type: the ids of its resources, for traces.
+    pub(super) resources: std::collections::HashMap<String, Vec<String>>,
     /// For each task: how many tasks stand on the longest way from it to the end, itself included.
     pub(super) rank: Vec<u32>,
 }
@@ -63,6 +65,7 @@ impl Plan {
             awaited: vec![false; graph.tasks.len()],
             types: Vec::with_capacity(graph.tasks.len()),
             rank: Vec::new(),
+            resources: std::collections::HashMap::new(),
             graph,
         };
         plan.place_scopes();
@@ -70,6 +73,13 @@ impl Plan {
         plan.place_data();
         plan.rank = plan.ranks();
         Ok(plan)
+    }
+
+    /// Has traces name resources: for each function type the ids of its resources, in the mapping's order.
+    #[must_use]
+    pub fn with_resources(mut self, resources: std::collections::HashMap<String, Vec<String>>) -> Plan {
+        self.resources = resources;
+        self
     }
 
     /// Function types that the workflow calls, alternatives included, each once, in the order of the document.

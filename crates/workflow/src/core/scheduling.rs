@@ -51,6 +51,7 @@ impl Core {
         }
         let key = self.queues.functions.pop_front()?;
         let (function_type, attempt) = self.current_type(&key);
+        self.state.chosen = Some(key.clone());
         Some(Schedulable { key, function_type, attempt })
     }
 

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub in_flight: FxHashMap<TaskKey, InFlight>,
     /// What is known of tries before, of functions that have failed at least once.
     pub tries: FxHashMap<TaskKey, Tries>,
+    /// The function that was taken out of the queue last.
+    pub chosen: Option<TaskKey>,
     /// Functions that wait for the time of their next try.
     pub asleep: FxHashMap<TaskKey, i64>,
     /// Ended tasks that others wait for.
@@ -123,6 +125,7 @@ impl State {
             live: 0,
             in_flight: FxHashMap::default(),
             tries: FxHashMap::default(),
+            chosen: None,
             asleep: FxHashMap::default(),
             done: FxHashSet::default(),
             completed: FxHashSet::default(),

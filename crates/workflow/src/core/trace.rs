@@ -43,12 +43,14 @@ impl Core {
         }
     }
 
-    /// Picks are numbers of resources here: who reads the trace knows the mapping.
-    pub(super) fn trace_attempt(&mut self, step: &str, key: &TaskKey, attempt: u32, picks: &[u32]) {
+    /// A try that begins, on resources by their numbers in the mapping.
+    pub(super) fn trace_attempt(&mut self, key: &TaskKey, attempt: u32, picks: &[u32]) {
         if self.trace.is_some() {
-            let mut token = self.token(step, &self.plan.graph.task(key.task).name, &key.path);
+            let mut token = self.token("E", &self.plan.graph.task(key.task).name, &key.path);
+            let (function_type, _) = self.current_type(key);
+            let ids = self.plan.resources.get(&*function_type);
             token.attempt = Some(attempt);
-            token.resources = picks.iter().map(u32::to_string).collect();
+            token.resources = picks.iter().filter_map(|pick| ids?.get(*pick as usize).cloned()).collect();
             self.keep(token);
         }
     }
