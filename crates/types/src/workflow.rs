@@ -43,6 +43,12 @@ impl RunId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The time that Lyra made the id at, in milliseconds since the epoch; none where the caller chose it.
+    pub fn millis(&self) -> Option<u64> {
+        let ulid = ulid::Ulid::from_string(self.0.strip_prefix("run_")?).ok()?;
+        Some(ulid.timestamp_ms())
+    }
 }
 
 impl fmt::Display for RunId {

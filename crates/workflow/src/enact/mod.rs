@@ -3,6 +3,12 @@
 //! What must hold: a call ends by its deadline, whatever the other side does; an answer that is no JSON object, or no
 //! success, is a [`Failure`] with a code of its own; dropping the future gives the call up.
 
+mod answer;
+pub mod demo;
+mod dispatch;
+pub mod function;
+pub mod http;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +18,8 @@ use lyra_types::{RunId, TenantName};
 use serde_json::{Map, Value};
 
 use crate::mapping::Resource;
+
+pub use dispatch::{Enactables, Nested};
 
 /// One try of one task on one resource.
 #[derive(Debug, Clone)]
@@ -80,3 +88,6 @@ pub trait Enact: Send + Sync + 'static {
     /// Makes the call and returns the output, a JSON object.
     async fn enact(&self, enactment: &Enactment, resource: &Resource) -> Result<Bytes, Failure>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,18 @@
 //! resource types of Lyra's own added. It is checked in full when a workflow is deployed; which of a type's resources
 //! a task gets is decided when it is scheduled.
 
+mod parse;
+mod schema;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use parse::{MAX_RESOURCES, MAX_TIMEOUT_SECONDS, MAX_TYPE_LEN, MAX_TYPES};
+pub use schema::schema;
+
+/// Longest wait for the answer of a [`ResourceKind::Serverless`] that names none.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// All function types of a workflow.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -29,7 +38,6 @@ pub struct TypeMapping {
 
 /// Something that can enact a function type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Resource {
     /// What is called.
     #[serde(flatten)]
@@ -57,7 +65,7 @@ pub enum ResourceKind {
         #[serde(rename = "TimeoutInSeconds", default, skip_serializing_if = "Option::is_none")]
         timeout_seconds: Option<f64>,
     },
-    /// A container image on this machine.
+    /// A container image on this machine. [`Mapping::parse`] refuses it as long as there is no container back end.
     Local {
         /// The image.
         #[serde(rename = "Image")]
@@ -75,6 +83,14 @@ pub enum ResourceKind {
         /// Its address, `http://HOST:PORT`.
         url: String,
     },
+}
+
+impl Mapping {
+    /// The resources of a type; none where it is not mapped.
+    pub fn resources(&self, function_type: &str) -> &[Resource] {
+        let mapping = self.types.iter().find(|mapping| mapping.function_type == function_type);
+        mapping.map_or(&[], |mapping| mapping.resources.as_slice())
+    }
 }
 
 impl Resource {
@@ -99,7 +115,9 @@ impl Resource {
     pub fn timeout(&self) -> Option<Duration> {
         match &self.kind {
             ResourceKind::Serverless { timeout_seconds, .. } => {
-                Some(Duration::try_from_secs_f64(timeout_seconds.unwrap_or(30.0)).unwrap_or(Duration::MAX))
+                let named =
+                    timeout_seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
+                Some(named.unwrap_or(DEFAULT_TIMEOUT))
             }
             _ => None,
         }
