@@ -2,9 +2,12 @@
 
 mod config;
 pub mod core;
+mod definitions;
 pub mod enact;
 mod engine;
 pub mod mapping;
 mod metrics;
+mod service;
 
 pub use config::Config;
+pub use service::{Deps, Service};

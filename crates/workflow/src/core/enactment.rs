@@ -77,6 +77,7 @@ impl Core {
                 let made = compute::collection(operation, &inputs()?, self.limits.elements)?;
                 Made::Values(vec![Arc::new(made)])
             }
+            TaskKind::Gather(how) => Made::Values(vec![Arc::new(compute::gather(*how, &inputs()?))]),
             TaskKind::Function { .. } => return Err("a function is not enacted here".to_owned()),
         })
     }

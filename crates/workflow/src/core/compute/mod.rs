@@ -5,6 +5,7 @@ mod condition;
 
 use std::sync::Arc;
 
+use lyra_afcl::graph::Gather;
 use serde_json::Value;
 
 pub use collection::collection;
@@ -54,6 +55,18 @@ pub(super) fn common_length(names: &[&str], values: &[Arc<Value>]) -> Result<usi
         }
     }
     common.map(|(length, _)| length).ok_or_else(|| "there is nothing to iterate over".to_owned())
+}
+
+/// One array of several values, in their order.
+pub(super) fn gather(how: Gather, values: &[Arc<Value>]) -> Value {
+    let mut gathered = Vec::with_capacity(values.len());
+    for value in values {
+        match (how, &**value) {
+            (Gather::Elements, Value::Array(elements)) => gathered.extend(elements.iter().cloned()),
+            (_, value) => gathered.push(value.clone()),
+        }
+    }
+    Value::Array(gathered)
 }
 
 /// A number of iterations.
