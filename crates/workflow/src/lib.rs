@@ -2,3 +2,4 @@
 
 pub mod enact;
 pub mod mapping;
+pub mod schedule;
