@@ -62,11 +62,11 @@ impl Found {
             self.garbled |= error.is_parse();
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            // Broken chunks; an io error doesn't show its inner one as its source.
+            // Broken chunks.
             self.garbled |= matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput);
+            // What an io error wraps is not its source, but that one's source is.
             if let Some(inner) = error.get_ref() {
-                self.forbidden |= inner.is::<Forbidden>();
-                self.tls |= inner.is::<rustls::Error>();
+                self.look(inner);
             }
         }
     }

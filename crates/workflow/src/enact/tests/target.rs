@@ -107,12 +107,16 @@ where
     }
 }
 
-/// One request with a `content-length`; none when the connection has ended.
+/// One request with a `content-length`, or the beginning of TLS where nobody expects it; none when the connection has
+/// ended.
 async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             break end + 4;
+        }
+        if bytes.first() == Some(&0x16) {
+            return Some(String::new());
         }
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
