@@ -23,7 +23,6 @@ mod problem;
 mod query;
 mod resources;
 mod rest;
-mod route_table;
 mod routes;
 mod service;
 mod status;

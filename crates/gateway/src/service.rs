@@ -9,6 +9,7 @@ use axum::Router;
 use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
+use lyra_fleet::RouteTable;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
@@ -24,7 +25,6 @@ use crate::ingress::{Ingress, SESSION_PATH};
 use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::resources::{Mounted, ResourceServer};
-use crate::route_table::RouteTable;
 use crate::routes;
 
 /// How often the number of routes is put into the metrics.

@@ -16,6 +16,7 @@ pub mod log;
 pub mod name;
 pub mod resources;
 pub mod time;
+pub mod workflow;
 
 pub use balancing::Balancing;
 pub use binding::{KeySource, SessionBinding, SessionsRequest};
@@ -23,5 +24,6 @@ pub use code::Code;
 pub use error::{Error, FieldError, Result};
 pub use function::{Alias, FunctionVersion, Network, Runtime};
 pub use id::{InstanceId, InvocationId, JobId};
-pub use name::{AliasName, FunctionName, TenantName};
+pub use name::{AliasName, FunctionName, TenantName, WorkflowName};
 pub use time::Timestamp;
+pub use workflow::RunId;
