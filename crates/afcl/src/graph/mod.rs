@@ -18,6 +18,7 @@
 //! A graph can be sent to another machine: it is a plain value, and [`Graph::validate`] says whether one that came
 //! from outside keeps the rules above.
 
+pub(crate) mod order;
 mod settings;
 mod validate;
 
@@ -197,8 +198,20 @@ pub enum TaskKind {
         /// The body.
         scope: ScopeId,
     },
-    /// A constraint on a collection. Inputs: `data`, then `argument` where the argument is no constant.
+    /// A constraint on a collection. Inputs: `data`, then an `argument` for each number that is no constant.
     CollectionOperation(Operation),
+    /// Puts its inputs, in their order, into one array, its output (AFCL 1.0's constraint `aggregation`).
+    Gather(Gather),
+}
+
+/// How [`TaskKind::Gather`] puts its inputs into one array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gather {
+    /// Each value is one element.
+    Values,
+    /// The elements of each input that is an array; any other value is one element.
+    Elements,
 }
 
 /// What a parallelFor iterates over.
@@ -451,6 +464,18 @@ impl Graph {
     /// `invalid_field` with what is wrong. A graph that this crate made never has any.
     pub fn validate(&self) -> Result<(), Error> {
         validate::validate(self)
+    }
+}
+
+/// Tasks, data and scopes are numbered with 32 bits.
+pub(crate) fn index_of(place: usize) -> u32 {
+    u32::try_from(place).expect("the limits keep tasks, data and scopes far below 2^32")
+}
+
+impl TaskKind {
+    /// Whether it calls a function; all others are the engine's own.
+    pub fn is_function(&self) -> bool {
+        matches!(self, TaskKind::Function { .. })
     }
 }
 

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::workflow::Cause;
 use lyra_types::{RunId, TenantName};
+use serde_json::{Map, Value};
 
 use crate::mapping::Resource;
 
@@ -72,6 +73,18 @@ impl Failure {
 /// Calls resources.
 #[async_trait]
 pub trait Enact: Send + Sync + 'static {
+    /// The output where it can be computed here and now, without a wait and without an effect outside: such a task is
+    /// done again after a crash, so that nobody needs to wait for the journal before it.
+    fn at_once(
+        &self,
+        function_type: &str,
+        resource: &Resource,
+        input: &Map<String, Value>,
+    ) -> Option<Result<Map<String, Value>, Failure>> {
+        let _ = (function_type, resource, input);
+        None
+    }
+
     /// Makes the call and returns the output, a JSON object.
     async fn enact(&self, enactment: &Enactment, resource: &Resource) -> Result<Bytes, Failure>;
 }

@@ -1,0 +1,3 @@
+//! Documents and what becomes of them.
+
+mod golden;
