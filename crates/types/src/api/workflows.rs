@@ -70,7 +70,7 @@ pub struct Made {
 }
 
 /// A run to start.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewRun {
     /// One object with the workflow's inputs.
