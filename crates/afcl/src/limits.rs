@@ -24,5 +24,8 @@ pub const MAX_DATA: usize = 1_000_000;
 /// Most orders between tasks that `sequence` may ask for: two `parallel` of n functions, one after the other, need n².
 pub const MAX_ORDERS: usize = 1_000_000;
 
+/// Most cuts of a workflow.
+pub const MAX_CUTS: usize = 32;
+
 /// Most findings that are reported for a document.
 pub const MAX_FINDINGS: usize = 50;

@@ -35,15 +35,20 @@ pub fn lines(graph: &lyra_afcl::Graph) -> String {
     text
 }
 
-#[test]
-fn each_document_gives_its_graph() {
+/// How snapshots are kept.
+pub fn snapshots() -> insta::Settings {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("graphs");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
+    settings
+}
+
+#[test]
+fn each_document_gives_its_graph() {
     for (name, text) in documents() {
         let compiled = lyra_afcl::compile(&text).unwrap_or_else(|errors| panic!("{name}:\n{errors}"));
         compiled.graph.validate().unwrap_or_else(|error| panic!("{name}: {error}"));
-        settings.bind(|| insta::assert_snapshot!(name.as_str(), lines(&compiled.graph)));
+        snapshots().bind(|| insta::assert_snapshot!(name.as_str(), lines(&compiled.graph)));
     }
 }

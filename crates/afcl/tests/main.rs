@@ -1,3 +1,6 @@
 //! Documents and what becomes of them.
 
 mod golden;
+mod interpreter;
+mod nesting;
+mod shapes;

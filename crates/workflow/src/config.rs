@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::Limits;
+use crate::schedule::{Arbitration, Limit, Policy};
 
 /// Settings of the workflow role, section `[workflow]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,20 @@ pub struct Config {
     pub max_loop_iterations: u32,
     /// Most elements of one collection.
     pub max_elements: usize,
+    /// Which resource a task gets.
+    pub scheduling: Scheduling,
+}
+
+/// Which resource a task gets, and who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scheduling {
+    /// Which of a type's resources.
+    pub scheduler: Policy,
+    /// How many tasks this machine takes at a time.
+    pub capacity: Limit,
+    /// Which of those that wait is next.
+    pub arbitration: Arbitration,
 }
 
 impl Default for Config {
@@ -62,6 +77,7 @@ impl Default for Config {
             max_tasks: limits.tasks,
             max_loop_iterations: limits.loop_iterations,
             max_elements: limits.elements,
+            scheduling: Scheduling::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lyra_afcl::graph::TaskKind;
+use lyra_afcl::graph::{CUT_TYPE, TaskKind};
 use lyra_afcl::{Diagnostics, Graph};
 use lyra_kit::Clock;
 use lyra_store::objects::{Change, Check, Txn};
@@ -21,10 +21,9 @@ use lyra_wire::control::PageQuery;
 use lyra_wire::workflows::{Made, NewWorkflow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::Digest as _;
 
-use crate::engine::program::{CALLBACK, CUT, DELAY};
-use crate::engine::{Compiled, Program};
+use crate::engine::program::{CALLBACK, DELAY};
+use crate::engine::{Compiled, Engine};
 use crate::mapping::{Mapping, Resource, ResourceKind, TypeMapping};
 
 /// Most items of a page.
@@ -65,12 +64,12 @@ fn version_key(tenant: &TenantName, name: &WorkflowName, version: u64) -> String
 
 impl Definitions {
     /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
-    pub(crate) async fn deploy(&self, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
+    pub(crate) async fn deploy(&self, engine: &Engine, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
         let (compiled, warnings) = compile(&new)?;
         let bytes = serde_json::to_vec(&compiled)
             .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
         // What can't be run is not stored.
-        Program::new(compiled)?;
+        engine.check(compiled)?;
         let program = self.blobs.put(Bytes::from(bytes)).await?.0;
         let definition = self.blobs.put(Bytes::from(new.definition)).await?.0;
         for _ in 0..TRIES {
@@ -187,9 +186,19 @@ fn write(version: &Version) -> Result<Bytes> {
 pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
     let compiled = lyra_afcl::compile(&new.definition).map_err(|found| refused(&found))?;
     let warnings = compiled.warnings.iter().map(ToString::to_string).collect();
-    let mapping = Mapping::parse(&new.mappings)?;
-    let graph = compiled.graph;
-    let cuts: BTreeMap<String, Graph> = BTreeMap::new();
+    let mut mapping = Mapping::parse(&new.mappings)?;
+    let mut graph = compiled.graph;
+    let mut cuts = BTreeMap::new();
+    for cut in std::mem::take(&mut graph.cuts) {
+        let (parent, sub) = lyra_afcl::graph::cut(&graph, &cut)?;
+        graph = parent;
+        let function_type = format!("{CUT_TYPE}{}", cut.name);
+        if let Some(url) = cut.url {
+            let resources = vec![Resource { kind: ResourceKind::Cut { url } }];
+            mapping.types.push(TypeMapping { function_type, resources });
+        }
+        cuts.insert(cut.name, sub);
+    }
     check_mapped(&graph, &mapping)?;
     for sub in cuts.values() {
         check_mapped(sub, &mapping)?;

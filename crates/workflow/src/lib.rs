@@ -7,6 +7,7 @@ pub mod enact;
 mod engine;
 pub mod mapping;
 mod metrics;
+mod nested;
 pub mod schedule;
 mod service;
 

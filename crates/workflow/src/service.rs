@@ -5,24 +5,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lyra_afcl::graph::DataKind;
+use lyra_fleet::RouteTable;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::runs::{RunFilter, RunRecord};
 use lyra_store::{Blobs, Objects, Runs};
 use lyra_types::api::Page;
 use lyra_types::workflow::{Parent, Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, WorkflowName};
-use lyra_wire::Workflows;
 use lyra_wire::control::PageQuery;
 use lyra_wire::workflows::{Completion, Made, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
+use lyra_wire::{Control, Worker, Workflows};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::definitions::Definitions;
-use crate::enact::Enact;
+use crate::enact::function::{self, Functions};
+use crate::enact::http::{self, Http};
+use crate::enact::{Enactables, Nested};
 use crate::engine::{self, Begin, Engine, Handle, Head, Message, Summary};
 use crate::metrics::Metrics;
+use crate::nested::NestedRuns;
 
 /// Most runs of a page.
 const PAGE: usize = 1_000;
@@ -41,8 +45,10 @@ pub struct Deps {
     pub blobs: Arc<dyn Blobs>,
     /// Where runs are kept.
     pub runs: Arc<dyn Runs>,
-    /// Who calls functions.
-    pub enact: Arc<dyn Enact>,
+    /// Who knows functions, and takes jobs.
+    pub control: Arc<dyn Control>,
+    /// Who runs functions.
+    pub worker: Arc<dyn Worker>,
     /// The clock.
     pub clock: Clock,
     /// Randomness.
@@ -65,28 +71,50 @@ pub struct Service {
 pub(crate) struct Origin {
     pub parent: Option<Parent>,
     pub schedule: Option<String>,
+    /// How many runs stand around it.
+    pub depth: u32,
 }
 
 impl Service {
     /// Starts the role. Runs that an earlier process had under way go on when this returns.
     ///
     /// # Errors
-    /// When the store can't be read.
+    /// When the store can't be read, or no client of HTTP can be made.
     pub async fn start(config: Config, deps: Deps) -> Result<Service> {
+        let tasks = Tasks::new();
+        let routes = Arc::new(RouteTable::new(deps.clock.clone()));
+        let follow = {
+            let (routes, control, random) = (Arc::clone(&routes), Arc::clone(&deps.control), deps.random.clone());
+            async move { routes.follow(control.as_ref(), &random).await }
+        };
+        tasks.spawn_cancellable("routes of functions", follow);
+        let functions = Functions::new(function::Deps {
+            routes,
+            worker: deps.worker,
+            control: deps.control,
+            clock: deps.clock.clone(),
+            random: deps.random.clone(),
+            tasks: tasks.clone(),
+        });
+        let http = Arc::new(Http::new(http::Config::default(), deps.clock.clone())?);
+        let nested = Arc::new(NestedRuns::new(Arc::clone(&http), tasks.clone()));
+        let enact = Arc::new(Enactables::new(http, functions, Arc::clone(&nested) as Arc<dyn Nested>));
         let definitions =
             Definitions { objects: deps.objects, blobs: Arc::clone(&deps.blobs), clock: deps.clock.clone() };
         let engine = Engine::new(engine::Deps {
             runs: deps.runs,
             blobs: deps.blobs,
-            enact: deps.enact,
+            enact,
             config,
             clock: deps.clock,
             random: deps.random,
-            tasks: Tasks::new(),
+            tasks,
             metrics: Metrics::new(&deps.metrics),
         });
-        engine.take_over(deps.alone).await?;
-        Ok(Service { engine, definitions: Arc::new(definitions) })
+        let service = Service { engine, definitions: Arc::new(definitions) };
+        nested.belongs_to(&service);
+        service.engine.take_over(deps.alone).await?;
+        Ok(service)
     }
 
     /// Begins nothing more and gives calls up that are under way; the next process takes every run up where its journal
@@ -120,11 +148,17 @@ impl Service {
                 input: run.input,
                 secret: format!("{:032x}", deps.random.u128()),
                 parent: origin.parent,
+                depth: origin.depth,
                 schedule: origin.schedule,
             },
         };
         let created = self.engine.begin(begin).await?;
         Ok(Started { id, created })
+    }
+
+    /// The run, if it is under way here.
+    pub(crate) fn active(&self, tenant: &TenantName, id: &RunId) -> Option<Handle> {
+        self.engine.active(tenant, id)
     }
 
     async fn look(&self, tenant: &TenantName, id: &RunId) -> Result<Run> {
@@ -214,7 +248,7 @@ fn shown(record: RunRecord, handle: Option<&Handle>) -> Result<Run> {
 #[async_trait]
 impl Workflows for Service {
     async fn deploy(&self, tenant: &TenantName, workflow: NewWorkflow) -> Result<Made> {
-        self.definitions.deploy(tenant, workflow).await
+        self.definitions.deploy(&self.engine, tenant, workflow).await
     }
 
     async fn workflows(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Workflow>> {

@@ -18,7 +18,9 @@
 //! A graph can be sent to another machine: it is a plain value, and [`Graph::validate`] says whether one that came
 //! from outside keeps the rules above.
 
+mod cut;
 pub(crate) mod order;
+mod part;
 mod settings;
 mod validate;
 
@@ -26,6 +28,8 @@ use lyra_types::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use cut::{CUT_TYPE, cut};
+pub(crate) use cut::{overlap as cuts_overlap, refusal as cut_refusal};
 pub use settings::{Catch, Memo, Retry, Settings};
 
 /// Number of a task: its place in [`Graph::tasks`].

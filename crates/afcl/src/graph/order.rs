@@ -3,7 +3,7 @@
 use super::{DataId, DataKind, Graph, ScopeId, ScopeKind, TaskId, TaskKind};
 
 /// The graph of waiting. Its nodes: tasks, then scopes as entered, then scopes as complete, then data.
-struct Waiting {
+pub(super) struct Waiting {
     tasks: usize,
     scopes: usize,
     /// Where the edges of each node begin in `edges`.
@@ -52,7 +52,22 @@ pub(crate) fn find_cycle(graph: &Graph) -> Option<Vec<TaskId>> {
 }
 
 impl Waiting {
-    fn of(graph: &Graph) -> Waiting {
+    /// The tasks, scopes and data of a part, as nodes.
+    pub(super) fn nodes(&self, tasks: &[bool], scopes: &[bool], data: &[bool]) -> Vec<bool> {
+        [tasks, scopes, scopes, data].concat()
+    }
+
+    /// What a node waits for.
+    pub(super) fn edges_of(&self, node: usize) -> &[usize] {
+        &self.edges[self.starts[node]..self.starts[node + 1]]
+    }
+
+    /// The task that a node is.
+    pub(super) fn task(&self, node: usize) -> Option<TaskId> {
+        (node < self.tasks).then(|| TaskId(super::index_of(node)))
+    }
+
+    pub(super) fn of(graph: &Graph) -> Waiting {
         let (tasks, scopes, data) = (graph.tasks.len(), graph.scopes.len(), graph.data.len());
         let mut waiting = Waiting { tasks, scopes, starts: vec![0], edges: Vec::new() };
         let mut within = vec![Vec::new(); scopes];

@@ -104,14 +104,20 @@ impl Core {
         if self.state.outcome.is_some() {
             return;
         }
-        // Chosen live, it has left the queue already; read back, it stands there, near the front, or sleeps.
-        if self.state.chosen.take_if(|chosen| chosen == key).is_some() {
-        } else if self.state.asleep.remove(key).is_some() {
+        // Chosen live, it has left the queue already.
+        if self.state.chosen.take_if(|chosen| chosen == key).is_none() {
+            self.leave_queue(key);
+        }
+        self.enact_function(key.clone(), attempt, picks.into());
+    }
+
+    /// A schedule that is read back: its task stands in the queue, near the front, or sleeps.
+    fn leave_queue(&mut self, key: &TaskKey) {
+        if self.state.asleep.remove(key).is_some() {
             self.trace_task("S", key);
         } else if let Some(place) = self.queues.functions.iter().position(|waiting| waiting == key) {
             self.queues.functions.remove(place);
         }
-        self.enact_function(key.clone(), attempt, picks.into());
     }
 
     /// The time of a further try has come.

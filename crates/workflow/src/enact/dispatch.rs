@@ -25,14 +25,14 @@ pub trait Nested: Send + Sync + 'static {
 
 /// Calls resources of every kind.
 pub struct Enactables {
-    http: Http,
+    http: Arc<Http>,
     functions: Functions,
     nested: Arc<dyn Nested>,
 }
 
 impl Enactables {
     /// Puts the callers together.
-    pub fn new(http: Http, functions: Functions, nested: Arc<dyn Nested>) -> Enactables {
+    pub fn new(http: Arc<Http>, functions: Functions, nested: Arc<dyn Nested>) -> Enactables {
         Enactables { http, functions, nested }
     }
 }

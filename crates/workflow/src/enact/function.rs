@@ -197,7 +197,7 @@ fn error_of(job: Job) -> Error {
 /// An error as a task's failure. Faults of the platform and of the code pass: another instance, worker or version may do
 /// better, and the policy bounds the tries. What names no function, or breaks the contract of what goes in or out,
 /// would come again.
-fn failure_of(error: &Error) -> Failure {
+pub(crate) fn failure_of(error: &Error) -> Failure {
     let retryable = match error.code {
         Code::FunctionError | Code::Timeout | Code::OutOfMemory | Code::InstanceCrashed | Code::WorkerLost => true,
         // The engine may have cancelled the job of a try that was late, and been killed before it could write that down.

@@ -6,6 +6,7 @@
 
 mod actor;
 mod attempt;
+mod choose;
 mod failure;
 mod journal;
 pub(crate) mod program;
@@ -35,6 +36,7 @@ use crate::config::Config;
 use crate::enact::Enact;
 use crate::metrics::Metrics;
 use actor::Actor;
+use choose::Chooser;
 
 /// Messages that may wait at a run.
 const MAILBOX: usize = 1_024;
@@ -55,6 +57,9 @@ pub(crate) struct Head {
     /// The run and task that this one is part of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// How many runs stand around this one.
+    #[serde(default)]
+    pub depth: u32,
     /// The schedule that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
@@ -83,6 +88,9 @@ pub(crate) struct Snapshot {
 pub(crate) struct Handle {
     pub mail: mpsc::Sender<Message>,
     pub seen: watch::Receiver<Snapshot>,
+    pub program: Arc<Program>,
+    /// How many runs stand around this one.
+    pub depth: u32,
 }
 
 /// Runs runs. Cheap to clone.
@@ -107,6 +115,8 @@ pub(crate) struct Inner {
     pub deps: Deps,
     /// This process, among all that ever ran runs.
     pub owner: u64,
+    /// Gives resources to tasks.
+    pub chooser: Chooser,
     /// Places for calls.
     pub permits: Arc<Semaphore>,
     active: Mutex<HashMap<(TenantName, RunId), Handle>>,
@@ -117,6 +127,7 @@ impl Engine {
     pub(crate) fn new(deps: Deps) -> Engine {
         let inner = Inner {
             owner: deps.random.u64(),
+            chooser: Chooser::new(deps.config.scheduling, deps.clock.clone(), deps.random.clone()),
             permits: Arc::new(Semaphore::new(deps.config.in_flight.clamp(1, Semaphore::MAX_PERMITS))),
             active: Mutex::default(),
             programs: Mutex::default(),
@@ -166,7 +177,7 @@ impl Engine {
     fn run(&self, mut actor: Actor, mail: mpsc::Sender<Message>, fence: u64) {
         actor.owns(fence);
         let key = (actor.tenant.clone(), actor.id.clone());
-        let handle = Handle { mail, seen: actor.seen() };
+        let handle = actor.handle(mail);
         self.inner.active.lock().insert(key.clone(), handle);
         self.inner.deps.metrics.active.inc();
         let inner = Arc::clone(&self.inner);
@@ -194,7 +205,7 @@ impl Engine {
         }
         let found = self.inner.deps.blobs.get(&lyra_types::function::Digest(digest.to_owned())).await?;
         let bytes = found.ok_or_else(|| Error::internal("the program of a workflow is not in the blob store"))?;
-        let program = Arc::new(Program::read(&bytes)?);
+        let program = Arc::new(Program::read(&bytes, &self.inner.chooser)?);
         let mut programs = self.inner.programs.lock();
         if programs.len() >= PROGRAMS {
             programs.clear();
@@ -330,6 +341,11 @@ impl Engine {
             tokens
         };
         lyra_kit::tasks::blocking(work).await.map_err(|_| Error::internal("a trace could not be made"))
+    }
+
+    /// Checks that a compiled workflow can be run.
+    pub(crate) fn check(&self, compiled: Compiled) -> Result<()> {
+        Program::new(compiled, &self.inner.chooser).map(drop)
     }
 
     pub(crate) fn deps(&self) -> &Deps {

@@ -1,14 +1,16 @@
 //! A version of a workflow as the engine runs it: the plan, the mapping, and the parts that run elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 use lyra_afcl::Graph;
 use lyra_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use super::choose::Chooser;
 use crate::core::Plan;
 use crate::mapping::{Mapping, Resource};
+use crate::schedule::Bound;
 
 /// What is stored of a compiled version, in the blob store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +25,6 @@ pub struct Compiled {
 }
 
 /// A version, ready to run.
-#[derive(Debug)]
 pub struct Program {
     /// The plan.
     pub plan: std::sync::Arc<Plan>,
@@ -31,35 +32,36 @@ pub struct Program {
     pub mapping: Mapping,
     /// The graph of each cut, by its name.
     pub cuts: BTreeMap<String, Graph>,
+    /// The places of each type's resources.
+    pub bound: HashMap<String, Bound>,
 }
 
 /// Types that the engine serves itself, without a resource.
 pub const DELAY: &str = "lyra:delay";
 /// Waits until somebody outside completes it.
 pub const CALLBACK: &str = "lyra:callback";
-/// What the type of a cut's task begins with.
-pub const CUT: &str = "lyra:cut/";
 
 impl Program {
     /// Makes a stored version ready.
     ///
     /// # Errors
     /// When it can't be read, or its graph breaks the rules.
-    pub fn read(bytes: &Bytes) -> Result<Program> {
+    pub fn read(bytes: &Bytes, chooser: &Chooser) -> Result<Program> {
         let compiled: Compiled = serde_json::from_slice(bytes)
             .map_err(|error| Error::internal(format!("a stored workflow can't be read: {error}")))?;
-        Program::new(compiled)
+        Program::new(compiled, chooser)
     }
 
     /// Makes a compiled version ready.
     ///
     /// # Errors
     /// When its graph breaks the rules.
-    pub fn new(compiled: Compiled) -> Result<Program> {
+    pub fn new(compiled: Compiled, chooser: &Chooser) -> Result<Program> {
         let names = compiled.mapping.types.iter();
         let names = names.map(|of| (of.function_type.clone(), of.resources.iter().map(Resource::id).collect()));
         let plan = Plan::new(compiled.graph)?.with_resources(names.collect());
-        Ok(Program { plan: std::sync::Arc::new(plan), mapping: compiled.mapping, cuts: compiled.cuts })
+        let bound = chooser.bind(&compiled.mapping);
+        Ok(Program { bound, plan: std::sync::Arc::new(plan), mapping: compiled.mapping, cuts: compiled.cuts })
     }
 
     /// The resources of a type; empty for those that the engine serves itself.
