@@ -11,9 +11,11 @@ mod document;
 pub mod graph;
 pub mod limits;
 mod lower;
+mod schema;
 
 pub use diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Position};
 pub use graph::Graph;
+pub use schema::schema;
 
 /// A document that is right.
 #[derive(Debug, Clone, PartialEq)]

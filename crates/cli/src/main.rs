@@ -33,6 +33,7 @@ mod tls;
 mod up;
 mod version;
 mod worker;
+mod workflow;
 
 fn main() -> std::process::ExitCode {
     // Before anything makes a thread: some of these children fork.

@@ -3,12 +3,12 @@
 use super::fields::{Fields, json, quote, unknown};
 use super::parts::{condition, data_eval, data_ins, data_loops, data_outs, loop_counter, settings};
 use super::tree::{Content, Node};
+use super::vocabulary::{
+    CASE, CONSTRUCTS, FOR, FUNCTION, IF, PARALLEL, PARALLEL_FOR, SECTION, SEQUENCE, SWITCH, WHILE,
+};
 use super::{Case, Construct, Kind};
 use crate::diagnostic::{DiagnosticCode as Code, Findings};
 use crate::limits::MAX_NESTING;
-
-/// The constructs there are.
-const CONSTRUCTS: &[&str] = &["function", "if", "while", "parallelFor", "for", "sequence", "parallel", "switch"];
 
 /// The functions of a body, of which there must be at least one.
 pub(crate) fn body(fields: &Fields<'_, '_>, field: &str, depth: usize, findings: &mut Findings) -> Vec<Construct> {
@@ -72,18 +72,13 @@ fn finish(fields: &Fields<'_, '_>, kind: Option<Kind>, findings: &mut Findings) 
 }
 
 fn function(node: &Node<'_>, findings: &mut Findings) -> Option<Construct> {
-    // `deployment` is 1.0's; like the property `resource` it gives way to the type mapping.
-    const FIELDS: &[&str] =
-        &["name", "type", "dataIns", "dataOuts", "properties", "constraints", "deployment", "description"];
-    let fields = Fields::open(node, "a function", FIELDS, findings)?;
+    let fields = Fields::open(node, &FUNCTION, findings)?;
     let kind = fields.text("type", findings).map(|function_type| Kind::Function { function_type });
     finish(&fields, kind, findings)
 }
 
 fn branch(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] =
-        &["name", "dataIns", "condition", "then", "else", "dataOuts", "properties", "constraints", "description"];
-    let fields = Fields::open(node, "an if", FIELDS, findings)?;
+    let fields = Fields::open(node, &IF, findings)?;
     let condition = condition(&fields, findings);
     let then = body(&fields, "then", depth + 1, findings);
     let otherwise = match fields.get("else") {
@@ -95,18 +90,7 @@ fn branch(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Cons
 }
 
 fn repeat(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] = &[
-        "name",
-        "dataIns",
-        "dataLoops",
-        "loopBody",
-        "condition",
-        "dataOuts",
-        "properties",
-        "constraints",
-        "description",
-    ];
-    let fields = Fields::open(node, "a while", FIELDS, findings)?;
+    let fields = Fields::open(node, &WHILE, findings)?;
     let condition = condition(&fields, findings);
     let body = body(&fields, "loopBody", depth + 1, findings);
     let loops = data_loops(&fields, findings);
@@ -118,18 +102,7 @@ fn repeat(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Cons
 }
 
 fn parallel_for(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] = &[
-        "name",
-        "dataIns",
-        "iterators",
-        "loopCounter",
-        "loopBody",
-        "dataOuts",
-        "properties",
-        "constraints",
-        "description",
-    ];
-    let fields = Fields::open(node, "a parallelFor", FIELDS, findings)?;
+    let fields = Fields::open(node, &PARALLEL_FOR, findings)?;
     let nodes = fields.list("iterators", findings);
     let iterators = nodes.iter().filter_map(|node| super::fields::text(node, "iterators", findings)).collect();
     let counter = fields.get("loopCounter").map(|node| loop_counter(node, findings));
@@ -143,18 +116,7 @@ fn parallel_for(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Optio
 }
 
 fn counted(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] = &[
-        "name",
-        "dataIns",
-        "loopCounter",
-        "dataLoops",
-        "loopBody",
-        "dataOuts",
-        "properties",
-        "constraints",
-        "description",
-    ];
-    let fields = Fields::open(node, "a for", FIELDS, findings)?;
+    let fields = Fields::open(node, &FOR, findings)?;
     let counter = fields.need("loopCounter", findings).and_then(|node| loop_counter(node, findings));
     let loops = data_loops(&fields, findings);
     let body = body(&fields, "loopBody", depth + 1, findings);
@@ -163,21 +125,17 @@ fn counted(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Con
 }
 
 fn sequence(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] =
-        &["name", "dataIns", "sequenceBody", "dataOuts", "properties", "constraints", "description"];
-    let fields = Fields::open(node, "a sequence", FIELDS, findings)?;
+    let fields = Fields::open(node, &SEQUENCE, findings)?;
     let body = body(&fields, "sequenceBody", depth + 1, findings);
     finish(&fields, Some(Kind::Sequence { body }), findings)
 }
 
 fn parallel(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] =
-        &["name", "dataIns", "parallelBody", "dataOuts", "properties", "constraints", "description"];
-    let fields = Fields::open(node, "a parallel", FIELDS, findings)?;
+    let fields = Fields::open(node, &PARALLEL, findings)?;
     fields.need("parallelBody", findings);
     let nodes = fields.list("parallelBody", findings);
     let each = |node: &Node<'_>| {
-        let fields = Fields::open(node, "an entry of parallelBody", &["section"], findings)?;
+        let fields = Fields::open(node, &SECTION, findings)?;
         Some(body(&fields, "section", depth + 1, findings))
     };
     let sections = nodes.iter().filter_map(each).collect();
@@ -185,14 +143,12 @@ fn parallel(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Co
 }
 
 fn switch(node: &Node<'_>, depth: usize, findings: &mut Findings) -> Option<Construct> {
-    const FIELDS: &[&str] =
-        &["name", "dataIns", "dataEval", "cases", "default", "dataOuts", "properties", "constraints", "description"];
-    let fields = Fields::open(node, "a switch", FIELDS, findings)?;
+    let fields = Fields::open(node, &SWITCH, findings)?;
     let eval = data_eval(&fields, findings);
     fields.need("cases", findings);
     let nodes = fields.list("cases", findings);
     let each = |node: &Node<'_>| {
-        let fields = Fields::open(node, "a case", &["value", "break", "functions"], findings)?;
+        let fields = Fields::open(node, &CASE, findings)?;
         let value = fields.need("value", findings).and_then(|value| json(value, findings));
         let breaks = fields.truth("break", findings);
         let functions = body(&fields, "functions", depth + 1, findings);

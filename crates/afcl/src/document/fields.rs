@@ -5,24 +5,20 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::tree::{Content, Node};
+use super::vocabulary::Shape;
 use crate::diagnostic::{DiagnosticCode as Code, Findings, Located, Position};
 
 /// The fields of one object.
 pub(crate) struct Fields<'n, 'a> {
     pub(crate) at: Position,
-    what: &'static str,
-    known: &'static [&'static str],
+    shape: &'static Shape,
     found: Vec<Option<&'n Node<'a>>>,
 }
 
 impl<'n, 'a> Fields<'n, 'a> {
-    /// Opens an object; fields that are not `known`, and those that stand twice, are errors.
-    pub(crate) fn open(
-        node: &'n Node<'a>,
-        what: &'static str,
-        known: &'static [&'static str],
-        findings: &mut Findings,
-    ) -> Option<Fields<'n, 'a>> {
+    /// Opens an object; fields that are not of its shape, and those that stand twice, are errors.
+    pub(crate) fn open(node: &'n Node<'a>, shape: &'static Shape, findings: &mut Findings) -> Option<Fields<'n, 'a>> {
+        let Shape { what, fields: known, .. } = shape;
         let Content::Map(entries) = &node.content else {
             let message = format!("{what} must be an object with the fields {}, not {}", list(known), node.shape());
             findings.fatal(node.at, Code::WrongShape, message);
@@ -49,12 +45,12 @@ impl<'n, 'a> Fields<'n, 'a> {
                 Some(index) => found[index] = Some(value),
             }
         }
-        Some(Fields { at: node.at, what, known, found })
+        Some(Fields { at: node.at, shape, found })
     }
 
     /// A field, where it stands there and is not `null`.
     pub(crate) fn get(&self, name: &str) -> Option<&'n Node<'a>> {
-        let index = self.known.iter().position(|known| *known == name)?;
+        let index = self.shape.fields.iter().position(|known| *known == name)?;
         self.found[index].filter(|node| !node.is_null())
     }
 
@@ -67,7 +63,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     pub(crate) fn need(&self, name: &str, findings: &mut Findings) -> Option<&'n Node<'a>> {
         let node = self.get(name);
         if node.is_none() {
-            findings.fatal(self.at, Code::MissingField, format!("{} needs the field `{name}`", self.what));
+            findings.fatal(self.at, Code::MissingField, format!("{} needs the field `{name}`", self.shape.what));
         }
         node
     }

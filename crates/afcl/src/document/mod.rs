@@ -9,6 +9,7 @@ mod fields;
 mod parts;
 mod read;
 mod tree;
+pub(crate) mod vocabulary;
 
 use serde_json::Value;
 

@@ -2,15 +2,13 @@
 
 use super::fields::{Fields, json, quote, text, unknown};
 use super::tree::{Content, Node};
+use super::vocabulary::{
+    COMPARISON, CONDITION, CONSTRAINT, DATA_EVAL, DATA_IN, DATA_LOOP, DATA_OUT_OF_COMPOUND, DATA_OUT_OF_FUNCTION,
+    LOOP_COUNTER, OPERATORS, PROPERTY, TYPES,
+};
 use super::{Comparison, DataEval, DataIn, DataLoop, DataOut, Feed, LoopCounter, Setting};
 use crate::diagnostic::{DiagnosticCode as Code, Findings, Located};
 use crate::graph::{Combine, DataType, Operator};
-
-/// AFCL's names of its types.
-pub(crate) const TYPES: &[&str] = &["number", "string", "boolean", "object", "collection", "array"];
-
-/// AFCL's operators.
-pub(crate) const OPERATORS: &[&str] = &["==", "!=", "<", ">", "<=", ">=", "contains", "startsWith", "endsWith"];
 
 /// The type in the field `type`.
 pub(crate) fn data_type(fields: &Fields<'_, '_>, findings: &mut Findings) -> Option<DataType> {
@@ -56,8 +54,7 @@ pub(crate) fn data_ins(fields: &Fields<'_, '_>, findings: &mut Findings) -> Vec<
 }
 
 fn data_in(node: &Node<'_>, findings: &mut Findings) -> Option<DataIn> {
-    const FIELDS: &[&str] = &["name", "type", "source", "value", "passing", "properties", "constraints", "description"];
-    let fields = Fields::open(node, "a dataIn", FIELDS, findings)?;
+    let fields = Fields::open(node, &DATA_IN, findings)?;
     let (name, data_type) = (fields.name(findings), data_type(&fields, findings));
     let feed = feed(&fields, "source", findings);
     let passing = fields.truth("passing", findings);
@@ -73,10 +70,8 @@ pub(crate) fn data_outs(fields: &Fields<'_, '_>, with_source: bool, findings: &m
 }
 
 fn data_out(node: &Node<'_>, with_source: bool, findings: &mut Findings) -> Option<DataOut> {
-    const OF_COMPOUND: &[&str] = &["name", "type", "source", "properties", "constraints", "description"];
-    const OF_FUNCTION: &[&str] = &["name", "type", "properties", "constraints", "description"];
-    let known = if with_source { OF_COMPOUND } else { OF_FUNCTION };
-    let fields = Fields::open(node, "a dataOut", known, findings)?;
+    let shape = if with_source { &DATA_OUT_OF_COMPOUND } else { &DATA_OUT_OF_FUNCTION };
+    let fields = Fields::open(node, shape, findings)?;
     let (name, data_type) = (fields.name(findings), data_type(&fields, findings));
     let sources = match with_source {
         true => fields.text("source", findings).map(|source| split(&source)),
@@ -108,8 +103,8 @@ fn without_effect(properties: &[Setting], findings: &mut Findings) {
 pub(crate) fn settings(fields: &Fields<'_, '_>, field: &str, findings: &mut Findings) -> Vec<Setting> {
     let nodes = fields.list(field, findings);
     let each = |node: &Node<'_>| {
-        let what = if field == "properties" { "a property" } else { "a constraint" };
-        let fields = Fields::open(node, what, &["name", "value"], findings)?;
+        let shape = if field == "properties" { &PROPERTY } else { &CONSTRAINT };
+        let fields = Fields::open(node, shape, findings)?;
         let name = fields.text("name", findings);
         let value = fields.need("value", findings).and_then(|value| json(value, findings));
         Some(Setting { name: name?, value: value? })
@@ -124,7 +119,7 @@ pub(crate) fn condition(fields: &Fields<'_, '_>, findings: &mut Findings) -> Opt
     let (items, combine, one_zero) = match &node.content {
         Content::List(items) => (items.as_slice(), None, false),
         Content::Map(_) => {
-            let inner = Fields::open(node, "a condition", &["combinedWith", "conditions"], findings)?;
+            let inner = Fields::open(node, &CONDITION, findings)?;
             let combine = inner.get("combinedWith").map(|node| combined(node, findings));
             (inner.list("conditions", findings), Some(combine.unwrap_or(Combine::And)), true)
         }
@@ -154,8 +149,7 @@ fn combined(node: &Node<'_>, findings: &mut Findings) -> Combine {
 }
 
 fn comparison(node: &Node<'_>, combine: Option<Combine>, findings: &mut Findings) -> Option<Comparison> {
-    const FIELDS: &[&str] = &["data1", "data2", "type", "operator", "negation", "combinedWith"];
-    let fields = Fields::open(node, "a comparison", FIELDS, findings)?;
+    let fields = Fields::open(node, &COMPARISON, findings)?;
     let left = fields.text("data1", findings);
     let right = fields.text("data2", findings);
     let operator = operator(&fields, findings);
@@ -227,10 +221,9 @@ fn check_operator(operator: Operator, data_type: DataType, node: &Node<'_>, find
 
 /// 1.0's `dataLoops`.
 pub(crate) fn data_loops(fields: &Fields<'_, '_>, findings: &mut Findings) -> Vec<DataLoop> {
-    const FIELDS: &[&str] = &["name", "type", "initSource", "loopSource", "value"];
     let nodes = fields.list("dataLoops", findings);
     let each = |node: &Node<'_>| {
-        let fields = Fields::open(node, "a dataLoop", FIELDS, findings)?;
+        let fields = Fields::open(node, &DATA_LOOP, findings)?;
         let (name, data_type) = (fields.name(findings), data_type(&fields, findings));
         let initial = feed(&fields, "initSource", findings);
         let next = fields.text("loopSource", findings);
@@ -241,8 +234,7 @@ pub(crate) fn data_loops(fields: &Fields<'_, '_>, findings: &mut Findings) -> Ve
 
 /// 1.0's `loopCounter`.
 pub(crate) fn loop_counter(node: &Node<'_>, findings: &mut Findings) -> Option<LoopCounter> {
-    const FIELDS: &[&str] = &["name", "type", "from", "to", "step"];
-    let fields = Fields::open(node, "a loopCounter", FIELDS, findings)?;
+    let fields = Fields::open(node, &LOOP_COUNTER, findings)?;
     let name = match fields.has("name") {
         true => fields.name(findings)?.value,
         false => "counter".to_owned(),
@@ -259,7 +251,7 @@ pub(crate) fn loop_counter(node: &Node<'_>, findings: &mut Findings) -> Option<L
 /// 1.0's `dataEval`.
 pub(crate) fn data_eval(fields: &Fields<'_, '_>, findings: &mut Findings) -> Option<DataEval> {
     let node = fields.need("dataEval", findings)?;
-    let fields = Fields::open(node, "a dataEval", &["name", "type", "source"], findings)?;
+    let fields = Fields::open(node, &DATA_EVAL, findings)?;
     let data_type = data_type(&fields, findings);
     let feed = fields.text("source", findings).map(Feed::Source);
     let data_type = data_type?;

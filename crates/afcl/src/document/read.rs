@@ -4,14 +4,14 @@ use super::constructs::body;
 use super::fields::{Fields, text};
 use super::parts::{data_ins, data_outs, data_type};
 use super::tree::{self, Node};
+use super::vocabulary::{CUT, PORT, SUB_CHOREOGRAPHY, WORKFLOW};
 use super::{CutMark, Document, Port, SubChoreography};
 use crate::diagnostic::{DiagnosticCode as Code, Findings};
 
 /// Reads a document; none where its text has no sense that the next phase could work on.
 pub(crate) fn read(text: &str, findings: &mut Findings) -> Option<Document> {
-    const FIELDS: &[&str] = &["name", "dataIns", "workflowBody", "dataOuts", "subFCs", "cuts", "description"];
     let root = tree::read(text, findings)?;
-    let fields = Fields::open(&root, "a workflow", FIELDS, findings)?;
+    let fields = Fields::open(&root, &WORKFLOW, findings)?;
     let name = fields.name(findings);
     let data_ins = data_ins(&fields, findings);
     let body = body(&fields, "workflowBody", 1, findings);
@@ -22,8 +22,7 @@ pub(crate) fn read(text: &str, findings: &mut Findings) -> Option<Document> {
 }
 
 fn sub_choreography(node: &Node<'_>, findings: &mut Findings) -> Option<SubChoreography> {
-    const FIELDS: &[&str] = &["name", "dataIns", "subFCBody", "dataOuts", "description"];
-    let fields = Fields::open(node, "a sub-choreography", FIELDS, findings)?;
+    let fields = Fields::open(node, &SUB_CHOREOGRAPHY, findings)?;
     let name = fields.name(findings);
     let data_ins = fields.list("dataIns", findings).iter().filter_map(|node| port(node, findings)).collect();
     let body = body(&fields, "subFCBody", 1, findings);
@@ -32,15 +31,13 @@ fn sub_choreography(node: &Node<'_>, findings: &mut Findings) -> Option<SubChore
 }
 
 fn port(node: &Node<'_>, findings: &mut Findings) -> Option<Port> {
-    // 1.0 writes a source here, too; the call says where the value comes from.
-    const FIELDS: &[&str] = &["name", "type", "source", "description"];
-    let fields = Fields::open(node, "a dataIn of a sub-choreography", FIELDS, findings)?;
+    let fields = Fields::open(node, &PORT, findings)?;
     let (name, data_type) = (fields.name(findings), data_type(&fields, findings));
     Some(Port { name: name?, data_type: data_type? })
 }
 
 fn cut(node: &Node<'_>, findings: &mut Findings) -> Option<CutMark> {
-    let fields = Fields::open(node, "a cut", &["name", "members", "url"], findings)?;
+    let fields = Fields::open(node, &CUT, findings)?;
     let name = fields.name(findings);
     fields.need("members", findings);
     let members = fields.list("members", findings).iter().filter_map(|node| text(node, "members", findings)).collect();

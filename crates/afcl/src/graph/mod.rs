@@ -19,6 +19,7 @@
 //! from outside keeps the rules above.
 
 mod cut;
+pub mod draw;
 pub(crate) mod order;
 mod part;
 mod settings;
