@@ -9,6 +9,7 @@ use utoipa::{IntoResponses, OpenApi};
 
 use crate::ingress::proxy as sessions;
 use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{runs, workflows};
 use crate::trigger;
 
 #[derive(OpenApi)]
@@ -31,6 +32,8 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
+        workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start,
+        runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete,
         meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),

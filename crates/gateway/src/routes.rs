@@ -16,6 +16,7 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{runs, workflows};
 use crate::service::App;
 
 /// Path of HTTP triggers, as the document and the metrics call it.
@@ -87,6 +88,21 @@ fn table() -> Vec<Row> {
         row("POST", "/v1/workers/{worker}/instances/{instance}/activate", workers::activate),
         row("POST", "/v1/workers/{worker}/functions/{name}/invoke", workers::invoke_on),
         row("GET", "/v1/instances", workers::instances),
+        row("GET", "/v1/workflows", workflows::list),
+        row("POST", "/v1/workflows", workflows::deploy),
+        row("GET", "/v1/workflows/{name}", workflows::get),
+        row("DELETE", "/v1/workflows/{name}", workflows::delete),
+        row("GET", "/v1/workflows/{name}/versions/{version}", workflows::version),
+        row("POST", "/v1/workflows/{name}/runs", workflows::start),
+        row("GET", "/v1/runs", runs::list),
+        row("GET", "/v1/runs/{id}", runs::get),
+        row("POST", "/v1/runs/{id}/pause", runs::pause),
+        row("POST", "/v1/runs/{id}/resume", runs::resume),
+        row("POST", "/v1/runs/{id}/cancel", runs::cancel),
+        row("POST", "/v1/runs/{id}/redrive", runs::redrive),
+        row("GET", "/v1/runs/{id}/trace", runs::trace),
+        row("GET", "/v1/runs/{id}/waiting", runs::waiting),
+        row("POST", "/v1/callbacks/{token}", runs::complete),
         row("GET", "/healthz", meta::healthz),
         row("GET", "/readyz", meta::readyz),
         row("GET", "/metrics", meta::metrics),

@@ -13,7 +13,7 @@ use lyra_fleet::RouteTable;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
-use lyra_wire::{Control, Logs, Worker, Workers};
+use lyra_wire::{Control, Logs, Worker, Workers, Workflows};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ pub struct Deps {
     pub workers: Arc<dyn Workers>,
     /// Shows lines of functions.
     pub logs: Arc<dyn Logs>,
+    /// Compositions of functions, and their runs; none where no workflow role is known.
+    pub workflows: Option<Arc<dyn Workflows>>,
     /// Time.
     pub clock: Clock,
     /// Ids of invocations.
@@ -60,6 +62,7 @@ pub(crate) struct App {
     pub worker: Arc<dyn Worker>,
     pub workers: Arc<dyn Workers>,
     pub logs: Arc<dyn Logs>,
+    pub workflows: Option<Arc<dyn Workflows>>,
     pub clock: Clock,
     pub ids: Ids,
     pub random: Random,
@@ -124,6 +127,7 @@ impl Service {
             worker: deps.worker,
             workers: deps.workers,
             logs: deps.logs,
+            workflows: deps.workflows,
             clock: deps.clock,
             ids: deps.ids,
             random: deps.random,

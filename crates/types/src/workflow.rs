@@ -120,9 +120,10 @@ impl fmt::Display for RunStatus {
 }
 
 /// A workflow as it is listed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Workflow {
     /// Name, unique in its tenant.
+    #[schema(value_type = String)]
     pub name: WorkflowName,
     /// Newest version; a run without a version takes this one.
     pub version: u64,
@@ -131,9 +132,10 @@ pub struct Workflow {
 }
 
 /// One version of a workflow, with its texts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WorkflowVersion {
     /// Name of the workflow.
+    #[schema(value_type = String)]
     pub name: WorkflowName,
     /// Number, from 1.
     pub version: u64,
@@ -146,13 +148,16 @@ pub struct WorkflowVersion {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Run {
     /// Id, unique in the tenant.
+    #[schema(value_type = String)]
     pub id: RunId,
     /// Owner.
+    #[schema(value_type = String)]
     pub tenant: TenantName,
     /// Workflow.
+    #[schema(value_type = String)]
     pub workflow: WorkflowName,
     /// Version, pinned when the run was started.
     pub version: u64,
@@ -165,6 +170,7 @@ pub struct Run {
     pub ended_at: Option<Timestamp>,
     /// Its output, once it has succeeded; left out of lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub output: Option<Map<String, Value>>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,16 +197,17 @@ pub struct TaskCounts {
 }
 
 /// What started a sub-workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Parent {
     /// The run.
+    #[schema(value_type = String)]
     pub run: RunId,
     /// The task in it, with its path.
     pub task: String,
 }
 
 /// Why a run failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RunError {
     /// The task that failed, with its place: `resize[3]`; none where the run as a whole failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -215,7 +222,7 @@ pub struct RunError {
 }
 
 /// Why one try of a task failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Cause {
     /// A word for programs: an error code of Lyra, `http_503`, `connection_failed`, `invalid_response`, …
     pub code: String,
@@ -230,7 +237,7 @@ pub struct Cause {
 }
 
 /// A token of a run's trace.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TraceToken {
     /// Place in the trace, from 0.
     pub seq: u64,

@@ -8,8 +8,10 @@ pub(crate) mod invoke;
 pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod meta;
+pub(crate) mod runs;
 pub(crate) mod versions;
 pub(crate) mod workers;
+pub(crate) mod workflows;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

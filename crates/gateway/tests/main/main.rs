@@ -14,3 +14,4 @@ mod platform;
 mod resources;
 mod sessions;
 mod trigger;
+mod workflows;

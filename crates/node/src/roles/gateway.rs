@@ -21,6 +21,7 @@ pub(crate) fn new(
         worker,
         workers,
         logs,
+        workflows: None,
         clock: kit.clock.clone(),
         ids: kit.ids.clone(),
         random: kit.random.clone(),

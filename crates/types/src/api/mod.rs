@@ -2,6 +2,7 @@
 
 mod control;
 mod worker;
+pub mod workflows;
 
 use std::collections::BTreeMap;
 
