@@ -14,6 +14,12 @@ use crate::{Code, Error};
 pub const MIN_PASSWORD: usize = 8;
 /// Most bytes of a password.
 pub const MAX_PASSWORD: usize = 1_024;
+/// What each token that Lyra makes begins with.
+pub const TOKEN_PREFIX: &str = "lyra_";
+/// Random bytes of a token that Lyra makes; in base64url they are [`TOKEN_TEXT`] characters.
+pub const TOKEN_BYTES: usize = 32;
+/// Characters of a token that Lyra makes, after the prefix.
+pub const TOKEN_TEXT: usize = 43;
 /// Most characters of a token's name.
 pub const MAX_TOKEN_NAME: usize = 100;
 
@@ -239,6 +245,14 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("…")
     }
+}
+
+/// Whether a text has the form of the tokens that Lyra makes.
+pub fn is_token(text: &[u8]) -> bool {
+    let body = text.strip_prefix(TOKEN_PREFIX.as_bytes());
+    body.is_some_and(|body| {
+        body.len() == TOKEN_TEXT && body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    })
 }
 
 #[cfg(test)]
