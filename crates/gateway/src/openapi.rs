@@ -8,7 +8,9 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, R
 use utoipa::{IntoResponses, OpenApi};
 
 use crate::ingress::proxy as sessions;
-use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users, versions, workers,
+};
 use crate::trigger;
 
 #[derive(OpenApi)]
@@ -31,6 +33,11 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
+        login::login, login::whoami,
+        tenants::list, tenants::create, tenants::get, tenants::delete,
+        users::list, users::create, users::get, users::change, users::delete, users::set_password,
+        tokens::list, tokens::create, tokens::get, tokens::delete,
+        audit::list,
         meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),

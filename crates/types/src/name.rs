@@ -126,7 +126,7 @@ name!(
 /// Longest name of a user, in bytes.
 pub const MAX_USER_LEN: usize = 128;
 
-/// Name of a user, unique in its tenant: letters, digits and `. _ - @ +`, so that an address of mail can be one. Letters are told
+/// Name of a user, unique in its tenant: letters, digits and `. _ - @ + | :`, so that an address of mail or the subject of an identity provider can be one. Letters are told
 /// apart by case, as identity providers do.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -142,8 +142,8 @@ impl UserName {
             "is empty"
         } else if text.len() > MAX_USER_LEN {
             "is longer than 128 characters"
-        } else if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@+".contains(&b)) {
-            "may hold only letters, digits, '.', '_', '-', '@' and '+'"
+        } else if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@+|:".contains(&b)) {
+            "may hold only letters, digits and . _ - @ + | :"
         } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             "must start with a letter or a digit"
         } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lyra_gateway::{Config, Deps, Service};
-use lyra_wire::{Control, Logs, Worker, Workers};
+use lyra_wire::{Accounts, Control, Logs, Worker, Workers};
 
 use super::Kit;
 
@@ -11,6 +11,7 @@ use super::Kit;
 pub(crate) fn new(
     config: Config,
     control: Arc<dyn Control>,
+    accounts: Arc<dyn Accounts>,
     worker: Arc<dyn Worker>,
     workers: Arc<dyn Workers>,
     logs: Arc<dyn Logs>,
@@ -18,6 +19,7 @@ pub(crate) fn new(
 ) -> Service {
     let deps = Deps {
         control,
+        accounts,
         worker,
         workers,
         logs,

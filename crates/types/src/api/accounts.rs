@@ -29,7 +29,7 @@ pub struct TenantView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserRequest {
-    /// 1 to 128 letters, digits and `. _ - @ +`.
+    /// 1 to 128 letters, digits and `. _ - @ + | :`.
     pub name: String,
     /// What the user may do.
     pub role: Role,
