@@ -92,13 +92,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["lyra/calls.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
-    let services = [
-        ("Worker", WORKER),
-        ("Control", CONTROL),
-        ("Accounts", ACCOUNTS),
-        ("Logs", LOGS),
-        ("Registry", REGISTRY),
-    ];
+    let services =
+        [("Worker", WORKER), ("Control", CONTROL), ("Accounts", ACCOUNTS), ("Logs", LOGS), ("Registry", REGISTRY)];
     let paths =
         services.iter().flat_map(|(name, rows)| rows.iter().map(move |row| format!("/lyra.v1.{name}/{}", row.0)));
     let list = format!("{:?}", paths.collect::<Vec<_>>());

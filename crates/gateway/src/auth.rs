@@ -148,16 +148,19 @@ impl Keyring {
             grants.complete(self.wait).await;
             let found = grants.find(&hash).inspect_err(|_| self.metrics.denied("stale"))?;
             return match found {
-                Some(identity) if identity.expires_at.is_some_and(|end| end <= self.clock.now()) => {
-                    self.refused("expired_token", Code::Unauthenticated, "the token has ended; log in again or make another")
-                }
+                Some(identity) if identity.expires_at.is_some_and(|end| end <= self.clock.now()) => self.refused(
+                    "expired_token",
+                    Code::Unauthenticated,
+                    "the token has ended; log in again or make another",
+                ),
                 Some(identity) => Ok(identity),
                 None => self.refused("unknown_token", Code::Unauthenticated, "the token is not known here"),
             };
         }
         if let Some(oidc) = self.oidc.as_ref().filter(|_| Oidc::is_one(token)) {
             let identity = oidc.identify(token, &hash).await.inspect_err(|_| self.metrics.denied("oidc"))?;
-            let is_there = |grants: &Arc<Grants>| identity.tenant.as_ref().is_none_or(|tenant| grants.is_active(tenant));
+            let is_there =
+                |grants: &Arc<Grants>| identity.tenant.as_ref().is_none_or(|tenant| grants.is_active(tenant));
             if let Some(grants) = &self.grants {
                 grants.complete(self.wait).await;
             }
@@ -172,7 +175,9 @@ impl Keyring {
     /// Whether a token is one of Lyra's, good or not, so that nobody else may see it.
     fn is_own(&self, token: &[u8]) -> bool {
         let hash: TokenHash = Sha256::digest(token).into();
-        is_token(token) || self.operators.holds(&hash) || self.oidc.as_ref().is_some_and(|oidc| oidc.known(&hash).is_some())
+        is_token(token)
+            || self.operators.holds(&hash)
+            || self.oidc.as_ref().is_some_and(|oidc| oidc.known(&hash).is_some())
     }
 }
 
@@ -402,7 +407,8 @@ mod tests {
     #[test]
     fn a_listener_for_others_needs_tokens() {
         let open = |address: &str, tokens: &str| {
-            let (tokens, metrics) = (Tokens::parse(tokens).unwrap(), Metrics::new(&lyra_kit::telemetry::Metrics::new()));
+            let (tokens, metrics) =
+                (Tokens::parse(tokens).unwrap(), Metrics::new(&lyra_kit::telemetry::Metrics::new()));
             let keyring = Keyring::new(tokens, None, None, Clock::system(), metrics, Duration::ZERO);
             Guard::of(address.parse().unwrap(), &Arc::new(keyring), None).map(drop)
         };

@@ -9,7 +9,8 @@ use utoipa::{IntoResponses, OpenApi};
 
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users, versions, workers,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users,
+    versions, workers,
 };
 use crate::trigger;
 

@@ -82,7 +82,9 @@ impl Mounted {
                 method: &method,
                 route: APPLICATIONS,
                 path: &path,
-                tenant: namespace(&path).or_else(|| identity.tenant.clone()).filter(|of| identity.check_tenant(of.as_str()).is_ok()),
+                tenant: namespace(&path)
+                    .or_else(|| identity.tenant.clone())
+                    .filter(|of| identity.check_tenant(of.as_str()).is_ok()),
                 status: response.status().as_u16(),
                 code: None,
                 address: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),

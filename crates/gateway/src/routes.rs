@@ -19,7 +19,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users, versions, workers,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users,
+    versions, workers,
 };
 use crate::service::App;
 
@@ -176,8 +177,11 @@ mod tests {
 
     #[test]
     fn what_needs_nothing_is_what_the_guard_leaves_open() {
-        let open: Vec<&str> =
-            table().iter().filter(|row| row.needs == Needs::Nothing && row.path != SESSION_PATH).map(|row| row.path).collect();
+        let open: Vec<&str> = table()
+            .iter()
+            .filter(|row| row.needs == Needs::Nothing && row.path != SESSION_PATH)
+            .map(|row| row.path)
+            .collect();
         let mut known = crate::auth::OPEN.to_vec();
         known.sort_by_key(|path| open.iter().position(|of| of == path));
         assert_eq!(open, known);

@@ -231,7 +231,8 @@ impl Node {
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
         let resources = ThroughControl(Arc::clone(&control));
-        let gateway = roles::gateway::new(config.node.gateway.clone(), control, accounts, as_worker, workers, logs, kit);
+        let gateway =
+            roles::gateway::new(config.node.gateway.clone(), control, accounts, as_worker, workers, logs, kit);
         gateway.mount_resources(Arc::new(resources));
         gateway.check(address).map_err(Error::Refused)?;
         gateway.watch_routes();

@@ -130,16 +130,27 @@ mod tests {
         ] {
             let caller = with(scopes);
             for read in ["get", "list", "watch"] {
-                assert_eq!((may(&caller, read, apps), may(&caller, read, sessions)), (expected[0], expected[2]), "{scopes:?}");
+                assert_eq!(
+                    (may(&caller, read, apps), may(&caller, read, sessions)),
+                    (expected[0], expected[2]),
+                    "{scopes:?}"
+                );
             }
             for write in ["create", "update", "patch", "delete", "deletecollection"] {
-                assert_eq!((may(&caller, write, apps), may(&caller, write, sessions)), (expected[1], expected[3]), "{scopes:?}");
+                assert_eq!(
+                    (may(&caller, write, apps), may(&caller, write, sessions)),
+                    (expected[1], expected[3]),
+                    "{scopes:?}"
+                );
             }
             assert_eq!(may(&caller, "*", apps), expected[0] && expected[1]);
             assert!(!caller.may_do("get", apps, Some("game2")) && !caller.may_do("list", apps, None));
             assert!(may(&caller, "get", "namespaces"));
         }
-        assert!(!may(&with(&[Scope::Invoke]), "update", "applicationsessions/status"), "only who deploys writes a status");
+        assert!(
+            !may(&with(&[Scope::Invoke]), "update", "applicationsessions/status"),
+            "only who deploys writes a status"
+        );
         let operator = Caller::operator("root").with_scopes(Scopes::NONE);
         assert!(operator.may_do("*", apps, None));
     }

@@ -85,7 +85,8 @@ impl Accounts {
             return Ok(false);
         }
         let tokens = self.book.read(|accounts| {
-            let of = accounts.tokens.iter().filter(|(_, token)| token.tenant.as_ref().is_some_and(|(of, _)| of == tenant));
+            let of =
+                accounts.tokens.iter().filter(|(_, token)| token.tenant.as_ref().is_some_and(|(of, _)| of == tenant));
             of.map(|(id, _)| *id).collect()
         });
         self.drop_tokens(tokens).await?;

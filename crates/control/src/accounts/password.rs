@@ -46,7 +46,8 @@ impl Passwords {
     pub(super) fn new(random: Random) -> Passwords {
         let cost = (Params::DEFAULT_M_COST, Params::DEFAULT_T_COST, Params::DEFAULT_P_COST);
         // 16 bytes of salt and 32 of a hash, all zero.
-        let nobody = format!("$argon2id$v=19$m={},t={},p={}${}${}", cost.0, cost.1, cost.2, "A".repeat(22), "A".repeat(43));
+        let nobody =
+            format!("$argon2id$v=19$m={},t={},p={}${}${}", cost.0, cost.1, cost.2, "A".repeat(22), "A".repeat(43));
         Passwords { places: Arc::new(Semaphore::new(AT_ONCE)), waiting: Arc::default(), random, nobody: nobody.into() }
     }
 

@@ -78,9 +78,10 @@ impl Accounts {
     /// Refuses while there is something that would be lost.
     fn check_empty(&self, name: &TenantName) -> Result<()> {
         let functions = self.functions.table().count_of(name);
-        let (applications, sessions) = self.resources.get().map_or((0, 0), |api| {
-            (api.applications().list(Some(name)).len(), api.sessions().list(Some(name)).len())
-        });
+        let (applications, sessions) = self
+            .resources
+            .get()
+            .map_or((0, 0), |api| (api.applications().list(Some(name)).len(), api.sessions().list(Some(name)).len()));
         if functions + applications + sessions == 0 {
             return Ok(());
         }

@@ -124,9 +124,9 @@ impl Accounts {
         let now = self.clock.now();
         let found = self.book.read(|accounts| {
             let tokens = accounts.tokens.range((from, Bound::Unbounded)).filter(|(_, token)| !token.has_ended(now));
-            let tokens = tokens.map(|(id, token)| token.show(*id)).filter(|token| {
-                token.tenant == query.tenant && (query.user.is_none() || token.user == query.user)
-            });
+            let tokens = tokens
+                .map(|(id, token)| token.show(*id))
+                .filter(|token| token.tenant == query.tenant && (query.user.is_none() || token.user == query.user));
             tokens.take(limit + 1).collect()
         });
         Ok(page(found, limit, |token: &Token| token.id.to_string()))

@@ -134,7 +134,8 @@ impl Accounts {
         // leader does so where this process does not get to it.
         let changes = vec![Change::Delete(key.clone())];
         let gone = self.commit(vec![Check::Exists(key)], changes, ()).await?;
-        let gone = gone.ok_or_else(|| Error::not_found("user", format_args!("{} of tenant {}", user.name, user.tenant)))?;
+        let gone =
+            gone.ok_or_else(|| Error::not_found("user", format_args!("{} of tenant {}", user.name, user.tenant)))?;
         if let Err(error) = self.drop_tokens(self.tokens_of(user, false)).await {
             tracing::warn!(%error, "tokens of a deleted user are left; they are good for nothing");
         }

@@ -90,7 +90,10 @@ impl AuditLog {
             self.lost.inc();
             let event = error.into_inner().event;
             tracing::warn!(
-                actor = event.actor, action = event.action, target = event.target, outcome = event.outcome,
+                actor = event.actor,
+                action = event.action,
+                target = event.target,
+                outcome = event.outcome,
                 "the audit log can't be written; this entry stands here only"
             );
             return;

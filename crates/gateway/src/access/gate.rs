@@ -64,7 +64,9 @@ pub(crate) fn tenant_of(identity: &Identity, headers: &HeaderMap, uri: &Uri) -> 
     let text = match in_path {
         Some(tenant) => tenant.to_owned(),
         // Nodes and tenants belong to nobody.
-        None if ["/v1/workers", "/v1/tenants", "/v1/login"].iter().any(|root| uri.path().starts_with(root)) => return None,
+        None if ["/v1/workers", "/v1/tenants", "/v1/login"].iter().any(|root| uri.path().starts_with(root)) => {
+            return None;
+        }
         None => tenant_text(identity, headers, &Params::of(uri)).ok()?.to_owned(),
     };
     TenantName::new(&text).ok()

@@ -60,7 +60,8 @@ impl Grants {
     /// How long control has not been heard; `None`: it never was.
     pub(crate) fn age(&self) -> Option<Duration> {
         let heard = self.heard.load(Ordering::Relaxed);
-        (heard > 0).then(|| self.clock.instant().duration_since(self.start).saturating_sub(Duration::from_millis(heard)))
+        (heard > 0)
+            .then(|| self.clock.instant().duration_since(self.start).saturating_sub(Duration::from_millis(heard)))
     }
 
     fn note(&self) {

@@ -49,7 +49,13 @@ fn allowed(identity: &Identity, tenant: &TenantName, asked: TokenRequest) -> Res
     let expires_in = expires_in.map(Duration::from_secs);
     if scopes.is_some_and(|scopes| scopes.has(Permission::Operator)) {
         return match identity.is_operator() {
-            true => Ok(NewToken { name, tenant: None, user: user.map(|user| UserName::new(&user)).transpose()?, scopes, expires_in }),
+            true => Ok(NewToken {
+                name,
+                tenant: None,
+                user: user.map(|user| UserName::new(&user)).transpose()?,
+                scopes,
+                expires_in,
+            }),
             false => denied("only operators make tokens of operators"),
         };
     }
@@ -185,7 +191,9 @@ mod tests {
         use Permission::{Admin, Deploy, Invoke, Operator, Read};
         let acme = TenantName::new("acme").unwrap();
         let made = |identity: &Identity, request| {
-            allowed(identity, &acme, request).map(|new| (new.user.map(|u| u.to_string()), new.scopes)).map_err(|e| e.code)
+            allowed(identity, &acme, request)
+                .map(|new| (new.user.map(|u| u.to_string()), new.scopes))
+                .map_err(|e| e.code)
         };
         let no = Err(Code::PermissionDenied);
         let (ada, all) = (Some("ada".to_owned()), Some(Scopes::of(&[Deploy, Read])));

@@ -7,9 +7,9 @@ use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use http::StatusCode;
 use http::header::LOCATION;
+use lyra_types::Scope as Permission;
 use lyra_types::api::{Page, PasswordRequest, UserChange, UserRequest, UserView};
 use lyra_types::{Code, Error, Result, UserName};
-use lyra_types::Scope as Permission;
 use lyra_wire::accounts::{NewPassword, NewUser, User, UserKey};
 use lyra_wire::control::PageQuery;
 

@@ -18,8 +18,8 @@ use crate::{
 };
 
 pub use accounts::{
-    AuditView, IssuedView, LoginRequest, PasswordRequest, TenantRequest, TenantView, TokenRequest, TokenView, UserChange, UserRequest,
-    UserView, WhoAmI,
+    AuditView, IssuedView, LoginRequest, PasswordRequest, TenantRequest, TenantView, TokenRequest, TokenView,
+    UserChange, UserRequest, UserView, WhoAmI,
 };
 pub use control::ControlView;
 pub use worker::{

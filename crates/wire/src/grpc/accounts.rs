@@ -15,15 +15,16 @@ use tonic::{Request, Response, Status};
 
 use super::asking::{Items, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
-    AuditEvents, AuditPage, ChangedTenant, ChangedToken, ChangedUser, DeleteTenant, GrantChange, Nothing, OfTenant, OfToken, PageOf,
-    Removed, SetRole, TenantPage, TokenPage, UserPage,
+    AuditEvents, AuditPage, ChangedTenant, ChangedToken, ChangedUser, DeleteTenant, GrantChange, Nothing, OfTenant,
+    OfToken, PageOf, Removed, SetRole, TenantPage, TokenPage, UserPage,
 };
 use super::security::{Peer, Security};
 use super::services::accounts_client::AccountsClient;
 use super::services::accounts_server::{Accounts as AccountsService, AccountsServer};
 use crate::Accounts;
 use crate::accounts::{
-    AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User, UserKey,
+    AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,
+    UserKey,
 };
 use crate::control::{Changed, PageQuery};
 
@@ -54,7 +55,8 @@ impl RemoteAccounts {
 }
 
 #[async_trait]
-impl Accounts for RemoteAccounts {    async fn create_tenant(&self, tenant: &TenantName) -> Result<Changed<Tenant>> {
+impl Accounts for RemoteAccounts {
+    async fn create_tenant(&self, tenant: &TenantName) -> Result<Changed<Tenant>> {
         let ask = |mut client: Client, asked| async move { client.create_tenant(asked).await };
         self.ask(Repeat::Unsent, OfTenant { tenant: tenant.clone() }, ask).await
     }

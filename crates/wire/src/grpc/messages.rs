@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
-use lyra_types::{
-    Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId,
-};
+use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::accounts::{
-    AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User, UserKey,
+    AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,
+    UserKey,
 };
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};

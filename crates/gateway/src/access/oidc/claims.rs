@@ -51,10 +51,13 @@ fn texts<'a>(claims: &'a Map<String, Value>, name: &str) -> Vec<&'a str> {
 /// # Errors
 /// [`Code::PermissionDenied`] where it is nobody who may do something here.
 pub(super) fn identity(config: &OidcConfig, claims: &Map<String, Value>, end: Timestamp) -> Result<Identity> {
-    let denied = |why: String| Error::new(Code::PermissionDenied, format!("the identity provider's token lets nobody in: {why}"));
+    let denied = |why: String| {
+        Error::new(Code::PermissionDenied, format!("the identity provider's token lets nobody in: {why}"))
+    };
     let name = claim(claims, &config.user_claim).and_then(Value::as_str);
     let name = name.ok_or_else(|| denied(format!("it has no claim {}", config.user_claim)))?;
-    let user = UserName::new(name).map_err(|error| denied(format!("its claim {}: {}", config.user_claim, error.detail)))?;
+    let user =
+        UserName::new(name).map_err(|error| denied(format!("its claim {}: {}", config.user_claim, error.detail)))?;
     let roles = texts(claims, &config.role_claim);
     if roles.iter().any(|role| config.operators.iter().any(|operator| operator == role)) {
         let operator = Identity::operator(&format!("operator:{user}"), By::Oidc);
@@ -66,8 +69,8 @@ pub(super) fn identity(config: &OidcConfig, claims: &Map<String, Value>, end: Ti
             .ok_or_else(|| denied(format!("it has no claim {}", config.tenant_claim)))?,
         tenant => tenant,
     };
-    let tenant =
-        TenantName::new(tenant).map_err(|error| denied(format!("its claim {}: {}", config.tenant_claim, error.detail)))?;
+    let tenant = TenantName::new(tenant)
+        .map_err(|error| denied(format!("its claim {}: {}", config.tenant_claim, error.detail)))?;
     let known = roles.iter().filter_map(|role| config.roles.get(*role).copied().or_else(|| Role::parse(role)));
     let scopes: Scopes = known.flat_map(|role| role.scopes().iter().collect::<Vec<Scope>>()).collect();
     if scopes.is_empty() {
@@ -104,7 +107,8 @@ mod tests {
         };
         let ada = of(&config, json!({"sub": "ada", "tenant": "acme", "realm": {"roles": ["dev-team", "x"]}})).unwrap();
         assert_eq!((ada.name.as_str(), ada.scopes), ("acme/ada", Role::Developer.scopes()));
-        let both = of(&config, json!({"sub": "a|1", "tenant": "acme", "realm": {"roles": ["viewer", "invoker"]}})).unwrap();
+        let both =
+            of(&config, json!({"sub": "a|1", "tenant": "acme", "realm": {"roles": ["viewer", "invoker"]}})).unwrap();
         assert_eq!(both.scopes, Scopes::of(&[Scope::Read, Scope::Invoke]));
         let dotted = of(&config, json!({"sub": "a", "tenant": "acme", "realm.roles": "owner"})).unwrap();
         assert_eq!(dotted.scopes, Scopes::OF_TENANT);
@@ -133,7 +137,13 @@ mod tests {
         };
         assert!(at(json!({"exp": 1_000}), 1_059) && !at(json!({"exp": 1_000}), 1_060));
         assert!(at(json!({"exp": 1_000, "nbf": 900}), 840) && !at(json!({"exp": 1_000, "nbf": 900}), 839));
-        for bad in [json!({}), json!({"exp": "1000"}), json!({"exp": -1}), json!({"exp": 1e300}), json!({"exp": 1_000, "nbf": "x"})] {
+        for bad in [
+            json!({}),
+            json!({"exp": "1000"}),
+            json!({"exp": -1}),
+            json!({"exp": 1e300}),
+            json!({"exp": 1_000, "nbf": "x"}),
+        ] {
             assert!(!at(bad.clone(), 0), "{bad}");
         }
     }

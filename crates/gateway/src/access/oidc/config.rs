@@ -69,7 +69,8 @@ impl OidcConfig {
     /// # Errors
     /// [`Code::InvalidField`] with the setting.
     pub(crate) fn check(&self) -> Result<()> {
-        let refused = |field: &str, reason: &str| Err(Error::field(Code::InvalidField, format!("oidc.{field}"), reason));
+        let refused =
+            |field: &str, reason: &str| Err(Error::field(Code::InvalidField, format!("oidc.{field}"), reason));
         for (field, url) in [("issuer", &self.issuer), ("jwks_url", &self.jwks_url)] {
             if !url.is_empty() && !is_safe(url) {
                 return refused(field, "must begin with https:// (http:// is for loopback addresses only)");
