@@ -16,7 +16,7 @@ pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs};
 use lyra_types::Error as LyraError;
 use lyra_wire::workers::{LOCAL, Sole};
-use lyra_wire::{Control, Logs, Operated, Worker};
+use lyra_wire::{Accounts, Control, Logs, Operated, Worker};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -207,7 +207,16 @@ impl Node {
                 return Err(error);
             }
         };
-        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
+        let accounts: Arc<dyn Accounts> = control.clone();
+        let others = roles::gateway::Roles {
+            control: as_control,
+            accounts,
+            worker: as_worker,
+            workers,
+            logs: as_logs,
+            workflows: Some(Arc::new(workflow.clone())),
+        };
+        let gateway = roles::gateway::new(config.gateway, others, &kit);
         if let Some(resources) = control.resources() {
             gateway.mount_resources(Arc::new(InProcess(resources)));
         }
