@@ -52,7 +52,9 @@ const OF_OTHERS: [(&str, &str); 3] = [
 ];
 
 fn is_open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/v1/login") || path.starts_with("/s/")
+    matches!(path, "/healthz" | "/readyz" | "/v1/login")
+        || path.starts_with("/s/")
+        || path.starts_with("/v1/callbacks/")
 }
 
 async fn call(gateway: &Gateway, token: Option<&str>, method: &str, path: &str) -> u16 {
