@@ -85,6 +85,20 @@ const LOGS: &[Row] = &[
     ("Forget", "OfFunction", "Nothing", Unary),
 ];
 
+const WORKFLOWS: &[Row] = &[
+    ("Deploy", "DeployWorkflow", "Made", Unary),
+    ("Workflows", "PageOf", "WorkflowPage", Unary),
+    ("Workflow", "OfWorkflow", "WorkflowVersion", Unary),
+    ("DeleteWorkflow", "OfWorkflow", "Nothing", Unary),
+    ("Start", "StartRun", "Started", Unary),
+    ("Run", "OfRun", "Run", Unary),
+    ("Runs", "RunsOf", "RunPage", Unary),
+    ("Command", "CommandRun", "Run", Unary),
+    ("Trace", "TraceOf", "Tokens", Unary),
+    ("Waiting", "OfRun", "WaitingTasks", Unary),
+    ("Complete", "CompleteTask", "Nothing", Unary),
+];
+
 const REGISTRY: &[Row] = &[("Join", "FromNode", "ToNode", Talk), ("WatchWorkers", "Nothing", "MemberEvent", Watch)];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -92,8 +106,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["lyra/calls.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
-    let services =
-        [("Worker", WORKER), ("Control", CONTROL), ("Accounts", ACCOUNTS), ("Logs", LOGS), ("Registry", REGISTRY)];
+    let services = [
+        ("Worker", WORKER),
+        ("Control", CONTROL),
+        ("Accounts", ACCOUNTS),
+        ("Logs", LOGS),
+        ("Registry", REGISTRY),
+        ("Workflows", WORKFLOWS),
+    ];
     let paths =
         services.iter().flat_map(|(name, rows)| rows.iter().map(move |row| format!("/lyra.v1.{name}/{}", row.0)));
     let list = format!("{:?}", paths.collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
-    logs, node, openapi, tenant, tls, token, up, user, version, whoami, worker,
+    logs, node, openapi, tenant, tls, token, up, user, version, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -62,6 +62,9 @@ enum Command {
     /// Jobs whose tries are used up
     #[command(subcommand)]
     DeadLetter(dead_letter::Command),
+    /// Workflows: compositions of functions
+    #[command(subcommand)]
+    Workflow(workflow::Command),
     /// Applications: code whose instances stand ready for sessions
     #[command(subcommand)]
     App(app::Command),
@@ -137,6 +140,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&command, &global),
         Command::Tls(command) => tls::run(&command, &global),
+        Command::Workflow(command) => workflow::run(&command, &global),
         Command::Kubeconfig(args) => kubeconfig::run(&args, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
@@ -172,6 +176,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         | Command::Config(_)
         | Command::Kubeconfig(_)
         | Command::Tls(_)
+        | Command::Workflow(_)
         | Command::Version(_)
         | Command::Up(_)
         | Command::Node(_)

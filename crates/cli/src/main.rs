@@ -40,6 +40,7 @@ mod user;
 mod version;
 mod whoami;
 mod worker;
+mod workflow;
 
 fn main() -> std::process::ExitCode {
     // Before anything makes a thread: some of these children fork.

@@ -3,7 +3,9 @@
 //! A [`Fleet`] follows the registry and is itself a worker: a call goes to one of those that are ready, chosen by a policy
 //! ([`balance`]); one that can't have run there goes to another. When the registry is away, what was known last holds.
 //!
-//! Both the gateway and the control role need this, and neither may know the other: hence a crate.
+//! A [`RouteTable`] follows the functions in the same way: what a call's name means.
+//!
+//! Gateway, control and workflow role need these, and none may know another: hence a crate.
 
 pub mod balance;
 mod fleet;
@@ -13,7 +15,9 @@ mod metrics;
 mod node;
 mod popularity;
 mod replay;
+mod route_table;
 mod tries;
 
 pub use balance::Policy;
 pub use fleet::{Config, Connect, Fleet};
+pub use route_table::RouteTable;

@@ -24,7 +24,6 @@ mod problem;
 mod query;
 mod resources;
 mod rest;
-mod route_table;
 mod routes;
 mod service;
 mod status;

@@ -9,8 +9,8 @@ use utoipa::{IntoResponses, OpenApi};
 
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users,
-    versions, workers,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, users,
+    versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -34,6 +34,8 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
+        workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start,
+        runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete,
         login::login, login::whoami,
         tenants::list, tenants::create, tenants::get, tenants::delete,
         users::list, users::create, users::get, users::change, users::delete, users::set_password,

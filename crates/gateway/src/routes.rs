@@ -19,8 +19,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, tenants, tokens, users,
-    versions, workers,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, users,
+    versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -95,6 +95,21 @@ fn table() -> Vec<Row> {
         row("POST", "/v1/workers/{worker}/instances/{instance}/activate", Needs::OPERATOR, workers::activate),
         row("POST", "/v1/workers/{worker}/functions/{name}/invoke", Needs::OPERATOR, workers::invoke_on),
         row("GET", "/v1/instances", Needs::OPERATOR, workers::instances),
+        row("GET", "/v1/workflows", Needs::READ, workflows::list),
+        row("POST", "/v1/workflows", Needs::DEPLOY, workflows::deploy),
+        row("GET", "/v1/workflows/{name}", Needs::READ, workflows::get),
+        row("DELETE", "/v1/workflows/{name}", Needs::DEPLOY, workflows::delete),
+        row("GET", "/v1/workflows/{name}/versions/{version}", Needs::READ, workflows::version),
+        row("POST", "/v1/workflows/{name}/runs", Needs::INVOKE, workflows::start),
+        row("GET", "/v1/runs", Needs::READ, runs::list),
+        row("GET", "/v1/runs/{id}", Needs::READ_OR_INVOKE, runs::get),
+        row("POST", "/v1/runs/{id}/pause", Needs::INVOKE, runs::pause),
+        row("POST", "/v1/runs/{id}/resume", Needs::INVOKE, runs::resume),
+        row("POST", "/v1/runs/{id}/cancel", Needs::INVOKE, runs::cancel),
+        row("POST", "/v1/runs/{id}/redrive", Needs::INVOKE, runs::redrive),
+        row("GET", "/v1/runs/{id}/trace", Needs::READ, runs::trace),
+        row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
+        row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
         row("POST", "/v1/login", Needs::Nothing, login::login),
         row("GET", "/v1/whoami", Needs::Somebody, login::whoami),
         row("GET", "/v1/tenants", Needs::Somebody, tenants::list),

@@ -9,10 +9,11 @@ use axum::Router;
 use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
+use lyra_fleet::RouteTable;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
-use lyra_wire::{Accounts, Control, Logs, Worker, Workers};
+use lyra_wire::{Accounts, Control, Logs, Worker, Workers, Workflows};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,6 @@ use crate::ingress::{Ingress, SESSION_PATH};
 use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::resources::{Mounted, ResourceServer};
-use crate::route_table::RouteTable;
 use crate::routes;
 
 /// How often the number of routes is put into the metrics.
@@ -48,6 +48,8 @@ pub struct Deps {
     pub workers: Arc<dyn Workers>,
     /// Shows lines of functions.
     pub logs: Arc<dyn Logs>,
+    /// Compositions of functions, and their runs; none where no workflow role is known.
+    pub workflows: Option<Arc<dyn Workflows>>,
     /// Time.
     pub clock: Clock,
     /// Ids of invocations.
@@ -68,6 +70,7 @@ pub(crate) struct App {
     pub worker: Arc<dyn Worker>,
     pub workers: Arc<dyn Workers>,
     pub logs: Arc<dyn Logs>,
+    pub workflows: Option<Arc<dyn Workflows>>,
     pub clock: Clock,
     pub ids: Ids,
     pub random: Random,
@@ -135,6 +138,7 @@ impl Service {
             worker: deps.worker,
             workers: deps.workers,
             logs: deps.logs,
+            workflows: deps.workflows,
             clock: deps.clock,
             ids: deps.ids,
             random: deps.random,

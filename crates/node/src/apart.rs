@@ -231,8 +231,8 @@ impl Node {
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
         let resources = ThroughControl(Arc::clone(&control));
-        let gateway =
-            roles::gateway::new(config.node.gateway.clone(), control, accounts, as_worker, workers, logs, kit);
+        let others = roles::gateway::Roles { control, accounts, worker: as_worker, workers, logs, workflows: None };
+        let gateway = roles::gateway::new(config.node.gateway.clone(), others, kit);
         gateway.mount_resources(Arc::new(resources));
         gateway.check(address).map_err(Error::Refused)?;
         gateway.watch_routes();

@@ -45,6 +45,8 @@ pub struct Settings {
     pub worker: lyra_worker::Config,
     /// How functions run as processes.
     pub process: process::Settings,
+    /// The workflow role.
+    pub workflow: lyra_workflow::Config,
     /// The logs role.
     pub logs: lyra_logs::Config,
     /// What holds for nodes with some of the roles only.
@@ -111,6 +113,7 @@ impl Default for Settings {
             control: embedded.control,
             worker: lyra_worker::Config::default(),
             process: embedded.process,
+            workflow: embedded.workflow,
             logs: embedded.logs,
             cluster: Cluster::default(),
         }
@@ -125,7 +128,8 @@ impl Settings {
         let (mut gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
         gateway.oidc = self.oidc.clone();
         worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
-        crate::Config { gateway, control, worker, process: self.process.clone(), logs, ..fresh }
+        let (process, workflow) = (self.process.clone(), self.workflow.clone());
+        crate::Config { gateway, control, worker, process, workflow, logs, ..fresh }
     }
 }
 

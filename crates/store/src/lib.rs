@@ -1,11 +1,12 @@
 //! What Lyra keeps: versioned objects, jobs, and blobs.
 //!
-//! Three traits, each with an embedded implementation and one on a server; nothing here knows what the objects or jobs
+//! Four traits, each with an embedded implementation and one on a server; nothing here knows what the objects or jobs
 //! mean. What a call has acknowledged is on disk and survives `kill -9`.
 //!
 //! - [`Objects`]: small versioned values with atomic transactions, consistent lists, watches from a revision, and
 //!   leases ([`SqliteObjects`], [`EtcdObjects`]); who leads ([`objects::Election`]).
 //! - [`Jobs`]: the durable record of jobs, their leases and outcomes ([`SqliteJobs`], [`NatsJobs`]).
+//! - [`Runs`]: workflow runs and their journals ([`SqliteRuns`]).
 //! - [`Blobs`]: content-addressed bytes ([`DirectoryBlobs`], [`S3Blobs`]).
 //!
 //! An address says which ([`open_objects`], [`open_jobs`], [`open_blobs`]).
@@ -23,6 +24,7 @@ pub mod jobs;
 mod lock;
 pub mod objects;
 mod open;
+pub mod runs;
 mod sqlite;
 mod tls;
 
@@ -32,5 +34,6 @@ pub use jobs::{Jobs, JobsError, NatsJobs, NatsSettings, SqliteJobs};
 pub use lock::DirLock;
 pub use objects::{EtcdObjects, EtcdSettings, Objects, SqliteObjects, TxnError};
 pub use open::{Access, open_blobs, open_jobs, open_objects};
+pub use runs::{Runs, RunsError, SqliteRuns};
 pub use sqlite::CommitStats;
 pub use tls::TlsFiles;

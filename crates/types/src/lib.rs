@@ -17,6 +17,7 @@ pub mod log;
 pub mod name;
 pub mod resources;
 pub mod time;
+pub mod workflow;
 
 pub use account::{Role, Scope, Scopes, Secret};
 pub use balancing::Balancing;
@@ -25,5 +26,6 @@ pub use code::Code;
 pub use error::{Error, FieldError, Result};
 pub use function::{Alias, FunctionVersion, Network, Runtime};
 pub use id::{InstanceId, InvocationId, JobId, TokenId};
-pub use name::{AliasName, FunctionName, TenantName, UserName};
+pub use name::{AliasName, FunctionName, TenantName, UserName, WorkflowName};
 pub use time::Timestamp;
+pub use workflow::RunId;

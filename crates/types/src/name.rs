@@ -112,6 +112,12 @@ name!(
     |_| Ok(())
 );
 name!(
+    /// Name of a workflow, unique in its tenant.
+    WorkflowName,
+    "workflow",
+    |_| Ok(())
+);
+name!(
     /// Name of an alias of a function. Holds at least one letter, so that it can't be taken for a version number.
     AliasName,
     "alias",

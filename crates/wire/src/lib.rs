@@ -17,6 +17,7 @@ pub mod sessions;
 pub mod tls;
 pub mod worker;
 pub mod workers;
+pub mod workflows;
 
 pub use accounts::Accounts;
 pub use control::Control;
@@ -25,6 +26,7 @@ pub use registry::Registry;
 pub use role::Role;
 pub use worker::{Operated, Worker};
 pub use workers::Workers;
+pub use workflows::Workflows;
 
 /// An error of a body that streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

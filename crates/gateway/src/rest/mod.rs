@@ -10,11 +10,13 @@ pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod meta;
+pub(crate) mod runs;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod users;
 pub(crate) mod versions;
 pub(crate) mod workers;
+pub(crate) mod workflows;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

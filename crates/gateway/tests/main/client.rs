@@ -82,6 +82,7 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
         worker: worker.clone(),
         workers: Arc::new(lyra_wire::workers::Sole(worker.clone())),
         logs: logs.clone(),
+        workflows: None,
         clock: Clock::system(),
         ids: Ids::new(Clock::system(), Random::system()),
         random: Random::system(),

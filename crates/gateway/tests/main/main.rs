@@ -17,3 +17,4 @@ mod platform;
 mod resources;
 mod sessions;
 mod trigger;
+mod workflows;

@@ -3,6 +3,7 @@
 mod accounts;
 mod control;
 mod worker;
+pub mod workflows;
 
 use std::collections::BTreeMap;
 

@@ -29,6 +29,8 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Logs", "Offer", &[Worker]),
     ("lyra.v1.Logs", "Forget", &[Control]),
     ("lyra.v1.Logs", EACH, &[Gateway, Control]),
+    // Gateways ask for clients.
+    ("lyra.v1.Workflows", EACH, &[Gateway]),
     // Gateways call for clients, control for jobs.
     ("lyra.v1.Worker", EACH, &[Gateway, Control]),
     ("lyra.calls.v1.Calls", EACH, &[Gateway, Control]),
@@ -149,6 +151,7 @@ mod tests {
             ("/lyra.v1.Logs/Query", true, false, true),
             ("/lyra.v1.Logs/Forget", true, false, false),
             ("/lyra.v1.Worker/Drain", true, false, true),
+            ("/lyra.v1.Workflows/Start", false, false, true),
             ("/lyra.calls.v1.Calls/Exchange", true, false, true),
             ("/lyra.calls.v1.Calls/Serve", true, false, true),
             ("/lyra.v1.Nothing/Deploy", false, false, false),

@@ -7,6 +7,10 @@ use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId};
 use serde::{Deserialize, Serialize};
 
+pub use super::workflow_messages::{
+    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartRun, Tokens, TraceOf,
+    WaitingTasks, WorkflowPage,
+};
 pub use crate::accounts::{
     AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,
     UserKey,
@@ -18,9 +22,11 @@ pub use crate::registry::{FromNode, MemberEvent, ToNode};
 pub use crate::resources::{ResourceAnswer, ResourceRequest};
 pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
+pub use crate::workflows::{Made, Started};
 
 pub use lyra_types::job::Job;
 pub use lyra_types::log::LogLine;
+pub use lyra_types::workflow::{Run, WorkflowVersion};
 
 /// What a deploy gives.
 pub type ChangedFunction = Changed<Deployed>;

@@ -21,6 +21,8 @@ mod registry;
 mod security;
 mod seldom;
 mod worker;
+mod workflow_messages;
+mod workflows;
 
 pub use accounts::{RemoteAccounts, add_accounts};
 pub use control::{RemoteControl, add_control};
@@ -28,6 +30,7 @@ pub use logs::{RemoteLogs, add_logs};
 pub use registry::{RemoteRegistry, add_registry};
 pub use security::Security;
 pub use worker::{RemoteWorker, add_worker};
+pub use workflows::{RemoteWorkflows, add_workflows};
 
 use std::time::Duration;
 
@@ -51,6 +54,7 @@ mod services {
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Accounts.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Logs.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Registry.rs"));
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Workflows.rs"));
 }
 
 /// Longest wait for a connection.

@@ -3,6 +3,8 @@
 //! What must hold: a look-up takes no lock and allocates nothing; an old table is better than none, so it is kept
 //! while the watch is being made again; a function that was deleted meanwhile is gone once the new watch
 //! has told everything.
+//!
+//! Gateways route by it, and the workflow role calls functions by it.
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -46,7 +48,7 @@ impl papaya::Equivalent<Key> for KeyRef<'_> {
 }
 
 /// Every function, by tenant and name.
-pub(crate) struct RouteTable {
+pub struct RouteTable {
     routes: papaya::HashMap<Key, Arc<Route>>,
     /// The revision that the table has applied; `None` until it is complete for the first time.
     applied: watch::Sender<Option<u64>>,
@@ -54,17 +56,23 @@ pub(crate) struct RouteTable {
 }
 
 impl RouteTable {
-    pub(crate) fn new(clock: Clock) -> RouteTable {
+    /// An empty table; [`RouteTable::follow`] fills it.
+    pub fn new(clock: Clock) -> RouteTable {
         RouteTable { routes: papaya::HashMap::new(), applied: watch::Sender::new(None), clock }
     }
 
     /// Number of functions.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.routes.len()
     }
 
+    /// Whether there is no function.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
     /// Whether the table has been complete.
-    pub(crate) fn is_synced(&self) -> bool {
+    pub fn is_synced(&self) -> bool {
         self.applied.borrow().is_some()
     }
 
@@ -77,7 +85,7 @@ impl RouteTable {
     /// # Errors
     /// [`Code::InvalidName`] where the names break the rule, [`Code::NotFound`], and [`Code::Unavailable`] when
     /// the table is not complete in time.
-    pub(crate) async fn find(&self, tenant: &str, function: &str, wait: Duration) -> Result<Arc<Route>> {
+    pub async fn find(&self, tenant: &str, function: &str, wait: Duration) -> Result<Arc<Route>> {
         if let Some(route) = self.get(tenant, function) {
             return Ok(route);
         }
@@ -86,18 +94,15 @@ impl RouteTable {
             let mut applied = self.applied.subscribe();
             let synced = tokio::time::timeout(wait, applied.wait_for(Option::is_some)).await;
             if !matches!(synced, Ok(Ok(_))) {
-                return Err(Error::new(
-                    Code::Unavailable,
-                    "the gateway is starting and does not know its functions yet",
-                )
-                .with_retry_after(Duration::from_secs(1)));
+                let detail = "Lyra is starting and does not know its functions yet";
+                return Err(Error::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1)));
             }
         }
         self.get(tenant.as_str(), function.as_str()).ok_or_else(|| Error::not_found("function", &function))
     }
 
     /// Waits until the table has applied `revision`, up to `wait`. Says whether it has.
-    pub(crate) async fn wait_for(&self, revision: u64, wait: Duration) -> bool {
+    pub async fn wait_for(&self, revision: u64, wait: Duration) -> bool {
         let reached = |applied: &Option<u64>| applied.is_some_and(|applied| applied >= revision);
         let mut applied = self.applied.subscribe();
         let reached = tokio::time::timeout(wait, applied.wait_for(reached)).await;
@@ -105,7 +110,7 @@ impl RouteTable {
     }
 
     /// Follows the control role for ever.
-    pub(crate) async fn follow(&self, control: &dyn Control, random: &Random) {
+    pub async fn follow(&self, control: &dyn Control, random: &Random) {
         let mut tries = 0;
         loop {
             let begun = self.clock.instant();

@@ -1,0 +1,179 @@
+//! Workflows: deploy, show, list, delete, start.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::LOCATION;
+use lyra_types::api::Page;
+use lyra_types::api::workflows::{Made, NewRun, NewWorkflow, Started};
+use lyra_types::workflow::{Run, Workflow, WorkflowVersion};
+use lyra_types::{Code, Error, Result, WorkflowName};
+use lyra_wire::Workflows;
+use lyra_wire::control::PageQuery;
+
+use super::runs::settled;
+use super::{Answer, json_with};
+use crate::body;
+use crate::extract::{Scope, expect_json, parse_json};
+use crate::headers;
+use crate::openapi::{Busy, Missing, Refused};
+use crate::query::{DEFAULT_PAGE, MAX_PAGE};
+use crate::service::App;
+
+/// The workflow role.
+///
+/// # Errors
+/// [`Code::Unavailable`] where this gateway was given none.
+pub(super) fn role(app: &App) -> Result<&dyn Workflows> {
+    let none = || Error::new(Code::Unavailable, "this gateway knows no workflow role: none was started here");
+    app.workflows.as_deref().ok_or_else(none)
+}
+
+fn name(scope: &Scope) -> Result<WorkflowName> {
+    WorkflowName::new(scope.part("name"))
+}
+
+/// Make a workflow, or a new version of it.
+///
+/// The document and the mapping are checked in full before anything is stored. Where the newest version is just this
+/// already, nothing is made.
+#[utoipa::path(
+    post, path = "/v1/workflows", tag = "workflows", operation_id = "deployWorkflow",
+    params(("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`")),
+    request_body(content = NewWorkflow),
+    responses(
+        (status = 200, description = "The newest version is this already", body = Made),
+        (status = 201, description = "A new version", body = Made, headers(("Location" = String, description = "The workflow"))),
+        Refused, Busy
+    )
+)]
+pub(crate) async fn deploy(State(app): State<Arc<App>>, scope: Scope, request: Request) -> Answer {
+    let role = role(&app)?;
+    expect_json(&scope.headers)?;
+    let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
+    let workflow: NewWorkflow = parse_json(&body.bytes)?;
+    drop(body);
+    let made = role.deploy(&scope.tenant, workflow).await?;
+    let status = if made.created { StatusCode::CREATED } else { StatusCode::OK };
+    let location = headers::value(format_args!("/v1/workflows/{}", made.name));
+    Ok(json_with(status, LOCATION, location, &made))
+}
+
+/// List workflows, by name.
+#[utoipa::path(
+    get, path = "/v1/workflows", tag = "workflows", operation_id = "listWorkflows",
+    params(
+        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
+        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 200, description = "A page", body = Page<Workflow>), Refused, Busy)
+)]
+pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    let params = scope.params();
+    let page = PageQuery { limit: params.limit(DEFAULT_PAGE, MAX_PAGE)?, cursor: params.cursor()? };
+    Ok(Json(role(&app)?.workflows(&scope.tenant, page).await?).into_response())
+}
+
+/// Show a workflow: its newest version.
+#[utoipa::path(
+    get, path = "/v1/workflows/{name}", tag = "workflows", operation_id = "getWorkflow",
+    params(
+        ("name" = String, Path, description = "Workflow", example = "thumbnails"),
+        ("version" = Option<u64>, Query, description = "This version instead of the newest"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 200, description = "The version, with its texts", body = WorkflowVersion), Refused, Missing, Busy)
+)]
+pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    let version = scope.params().number("version")?;
+    Ok(Json(role(&app)?.workflow(&scope.tenant, &name(&scope)?, version).await?).into_response())
+}
+
+/// Show a version of a workflow.
+#[utoipa::path(
+    get, path = "/v1/workflows/{name}/versions/{version}", tag = "workflows", operation_id = "getWorkflowVersion",
+    params(
+        ("name" = String, Path, description = "Workflow", example = "thumbnails"),
+        ("version" = u64, Path, description = "Its number", example = 1),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 200, description = "The version, with its texts", body = WorkflowVersion), Refused, Missing, Busy)
+)]
+pub(crate) async fn version(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    let name = name(&scope)?;
+    let text = scope.part("version");
+    let number = text.parse().ok().filter(|number: &u64| *number > 0);
+    let number = number.ok_or_else(|| {
+        let shown: String = text.chars().take(40).collect();
+        Error::not_found("version", format_args!("\"{}\" of workflow {name}", shown.escape_debug()))
+    })?;
+    Ok(Json(role(&app)?.workflow(&scope.tenant, &name, Some(number)).await?).into_response())
+}
+
+/// Delete a workflow with its versions and schedule.
+///
+/// Runs that have not ended go on.
+#[utoipa::path(
+    delete, path = "/v1/workflows/{name}", tag = "workflows", operation_id = "deleteWorkflow",
+    params(
+        ("name" = String, Path, description = "Workflow", example = "thumbnails"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    responses((status = 204, description = "It is gone"), Refused, Missing, Busy)
+)]
+pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    role(&app)?.delete_workflow(&scope.tenant, &name(&scope)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Start a run.
+///
+/// The run is durable when the answer comes. A second start with the same `id` and input is the same run. With
+/// `?wait=` the answer is the run when it has ended, or as it stands when the time is over.
+#[utoipa::path(
+    post, path = "/v1/workflows/{name}/runs", tag = "workflows", operation_id = "startRun",
+    params(
+        ("name" = String, Path, description = "Workflow", example = "thumbnails"),
+        ("wait" = Option<f64>, Query, description = "Seconds to wait for the run to end: 0 to 60"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    request_body(content = NewRun, example = json!({"input": {"image": "cat.png"}})),
+    responses(
+        (status = 200, description = "With `?wait=`: the run has ended", body = Run, headers(("Location" = String, description = "The run"))),
+        (status = 202, description = "The run is durable; with `?wait=` it has not ended, and the body is the run", body = Started,
+            headers(("Location" = String, description = "The run"))),
+        Refused, Missing, Busy
+    )
+)]
+pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Request) -> Answer {
+    let role = role(&app)?;
+    let name = name(&scope)?;
+    let wait = match scope.params().text("wait")? {
+        None => None,
+        Some(_) => Some(scope.params().wait(app.config.max_wait)?),
+    };
+    expect_json(&scope.headers)?;
+    let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
+    let run: NewRun = match body.bytes.is_empty() {
+        true => NewRun::default(),
+        false => parse_json(&body.bytes)?,
+    };
+    drop(body);
+    let started = role.start(&scope.tenant, &name, run).await?;
+    let location = headers::value(format_args!("/v1/runs/{}", started.id));
+    let respond = |status: StatusCode, body: Response| -> Response {
+        let mut response = (status, body).into_response();
+        response.headers_mut().insert(LOCATION, location);
+        response
+    };
+    let Some(wait) = wait else {
+        return Ok(respond(StatusCode::ACCEPTED, Json(started).into_response()));
+    };
+    let run = settled(&app, &scope.tenant, &started.id, wait).await?;
+    let status = if run.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok(respond(status, Json(run).into_response()))
+}

@@ -1,0 +1,197 @@
+//! Workflows and runs, over a role in memory.
+
+mod double;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lyra_gateway::Config;
+use lyra_types::workflow::RunStatus;
+use serde_json::{Map, Value, json};
+
+use crate::client::{Answer, Gateway, OK, deps, serve, start};
+use double::FakeWorkflows;
+
+async fn with_role() -> (Gateway, Arc<FakeWorkflows>) {
+    let role = Arc::new(FakeWorkflows::default());
+    let (mut deps, control, worker, logs) = deps();
+    deps.workflows = Some(Arc::<FakeWorkflows>::clone(&role));
+    (serve(Config::default(), deps, control, worker, logs).await, role)
+}
+
+async fn post(gateway: &Gateway, path: &str, body: &Value) -> Answer {
+    gateway.send(&format!("POST {path}"), &[("content-type", "application/json")], body.to_string()).await
+}
+
+fn workflow(definition: &str) -> Value {
+    json!({"name": "thumbs", "definition": definition, "mappings": []})
+}
+
+#[tokio::test]
+async fn a_workflow_is_deployed_shown_listed_and_deleted() {
+    let (gateway, _) = with_role().await;
+    let made = post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    assert_eq!((made.status, made.header("location")), (201, "/v1/workflows/thumbs"));
+    assert_eq!((&made.json()["name"], &made.json()["version"]), (&json!("thumbs"), &json!(1)));
+    assert_eq!(post(&gateway, "/v1/workflows", &workflow("v1")).await.status, OK, "nothing has changed");
+    assert_eq!(post(&gateway, "/v1/workflows", &workflow("v2")).await.json()["version"], 2);
+    assert_eq!(gateway.get("/v1/workflows").await.json()["items"][0]["version"], 2);
+    assert_eq!(gateway.get("/v1/workflows/thumbs").await.json()["definition"], "v2");
+    for path in ["/v1/workflows/thumbs?version=1", "/v1/workflows/thumbs/versions/1"] {
+        assert_eq!(gateway.get(path).await.json()["definition"], "v1", "{path}");
+    }
+    for path in ["/v1/workflows/thumbs/versions/9", "/v1/workflows/thumbs/versions/x", "/v1/workflows/other"] {
+        assert_eq!(gateway.get(path).await.fault(), (404, "not_found".into()), "{path}");
+    }
+    assert_eq!(gateway.send("DELETE /v1/workflows/thumbs", &[], "").await.status, 204);
+    assert_eq!(gateway.get("/v1/workflows/thumbs").await.fault(), (404, "not_found".into()));
+}
+
+#[tokio::test]
+async fn faults_of_a_document_are_told_with_their_place() {
+    let (gateway, _) = with_role().await;
+    let refused = post(&gateway, "/v1/workflows", &workflow("bad")).await;
+    assert_eq!(refused.fault(), (422, "invalid_field".into()));
+    assert_eq!((&refused.json()["errors"][0]["line"], &refused.json()["errors"][0]["column"]), (&json!(7), &json!(3)));
+    for (body, field) in [
+        (json!({"name": "x"}), "definition"),
+        (json!({"name": "Bad Name", "definition": "x"}), "name"),
+        (json!({"name": "x", "definition": 1}), "definition"),
+        (json!({"name": "x", "definition": "x", "mapping": []}), "mapping"),
+    ] {
+        let answer = post(&gateway, "/v1/workflows", &body).await;
+        assert_eq!((answer.status, &answer.json()["errors"][0]["field"]), (422, &json!(field)), "{body}");
+    }
+    let text = gateway.send("POST /v1/workflows", &[("content-type", "text/yaml")], "name: x").await;
+    assert_eq!(text.fault(), (415, "unsupported_media_type".into()));
+}
+
+#[tokio::test]
+async fn a_run_is_started_and_waited_for() {
+    let (gateway, role) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    let started = post(&gateway, "/v1/workflows/thumbs/runs", &json!({"input": {"n": 3}, "id": "mine"})).await;
+    assert_eq!((started.status, started.header("location")), (202, "/v1/runs/mine"));
+    assert_eq!(started.json()["id"], "mine");
+    let again = post(&gateway, "/v1/workflows/thumbs/runs", &json!({"input": {"n": 3}, "id": "mine"})).await;
+    assert_eq!((again.status, &again.json()["created"]), (202, &json!(false)));
+    let other = post(&gateway, "/v1/workflows/thumbs/runs", &json!({"input": {"n": 4}, "id": "mine"})).await;
+    assert_eq!(other.fault(), (422, "idempotency_mismatch".into()));
+    let running =
+        post(&gateway, "/v1/workflows/thumbs/runs?wait=0.01", &json!({"id": "mine", "input": {"n": 3}})).await;
+    assert_eq!((running.status, &running.json()["status"]), (202, &json!("running")));
+    role.end("mine", RunStatus::Succeeded, json!({"sum": 6}));
+    let ended = post(&gateway, "/v1/workflows/thumbs/runs?wait=30", &json!({"id": "mine", "input": {"n": 3}})).await;
+    assert_eq!((ended.status, &ended.json()["output"]), (OK, &json!({"sum": 6})));
+    assert_eq!(gateway.get("/v1/runs/mine?wait=30").await.json()["status"], "succeeded");
+    let bare = gateway.send("POST /v1/workflows/thumbs/runs", &[], "").await;
+    assert_eq!(bare.status, 202, "no body is no input");
+    assert_eq!(*role.inputs.lock().values().nth(1).unwrap(), Map::new());
+    assert_eq!(post(&gateway, "/v1/workflows/none/runs", &json!({})).await.fault(), (404, "not_found".into()));
+    for (body, field) in
+        [(json!({"input": [1]}), "input"), (json!({"id": "a b"}), "id"), (json!({"inputs": {}}), "inputs")]
+    {
+        let answer = post(&gateway, "/v1/workflows/thumbs/runs", &body).await;
+        assert_eq!((answer.status, &answer.json()["errors"][0]["field"]), (422, &json!(field)), "{body}");
+    }
+    let bad = post(&gateway, "/v1/workflows/thumbs/runs?wait=soon", &json!({})).await;
+    assert_eq!(bad.fault(), (400, "bad_request".into()));
+}
+
+#[tokio::test]
+async fn runs_are_listed_by_workflow_and_status() {
+    let (gateway, role) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    for id in ["a", "b", "c"] {
+        post(&gateway, "/v1/workflows/thumbs/runs", &json!({"id": id})).await;
+    }
+    role.end("b", RunStatus::Failed, Value::Null);
+    let listed = async |query: &str| {
+        let page = gateway.get(&format!("/v1/runs?{query}")).await.json();
+        page["items"].as_array().unwrap().len()
+    };
+    assert_eq!(listed("").await, 3);
+    assert_eq!((listed("status=failed").await, listed("workflow=thumbs&status=running").await), (1, 2));
+    assert_eq!((listed("workflow=other").await, listed("limit=2").await, listed("limit=2&cursor=2").await), (0, 2, 1));
+    assert_eq!(gateway.get("/v1/runs?status=asleep").await.fault(), (400, "bad_request".into()));
+}
+
+#[tokio::test]
+async fn a_run_takes_commands_where_its_state_allows() {
+    let (gateway, _) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    post(&gateway, "/v1/workflows/thumbs/runs", &json!({"id": "r"})).await;
+    for (verb, status) in [("pause", "paused"), ("resume", "running"), ("cancel", "cancelled"), ("redrive", "running")]
+    {
+        let answer = gateway.send(&format!("POST /v1/runs/r/{verb}"), &[], "").await;
+        assert_eq!((answer.status, &answer.json()["status"]), (OK, &json!(status)), "{verb}");
+    }
+    gateway.send("POST /v1/runs/r/cancel", &[], "").await;
+    assert_eq!(gateway.send("POST /v1/runs/r/pause", &[], "").await.fault(), (409, "conflict".into()));
+    for path in ["/v1/runs/none/cancel", "/v1/runs/a%20b/cancel"] {
+        assert_eq!(gateway.send(&format!("POST {path}"), &[], "").await.fault(), (404, "not_found".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_trace_comes_in_pages() {
+    let (gateway, _) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    post(&gateway, "/v1/workflows/thumbs/runs", &json!({"id": "r"})).await;
+    let first = gateway.get("/v1/runs/r/trace?limit=2").await.json();
+    assert_eq!((&first["items"][1]["seq"], &first["next"]), (&json!(1), &json!("2")));
+    let second = gateway.get("/v1/runs/r/trace?limit=2&cursor=2").await.json();
+    assert_eq!((&second["items"][0]["seq"], &second["next"]), (&json!(2), &json!("4")));
+    let last = gateway.get("/v1/runs/r/trace?from=4&limit=2").await.json();
+    assert_eq!((last["items"].as_array().unwrap().len(), &last["next"]), (1, &Value::Null));
+    assert_eq!(gateway.get("/v1/runs/r/trace").await.json()["items"].as_array().unwrap().len(), 5);
+    for bad in ["from=1&cursor=2", "from=x", "limit=0"] {
+        assert_eq!(gateway.get(&format!("/v1/runs/r/trace?{bad}")).await.fault(), (400, "bad_request".into()), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn an_outside_party_completes_a_task() {
+    let (gateway, role) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    post(&gateway, "/v1/workflows/thumbs/runs", &json!({"id": "r"})).await;
+    let waiting = gateway.get("/v1/runs/r/waiting").await.json();
+    assert_eq!((&waiting["items"][0]["token"], &waiting["next"]), (&json!("cb_1"), &Value::Null));
+    assert_eq!(post(&gateway, "/v1/callbacks/cb_1", &json!({"output": {"ok": true}})).await.status, 204);
+    let failed = json!({"error": {"code": "refused", "message": "no"}});
+    assert_eq!(post(&gateway, "/v1/callbacks/cb_1", &failed).await.status, 204);
+    assert_eq!(role.completed.lock().len(), 2);
+    assert_eq!(post(&gateway, "/v1/callbacks/cb_2", &failed).await.fault(), (404, "not_found".into()));
+    for bad in [
+        json!({}),
+        json!({"output": 1}),
+        json!({"error": {}}),
+        json!({"output": {}, "error": {"code": "x", "message": "y"}}),
+    ] {
+        assert_eq!(post(&gateway, "/v1/callbacks/cb_1", &bad).await.fault(), (422, "invalid_field".into()), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_for_a_run_ends_when_the_gateway_does() {
+    let (mut gateway, _) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    post(&gateway, "/v1/workflows/thumbs/runs", &json!({"id": "r"})).await;
+    let mut waiting = Box::pin(gateway.get("/v1/runs/r?wait=60"));
+    tokio::select! {
+        answer = &mut waiting => panic!("did not wait: {answer:?}"),
+        () = tokio::time::sleep(Duration::from_millis(50)) => gateway.shutdown.cancel(),
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(20), &mut waiting).await.expect("the wait ends too");
+    assert_eq!(answer.json()["status"], "running");
+    drop(waiting);
+    gateway.served.take().unwrap().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn without_a_workflow_role_its_routes_say_so() {
+    let gateway = start().await;
+    for target in ["GET /v1/workflows", "GET /v1/runs/r", "POST /v1/workflows"] {
+        assert_eq!(gateway.send(target, &[], "{}").await.fault(), (503, "unavailable".into()), "{target}");
+    }
+}

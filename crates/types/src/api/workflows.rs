@@ -1,0 +1,129 @@
+//! Bodies of the routes of workflows and runs.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{RunId, Timestamp, WorkflowName};
+
+/// A workflow to make, or a new version of one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewWorkflow {
+    /// Name.
+    #[schema(value_type = String)]
+    pub name: WorkflowName,
+    /// AFCL, as YAML or JSON text.
+    pub definition: String,
+    /// The type mapping; `[]` where all types are Lyra's own.
+    #[serde(default)]
+    pub mappings: Value,
+    /// When to start runs by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+}
+
+/// When to start runs of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Five or six fields, `[second] minute hour day month weekday`.
+    pub cron: String,
+    /// IANA time zone; UTC where none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What to do when the last run has not ended.
+    #[serde(default)]
+    pub overlap: Overlap,
+    /// Input of each run.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub input: Map<String, Value>,
+}
+
+/// What a schedule does when its last run has not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// Leaves this firing out.
+    #[default]
+    Skip,
+    /// Starts another one beside it.
+    Allow,
+    /// Cancels it and starts the new one.
+    Replace,
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Made {
+    /// Name.
+    #[schema(value_type = String)]
+    pub name: WorkflowName,
+    /// The version; the newest one's number where nothing has changed.
+    pub version: u64,
+    /// False when the newest version is just this already.
+    pub created: bool,
+    /// What is odd about the document, if anything: `line:column: text`.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// A run to start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRun {
+    /// One object with the workflow's inputs.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub input: Map<String, Value>,
+    /// The caller's id: a second start with it and the same input is the same run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub id: Option<RunId>,
+    /// The version; the newest where none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+}
+
+/// What was started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Started {
+    /// The run's id.
+    #[schema(value_type = String)]
+    pub id: RunId,
+    /// False when the id was known and this is the run from then.
+    pub created: bool,
+}
+
+/// What an outside party says to a task that waits for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Completion {
+    /// The task's output.
+    Output(Map<String, Value>),
+    /// The task has failed.
+    Error {
+        /// A word for programs.
+        code: String,
+        /// A sentence for people.
+        message: String,
+    },
+}
+
+/// A task that waits for an outside party.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Waiting {
+    /// Run.
+    #[schema(value_type = String)]
+    pub run: RunId,
+    /// Task with its place.
+    pub task: String,
+    /// What completes it: `POST /v1/callbacks/{token}`.
+    pub token: String,
+    /// Since when it waits.
+    pub since: Timestamp,
+    /// What it was given.
+    #[schema(value_type = Object)]
+    pub input: Map<String, Value>,
+}

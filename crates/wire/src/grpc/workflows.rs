@@ -1,0 +1,198 @@
+//! The workflow role in another process: the client that is one, and the server over one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lyra_types::api::Page;
+use lyra_types::workflow::{Run, TraceToken, Workflow, WorkflowVersion};
+use lyra_types::{Result, RunId, TenantName, WorkflowName};
+use tonic::service::RoutesBuilder;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::MAX_MESSAGE;
+use super::asking::{LONG, Peers, Repeat, SHORT, answer};
+use super::messages::{Nothing, PageOf};
+use super::security::{Peer, Security};
+use super::services::workflows_client::WorkflowsClient;
+use super::services::workflows_server::{Workflows as WorkflowsService, WorkflowsServer};
+use super::workflow_messages::{
+    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartRun, Tokens, TraceOf,
+    WaitingTasks, WorkflowPage,
+};
+use crate::Workflows;
+use crate::control::PageQuery;
+use crate::workflows::{Completion, Made, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
+
+/// A workflow role that is reached over gRPC.
+#[derive(Debug)]
+pub struct RemoteWorkflows {
+    peers: Peers,
+}
+
+impl RemoteWorkflows {
+    /// The workflow roles at `addresses` (`HOST:PORT` each); processes of the control role carry them.
+    ///
+    /// # Errors
+    /// When an address is none. Whether somebody is there is seen with the first question.
+    pub fn new(addresses: &[String], security: &Security) -> Result<RemoteWorkflows> {
+        Ok(RemoteWorkflows { peers: Peers::new("workflows", addresses, Peer::CONTROL, security)? })
+    }
+
+    async fn ask<M, T, F>(
+        &self,
+        repeat: Repeat,
+        limit: Duration,
+        asked: M,
+        question: impl Fn(WorkflowsClient<Channel>, M) -> F,
+    ) -> Result<T>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let ask = |channel| {
+            let client = WorkflowsClient::new(channel);
+            let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+            question(client, asked.clone())
+        };
+        self.peers.ask(repeat, limit, ask).await
+    }
+}
+
+#[async_trait]
+impl Workflows for RemoteWorkflows {
+    async fn deploy(&self, tenant: &TenantName, workflow: NewWorkflow) -> Result<Made> {
+        // What is there already is not made again.
+        let message = DeployWorkflow { tenant: tenant.clone(), workflow };
+        self.ask(Repeat::Always, LONG, message, |mut client, asked| async move { client.deploy(asked).await }).await
+    }
+
+    async fn workflows(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Workflow>> {
+        let message = PageOf { tenant: tenant.clone(), page };
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.workflows(asked).await }).await
+    }
+
+    async fn workflow(
+        &self,
+        tenant: &TenantName,
+        name: &WorkflowName,
+        version: Option<u64>,
+    ) -> Result<WorkflowVersion> {
+        let message = OfWorkflow { tenant: tenant.clone(), name: name.clone(), version };
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.workflow(asked).await }).await
+    }
+
+    async fn delete_workflow(&self, tenant: &TenantName, name: &WorkflowName) -> Result<()> {
+        let message = OfWorkflow { tenant: tenant.clone(), name: name.clone(), version: None };
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.delete_workflow(asked).await };
+        self.ask(Repeat::Unsent, SHORT, message, ask).await.map(drop)
+    }
+
+    async fn start(&self, tenant: &TenantName, name: &WorkflowName, run: NewRun) -> Result<Started> {
+        // By its id a run is started once, however often it is asked for.
+        let repeat = if run.id.is_some() { Repeat::Always } else { Repeat::Unsent };
+        let message = StartRun { tenant: tenant.clone(), name: name.clone(), run };
+        self.ask(repeat, SHORT, message, |mut client, asked| async move { client.start(asked).await }).await
+    }
+
+    async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {
+        let message = OfRun { tenant: tenant.clone(), id: id.clone(), wait };
+        self.ask(Repeat::Always, wait + SHORT, message, |mut client, asked| async move { client.run(asked).await })
+            .await
+    }
+
+    async fn runs(&self, tenant: &TenantName, query: RunQuery) -> Result<Page<Run>> {
+        let message = RunsOf { tenant: tenant.clone(), query };
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.runs(asked).await }).await
+    }
+
+    async fn command(&self, tenant: &TenantName, id: &RunId, command: RunCommand) -> Result<Run> {
+        let message = CommandRun { tenant: tenant.clone(), id: id.clone(), command };
+        self.ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.command(asked).await }).await
+    }
+
+    async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {
+        let message = TraceOf { tenant: tenant.clone(), id: id.clone(), from, limit };
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.trace(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, message, ask).await?.tokens)
+    }
+
+    async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>> {
+        let message = OfRun { tenant: tenant.clone(), id: id.clone(), wait: Duration::ZERO };
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.waiting(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, message, ask).await?.tasks)
+    }
+
+    async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
+        let message = CompleteTask { token: token.to_owned(), completion };
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.complete(asked).await };
+        self.ask(Repeat::Always, SHORT, message, ask).await.map(drop)
+    }
+}
+
+/// Adds the service by which others reach `workflows`.
+pub fn add_workflows(routes: &mut RoutesBuilder, workflows: Arc<dyn Workflows>) {
+    let server = WorkflowsServer::new(Served(workflows));
+    routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
+}
+
+struct Served(Arc<dyn Workflows>);
+
+#[async_trait]
+impl WorkflowsService for Served {
+    async fn deploy(&self, request: Request<DeployWorkflow>) -> Result<Response<Made>, Status> {
+        let DeployWorkflow { tenant, workflow } = request.into_inner();
+        answer(self.0.deploy(&tenant, workflow).await)
+    }
+
+    async fn workflows(&self, request: Request<PageOf>) -> Result<Response<WorkflowPage>, Status> {
+        let PageOf { tenant, page } = request.into_inner();
+        answer(self.0.workflows(&tenant, page).await)
+    }
+
+    async fn workflow(&self, request: Request<OfWorkflow>) -> Result<Response<WorkflowVersion>, Status> {
+        let OfWorkflow { tenant, name, version } = request.into_inner();
+        answer(self.0.workflow(&tenant, &name, version).await)
+    }
+
+    async fn delete_workflow(&self, request: Request<OfWorkflow>) -> Result<Response<Nothing>, Status> {
+        let OfWorkflow { tenant, name, .. } = request.into_inner();
+        answer(self.0.delete_workflow(&tenant, &name).await.map(|()| Nothing))
+    }
+
+    async fn start(&self, request: Request<StartRun>) -> Result<Response<Started>, Status> {
+        let StartRun { tenant, name, run } = request.into_inner();
+        answer(self.0.start(&tenant, &name, run).await)
+    }
+
+    async fn run(&self, request: Request<OfRun>) -> Result<Response<Run>, Status> {
+        let OfRun { tenant, id, wait } = request.into_inner();
+        answer(self.0.run(&tenant, &id, wait).await)
+    }
+
+    async fn runs(&self, request: Request<RunsOf>) -> Result<Response<RunPage>, Status> {
+        let RunsOf { tenant, query } = request.into_inner();
+        answer(self.0.runs(&tenant, query).await)
+    }
+
+    async fn command(&self, request: Request<CommandRun>) -> Result<Response<Run>, Status> {
+        let CommandRun { tenant, id, command } = request.into_inner();
+        answer(self.0.command(&tenant, &id, command).await)
+    }
+
+    async fn trace(&self, request: Request<TraceOf>) -> Result<Response<Tokens>, Status> {
+        let TraceOf { tenant, id, from, limit } = request.into_inner();
+        answer(self.0.trace(&tenant, &id, from, limit).await.map(|tokens| Tokens { tokens }))
+    }
+
+    async fn waiting(&self, request: Request<OfRun>) -> Result<Response<WaitingTasks>, Status> {
+        let OfRun { tenant, id, .. } = request.into_inner();
+        answer(self.0.waiting(&tenant, &id).await.map(|tasks| WaitingTasks { tasks }))
+    }
+
+    async fn complete(&self, request: Request<CompleteTask>) -> Result<Response<Nothing>, Status> {
+        let CompleteTask { token, completion } = request.into_inner();
+        answer(self.0.complete(&token, completion).await.map(|()| Nothing))
+    }
+}

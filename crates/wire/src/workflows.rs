@@ -1,0 +1,78 @@
+//! What the gateway asks of the workflow role.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lyra_types::api::Page;
+pub use lyra_types::api::workflows::{Completion, Made, NewRun, NewWorkflow, Overlap, Schedule, Started, Waiting};
+use lyra_types::workflow::{Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
+use lyra_types::{Result, RunId, TenantName, WorkflowName};
+use serde::{Deserialize, Serialize};
+
+use crate::control::PageQuery;
+
+/// Which runs to list, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunQuery {
+    /// Only of this workflow.
+    pub workflow: Option<WorkflowName>,
+    /// Only with this status.
+    pub status: Option<RunStatus>,
+    /// Which page.
+    pub page: PageQuery,
+}
+
+/// What to do to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunCommand {
+    /// Begin no further task. Calls that run go on, and what they answer is kept.
+    Pause,
+    /// Go on.
+    Resume,
+    /// End it; calls that run are cancelled.
+    Cancel,
+    /// Take up a failed or cancelled run where it failed; what has succeeded is not done again.
+    Redrive,
+}
+
+/// The workflow role.
+///
+/// Every method is cancelled by dropping its future: a start may have happened then or not, and can be repeated with
+/// the same id. Errors are those of the table, [`lyra_types::Code`].
+#[async_trait]
+pub trait Workflows: Send + Sync + 'static {
+    /// Makes a workflow or a new version of it, after it was checked in full.
+    async fn deploy(&self, tenant: &TenantName, workflow: NewWorkflow) -> Result<Made>;
+
+    /// All workflows, by name.
+    async fn workflows(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Workflow>>;
+
+    /// One version of a workflow, the newest where none is named.
+    async fn workflow(&self, tenant: &TenantName, name: &WorkflowName, version: Option<u64>)
+    -> Result<WorkflowVersion>;
+
+    /// Deletes a workflow with its versions and schedule. Runs that have not ended go on; they hold their version.
+    async fn delete_workflow(&self, tenant: &TenantName, name: &WorkflowName) -> Result<()>;
+
+    /// Starts a run. It is durable when this returns.
+    async fn start(&self, tenant: &TenantName, name: &WorkflowName, run: NewRun) -> Result<Started>;
+
+    /// A run; waits up to `wait` for its end.
+    async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run>;
+
+    /// Runs, newest first.
+    async fn runs(&self, tenant: &TenantName, query: RunQuery) -> Result<Page<Run>>;
+
+    /// Does something to a run and returns it as it stands then.
+    async fn command(&self, tenant: &TenantName, id: &RunId, command: RunCommand) -> Result<Run>;
+
+    /// A page of a run's tokens, in order: up to `limit` of them from number `from`.
+    async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>>;
+
+    /// Tasks that wait for an outside party.
+    async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>>;
+
+    /// Completes a task that waits. Repeating the same completion does nothing.
+    async fn complete(&self, token: &str, completion: Completion) -> Result<()>;
+}

@@ -1,0 +1,95 @@
+//! Settings of the workflow role.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::Limits;
+use crate::schedule::{Arbitration, Limit, Policy};
+
+/// Settings of the workflow role, section `[workflow]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Most runs that are under way at a time on this host.
+    pub max_runs: usize,
+    /// Most calls of one run at a time.
+    pub run_in_flight: usize,
+    /// Most calls of all runs at a time.
+    pub in_flight: usize,
+    /// Longest time of a try whose document and resource name none.
+    #[serde(with = "humantime_serde")]
+    pub task_timeout: Duration,
+    /// Longest time of a run.
+    #[serde(with = "humantime_serde")]
+    pub run_timeout: Duration,
+    /// Most tries of a task whose document names none.
+    pub attempts: u32,
+    /// Values above this many bytes stand in the blob store rather than in the journal.
+    pub inline_bytes: usize,
+    /// Most bytes of one output of a task, and of a run's input.
+    pub max_value_bytes: usize,
+    /// How long runs that have ended are kept.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// How long a host that is not heard of keeps its runs, where several hosts share a store.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// Iterations of parallelFors that one run has under way at a time.
+    pub live_iterations: usize,
+    /// Most tasks of one run.
+    pub max_tasks: u64,
+    /// Most iterations of one while.
+    pub max_loop_iterations: u32,
+    /// Most elements of one collection.
+    pub max_elements: usize,
+    /// Which resource a task gets.
+    pub scheduling: Scheduling,
+}
+
+/// Which resource a task gets, and who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scheduling {
+    /// Which of a type's resources.
+    pub scheduler: Policy,
+    /// How many tasks this machine takes at a time.
+    pub capacity: Limit,
+    /// Which of those that wait is next.
+    pub arbitration: Arbitration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let limits = Limits::default();
+        Config {
+            max_runs: 10_000,
+            run_in_flight: 256,
+            in_flight: 2_048,
+            task_timeout: Duration::from_secs(60),
+            run_timeout: Duration::from_secs(30 * 24 * 3_600),
+            attempts: 3,
+            inline_bytes: 64 << 10,
+            max_value_bytes: 6 << 20,
+            retention: Duration::from_secs(7 * 24 * 3_600),
+            lease: Duration::from_secs(10),
+            live_iterations: limits.live_iterations,
+            max_tasks: limits.tasks,
+            max_loop_iterations: limits.loop_iterations,
+            max_elements: limits.elements,
+            scheduling: Scheduling::default(),
+        }
+    }
+}
+
+impl Config {
+    /// What one run may use.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            live_iterations: self.live_iterations.max(1),
+            tasks: self.max_tasks,
+            loop_iterations: self.max_loop_iterations.max(1),
+            elements: self.max_elements.min(u32::MAX as usize - 1),
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Workflows as they are kept: an object for each with its newest version, one for each version; texts and compiled
+//! graphs in the blob store.
+//!
+//! Keys: `workflows/TENANT/NAME` and `workflow-versions/TENANT/NAME/NUMBER`, in one transaction. A version never
+//! changes. What runs hold is the digest of the compiled graph, so a deleted workflow's runs go on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lyra_afcl::graph::{CUT_TYPE, TaskKind};
+use lyra_afcl::{Diagnostics, Graph};
+use lyra_kit::Clock;
+use lyra_store::objects::{Change, Check, Txn};
+use lyra_store::{Blobs, Objects, TxnError};
+use lyra_types::api::Page;
+use lyra_types::function::Digest;
+use lyra_types::workflow::{Workflow, WorkflowVersion};
+use lyra_types::{Code, Error, FieldError, Result, TenantName, Timestamp, WorkflowName};
+use lyra_wire::control::PageQuery;
+use lyra_wire::workflows::{Made, NewWorkflow};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::engine::program::{CALLBACK, DELAY};
+use crate::engine::{Compiled, Engine};
+use crate::mapping::{Mapping, Resource, ResourceKind, TypeMapping};
+
+/// Most items of a page.
+const PAGE: usize = 1_000;
+/// Tries of a deploy that another one comes between.
+const TRIES: usize = 8;
+
+/// One version, as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Version {
+    pub version: u64,
+    pub created_at: Timestamp,
+    /// Digest of the definition's text.
+    pub definition: String,
+    /// The mapping as it was handed in.
+    pub mappings: Value,
+    /// Digest of the [`Compiled`] graph.
+    pub program: String,
+}
+
+pub(crate) struct Definitions {
+    pub objects: Arc<dyn Objects>,
+    pub blobs: Arc<dyn Blobs>,
+    pub clock: Clock,
+}
+
+fn newest_key(tenant: &TenantName, name: &WorkflowName) -> String {
+    format!("workflows/{tenant}/{name}")
+}
+
+fn versions_prefix(tenant: &TenantName, name: &WorkflowName) -> String {
+    format!("workflow-versions/{tenant}/{name}/")
+}
+
+fn version_key(tenant: &TenantName, name: &WorkflowName, version: u64) -> String {
+    format!("{}{version:010}", versions_prefix(tenant, name))
+}
+
+impl Definitions {
+    /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
+    pub(crate) async fn deploy(&self, engine: &Engine, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
+        let (compiled, warnings) = compile(&new)?;
+        let bytes = serde_json::to_vec(&compiled)
+            .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
+        // What can't be run is not stored.
+        engine.check(compiled)?;
+        let program = self.blobs.put(Bytes::from(bytes)).await?.0;
+        let definition = self.blobs.put(Bytes::from(new.definition)).await?.0;
+        for _ in 0..TRIES {
+            let key = newest_key(tenant, &new.name);
+            let known = self.objects.get(&key).await?;
+            let newest: Option<Version> = known.as_ref().map(|entry| read(&entry.value)).transpose()?;
+            if let Some(newest) = &newest
+                && newest.program == program
+                && newest.definition == definition
+                && newest.mappings == new.mappings
+            {
+                return Ok(Made { name: new.name, version: newest.version, created: false, warnings });
+            }
+            let version = Version {
+                version: newest.map_or(1, |newest| newest.version + 1),
+                created_at: self.clock.now(),
+                definition: definition.clone(),
+                mappings: new.mappings.clone(),
+                program: program.clone(),
+            };
+            let check = match &known {
+                Some(entry) => Check::Modified(key.clone(), entry.modified),
+                None => Check::Absent(key.clone()),
+            };
+            let value = write(&version)?;
+            let changes = vec![
+                Change::Put(key, value.clone()),
+                Change::Put(version_key(tenant, &new.name, version.version), value),
+            ];
+            match self.objects.txn(Txn { checks: vec![check], changes }).await {
+                Ok(_) => return Ok(Made { name: new.name, version: version.version, created: true, warnings }),
+                Err(TxnError::Failed { .. }) => {}
+                Err(TxnError::Store(error)) => return Err(error.into()),
+            }
+        }
+        Err(Error::new(Code::Conflict, format!("workflow \"{}\" is being changed by others; try again", new.name)))
+    }
+
+    /// The stored version, the newest where none is named.
+    pub(crate) async fn version(
+        &self,
+        tenant: &TenantName,
+        name: &WorkflowName,
+        version: Option<u64>,
+    ) -> Result<Version> {
+        let key = version.map_or_else(|| newest_key(tenant, name), |version| version_key(tenant, name, version));
+        let found = self.objects.get(&key).await?;
+        let found = found.ok_or_else(|| match version {
+            Some(version) => Error::not_found("workflow", format!("\"{name}@{version}\"")),
+            None => Error::not_found("workflow", format!("\"{name}\"")),
+        })?;
+        read(&found.value)
+    }
+
+    /// A version with its texts.
+    pub(crate) async fn get(
+        &self,
+        tenant: &TenantName,
+        name: &WorkflowName,
+        version: Option<u64>,
+    ) -> Result<WorkflowVersion> {
+        let found = self.version(tenant, name, version).await?;
+        let text = self.blobs.get(&Digest(found.definition)).await?;
+        let text = text.ok_or_else(|| Error::internal("the definition of a workflow is not in the blob store"))?;
+        Ok(WorkflowVersion {
+            name: name.clone(),
+            version: found.version,
+            definition: String::from_utf8_lossy(&text).into_owned(),
+            mappings: found.mappings,
+            created_at: found.created_at,
+        })
+    }
+
+    pub(crate) async fn list(&self, tenant: &TenantName, page: &PageQuery) -> Result<Page<Workflow>> {
+        let prefix = format!("workflows/{tenant}/");
+        let after = page.cursor.as_ref().map(|cursor| format!("{prefix}{cursor}"));
+        let limit = page.limit.clamp(1, PAGE);
+        let listing = self.objects.list(&prefix, limit, after.as_deref()).await?;
+        let mut items = Vec::with_capacity(listing.entries.len());
+        for entry in &listing.entries {
+            let name = WorkflowName::new(entry.key.strip_prefix(&prefix).unwrap_or_default())?;
+            let newest: Version = read(&entry.value)?;
+            items.push(Workflow { name, version: newest.version, created_at: newest.created_at });
+        }
+        let next = items.last().filter(|_| listing.more).map(|last| last.name.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// Deletes a workflow with its versions.
+    pub(crate) async fn delete(&self, tenant: &TenantName, name: &WorkflowName) -> Result<()> {
+        let key = newest_key(tenant, name);
+        let txn = Txn {
+            checks: vec![Check::Exists(key.clone())],
+            changes: vec![Change::Delete(key), Change::DeletePrefix(versions_prefix(tenant, name))],
+        };
+        match self.objects.txn(txn).await {
+            Ok(_) => Ok(()),
+            Err(TxnError::Failed { .. }) => Err(Error::not_found("workflow", format!("\"{name}\""))),
+            Err(TxnError::Store(error)) => Err(error.into()),
+        }
+    }
+}
+
+fn read(bytes: &Bytes) -> Result<Version> {
+    serde_json::from_slice(bytes).map_err(|error| Error::internal(format!("a stored workflow can't be read: {error}")))
+}
+
+fn write(version: &Version) -> Result<Bytes> {
+    let bytes = serde_json::to_vec(version);
+    bytes.map(Bytes::from).map_err(|error| Error::internal(format!("a workflow can't be written: {error}")))
+}
+
+/// Compiles and checks a document and its mapping; what is odd about it comes beside it.
+pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
+    let compiled = lyra_afcl::compile(&new.definition).map_err(|found| refused(&found))?;
+    let warnings = compiled.warnings.iter().map(ToString::to_string).collect();
+    let mut mapping = Mapping::parse(&new.mappings)?;
+    let mut graph = compiled.graph;
+    let mut cuts = BTreeMap::new();
+    for cut in std::mem::take(&mut graph.cuts) {
+        let (parent, sub) = lyra_afcl::graph::cut(&graph, &cut)?;
+        graph = parent;
+        let function_type = format!("{CUT_TYPE}{}", cut.name);
+        if let Some(url) = cut.url {
+            let resources = vec![Resource { kind: ResourceKind::Cut { url } }];
+            mapping.types.push(TypeMapping { function_type, resources });
+        }
+        cuts.insert(cut.name, sub);
+    }
+    check_mapped(&graph, &mapping)?;
+    for sub in cuts.values() {
+        check_mapped(sub, &mapping)?;
+    }
+    Ok((Compiled { graph, mapping, cuts }, warnings))
+}
+
+fn refused(found: &Diagnostics) -> Error {
+    Error::from(found.clone())
+}
+
+/// Every type that is called must have a resource; the original finds that out when a run gets there.
+fn check_mapped(graph: &Graph, mapping: &Mapping) -> Result<()> {
+    let mut missing: Vec<&str> = Vec::new();
+    for task in &graph.tasks {
+        let TaskKind::Function { function_type, settings } = &task.kind else { continue };
+        let alternatives = settings.catch.iter().flat_map(|catch| &catch.alternatives);
+        for name in std::iter::once(function_type).chain(alternatives) {
+            let own = name == DELAY || name == CALLBACK;
+            let mapped = mapping.types.iter().any(|of| of.function_type == *name);
+            if !own && !mapped && !missing.contains(&name.as_str()) {
+                missing.push(name);
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut error = Error::new(Code::InvalidField, "the type mapping lacks function types that the document uses");
+    for name in missing {
+        let reason = format!(
+            "has no entry for the function type \"{name}\": add {{\"functionType\": \"{name}\", \"resources\": […]}}"
+        );
+        error = error.with_field(FieldError::new("mappings", reason));
+    }
+    Err(error)
+}

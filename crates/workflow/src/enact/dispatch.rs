@@ -1,0 +1,77 @@
+//! All kinds of resources behind one door: each call goes to what calls that kind.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use super::function::Functions;
+use super::http::Http;
+use super::{Enact, Enactment, Failure, demo};
+use crate::mapping::{Resource, ResourceKind};
+
+/// Calls what is itself a run: a sub-workflow here, or a part of a workflow on another Lyra.
+///
+/// The promises are those of [`Enact`]: an end by the deadline, an object or a [`Failure`], cancelled by dropping.
+#[async_trait]
+pub trait Nested: Send + Sync + 'static {
+    /// Runs the workflow `name` (`NAME` or `NAME@VERSION`) of the same tenant with the input as its own.
+    async fn workflow(&self, enactment: &Enactment, name: &str) -> Result<Bytes, Failure>;
+
+    /// Runs the part that the function type names (`lyra:cut/NAME`) on the Lyra at `url`.
+    async fn cut(&self, enactment: &Enactment, url: &str) -> Result<Bytes, Failure>;
+}
+
+/// Calls resources of every kind.
+pub struct Enactables {
+    http: Arc<Http>,
+    functions: Functions,
+    nested: Arc<dyn Nested>,
+}
+
+impl Enactables {
+    /// Puts the callers together.
+    pub fn new(http: Arc<Http>, functions: Functions, nested: Arc<dyn Nested>) -> Enactables {
+        Enactables { http, functions, nested }
+    }
+}
+
+#[async_trait]
+impl Enact for Enactables {
+    fn at_once(
+        &self,
+        function_type: &str,
+        resource: &Resource,
+        input: &Map<String, Value>,
+    ) -> Option<Result<Map<String, Value>, Failure>> {
+        let ready = matches!(resource.kind, ResourceKind::Demo {}) && demo::wait(input).is_zero();
+        ready.then(|| demo::compute(function_type, input))
+    }
+
+    async fn enact(&self, enactment: &Enactment, resource: &Resource) -> Result<Bytes, Failure> {
+        let outcome = match &resource.kind {
+            ResourceKind::Function { name, job } => self.functions.enact(enactment, name, *job).await,
+            ResourceKind::Serverless { uri, .. } => self.http.enact(enactment, uri, resource.timeout()).await,
+            ResourceKind::Demo {} => within(enactment, demo::enact(&enactment.function_type, &enactment.input)).await,
+            ResourceKind::Workflow { name } => within(enactment, self.nested.workflow(enactment, name)).await,
+            ResourceKind::Cut { url } => within(enactment, self.nested.cut(enactment, url)).await,
+            // Refused at deploy; here for a mapping of another version of Lyra.
+            ResourceKind::Local { image } => {
+                Err(Failure::lasting("unsupported", format!("there is no container back end to run {image}")))
+            }
+        };
+        outcome.map_err(|mut failure| {
+            failure.cause.resource = Some(resource.id());
+            failure
+        })
+    }
+}
+
+async fn within<F>(enactment: &Enactment, call: F) -> Result<Bytes, Failure>
+where
+    F: Future<Output = Result<Bytes, Failure>> + Send,
+{
+    let late = || Failure::passing("timeout", format!("there was no result within {:?}", enactment.timeout));
+    tokio::time::timeout(enactment.timeout, call).await.map_err(|_| late())?
+}

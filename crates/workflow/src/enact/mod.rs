@@ -1,0 +1,93 @@
+//! Enactables: how each kind of resource is called.
+//!
+//! What must hold: a call ends by its deadline, whatever the other side does; an answer that is no JSON object, or no
+//! success, is a [`Failure`] with a code of its own; dropping the future gives the call up.
+
+mod answer;
+pub mod demo;
+mod dispatch;
+pub mod function;
+pub mod http;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_types::workflow::Cause;
+use lyra_types::{RunId, TenantName};
+use serde_json::{Map, Value};
+
+use crate::mapping::Resource;
+
+pub use dispatch::{Enactables, Nested};
+
+/// One try of one task on one resource.
+#[derive(Debug, Clone)]
+pub struct Enactment {
+    /// Owner.
+    pub tenant: TenantName,
+    /// The run.
+    pub run: RunId,
+    /// The task with its place: `resize[3]`.
+    pub task: String,
+    /// The same for the same try, also when it is repeated because the engine was killed: who takes it as an idempotency
+    /// key does the work once.
+    pub key: String,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The function type.
+    pub function_type: String,
+    /// A JSON object of exactly the declared inputs.
+    pub input: Bytes,
+    /// Longest time to the answer.
+    pub timeout: Duration,
+}
+
+/// Why a try failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What a user is told.
+    pub cause: Cause,
+    /// Whether another try may go better.
+    pub retryable: bool,
+    /// How long the other side asked to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// A failure that another try may mend.
+    pub fn passing(code: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure {
+            cause: Cause { code: code.into(), message: message.into(), name: None, resource: None },
+            retryable: true,
+            retry_after: None,
+        }
+    }
+
+    /// A failure that would come again.
+    pub fn lasting(code: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { retryable: false, ..Failure::passing(code, message) }
+    }
+}
+
+/// Calls resources.
+#[async_trait]
+pub trait Enact: Send + Sync + 'static {
+    /// The output where it can be computed here and now, without a wait and without an effect outside: such a task is
+    /// done again after a crash, so that nobody needs to wait for the journal before it.
+    fn at_once(
+        &self,
+        function_type: &str,
+        resource: &Resource,
+        input: &Map<String, Value>,
+    ) -> Option<Result<Map<String, Value>, Failure>> {
+        let _ = (function_type, resource, input);
+        None
+    }
+
+    /// Makes the call and returns the output, a JSON object.
+    async fn enact(&self, enactment: &Enactment, resource: &Resource) -> Result<Bytes, Failure>;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! One try of one task: a place to run in, a deadline, one resource or several of which the first wins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use lyra_afcl::graph::Settings;
+use lyra_types::{RunId, TenantName, Timestamp};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::Inner;
+use super::program::{CALLBACK, DELAY, Program};
+use crate::core::{Enact, TaskKey};
+use crate::enact::{Enactment, Failure};
+use crate::mapping::Resource;
+
+type Outcome = Result<(Option<String>, Map<String, Value>), Failure>;
+
+pub(super) struct Attempt {
+    pub inner: Arc<Inner>,
+    pub program: Arc<Program>,
+    pub tenant: TenantName,
+    pub run: RunId,
+    /// The task's name with its place.
+    pub place: String,
+    pub settings: Settings,
+    /// When the run began.
+    pub begun: Timestamp,
+    /// When this try was scheduled, which may have been in another process.
+    pub since: Timestamp,
+    pub enact: Enact,
+}
+
+impl Attempt {
+    /// Makes the try. Dropping the future gives it up.
+    pub(super) async fn make(&self) -> Outcome {
+        let deps = &self.inner.deps;
+        let now = deps.clock.now();
+        if self.settings.latest_start.is_some_and(|latest| now.since(self.begun) > latest) {
+            return Err(Failure::lasting(
+                "latest_start_passed",
+                "it could not start in the time that the document gives it",
+            ));
+        }
+        let left = self.settings.latest_end.map(|latest| latest.saturating_sub(now.since(self.begun)));
+        let limited = self.limited();
+        let Some(left) = left else { return limited.await };
+        tokio::select! {
+            outcome = limited => outcome,
+            () = deps.clock.sleep(left) => {
+                Err(Failure::lasting("latest_end_passed", "it did not end in the time that the document gives it"))
+            }
+        }
+    }
+
+    async fn limited(&self) -> Outcome {
+        match &*self.enact.function_type {
+            DELAY => self.delay().await,
+            CALLBACK => self.callback().await,
+            _ => {
+                let permit = Arc::clone(&self.inner.permits).acquire_owned().await;
+                let _permit = permit.map_err(|_| Failure::passing("unavailable", "the platform stops"))?;
+                self.inner.deps.metrics.in_flight.inc();
+                let _counted = Counted(&self.inner);
+                self.first_of_all().await
+            }
+        }
+    }
+
+    /// The first resource that succeeds; a failure when all have failed, the last one's.
+    async fn first_of_all(&self) -> Outcome {
+        let resources = self.program.resources(&self.enact.function_type);
+        let chosen = self.enact.picks.iter().filter_map(|pick| resources.get(*pick as usize));
+        let mut calls: FuturesUnordered<_> = chosen.map(|resource| self.call(resource)).collect();
+        let mut last = Failure::lasting("no_resource", format!("\"{}\" has no resource", self.enact.function_type));
+        while let Some(outcome) = calls.next().await {
+            match outcome {
+                Ok(done) => return Ok(done),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    async fn call(&self, resource: &Resource) -> Outcome {
+        let deps = &self.inner.deps;
+        let timeout = self.settings.timeout.or_else(|| resource.timeout()).unwrap_or(deps.config.task_timeout);
+        let input = serde_json::to_vec(&self.enact.input)
+            .map_err(|error| Failure::lasting("invalid_data", format!("the input can't be written: {error}")))?;
+        let enactment = Enactment {
+            tenant: self.tenant.clone(),
+            run: self.run.clone(),
+            task: self.place.clone(),
+            key: idempotency_key(&self.run, &self.enact.key, self.enact.attempt),
+            attempt: self.enact.attempt,
+            function_type: self.enact.function_type.to_string(),
+            input: Bytes::from(input),
+            timeout,
+        };
+        let memo = self.memo_key(resource);
+        if let Some(key) = memo
+            && let Ok(Some(kept)) = deps.runs.memo(self.tenant.clone(), key, deps.clock.now()).await
+            && let Ok(output) = serde_json::from_slice(&kept)
+        {
+            return Ok((Some("memo".to_owned()), output));
+        }
+        let called = deps.enact.enact(&enactment, resource);
+        let outcome = tokio::select! {
+            outcome = called => outcome,
+            () = deps.clock.sleep(timeout) => {
+                Err(Failure::passing("timeout", format!("there was no answer within {}", shown(timeout))))
+            }
+        };
+        let id = resource.id();
+        let output = outcome.and_then(|bytes| read(&bytes, deps.config.max_value_bytes)).map_err(|mut failure| {
+            failure.cause.resource.get_or_insert_with(|| id.clone());
+            failure
+        })?;
+        if let Some(key) = memo {
+            self.keep(key, &output).await;
+        }
+        Ok((Some(id), output))
+    }
+
+    /// The key under which the result is kept, where the document wants that.
+    fn memo_key(&self, resource: &Resource) -> Option<[u8; 32]> {
+        let memo = self.settings.memo.as_ref()?;
+        let mut hash = Sha256::new();
+        hash.update(self.enact.function_type.as_bytes());
+        hash.update([0]);
+        hash.update(resource.id().as_bytes());
+        for (name, value) in &self.enact.input {
+            if memo.keys.is_empty() || memo.keys.contains(name) {
+                hash.update([0]);
+                hash.update(name.as_bytes());
+                hash.update([0]);
+                hash.update(value.to_string().as_bytes());
+            }
+        }
+        Some(hash.finalize().into())
+    }
+
+    async fn keep(&self, key: [u8; 32], output: &Map<String, Value>) {
+        let deps = &self.inner.deps;
+        let ttl = self.settings.memo.as_ref().and_then(|memo| memo.ttl).unwrap_or(deps.config.retention);
+        let Ok(bytes) = serde_json::to_vec(output) else { return };
+        let kept = deps.runs.keep_memo(self.tenant.clone(), key, Bytes::from(bytes), deps.clock.now() + ttl).await;
+        if let Err(error) = kept {
+            tracing::warn!(%error, "a task's result could not be kept for the next time");
+        }
+    }
+
+    /// Waits until `seconds` after the task was scheduled, also over a restart.
+    async fn delay(&self) -> Outcome {
+        let deps = &self.inner.deps;
+        let seconds = self.enact.input.get("seconds").and_then(Value::as_f64);
+        let wait = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let Some(wait) = wait else {
+            return Err(Failure::lasting("invalid_input", "a delay needs \"seconds\", a number from 0"));
+        };
+        let until = self.since + wait;
+        // In parts, so that a clock that is set does not make it late by more than one.
+        loop {
+            let left = until.since(deps.clock.now());
+            if left.is_zero() {
+                return Ok((None, self.enact.input.clone()));
+            }
+            deps.clock.sleep(left.min(Duration::from_secs(60))).await;
+        }
+    }
+
+    /// Waits until somebody completes it, which the run is told directly; or until it is too late.
+    async fn callback(&self) -> Outcome {
+        let Some(timeout) = self.settings.timeout else { return futures::future::pending().await };
+        let deps = &self.inner.deps;
+        let left = (self.since + timeout).since(deps.clock.now());
+        deps.clock.sleep(left).await;
+        Err(Failure::lasting("timeout", format!("nobody completed it within {}", shown(timeout))))
+    }
+}
+
+fn shown(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+/// An answer as a JSON object.
+fn read(bytes: &Bytes, most: usize) -> Result<Map<String, Value>, Failure> {
+    if bytes.len() > most {
+        let detail = format!("the answer has {} bytes, more than the limit of {most}", bytes.len());
+        return Err(Failure::lasting("result_too_large", detail));
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(output)) => Ok(output),
+        Ok(_) => Err(Failure::lasting("invalid_response", "the answer is no JSON object")),
+        Err(error) => Err(Failure::passing("invalid_response", format!("the answer is no JSON: {error}"))),
+    }
+}
+
+/// The same for the same try of the same task, also when another process repeats it.
+pub(super) fn idempotency_key(run: &RunId, key: &TaskKey, attempt: u32) -> String {
+    let path: Vec<String> = key.path.iter().map(u32::to_string).collect();
+    format!("{run}/{}/{}/{attempt}", key.task.0, path.join("."))
+}
+
+/// What completes a task: says which, and can't be made by anybody who does not know the run's secret.
+pub(crate) fn callback_token(tenant: &TenantName, run: &RunId, key: &TaskKey, attempt: u32, secret: &str) -> String {
+    let path: Vec<String> = key.path.iter().map(u32::to_string).collect();
+    let what = format!("{tenant}~{run}~{}~{}~{attempt}", key.task.0, path.join("."));
+    let mut hash = Sha256::new();
+    hash.update(secret.as_bytes());
+    hash.update([0]);
+    hash.update(what.as_bytes());
+    let proof = hex::encode(&hash.finalize()[..16]);
+    format!("{what}~{proof}")
+}
+
+/// What a token of a callback says; whether it may say so is to be compared with [`callback_token`].
+pub(crate) fn parse_callback(token: &str) -> Option<(TenantName, RunId, TaskKey, u32)> {
+    let mut parts = token.split('~');
+    let tenant = TenantName::new(parts.next()?).ok()?;
+    let run = RunId::new(parts.next()?).ok()?;
+    let task = lyra_afcl::graph::TaskId(parts.next()?.parse().ok()?);
+    let path = parts.next()?;
+    let path =
+        path.split('.').filter(|index| !index.is_empty()).map(|index| index.parse().ok()).collect::<Option<_>>()?;
+    let attempt = parts.next()?.parse().ok()?;
+    parts.next()?;
+    parts.next().is_none().then_some((tenant, run, TaskKey { task, path }, attempt))
+}
+
+struct Counted<'a>(&'a Inner);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.deps.metrics.in_flight.dec();
+    }
+}

@@ -1,0 +1,367 @@
+//! The shell around the core: an actor for each run, which writes the journal and has functions called.
+//!
+//! What must hold: an entry is on disk before anything outside is done because of it; answers of calls are taken in
+//! one at a time for each run; a run ends once; when the process is killed, another one takes every run up where its
+//! journal ends.
+
+mod actor;
+mod attempt;
+mod choose;
+mod failure;
+mod journal;
+pub(crate) mod program;
+mod summary;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lyra_kit::{Clock, Random, Tasks};
+use lyra_store::runs::{NewRunRecord, TakenRun};
+use lyra_store::{Blobs, Runs};
+use lyra_types::workflow::{Parent, RunStatus, TaskCounts};
+use lyra_types::{Code, Error, Result, RunId, TenantName, WorkflowName};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+pub(crate) use actor::Message;
+pub(crate) use attempt::parse_callback;
+pub(crate) use program::{Compiled, Program};
+pub(crate) use summary::Summary;
+
+use crate::config::Config;
+use crate::enact::Enact;
+use crate::metrics::Metrics;
+use actor::Actor;
+use choose::Chooser;
+
+/// Messages that may wait at a run.
+const MAILBOX: usize = 1_024;
+/// Runs that are taken over at a time.
+const TAKE: usize = 64;
+/// Programs kept ready.
+const PROGRAMS: usize = 1_024;
+
+/// What a run was made with: the opaque head of its record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// Digest of the [`Compiled`] version.
+    pub program: String,
+    /// The input.
+    pub input: Map<String, Value>,
+    /// What tokens of callbacks are made from, so that nobody can guess one.
+    pub secret: String,
+    /// The run and task that this one is part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// How many runs stand around this one.
+    #[serde(default)]
+    pub depth: u32,
+    /// The schedule that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+}
+
+/// A run to start.
+pub(crate) struct Begin {
+    pub tenant: TenantName,
+    pub id: RunId,
+    pub workflow: WorkflowName,
+    pub version: u64,
+    pub fingerprint: [u8; 32],
+    pub program: Arc<Program>,
+    pub head: Head,
+}
+
+/// What is seen of a run from outside.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Snapshot {
+    pub status: RunStatus,
+    pub counts: TaskCounts,
+}
+
+/// A run that is under way.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub mail: mpsc::Sender<Message>,
+    pub seen: watch::Receiver<Snapshot>,
+    pub program: Arc<Program>,
+    /// How many runs stand around this one.
+    pub depth: u32,
+}
+
+/// Runs runs. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What an engine is made of.
+pub(crate) struct Deps {
+    pub runs: Arc<dyn Runs>,
+    pub blobs: Arc<dyn Blobs>,
+    pub enact: Arc<dyn Enact>,
+    pub config: Config,
+    pub clock: Clock,
+    pub random: Random,
+    pub tasks: Tasks,
+    pub metrics: Metrics,
+}
+
+pub(crate) struct Inner {
+    pub deps: Deps,
+    /// This process, among all that ever ran runs.
+    pub owner: u64,
+    /// Gives resources to tasks.
+    pub chooser: Chooser,
+    /// Places for calls.
+    pub permits: Arc<Semaphore>,
+    active: Mutex<HashMap<(TenantName, RunId), Handle>>,
+    programs: Mutex<HashMap<String, Arc<Program>>>,
+}
+
+impl Engine {
+    pub(crate) fn new(deps: Deps) -> Engine {
+        let inner = Inner {
+            owner: deps.random.u64(),
+            chooser: Chooser::new(deps.config.scheduling, deps.clock.clone(), deps.random.clone()),
+            permits: Arc::new(Semaphore::new(deps.config.in_flight.clamp(1, Semaphore::MAX_PERMITS))),
+            active: Mutex::default(),
+            programs: Mutex::default(),
+            deps,
+        };
+        Engine { inner: Arc::new(inner) }
+    }
+
+    /// Starts a run; false when its id was known. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when this host has as many runs as it may have; those of the store.
+    pub(crate) async fn begin(&self, begin: Begin) -> Result<bool> {
+        let inner = &self.inner;
+        if inner.active.lock().len() >= inner.deps.config.max_runs {
+            let detail = format!("{} runs are under way, which is the limit of this host", inner.deps.config.max_runs);
+            return Err(Error::new(Code::Overloaded, detail).with_retry_after(Duration::from_secs(1)));
+        }
+        let (mut actor, mail) = Actor::new(inner, &begin);
+        actor.begin();
+        let batch = actor.take_batch().await?;
+        let head = serde_json::to_vec(&begin.head)
+            .map_err(|error| Error::internal(format!("a run's head can't be written: {error}")))?;
+        let record = NewRunRecord {
+            tenant: begin.tenant,
+            id: begin.id,
+            workflow: begin.workflow,
+            version: begin.version,
+            fingerprint: begin.fingerprint,
+            now: inner.deps.clock.now(),
+            owner: inner.owner,
+            head: Bytes::from(head),
+            batch,
+            summary: actor.summary(),
+        };
+        match inner.deps.runs.create(record).await? {
+            lyra_store::runs::CreatedRun::Known => Ok(false),
+            lyra_store::runs::CreatedRun::New { fence } => {
+                inner.deps.metrics.started.inc();
+                self.run(actor, mail, fence);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Lets an actor run, whose journal is written up to where it stands.
+    fn run(&self, mut actor: Actor, mail: mpsc::Sender<Message>, fence: u64) {
+        actor.owns(fence);
+        let key = (actor.tenant.clone(), actor.id.clone());
+        let handle = actor.handle(mail);
+        self.inner.active.lock().insert(key.clone(), handle);
+        self.inner.deps.metrics.active.inc();
+        let inner = Arc::clone(&self.inner);
+        let left = Left { inner, key };
+        self.inner.deps.tasks.spawn_cancellable("run of a workflow", async move {
+            // Dropped also when the task is cancelled.
+            let left = left;
+            actor.run().await;
+            drop(left);
+        });
+    }
+
+    /// The run, if it is under way here.
+    pub(crate) fn active(&self, tenant: &TenantName, id: &RunId) -> Option<Handle> {
+        self.inner.active.lock().get(&(tenant.clone(), id.clone())).cloned()
+    }
+
+    /// The program of this digest.
+    ///
+    /// # Errors
+    /// When it is not in the blob store, or can't be read.
+    pub(crate) async fn program(&self, digest: &str) -> Result<Arc<Program>> {
+        if let Some(known) = self.inner.programs.lock().get(digest) {
+            return Ok(Arc::clone(known));
+        }
+        let found = self.inner.deps.blobs.get(&lyra_types::function::Digest(digest.to_owned())).await?;
+        let bytes = found.ok_or_else(|| Error::internal("the program of a workflow is not in the blob store"))?;
+        let program = Arc::new(Program::read(&bytes, &self.inner.chooser)?);
+        let mut programs = self.inner.programs.lock();
+        if programs.len() >= PROGRAMS {
+            programs.clear();
+        }
+        programs.insert(digest.to_owned(), Arc::clone(&program));
+        Ok(program)
+    }
+
+    /// Says that this process lives, takes over runs of those that do not, and forgets old ones, for ever. The first
+    /// round, in which runs of an earlier process are taken up, has been when this returns.
+    ///
+    /// # Errors
+    /// When the store fails in the first round.
+    pub(crate) async fn take_over(&self, alone: bool) -> Result<()> {
+        self.take_all(alone).await?;
+        let engine = self.clone();
+        self.inner.deps.tasks.spawn_cancellable("runs of others", async move {
+            let deps = &engine.inner.deps;
+            let every = (deps.config.lease / 3).max(Duration::from_millis(100));
+            loop {
+                deps.clock.sleep(every).await;
+                if let Err(error) = engine.take_all(false).await {
+                    tracing::warn!(%error, "runs of other processes can't be looked for");
+                }
+                engine.sweep().await;
+            }
+        });
+        Ok(())
+    }
+
+    async fn take_all(&self, alone: bool) -> Result<()> {
+        let deps = &self.inner.deps;
+        let now = deps.clock.now();
+        deps.runs.renew(self.inner.owner, now, deps.config.lease).await?;
+        loop {
+            let taken = deps.runs.take(self.inner.owner, now, alone, TAKE).await?;
+            let all = taken.len() < TAKE;
+            for run in taken {
+                self.take_up(run).await;
+            }
+            if all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes up a run where its journal ends.
+    async fn take_up(&self, taken: TakenRun) {
+        let (tenant, id, fence) = (taken.record.tenant.clone(), taken.record.id.clone(), taken.fence);
+        match self.revive(taken).await {
+            Ok((mut actor, mail)) => {
+                actor.resume();
+                self.inner.deps.metrics.taken_over.inc();
+                self.run(actor, mail, fence);
+            }
+            // Left as it is: a later version of Lyra, or a mended blob store, can take it up.
+            Err(error) => tracing::error!(%tenant, run = %id, %error, "a run can't be taken up"),
+        }
+    }
+
+    async fn revive(&self, taken: TakenRun) -> Result<(Actor, mpsc::Sender<Message>)> {
+        let head: Head = serde_json::from_slice(&taken.head)
+            .map_err(|error| Error::internal(format!("a run's head can't be read: {error}")))?;
+        let program = self.program(&head.program).await?;
+        let entries = journal::read(&taken.batches, self.inner.deps.blobs.as_ref()).await?;
+        let begin = Begin {
+            tenant: taken.record.tenant,
+            id: taken.record.id,
+            workflow: taken.record.workflow,
+            version: taken.record.version,
+            fingerprint: [0; 32],
+            program,
+            head,
+        };
+        let (mut actor, mail) = Actor::new(&self.inner, &begin);
+        actor.replay(&entries, taken.batches.len() as u64, taken.record.created_at);
+        Ok((actor, mail))
+    }
+
+    /// Takes up a run that has failed or was cancelled.
+    pub(crate) async fn redrive(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
+        let taken = self.inner.deps.runs.reopen(tenant.clone(), id.clone(), self.inner.owner).await?;
+        let fence = taken.fence;
+        let (mut actor, mail) = self.revive(taken).await?;
+        actor.redrive();
+        self.run(actor, mail, fence);
+        Ok(())
+    }
+
+    async fn sweep(&self) {
+        let deps = &self.inner.deps;
+        let before = deps.clock.now() - deps.config.retention;
+        match deps.runs.sweep(before, 256).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::info!(forgotten, "runs that ended long ago are forgotten"),
+            Err(error) => tracing::warn!(%error, "old runs can't be forgotten"),
+        }
+    }
+
+    /// Everything that a run did, token by token.
+    pub(crate) async fn trace(
+        &self,
+        tenant: &TenantName,
+        id: &RunId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<lyra_types::workflow::TraceToken>> {
+        let (head, batches) = self.inner.deps.runs.journal(tenant.clone(), id.clone()).await?;
+        let head: Head = serde_json::from_slice(&head)
+            .map_err(|error| Error::internal(format!("a run's head can't be read: {error}")))?;
+        let program = self.program(&head.program).await?;
+        let entries = journal::read(&batches, self.inner.deps.blobs.as_ref()).await?;
+        let limits = self.inner.deps.config.limits();
+        let work = move || {
+            let mut core = crate::core::Core::new(Arc::clone(&program.plan), limits, head.input);
+            core.keep_trace();
+            let mut tokens = Vec::new();
+            let mut seq = 0;
+            for entry in &entries {
+                core.apply(entry);
+                core.take_effects();
+                for mut token in core.take_trace() {
+                    token.seq = seq;
+                    if seq >= from && tokens.len() < limit {
+                        tokens.push(token);
+                    }
+                    seq += 1;
+                }
+                if tokens.len() >= limit {
+                    break;
+                }
+            }
+            tokens
+        };
+        lyra_kit::tasks::blocking(work).await.map_err(|_| Error::internal("a trace could not be made"))
+    }
+
+    /// Checks that a compiled workflow can be run.
+    pub(crate) fn check(&self, compiled: Compiled) -> Result<()> {
+        Program::new(compiled, &self.inner.chooser).map(drop)
+    }
+
+    pub(crate) fn deps(&self) -> &Deps {
+        &self.inner.deps
+    }
+}
+
+/// Takes a run off the list when its actor is gone.
+struct Left {
+    inner: Arc<Inner>,
+    key: (TenantName, RunId),
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.inner.active.lock().remove(&self.key);
+        self.inner.deps.metrics.active.dec();
+    }
+}

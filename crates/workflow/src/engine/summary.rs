@@ -1,0 +1,17 @@
+//! What lists show of a run: the opaque summary of its record.
+
+use lyra_types::workflow::{Parent, RunError, TaskCounts};
+use serde::{Deserialize, Serialize};
+
+/// What is recorded beside a run's status.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Summary {
+    pub counts: TaskCounts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+}
