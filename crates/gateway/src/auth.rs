@@ -97,7 +97,14 @@ fn bad_line(number: usize, reason: &str) -> Error {
 }
 
 /// Paths that are answered to anybody, with a token or without.
-pub(crate) const OPEN: [&str; 3] = ["/healthz", "/readyz", "/v1/login"];
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/v1/login"];
+/// What paths begin with that hold what entitles to them.
+const CAPABILITIES: &str = "/v1/callbacks/";
+
+/// Whether a path is answered to anybody.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || path.starts_with(CAPABILITIES)
+}
 
 /// All tokens that this process knows.
 pub(crate) struct Keyring {
@@ -257,7 +264,7 @@ impl Guard {
     pub(crate) async fn check(&self, parts: &Parts) -> Result<Arc<Identity>> {
         let token = bearer(&parts.headers);
         match &self.door {
-            Door::Tokens if OPEN.contains(&parts.uri.path()) => Ok(Arc::clone(&self.nobody)),
+            Door::Tokens if is_open(parts.uri.path()) => Ok(Arc::clone(&self.nobody)),
             Door::Tokens => match token {
                 Some(token) => self.keyring.identify(token).await,
                 None => {
@@ -269,9 +276,7 @@ impl Guard {
                 check_local(parts, domain.as_deref()).inspect_err(|_| self.keyring.metrics.denied("foreign"))?;
                 match token {
                     // A token narrows what a program of this machine may do; others are the business of functions.
-                    Some(token) if is_token(token) && !OPEN.contains(&parts.uri.path()) => {
-                        self.keyring.identify(token).await
-                    }
+                    Some(token) if is_token(token) && !is_open(parts.uri.path()) => self.keyring.identify(token).await,
                     _ => Ok(Arc::clone(&self.local)),
                 }
             }

@@ -17,7 +17,7 @@ use lyra_wire::BoxError;
 use tower::Service as _;
 
 use crate::access::gate::Peer;
-use crate::access::{Identity, Needs};
+use crate::access::{Identity, Needs, while_good};
 use crate::auth::Guard;
 use crate::body::Lingering;
 use crate::ingress::{self, Target};
@@ -79,15 +79,15 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     };
     let Some(target) = target else {
         let request = Request::from_parts(parts, Body::new(body));
-        let request = match entry.resources.answer(&entry.app.clock, &identity, Some(&entry.app.audit), request).await {
-            Ok(response) => return response,
-            Err(request) => request,
-        };
-        let mut router = entry.router.clone();
-        return match router.call(request).await {
+        let clock = &entry.app.clock;
+        let response = match entry.resources.answer(clock, &identity, Some(&entry.app.audit), request).await {
             Ok(response) => response,
-            Err(never) => match never {},
+            Err(request) => match entry.router.clone().call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
         };
+        return while_good(&identity, clock, response);
     };
     let begun = entry.app.clock.instant();
     let caller = Caller { peer, strip_authorization: guard.uses_authorization(&parts.headers) };

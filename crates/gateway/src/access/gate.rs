@@ -57,7 +57,7 @@ pub(crate) fn identity_of(extensions: &http::Extensions) -> Result<Arc<Identity>
 
 /// The tenant that a change belongs to: the caller's, or of those who are bound to none, the one that the request names.
 pub(crate) fn tenant_of(identity: &Identity, headers: &HeaderMap, uri: &Uri) -> Option<TenantName> {
-    if identity.tenant.is_some() {
+    if identity.tenant.is_some() || identity.by == By::Nothing {
         return identity.tenant.clone();
     }
     let in_path = uri.path().strip_prefix("/v1/tenants/").and_then(|rest| rest.split('/').next());
@@ -98,7 +98,7 @@ where
                 return Box::pin(std::future::ready(Ok(refused)));
             }
             let gate = self.gate.clone();
-            let seen = Seen::of(&identity, &request.into_parts().0);
+            let seen = self.gate.see(&identity, &request.into_parts().0);
             return Box::pin(async move { Ok(gate.note(&identity, seen, refused).await) });
         }
         if !self.gate.audited {
@@ -106,7 +106,7 @@ where
         }
         let gate = self.gate.clone();
         let (parts, body) = request.into_parts();
-        let seen = Seen::of(&identity, &parts);
+        let seen = gate.see(&identity, &parts);
         let answer = self.inner.call(Request::from_parts(parts, body));
         Box::pin(async move { Ok(gate.note(&identity, seen, answer.await?).await) })
     }
@@ -120,18 +120,18 @@ struct Seen {
     address: String,
 }
 
-impl Seen {
-    fn of(identity: &Identity, parts: &Parts) -> Seen {
+impl Gate {
+    fn see(&self, identity: &Identity, parts: &Parts) -> Seen {
+        // A path that entitles to what it names is a secret.
+        let is_secret = self.needs == Needs::Nothing && self.route.contains('{');
         Seen {
             method: parts.method.clone(),
-            path: parts.uri.path().to_owned(),
+            path: if is_secret { self.route } else { parts.uri.path() }.to_owned(),
             tenant: tenant_of(identity, &parts.headers, &parts.uri),
             address: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
         }
     }
-}
 
-impl Gate {
     fn refuse(&self, error: &Error) -> Response {
         let reason = if error.code == Code::Unauthenticated { "no_token" } else { "scope" };
         self.metrics.denied(reason);

@@ -17,6 +17,7 @@ use lyra_wire::Accounts;
 use lyra_wire::accounts::{BEAT, Grant, GrantEvent, TenantState, TokenHash};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{By, Identity};
 
@@ -105,6 +106,23 @@ impl Grants {
         matches!(reached, Ok(Ok(_)))
     }
 
+    fn put(&self, grant: &Grant) {
+        let (tokens, identity) = (self.tokens.pin(), identity(grant));
+        // What is told again after a reconnection must not end what goes on.
+        if tokens.get(&grant.hash).is_some_and(|known| known.is_same(&identity)) {
+            return;
+        }
+        if let Some(before) = tokens.insert(grant.hash, Arc::new(identity)) {
+            before.over.cancel();
+        }
+    }
+
+    fn remove(&self, hash: &TokenHash) {
+        if let Some(before) = self.tokens.pin().remove(hash) {
+            before.over.cancel();
+        }
+    }
+
     /// Follows the control role for ever.
     pub(crate) async fn follow(&self, accounts: &dyn Accounts, random: &Random) {
         let mut tries = 0;
@@ -134,13 +152,13 @@ impl Grants {
                     if let Some((tokens, _)) = &mut told {
                         tokens.insert(grant.hash);
                     }
-                    self.tokens.pin().insert(grant.hash, Arc::new(identity(&grant)));
+                    self.put(&grant);
                 }
                 GrantEvent::Remove(hash) => {
                     if let Some((tokens, _)) = &mut told {
                         tokens.remove(&hash);
                     }
-                    self.tokens.pin().remove(&hash);
+                    self.remove(&hash);
                 }
                 GrantEvent::Tenant(tenant, state) => {
                     if let Some((_, tenants)) = &mut told {
@@ -156,7 +174,9 @@ impl Grants {
                 }
                 GrantEvent::Synced => {
                     if let Some((tokens, tenants)) = told.take() {
-                        self.tokens.pin().retain(|hash, _| tokens.contains(hash));
+                        let gone: Vec<TokenHash> =
+                            self.tokens.pin().keys().filter(|hash| !tokens.contains(*hash)).copied().collect();
+                        gone.iter().for_each(|hash| self.remove(hash));
                         self.tenants.pin().retain(|tenant, _| tenants.contains(tenant));
                     }
                 }
@@ -186,5 +206,6 @@ fn identity(grant: &Grant) -> Identity {
         token: Some(token.id),
         by: if token.login { By::Login } else { By::Token },
         expires_at: token.expires_at,
+        over: CancellationToken::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! Who a caller is: one value, which every handler gets.
 
 use lyra_types::{Code, Error, Result, Scope, Scopes, TenantName, Timestamp, TokenId, UserName};
+use tokio_util::sync::CancellationToken;
 
 use crate::extract::DEFAULT_TENANT;
 
@@ -36,7 +37,7 @@ impl By {
 }
 
 /// Who a caller is, and what it may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// As messages and the audit log have it.
     pub name: String,
@@ -52,18 +53,35 @@ pub(crate) struct Identity {
     pub by: By,
     /// When that ends.
     pub expires_at: Option<Timestamp>,
+    /// Cancelled when the token is revoked, or allows something else than before.
+    pub over: CancellationToken,
 }
 
 impl Identity {
     /// An operator.
     pub(crate) fn operator(name: &str, by: By) -> Identity {
         let name = name.to_owned();
-        Identity { name, tenant: None, user: None, scopes: Scopes::ALL, token: None, by, expires_at: None }
+        Identity {
+            name,
+            tenant: None,
+            user: None,
+            scopes: Scopes::ALL,
+            token: None,
+            by,
+            expires_at: None,
+            over: CancellationToken::new(),
+        }
     }
 
     /// Nobody.
     pub(crate) fn nobody() -> Identity {
         Identity { scopes: Scopes::NONE, ..Identity::operator("nobody", By::Nothing) }
+    }
+
+    /// Whether both are the same caller who may do the same.
+    pub(crate) fn is_same(&self, other: &Identity) -> bool {
+        let of = |identity: &Identity| (identity.scopes, identity.token, identity.by, identity.expires_at);
+        of(self) == of(other) && (&self.name, &self.tenant, &self.user) == (&other.name, &other.tenant, &other.user)
     }
 
     /// Whether it may do everything.

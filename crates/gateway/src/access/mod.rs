@@ -9,8 +9,10 @@ pub(crate) mod audit;
 pub(crate) mod gate;
 pub(crate) mod grants;
 mod identity;
+mod lasting;
 mod needs;
 pub(crate) mod oidc;
 
 pub(crate) use identity::{By, Identity};
+pub(crate) use lasting::while_good;
 pub(crate) use needs::Needs;

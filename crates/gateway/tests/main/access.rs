@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use lyra_gateway::{Config, Tokens, listed_routes, needed_scopes, openapi_document};
 use lyra_types::function::Contract;
 use lyra_types::{Scope, Scopes, Timestamp};
@@ -51,7 +52,9 @@ const OF_OTHERS: [(&str, &str); 3] = [
 ];
 
 fn is_open(path: &str) -> bool {
-    matches!(path, "/healthz" | "/readyz" | "/v1/login") || path.starts_with("/s/")
+    matches!(path, "/healthz" | "/readyz" | "/v1/login")
+        || path.starts_with("/s/")
+        || path.starts_with("/v1/callbacks/")
 }
 
 async fn call(gateway: &Gateway, token: Option<&str>, method: &str, path: &str) -> u16 {
@@ -318,4 +321,30 @@ async fn on_loopback_a_token_of_lyra_narrows_and_others_are_the_functions_own() 
     let headers = gateway.worker.http_calls.lock()[0].headers.clone();
     assert!(headers.contains_key("authorization"), "what is none of Lyra's is passed on");
     assert_eq!(Scopes::ALL, serde_json::from_value(gateway.get("/v1/whoami").await.json()["scopes"].clone()).unwrap());
+}
+
+#[tokio::test]
+async fn what_goes_on_ends_with_its_token() {
+    let accounts = Arc::new(FakeAccounts::default());
+    let [kept, revoked] = [(); 2].map(|()| accounts.grant(Some("default"), None, &[Scope::Read]));
+    let gateway = start(&accounts).await;
+    let follow = async |token: &str| {
+        let request = http::Request::get("/v1/functions/echo/logs?follow=true")
+            .header("host", "localhost")
+            .header("authorization", bearer(token));
+        gateway.open(request.body(String::new()).unwrap()).await
+    };
+    let mut kept = follow(kept.secret.reveal()).await;
+    let ended = follow(revoked.secret.reveal()).await;
+    assert_eq!((kept.status().as_u16(), ended.status().as_u16()), (OK, OK));
+    let target = format!("DELETE /v1/tokens/{}", revoked.token.id);
+    assert_eq!(gateway.with(OPERATOR, &target, "").await.status, 204);
+    ended.into_body().collect().await.unwrap();
+    // A watch that is made anew tells all tokens again, which ends nothing.
+    accounts.cut();
+    while accounts.watches.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let more = tokio::time::timeout(Duration::from_millis(200), kept.body_mut().frame()).await;
+    assert!(!matches!(more, Ok(None)), "it goes on");
 }

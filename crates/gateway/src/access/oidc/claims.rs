@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use lyra_types::{Code, Error, Result, Role, Scope, Scopes, TenantName, Timestamp, UserName};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::{OidcConfig, refused};
 use crate::access::{By, Identity};
@@ -84,6 +85,7 @@ pub(super) fn identity(config: &OidcConfig, claims: &Map<String, Value>, end: Ti
         token: None,
         by: By::Oidc,
         expires_at: Some(end),
+        over: CancellationToken::new(),
     })
 }
 
