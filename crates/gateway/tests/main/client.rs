@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::doubles::{FakeControl, FakeLogs, FakeWorker};
+use crate::workflows::double::FakeWorkflows;
 
 /// A gateway with its scripted neighbours.
 pub struct Gateway {
@@ -80,7 +81,7 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
         worker: worker.clone(),
         workers: Arc::new(lyra_wire::workers::Sole(worker.clone())),
         logs: logs.clone(),
-        workflows: None,
+        workflows: Some(Arc::<FakeWorkflows>::default()),
         clock: Clock::system(),
         ids: Ids::new(Clock::system(), Random::system()),
         random: Random::system(),
