@@ -57,6 +57,27 @@ const CONTROL: &[Row] = &[
     ("PurgeDead", "Purge", "Count", Unary),
 ];
 
+const ACCOUNTS: &[Row] = &[
+    ("CreateTenant", "OfTenant", "ChangedTenant", Unary),
+    ("Tenant", "OfTenant", "Tenant", Unary),
+    ("Tenants", "PageQuery", "TenantPage", Unary),
+    ("DeleteTenant", "DeleteTenant", "ChangedTenant", Unary),
+    ("CreateUser", "NewUser", "ChangedUser", Unary),
+    ("User", "UserKey", "User", Unary),
+    ("Users", "PageOf", "UserPage", Unary),
+    ("SetRole", "SetRole", "ChangedUser", Unary),
+    ("SetPassword", "NewPassword", "ChangedUser", Unary),
+    ("DeleteUser", "UserKey", "Removed", Unary),
+    ("CreateToken", "NewToken", "ChangedToken", Unary),
+    ("Token", "OfToken", "Token", Unary),
+    ("Tokens", "TokenQuery", "TokenPage", Unary),
+    ("DeleteToken", "OfToken", "Removed", Unary),
+    ("Login", "Login", "ChangedToken", Unary),
+    ("WatchGrants", "Nothing", "GrantChange", Watch),
+    ("Record", "AuditEvents", "Nothing", Unary),
+    ("Audit", "AuditQuery", "AuditPage", Unary),
+];
+
 const LOGS: &[Row] = &[
     ("Offer", "LogLine", "Nothing", Feed),
     ("Query", "Query", "Lines", Unary),
@@ -70,6 +91,7 @@ const WORKFLOWS: &[Row] = &[
     ("Workflow", "OfWorkflow", "WorkflowVersion", Unary),
     ("DeleteWorkflow", "OfWorkflow", "Nothing", Unary),
     ("Start", "StartRun", "Started", Unary),
+    ("StartPart", "StartPart", "Started", Unary),
     ("Run", "OfRun", "Run", Unary),
     ("Runs", "RunsOf", "RunPage", Unary),
     ("Command", "CommandRun", "Run", Unary),
@@ -85,8 +107,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["lyra/calls.proto"], ["proto"])?;
     tonic_prost_build::configure().bytes(".").compile_fds(files)?;
-    let services =
-        [("Worker", WORKER), ("Control", CONTROL), ("Logs", LOGS), ("Registry", REGISTRY), ("Workflows", WORKFLOWS)];
+    let services = [
+        ("Worker", WORKER),
+        ("Control", CONTROL),
+        ("Accounts", ACCOUNTS),
+        ("Logs", LOGS),
+        ("Registry", REGISTRY),
+        ("Workflows", WORKFLOWS),
+    ];
     let paths =
         services.iter().flat_map(|(name, rows)| rows.iter().map(move |row| format!("/lyra.v1.{name}/{}", row.0)));
     let list = format!("{:?}", paths.collect::<Vec<_>>());

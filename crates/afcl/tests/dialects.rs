@@ -1,6 +1,6 @@
 //! A workflow gives the same graph whether it is written in AFCL 1.0 or in 1.1.
 
-use lyra_afcl::compile;
+use lyra_afcl::{Graph, compile};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -41,10 +41,13 @@ impl Writer {
         self.next += 1;
         let id = self.next;
         let name = format!("c{id}");
-        let port = |name: &str, data_type: &str, source: &str| json!([{"name": name, "type": data_type, "source": source}]);
+        let port =
+            |name: &str, data_type: &str, source: &str| json!([{"name": name, "type": data_type, "source": source}]);
         match tree {
             Tree::Function => {
-                let constant = if self.one_zero { json!({"name": "b", "type": "number", "value": 5}) } else {
+                let constant = if self.one_zero {
+                    json!({"name": "b", "type": "number", "value": 5})
+                } else {
                     json!({"name": "b", "type": "number", "source": "5"})
                 };
                 let function = json!({"function": {"name": name, "type": "F",
@@ -55,16 +58,17 @@ impl Writer {
             Tree::Chain(steps) => {
                 let mut body = Vec::new();
                 let mut out = source.to_owned();
-                for step in steps {
-                    // Only functions, so that the order follows from data alone.
-                    let (constructs, next) = self.write(&first_function(step), &out);
+                // Of functions only, so that the order follows from data alone.
+                for step in vec![Tree::Function; steps.len()].iter() {
+                    let (constructs, next) = self.write(step, &out);
                     body.extend(constructs);
                     out = next;
                 }
                 if !self.one_zero {
                     return (body, out);
                 }
-                let sequence = json!({"sequence": {"name": name, "sequenceBody": body, "dataOuts": port("y", "number", &out)}});
+                let sequence =
+                    json!({"sequence": {"name": name, "sequenceBody": body, "dataOuts": port("y", "number", &out)}});
                 (vec![sequence], format!("{name}/y"))
             }
             Tree::Beside(parts) => {
@@ -79,7 +83,8 @@ impl Writer {
             }
             Tree::If(inner) => {
                 let (body, out) = self.write(inner, &format!("{name}/x"));
-                let comparison = |operator: &str| json!({"data1": format!("{name}/x"), "data2": "3", "operator": operator});
+                let comparison =
+                    |operator: &str| json!({"data1": format!("{name}/x"), "data2": "3", "operator": operator});
                 let condition = match self.one_zero {
                     true => json!({"combinedWith": "or", "conditions": [comparison("<"), comparison("==")]}),
                     false => {
@@ -97,7 +102,8 @@ impl Writer {
             }
             Tree::While(inner) => {
                 let (body, out) = self.write(inner, &format!("{name}/v"));
-                let condition = json!([{"data1": format!("{name}/counter"), "data2": "3", "type": "number", "operator": "<"}]);
+                let condition =
+                    json!([{"data1": format!("{name}/counter"), "data2": "3", "type": "number", "operator": "<"}]);
                 let construct = match self.one_zero {
                     true => json!({"while": {"name": name, "loopBody": body, "condition": condition,
                         "dataLoops": [{"name": "v", "type": "number", "initSource": source, "loopSource": out}],
@@ -112,7 +118,9 @@ impl Writer {
                 let mut construct = json!({"name": name, "dataIns": port("e", "number", "wf/c"), "loopBody": body,
                     "dataOuts": port("ys", "collection", &out)});
                 match self.one_zero {
-                    true => construct["dataIns"][0]["constraints"] = json!([{"name": "distribution", "value": "BLOCK(1)"}]),
+                    true => {
+                        construct["dataIns"][0]["constraints"] = json!([{"name": "distribution", "value": "BLOCK(1)"}])
+                    }
                     false => construct["iterators"] = json!(["e"]),
                 }
                 let take = json!({"function": {"name": format!("t{id}"), "type": "F",
@@ -124,10 +132,6 @@ impl Writer {
             }
         }
     }
-}
-
-fn first_function(_: &Tree) -> Tree {
-    Tree::Function
 }
 
 fn document(tree: &Tree, one_zero: bool) -> String {
@@ -145,6 +149,16 @@ fn document(tree: &Tree, one_zero: bool) -> String {
     .to_string()
 }
 
+/// A multiplexer is named for its sources, which 1.0 writes in another way.
+fn named_alike(mut graph: Graph) -> Graph {
+    for (index, task) in graph.tasks.iter_mut().enumerate() {
+        if task.name.contains("|or|") {
+            task.name = format!("multiplexer {index}");
+        }
+    }
+    graph
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -155,6 +169,6 @@ proptest! {
             compile(&text).unwrap_or_else(|errors| panic!("{errors}\n{text}")).graph
         };
         let (old, new) = (compiled(true), compiled(false));
-        prop_assert_eq!(lines(&old), lines(&new));
+        prop_assert_eq!(lines(&named_alike(old)), lines(&named_alike(new)));
     }
 }

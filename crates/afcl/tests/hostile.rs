@@ -91,7 +91,8 @@ fn long_chains_of_names_need_no_stack() {
     }
     text.push_str("dataOuts: [{name: y, type: number, source: f0/a}]\n");
     assert_eq!(compile(&text).unwrap().graph.outputs[0].data.0, 0);
-    let circle = text.replace("source: wf/x", "source: f0/a").replace("dataIns: [{name: x, type: number, source: x}]\n", "");
+    let circle =
+        text.replace("source: wf/x", "source: f0/a").replace("dataIns: [{name: x, type: number, source: x}]\n", "");
     assert!(refusal(&circle).starts_with("cycle"));
     let mut waits = "name: wf\nworkflowBody:\n".to_owned();
     for index in 0..30_000 {

@@ -8,8 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
-    app, app_session, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, logs, node,
-    openapi, tls, up, version, worker, workflow,
+    app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
+    logs, node, openapi, tenant, tls, token, up, user, version, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -77,6 +77,22 @@ enum Command {
     /// Control processes: which one leads, which stand by
     #[command(subcommand)]
     Control(control::Command),
+    /// Tenants: who owns functions, sessions and everything else
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Users of a tenant
+    #[command(subcommand)]
+    User(user::Command),
+    /// Tokens: what callers show to be let in
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Log in by password: prints a token that ends soon
+    Login(login::Args),
+    /// Show who the server takes this token for
+    Whoami(whoami::Args),
+    /// Who changed what
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Certificates of the nodes of a site
     #[command(subcommand)]
     Tls(tls::Command),
@@ -138,14 +154,21 @@ fn dispatch(cli: Cli) -> Result<()> {
 async fn run_remote(command: Command, global: &Global) -> Result<()> {
     let session = global.session()?;
     match command {
-        Command::Deploy(args) => function::deploy::run(*args, &session).await,
+        Command::Tenant(command) => tenant::run(command, &session).await,
+        Command::User(command) => user::run(command, &session.in_own_tenant(global).await?).await,
+        Command::Token(command) => token::run(command, &session).await,
+        Command::Login(args) => login::run(args, &session).await,
+        Command::Whoami(_) => whoami::run(&session).await,
+        Command::Audit(command) => audit::run(command, &session).await,
+        // What it prints names the function's URL.
+        Command::Deploy(args) => function::deploy::run(*args, &session.in_own_tenant(global).await?).await,
         Command::Invoke(args) => function::invoke::run(args, &session).await,
         Command::Logs(args) => logs::run(args, &session).await,
         Command::Fn(command) => function::run(command, &session).await,
         Command::Job(command) => job::run(command, &session).await,
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
-        Command::App(command) => app::run(command, &session).await,
-        Command::Session(command) => app_session::run(command, &session).await,
+        Command::App(command) => app::run(command, &session.in_own_tenant(global).await?).await,
+        Command::Session(command) => app_session::run(command, &session.in_own_tenant(global).await?).await,
         Command::Worker(command) => worker::run(command, &session).await,
         Command::Control(command) => control::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,

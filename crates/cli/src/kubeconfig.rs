@@ -23,7 +23,11 @@ pub fn run(_: &Args, global: &Global) -> Result<()> {
     if target.token.is_some() && !target.url.starts_with("https://") {
         note("kubectl sends no token over plain HTTP: give an https:// address with --url");
     }
-    print(&configuration(&target.url, target.token.as_deref(), target.tenant.as_str()))
+    print(&configuration(
+        &target.url,
+        target.token.as_deref(),
+        target.tenant.as_ref().map_or("default", |tenant| tenant.as_str()),
+    ))
 }
 
 /// The configuration, in YAML.

@@ -6,6 +6,7 @@
 
 mod app;
 mod app_session;
+mod audit;
 mod command;
 mod completions;
 mod config;
@@ -20,18 +21,24 @@ mod function;
 mod job;
 mod kubeconfig;
 mod load;
+mod login;
 mod logs;
 mod manifest;
 mod node;
 mod openapi;
 mod output;
 mod paint;
+mod password;
 mod session;
 mod source;
 mod table;
+mod tenant;
 mod tls;
+mod token;
 mod up;
+mod user;
 mod version;
+mod whoami;
 mod worker;
 mod workflow;
 

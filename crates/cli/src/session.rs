@@ -29,7 +29,7 @@ pub struct Global {
     /// Token, where the server asks for one
     #[arg(long, global = true, env = "LYRA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Whose functions are meant [default: default]
+    /// Whose functions are meant [default: the token's tenant, else default]
     #[arg(long, global = true, env = "LYRA_TENANT", value_name = "NAME", hide_env_values = true)]
     pub tenant: Option<String>,
     /// How to print data: `table` for people, `json` exactly as the API sends it
@@ -46,8 +46,8 @@ pub struct Target {
     pub url: String,
     /// The token, if there is one.
     pub token: Option<String>,
-    /// The tenant.
-    pub tenant: TenantName,
+    /// The tenant, where one was named.
+    pub tenant: Option<TenantName>,
 }
 
 /// What a command works with.
@@ -82,10 +82,7 @@ impl Global {
     /// # Errors
     /// When the tenant can't be one.
     pub fn target(&self) -> Result<Target> {
-        let tenant = match given(self.tenant.as_ref()) {
-            Some(name) => TenantName::new(&name)?,
-            None => TenantName::default_tenant(),
-        };
+        let tenant = given(self.tenant.as_ref()).map(|name| TenantName::new(&name)).transpose()?;
         let url = given(self.url.as_ref()).unwrap_or_else(|| DEFAULT_URL.to_owned());
         Ok(Target { url, token: given(self.token.as_ref()), tenant })
     }
@@ -102,6 +99,17 @@ impl Global {
 }
 
 impl Session {
+    /// The same, with the tenant that the token is bound to where a path has to name one. Asks the server, and only where a token is
+    /// given and no tenant.
+    pub async fn in_own_tenant(self, global: &Global) -> Result<Session> {
+        if given(global.token.as_ref()).is_none() || given(global.tenant.as_ref()).is_some() {
+            return Ok(self);
+        }
+        let own = self.client.whoami().await?.tenant.clone();
+        let tenant = own.map_or_else(|| Ok(TenantName::default_tenant()), |name| TenantName::new(&name))?;
+        Ok(Session { client: self.client.bound_to(tenant), ..self })
+    }
+
     /// Whether data is printed as JSON.
     pub fn json(&self) -> bool {
         self.format == Format::Json

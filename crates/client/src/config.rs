@@ -22,8 +22,8 @@ pub struct Config {
     pub url: String,
     /// Bearer token, where the server asks for one.
     pub token: Option<String>,
-    /// Whose functions are meant.
-    pub tenant: TenantName,
+    /// Whose functions are meant; `None`: those of the tenant that the token is bound to, else of `default`.
+    pub tenant: Option<TenantName>,
     /// Longest time to connect.
     pub connect_timeout: Duration,
     /// Longest time for an answer to a request that only reads or changes records. Calls of functions and
@@ -36,7 +36,7 @@ impl Default for Config {
         Config {
             url: DEFAULT_URL.to_owned(),
             token: None,
-            tenant: TenantName::default_tenant(),
+            tenant: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
         }
@@ -99,8 +99,10 @@ impl Client {
         install_tls_provider();
         let base = parse_url(&config.url)?;
         let mut headers = HeaderMap::new();
-        let tenant = HeaderValue::from_str(config.tenant.as_str()).expect("a tenant's name is a DNS label");
-        headers.insert(TENANT, tenant);
+        if let Some(tenant) = &config.tenant {
+            let tenant = HeaderValue::from_str(tenant.as_str()).expect("a tenant's name is a DNS label");
+            headers.insert(TENANT, tenant);
+        }
         if let Some(token) = config.token {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
                 Error::Config("the token holds characters that no header can carry (a line break?)".to_owned())
@@ -119,7 +121,8 @@ impl Client {
             http = http.no_proxy();
         }
         let http = http.build().map_err(|error| Error::Config(crate::error::root_cause(&error)))?;
-        Ok(Client { http, base, tenant: config.tenant, timeout: config.timeout })
+        let tenant = config.tenant.unwrap_or_else(TenantName::default_tenant);
+        Ok(Client { http, base, tenant, timeout: config.timeout })
     }
 
     /// The server's URL, without a slash at its end.
@@ -127,7 +130,13 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// Whose functions are meant.
+    /// The same client, with `tenant` in paths that name one. For a token that is bound to it.
+    #[must_use]
+    pub fn bound_to(self, tenant: TenantName) -> Client {
+        Client { tenant, ..self }
+    }
+
+    /// Whose functions are meant, where a path names it.
     pub fn tenant(&self) -> &TenantName {
         &self.tenant
     }

@@ -7,6 +7,7 @@
 //! wait has a deadline, the caller's or the server's; dropping the future of a call closes the connection,
 //! which cancels the invocation; a token never shows in `Debug` or in an error.
 
+mod account;
 mod answer;
 mod call;
 mod config;
@@ -27,6 +28,7 @@ mod trigger;
 mod worker;
 mod workflow;
 
+pub use account::TokenFilter;
 pub use answer::{Answer, Listing};
 pub use call::{CallInfo, PhaseTimes};
 pub use config::{Client, Config, DEFAULT_URL};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lyra_kit::retry::Backoff;
 use serde::{Deserialize, Serialize};
 
+use crate::accounts::AccountsConfig;
 use crate::registry::RegistryConfig;
 use crate::sessions::SessionsConfig;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub jobs: JobsConfig,
     /// Workers in other processes.
     pub registry: RegistryConfig,
+    /// Tenants, users, tokens, the audit log.
+    pub accounts: AccountsConfig,
     /// Applications and sessions.
     pub sessions: SessionsConfig,
     /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
@@ -40,6 +43,7 @@ impl Default for Config {
             sweep_code_every: Duration::from_secs(3_600),
             jobs: JobsConfig::default(),
             registry: RegistryConfig::default(),
+            accounts: AccountsConfig::default(),
             sessions: SessionsConfig::default(),
             leader_lease: Duration::from_secs(2),
         }

@@ -10,6 +10,7 @@
 //! - Several processes may change the same records: every change happens as a whole or not at all. What must be done once
 //!   (handing out jobs, placing instances, clearing away) is done by the one that was elected.
 
+mod accounts;
 mod config;
 mod functions;
 mod jobs;
@@ -22,6 +23,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::AccountsConfig;
 pub use config::{Config, JobsConfig};
 pub use registry::{Registry, RegistryConfig};
 pub use service::{Deps, Service};

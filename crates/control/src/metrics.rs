@@ -26,6 +26,9 @@ pub(crate) struct Metrics {
     /// By what they came to: `available`, or why they ended before.
     pub(crate) session_opens: IntCounterVec,
     pub(crate) session_open: Histogram,
+    /// By outcome: `ok`, or the error's code.
+    pub(crate) logins: IntCounterVec,
+    pub(crate) grants: IntGauge,
 }
 
 impl Metrics {
@@ -68,6 +71,8 @@ impl Metrics {
                 "lyra_control_session_open_seconds",
                 "From when the leader saw a session's object to when the session was available.",
             ),
+            logins: registry.counter("lyra_logins_total", "Logins, by outcome: ok or an error code.", &["outcome"]),
+            grants: plain("lyra_grants", "Tokens that are good for something, as gateways are told."),
         }
     }
 

@@ -19,6 +19,7 @@ use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
+use crate::accounts::Accounts;
 use crate::functions::Functions;
 use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
@@ -58,6 +59,7 @@ pub struct Deps {
 pub struct Service {
     functions: Arc<Functions>,
     jobs: Arc<Jobs>,
+    accounts: Arc<Accounts>,
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
@@ -87,10 +89,12 @@ impl Service {
             Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, Arc::clone(functions.table()), Arc::clone(&metrics)));
         let table = Arc::clone(functions.table());
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
+        let accounts = Accounts::new(config.accounts.clone(), &deps, Arc::clone(&functions), Arc::clone(&metrics));
         measure(&deps, &leader, Arc::clone(&metrics));
         Service {
             functions,
             jobs,
+            accounts: Arc::new(accounts),
             placement: Arc::new(placement),
             leader,
             registry: deps.registry.clone(),
@@ -114,6 +118,7 @@ impl Service {
         let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
         let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
         let sessions = Arc::clone(self.sessions.get_or_init(|| Arc::new(sessions)));
+        self.accounts.start(Arc::clone(sessions.api()), &self.tasks).await?;
         let leader = Arc::clone(&self.leader);
         self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
         let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
@@ -124,16 +129,18 @@ impl Service {
             Arc::clone(&self.functions),
             Arc::clone(&self.placement),
         );
+        let accounts = Arc::clone(&self.accounts);
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
-                let sessions = &sessions;
+                let (sessions, accounts) = (&sessions, &accounts);
                 async move {
                     tokio::join!(
                         jobs.lead(leader, &term),
                         functions.lead(&term),
                         placement.lead(&term),
-                        sessions.lead(&term)
+                        sessions.lead(&term),
+                        accounts.lead(&term)
                     );
                 }
             };
@@ -150,6 +157,10 @@ impl Service {
     fn started_sessions(&self) -> Result<&Sessions> {
         let starting = || Error::new(Code::Unavailable, "this control process is starting");
         self.sessions.get().map(|sessions| &**sessions).ok_or_else(starting)
+    }
+
+    pub(crate) fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 
     /// The epoch of this process while it leads.

@@ -1,24 +1,36 @@
-//! Who may call: bearer tokens, or, on a loopback listener without tokens, who is not a foreign web page.
+//! Who calls: the holder of a token, or, on a loopback listener without authentication, a program of this machine.
+//!
+//! Tokens are those of the operators' file, those that control keeps, and those of the identity provider. The first two are found by
+//! their SHA-256 in tables of this process: the time of a look-up tells nothing of a token, since nobody can choose its hash.
 //!
 //! Without tokens the only callers are programs of this machine. A web page that a browser of this machine
 //! shows is not one of them: it is kept out by its `Origin`, and, where it made its own name resolve to
 //! loopback ("DNS rebinding"), by its `Host`.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, Version};
+use lyra_kit::Clock;
+use lyra_types::account::is_token;
 use lyra_types::{Code, Error, Result};
+use lyra_wire::accounts::TokenHash;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
+use crate::access::grants::Grants;
+use crate::access::oidc::Oidc;
+use crate::access::{By, Identity};
+use crate::metrics::Metrics;
 use crate::resources::ResourceCaller;
 
-/// Tokens that are let in, kept as SHA-256 hashes.
+/// Tokens of operators, kept as SHA-256 hashes.
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<[u8; 32]>);
+pub struct Tokens(Arc<HashSet<TokenHash>>);
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,7 +45,7 @@ impl Tokens {
     /// # Errors
     /// [`Code::InvalidField`] with the number of a line that is neither.
     pub fn parse(text: &str) -> Result<Tokens> {
-        let mut tokens = Vec::new();
+        let mut tokens = HashSet::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -49,9 +61,9 @@ impl Tokens {
                 None if line.len() < 16 => return Err(bad_line(number, "a token needs 16 characters or more")),
                 None => Sha256::digest(line).into(),
             };
-            tokens.push(hash);
+            tokens.insert(hash);
         }
-        Ok(Tokens(tokens))
+        Ok(Tokens(Arc::new(tokens)))
     }
 
     /// Reads tokens from a file, see [`Tokens::parse`].
@@ -74,10 +86,8 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Compares with every token, in a time that tells nothing of where they differ.
-    fn holds(&self, token: &[u8]) -> bool {
-        let hash = Sha256::digest(token);
-        self.0.iter().fold(subtle::Choice::from(0), |found, known| found | known.ct_eq(hash.as_slice())).into()
+    fn holds(&self, hash: &TokenHash) -> bool {
+        self.0.contains(hash)
     }
 }
 
@@ -86,12 +96,112 @@ fn bad_line(number: usize, reason: &str) -> Error {
     Error::field(Code::InvalidField, "tokens", format!("line {}: {reason}", number + 1))
 }
 
+/// Paths that are answered to anybody, with a token or without.
+const OPEN: [&str; 3] = ["/healthz", "/readyz", "/v1/login"];
+/// What paths begin with that hold what entitles to them.
+const CAPABILITIES: &str = "/v1/callbacks/";
+
+/// Whether a path is answered to anybody.
+pub(crate) fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || path.starts_with(CAPABILITIES)
+}
+
+/// All tokens that this process knows.
+pub(crate) struct Keyring {
+    operators: Tokens,
+    operator: Arc<Identity>,
+    /// Those that control keeps, where this process follows it.
+    grants: Option<Arc<Grants>>,
+    oidc: Option<Oidc>,
+    clock: Clock,
+    metrics: Metrics,
+    /// Longest wait for control's tokens at the start.
+    wait: Duration,
+}
+
+impl Keyring {
+    pub(crate) fn new(
+        operators: Tokens,
+        grants: Option<Arc<Grants>>,
+        oidc: Option<Oidc>,
+        clock: Clock,
+        metrics: Metrics,
+        wait: Duration,
+    ) -> Keyring {
+        let operator = Arc::new(Identity::operator("operator", By::OperatorFile));
+        Keyring { operators, operator, grants, oidc, clock, metrics, wait }
+    }
+
+    /// Whether a listener that others reach may be served.
+    fn is_on(&self) -> bool {
+        !self.operators.is_empty() || self.oidc.is_some()
+    }
+
+    fn refused<T>(&self, reason: &str, code: Code, detail: &str) -> Result<T> {
+        self.metrics.denied(reason);
+        Err(Error::new(code, detail))
+    }
+
+    /// Who holds a token.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] where nobody does; [`Code::Unavailable`] where that can't be known now.
+    pub(crate) async fn identify(&self, token: &[u8]) -> Result<Arc<Identity>> {
+        let hash: TokenHash = Sha256::digest(token).into();
+        if self.operators.holds(&hash) {
+            return Ok(Arc::clone(&self.operator));
+        }
+        if let Some(grants) = self.grants.as_ref().filter(|_| is_token(token)) {
+            grants.complete(self.wait).await;
+            let found = grants.find(&hash).inspect_err(|_| self.metrics.denied("stale"))?;
+            return match found {
+                Some(identity) if identity.expires_at.is_some_and(|end| end <= self.clock.now()) => self.refused(
+                    "expired_token",
+                    Code::Unauthenticated,
+                    "the token has ended; log in again or make another",
+                ),
+                Some(identity) => Ok(identity),
+                None => self.refused("unknown_token", Code::Unauthenticated, "the token is not known here"),
+            };
+        }
+        if let Some(oidc) = self.oidc.as_ref().filter(|_| Oidc::is_one(token)) {
+            let identity = oidc.identify(token, &hash).await.inspect_err(|_| self.metrics.denied("oidc"))?;
+            let is_there =
+                |grants: &Arc<Grants>| identity.tenant.as_ref().is_none_or(|tenant| grants.is_active(tenant));
+            if let Some(grants) = &self.grants {
+                grants.complete(self.wait).await;
+            }
+            return match self.grants.as_ref().is_none_or(is_there) {
+                true => Ok(identity),
+                false => self.refused("oidc", Code::PermissionDenied, "the token's tenant does not exist here"),
+            };
+        }
+        self.refused("unknown_token", Code::Unauthenticated, "the token is not known here")
+    }
+
+    /// Whether a token is one of Lyra's, good or not, so that nobody else may see it.
+    fn is_own(&self, token: &[u8]) -> bool {
+        let hash: TokenHash = Sha256::digest(token).into();
+        is_token(token)
+            || self.operators.holds(&hash)
+            || self.oidc.as_ref().is_some_and(|oidc| oidc.known(&hash).is_some())
+    }
+}
+
 /// How one listener checks its callers.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    door: Door,
+    keyring: Arc<Keyring>,
+    local: Arc<Identity>,
+    nobody: Arc<Identity>,
+}
+
 #[derive(Debug, Clone)]
-pub(crate) enum Guard {
+enum Door {
     /// By token.
-    Tokens(Tokens),
-    /// By `Host` and `Origin`; holds the domain of triggers.
+    Tokens,
+    /// By `Host` and `Origin`, and by token where one of Lyra's is sent; holds the domain of triggers.
     Loopback { domain: Option<String> },
 }
 
@@ -99,77 +209,83 @@ impl Guard {
     /// The guard of a listener at `address`.
     ///
     /// # Errors
-    /// [`Code::InvalidField`] when the address is not loopback and there are no tokens.
-    pub(crate) fn of(address: SocketAddr, tokens: &Tokens, domain: Option<&str>) -> Result<Guard> {
-        if !tokens.is_empty() {
-            return Ok(Guard::Tokens(tokens.clone()));
-        }
-        if is_loopback(address.ip()) {
-            return Ok(Guard::Loopback { domain: domain.map(str::to_owned) });
-        }
-        Err(Error::field(
-            Code::InvalidField,
-            "listen",
-            format!(
-                "{address} can be reached from other machines, and no tokens are set: anyone could run code here. \
-                 Listen on 127.0.0.1, or set a file of tokens"
-            ),
-        ))
-    }
-
-    /// Whether `Authorization` holds a secret of Lyra that a function must not see.
-    pub(crate) fn uses_authorization(&self) -> bool {
-        matches!(self, Guard::Tokens(_))
-    }
-
-    /// Who a caller that was let in is to the Kubernetes-style API: whoever is let in may act in every tenant.
-    pub(crate) fn resource_caller(&self) -> ResourceCaller {
-        let name = match self {
-            Guard::Tokens(_) => "operator",
-            Guard::Loopback { .. } => "local",
+    /// [`Code::InvalidField`] when the address is not loopback and authentication is off.
+    pub(crate) fn of(address: SocketAddr, keyring: &Arc<Keyring>, domain: Option<&str>) -> Result<Guard> {
+        let door = if keyring.is_on() {
+            Door::Tokens
+        } else if is_loopback(address.ip()) {
+            Door::Loopback { domain: domain.map(str::to_owned) }
+        } else {
+            return Err(Error::field(
+                Code::InvalidField,
+                "listen",
+                format!(
+                    "{address} can be reached from other machines, and no tokens are set: anyone could run code here. \
+                     Listen on 127.0.0.1, or set a file of tokens"
+                ),
+            ));
         };
-        ResourceCaller { name: name.to_owned(), tenants: None }
+        let local = Arc::new(Identity::operator("local", By::Local));
+        Ok(Guard { door, keyring: Arc::clone(keyring), local, nobody: Arc::new(Identity::nobody()) })
+    }
+
+    /// Who a caller is to the Kubernetes-style API.
+    pub(crate) fn resource_caller(identity: &Identity) -> ResourceCaller {
+        let tenants = match identity.is_operator() {
+            true => None,
+            false => Some(identity.tenant.iter().cloned().collect()),
+        };
+        ResourceCaller { name: identity.name.clone(), tenants, scopes: identity.scopes }
     }
 
     /// Lets a request to a session in or says why not. Sessions need no token, since their clients are not callers of Lyra; only a
     /// foreign web page is kept from those of this machine.
     pub(crate) fn check_session(&self, parts: &Parts) -> Result<()> {
-        match self {
-            Guard::Tokens(_) => Ok(()),
-            Guard::Loopback { domain } => check_local(parts, domain.as_deref()),
+        match &self.door {
+            Door::Tokens => Ok(()),
+            Door::Loopback { domain } => check_local(parts, domain.as_deref()),
         }
+    }
+
+    /// Whether `Authorization` holds a secret of Lyra that a function must not see.
+    pub(crate) fn uses_authorization(&self, headers: &HeaderMap) -> bool {
+        matches!(self.door, Door::Tokens) || self.knows_token(headers)
     }
 
     /// Whether `Authorization` holds a token of Lyra itself, which nobody else is to see.
     pub(crate) fn knows_token(&self, headers: &HeaderMap) -> bool {
-        match self {
-            Guard::Tokens(tokens) => bearer(headers).is_some_and(|token| tokens.holds(token)),
-            Guard::Loopback { .. } => false,
-        }
+        bearer(headers).is_some_and(|token| self.keyring.is_own(token))
     }
 
-    /// Lets a request in or says why not.
-    pub(crate) fn check(&self, parts: &Parts) -> Result<()> {
-        match self {
-            Guard::Tokens(tokens) => check_token(tokens, parts),
-            Guard::Loopback { domain } => check_local(parts, domain.as_deref()),
+    /// Finds out who sends a request, or says why it is not let in.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`], [`Code::PermissionDenied`]; [`Code::Unavailable`] where that can't be known now.
+    pub(crate) async fn check(&self, parts: &Parts) -> Result<Arc<Identity>> {
+        let token = bearer(&parts.headers);
+        match &self.door {
+            Door::Tokens if is_open(parts.uri.path()) => Ok(Arc::clone(&self.nobody)),
+            Door::Tokens => match token {
+                Some(token) => self.keyring.identify(token).await,
+                None => {
+                    let detail = "send a token: Authorization: Bearer TOKEN";
+                    self.keyring.refused("no_token", Code::Unauthenticated, detail)
+                }
+            },
+            Door::Loopback { domain } => {
+                check_local(parts, domain.as_deref()).inspect_err(|_| self.keyring.metrics.denied("foreign"))?;
+                match token {
+                    // A token narrows what a program of this machine may do; others are the business of functions.
+                    Some(token) if is_token(token) && !is_open(parts.uri.path()) => self.keyring.identify(token).await,
+                    _ => Ok(Arc::clone(&self.local)),
+                }
+            }
         }
     }
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
-}
-
-fn check_token(tokens: &Tokens, parts: &Parts) -> Result<()> {
-    if matches!(parts.uri.path(), "/healthz" | "/readyz") {
-        return Ok(());
-    }
-    match bearer(&parts.headers) {
-        Some(token) if tokens.holds(token) => Ok(()),
-        Some(_) => Err(Error::new(Code::Unauthenticated, "the token is not known here")),
-        None => Err(Error::new(Code::Unauthenticated, "send a token: Authorization: Bearer TOKEN")),
-    }
 }
 
 /// The bearer token of a request.
@@ -295,21 +411,26 @@ mod tests {
 
     #[test]
     fn a_listener_for_others_needs_tokens() {
-        let open = |address: &str, tokens: &Tokens| Guard::of(address.parse().unwrap(), tokens, None);
-        let none = Tokens::default();
-        assert!(open("127.0.0.1:0", &none).is_ok());
-        assert!(open("[::1]:0", &none).is_ok());
-        let error = open("0.0.0.0:8080", &none).unwrap_err();
+        let open = |address: &str, tokens: &str| {
+            let (tokens, metrics) =
+                (Tokens::parse(tokens).unwrap(), Metrics::new(&lyra_kit::telemetry::Metrics::new()));
+            let keyring = Keyring::new(tokens, None, None, Clock::system(), metrics, Duration::ZERO);
+            Guard::of(address.parse().unwrap(), &Arc::new(keyring), None).map(drop)
+        };
+        assert!(open("127.0.0.1:0", "").is_ok());
+        assert!(open("[::1]:0", "").is_ok());
+        let error = open("0.0.0.0:8080", "").unwrap_err();
         assert!(error.detail.contains("tokens"), "{error}");
-        assert!(open("0.0.0.0:8080", &Tokens::parse("0123456789abcdef").unwrap()).is_ok());
+        assert!(open("0.0.0.0:8080", "0123456789abcdef").is_ok());
     }
 
     #[test]
     fn tokens_are_read_plain_and_hashed_and_never_shown() {
         let hash = hex::encode(Sha256::digest("a-second-long-token"));
         let tokens = Tokens::parse(&format!("# who\n\n  a-first-long-token \nsha256:{hash}\n")).unwrap();
-        assert!(tokens.holds(b"a-first-long-token") && tokens.holds(b"a-second-long-token"));
-        assert!(!tokens.holds(b"a-third-long-token") && !tokens.holds(b""));
+        let holds = |text: &str| tokens.holds(&Sha256::digest(text).into());
+        assert!(holds("a-first-long-token") && holds("a-second-long-token"));
+        assert!(!holds("a-third-long-token") && !holds(""));
         assert_eq!(format!("{tokens:?}"), "2 tokens");
         for bad in ["short", "sha256:xyz", "sha256:"] {
             let error = Tokens::parse(bad).unwrap_err();

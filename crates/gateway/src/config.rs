@@ -5,6 +5,7 @@ use std::time::Duration;
 use lyra_types::function::limit;
 use serde::{Deserialize, Serialize};
 
+use crate::access::oidc::OidcConfig;
 use crate::auth::Tokens;
 use crate::ingress::IngressConfig;
 
@@ -45,9 +46,15 @@ pub struct Config {
     /// Domain of host names `{id}.func.{domain}` and `{session}.{tenant}.s.{domain}`. Where it is `None`, any domain is taken, except that a
     /// listener without authentication takes only `localhost`.
     pub domain: Option<String>,
+    /// When control is away, tokens that it keeps are good for so long: 10 min. What was revoked meanwhile is good as long.
+    #[serde(with = "humantime_serde")]
+    pub tokens_stale_after: Duration,
     /// The way to sessions.
     pub ingress: IngressConfig,
-    /// Who may call. Where there are none, only loopback listeners are served.
+    /// The identity provider; it has a section of its own among the settings.
+    #[serde(skip)]
+    pub oidc: OidcConfig,
+    /// Tokens of operators. Where there are none, and no identity provider, only loopback listeners are served.
     #[serde(skip)]
     pub tokens: Tokens,
 }
@@ -68,7 +75,9 @@ impl Default for Config {
             route_wait: Duration::from_secs(2),
             drain: Duration::from_secs(25),
             domain: None,
+            tokens_stale_after: Duration::from_secs(600),
             ingress: IngressConfig::default(),
+            oidc: OidcConfig::default(),
             tokens: Tokens::default(),
         }
     }

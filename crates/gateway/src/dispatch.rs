@@ -16,6 +16,8 @@ use lyra_types::{Code, Error};
 use lyra_wire::BoxError;
 use tower::Service as _;
 
+use crate::access::gate::Peer;
+use crate::access::{Identity, Needs, while_good};
 use crate::auth::Guard;
 use crate::body::Lingering;
 use crate::ingress::{self, Target};
@@ -43,7 +45,7 @@ pub(crate) async fn handle(
 }
 
 async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: Request<Incoming>) -> Response {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let body = Lingering::new(body, parts.version, &parts.headers);
     let domain = entry.app.config.domain.as_deref();
     let session = match trigger::is_named(&parts, domain) {
@@ -51,12 +53,13 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         false => Target::of(&parts, domain),
     };
     let admitted = match &session {
-        Ok(Some(_)) => guard.check_session(&parts),
-        _ => guard.check(&parts),
+        Ok(Some(_)) => guard.check_session(&parts).map(|()| None),
+        _ => guard.check(&parts).await.map(Some),
     };
-    if let Err(error) = admitted {
-        return resources::refusal(&parts, &error);
-    }
+    let identity = match admitted {
+        Ok(identity) => identity,
+        Err(error) => return resources::refusal(&parts, &error),
+    };
     if parts.method == Method::CONNECT {
         let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD,POST,PUT,DELETE,OPTIONS,PATCH"));
@@ -67,28 +70,41 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         Ok(None) => {}
         Err(error) => return problem::respond(&error),
     }
+    let Some(identity) = identity else { return problem::respond(&Error::internal("who asks was not found out")) };
+    parts.extensions.insert(Arc::clone(&identity));
+    parts.extensions.insert(Peer(peer));
     let target = match trigger::target(&parts, domain) {
         Ok(target) => target,
         Err(error) => return problem::respond(&error),
     };
     let Some(target) = target else {
         let request = Request::from_parts(parts, Body::new(body));
-        let request = match entry.resources.answer(&entry.app.clock, guard, request).await {
-            Ok(response) => return response,
-            Err(request) => request,
-        };
-        let mut router = entry.router.clone();
-        return match router.call(request).await {
+        let clock = &entry.app.clock;
+        let response = match entry.resources.answer(clock, &identity, Some(&entry.app.audit), request).await {
             Ok(response) => response,
-            Err(never) => match never {},
+            Err(request) => match entry.router.clone().call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
         };
+        return while_good(&identity, clock, response);
     };
     let begun = entry.app.clock.instant();
-    let caller = Caller { peer, strip_authorization: guard.uses_authorization() };
-    let answer = trigger::serve(&entry.app, caller, target, parts, body).await;
+    let caller = Caller { peer, strip_authorization: guard.uses_authorization(&parts.headers) };
+    let answer = match admit(entry, &identity, &target) {
+        Ok(()) => trigger::serve(&entry.app, caller, target, parts, body).await,
+        Err(error) => Err(error),
+    };
     let response = answer.unwrap_or_else(|error| Fault::from(error).into_response());
     entry.triggers.observe(response.status(), entry.app.clock.instant().duration_since(begun));
     response
+}
+
+/// Lets a caller to a function or says why not.
+fn admit(entry: &Entry, identity: &Identity, target: &trigger::Target) -> lyra_types::Result<()> {
+    let metrics = &entry.app.metrics;
+    Needs::INVOKE.check(identity).inspect_err(|_| metrics.denied("scope"))?;
+    identity.check_tenant(target.tenant()).inspect_err(|_| metrics.denied("tenant"))
 }
 
 async fn to_session(

@@ -10,6 +10,8 @@ use lyra_types::api::DeployRequest;
 use lyra_types::{Code, Error, FieldError, FunctionName, Result, TenantName};
 use serde::de::DeserializeOwned;
 
+use crate::access::gate::identity_of;
+use crate::access::{By, Identity};
 use crate::headers::TENANT;
 use crate::problem::Fault;
 use crate::query::Params;
@@ -18,11 +20,26 @@ use crate::service::App;
 /// The tenant of whoever names none.
 pub(crate) const DEFAULT_TENANT: &str = "default";
 
-/// Owner of what the request is about: header `Lyra-Tenant`, or `?tenant=`, or `default`.
+/// Owner of what the request is about: header `Lyra-Tenant`, or `?tenant=`, or the tenant that the caller is bound to, or `default`.
 ///
 /// # Errors
-/// [`Code::BadRequest`] when header and parameter differ or the header is not text.
-pub(crate) fn tenant_text<'a>(headers: &'a HeaderMap, params: &'a Params<'_>) -> Result<&'a str> {
+/// [`Code::BadRequest`] when header and parameter differ or the header is not text; [`Code::PermissionDenied`] when the caller may not
+/// act in that tenant.
+pub(crate) fn tenant_text<'a>(
+    identity: &'a Identity,
+    headers: &'a HeaderMap,
+    params: &'a Params<'_>,
+) -> Result<&'a str> {
+    let tenant = named_tenant(headers, params)?.unwrap_or_else(|| identity.home());
+    // Nobody gets only to routes that need nothing, which are about no tenant.
+    if identity.by != By::Nothing {
+        identity.check_tenant(tenant)?;
+    }
+    Ok(tenant)
+}
+
+/// The tenant that the request names.
+pub(crate) fn named_tenant<'a>(headers: &'a HeaderMap, params: &'a Params<'_>) -> Result<Option<&'a str>> {
     let header = headers
         .get(TENANT)
         .map(|value| value.to_str().map_err(|_| Error::new(Code::BadRequest, "Lyra-Tenant is not ASCII text")))
@@ -31,14 +48,15 @@ pub(crate) fn tenant_text<'a>(headers: &'a HeaderMap, params: &'a Params<'_>) ->
         (Some(header), Some(param)) if header != param => {
             Err(Error::new(Code::BadRequest, "Lyra-Tenant and ?tenant= name different tenants"))
         }
-        (Some(tenant), _) | (None, Some(tenant)) => Ok(tenant),
-        (None, None) => Ok(DEFAULT_TENANT),
+        (Some(tenant), _) | (None, Some(tenant)) => Ok(Some(tenant)),
+        (None, None) => Ok(None),
     }
 }
 
 /// Owner, path parameters and query of a request that is not on the hot path.
 pub(crate) struct Scope {
     pub tenant: TenantName,
+    pub identity: Arc<Identity>,
     pub headers: HeaderMap,
     pub uri: Uri,
     path: RawPathParams,
@@ -53,6 +71,13 @@ impl Scope {
     /// The function that the path names.
     pub(crate) fn function(&self) -> Result<FunctionName> {
         FunctionName::new(self.part("name"))
+    }
+
+    /// The tenant that the path names, in which the caller may act.
+    pub(crate) fn tenant_in_path(&self) -> Result<TenantName> {
+        let text = self.part("tenant");
+        self.identity.check_tenant(text)?;
+        TenantName::new(text)
     }
 
     /// The query.
@@ -71,8 +96,9 @@ impl FromRequestParts<Arc<App>> for Scope {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> std::result::Result<Scope, Fault> {
         let path = path_params(parts, app).await?;
-        let tenant = TenantName::new(tenant_text(&parts.headers, &Params::of(&parts.uri))?)?;
-        Ok(Scope { tenant, headers: parts.headers.clone(), uri: parts.uri.clone(), path })
+        let identity = identity_of(&parts.extensions)?;
+        let tenant = TenantName::new(tenant_text(&identity, &parts.headers, &Params::of(&parts.uri))?)?;
+        Ok(Scope { tenant, identity, headers: parts.headers.clone(), uri: parts.uri.clone(), path })
     }
 }
 
@@ -124,6 +150,19 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     })?;
     deserializer.end().map_err(|error| syntax_error(&error))?;
     Ok(value)
+}
+
+/// Reads a JSON body that holds a secret: what is wrong with it is said without a word of what it holds.
+///
+/// # Errors
+/// As [`parse_json`].
+pub(crate) fn parse_secret_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    parse_json(bytes).map_err(|error: Error| {
+        let field = error.errors.first().map_or("body", |field| field.field.as_str());
+        let missing = error.errors.first().is_some_and(|field| field.reason.starts_with("missing field"));
+        let reason = if missing { "is missing" } else { "can't be read" };
+        Error::field(error.code, field, reason)
+    })
 }
 
 /// Reads the body of a deploy; public so that a fuzzer can feed it anything.

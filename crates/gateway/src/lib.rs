@@ -7,6 +7,7 @@
 //! Every answer that is not a success is an RFC 9457 problem document; every body is read within a limit and a
 //! deadline; no request makes the process allocate without bound.
 
+mod access;
 mod auth;
 mod body;
 mod bound;
@@ -28,12 +29,13 @@ mod service;
 mod status;
 mod trigger;
 
+pub use access::oidc::OidcConfig;
 pub use auth::Tokens;
 pub use config::Config;
 pub use extract::parse_deploy;
 pub use ingress::IngressConfig;
 pub use openapi::document as openapi_document;
 pub use resources::{ResourceCaller, ResourceServer};
-pub use routes::listed as listed_routes;
+pub use routes::{listed as listed_routes, needed as needed_scopes};
 pub use service::{Deps, Service};
 pub use status::{Ready, Status};

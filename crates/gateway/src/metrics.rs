@@ -23,6 +23,13 @@ pub(crate) struct Metrics {
     pub refused: IntCounter,
     /// Functions in the route table.
     pub routes: IntGauge,
+    denied: IntCounterVec,
+    /// Tokens that are known.
+    pub grants: IntGauge,
+    /// Seconds since control was last heard of tokens.
+    pub grants_age: IntGauge,
+    /// Entries of the audit log that found no place.
+    pub audit_lost: IntCounter,
 }
 
 impl Metrics {
@@ -47,7 +54,26 @@ impl Metrics {
             routes: registry
                 .gauge("lyra_gateway_routes", "Functions in the route table", &[])
                 .with_label_values::<&str>(&[]),
+            denied: registry.counter(
+                "lyra_gateway_denied_total",
+                "Requests that were not let in, by reason: no_token, unknown_token, expired_token, stale, oidc, scope, tenant or foreign",
+                &["reason"],
+            ),
+            grants: registry
+                .gauge("lyra_gateway_tokens", "Tokens kept by control that this gateway knows", &[])
+                .with_label_values::<&str>(&[]),
+            grants_age: registry
+                .gauge("lyra_gateway_tokens_age_seconds", "Time since control last said which tokens are good", &[])
+                .with_label_values::<&str>(&[]),
+            audit_lost: registry
+                .counter("lyra_gateway_audit_lost_total", "Entries of the audit log that found no place", &[])
+                .with_label_values::<&str>(&[]),
         }
+    }
+
+    /// Counts a request that was not let in.
+    pub(crate) fn denied(&self, reason: &str) {
+        self.denied.with_label_values(&[reason]).inc();
     }
 
     /// Handles for one route and method.

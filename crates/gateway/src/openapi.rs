@@ -8,8 +8,10 @@ use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, R
 use utoipa::{IntoResponses, OpenApi};
 
 use crate::ingress::proxy as sessions;
-use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
-use crate::rest::{runs, workflows};
+use crate::rest::{
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, users,
+    versions, workers, workflows,
+};
 use crate::trigger;
 
 #[derive(OpenApi)]
@@ -32,8 +34,13 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
-        workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start,
+        workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start, workflows::start_part,
         runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete,
+        login::login, login::whoami,
+        tenants::list, tenants::create, tenants::get, tenants::delete,
+        users::list, users::create, users::get, users::change, users::delete, users::set_password,
+        tokens::list, tokens::create, tokens::get, tokens::delete,
+        audit::list,
         meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),

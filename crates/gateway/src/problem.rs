@@ -60,6 +60,8 @@ fn render(error: &Error, status: u16) -> Response {
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // For the audit log.
+    response.extensions_mut().insert(error.code);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if error.retry_after.is_some() || matches!(status, 429 | 503) {

@@ -11,10 +11,13 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use lyra_kit::Clock;
-use lyra_types::{Error, TenantName};
+use lyra_types::{Error, Scopes, TenantName};
 
+use crate::access::Identity;
+use crate::access::audit::{AuditLog, Done};
+use crate::access::gate::Peer;
 use crate::auth::Guard;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::problem;
@@ -26,6 +29,8 @@ pub struct ResourceCaller {
     pub name: String,
     /// The tenants that it may act in; `None`: all of them.
     pub tenants: Option<BTreeSet<TenantName>>,
+    /// What it may do there.
+    pub scopes: Scopes,
 }
 
 /// Serves the Kubernetes-style API, in this process or by asking another one.
@@ -54,22 +59,56 @@ impl Mounted {
         let _ = self.server.set(server);
     }
 
-    /// Answers a request, or gives it back where it is for somebody else.
+    /// Answers a request, or gives it back where it is for somebody else. Changes of applications are written down in `log`; sessions
+    /// are opened and closed like calls, too often for that.
     pub(crate) async fn answer(
         &self,
         clock: &Clock,
-        guard: &Guard,
+        identity: &Arc<Identity>,
+        log: Option<&AuditLog>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Request<Body>> {
         let Some(server) = self.server.get().filter(|_| is_resource_path(request.uri().path())) else {
             return Err(request);
         };
         let begun = clock.instant();
-        let response = server.handle(guard.resource_caller(), request).await;
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let peer = request.extensions().get::<Peer>().copied();
+        let response = server.handle(Guard::resource_caller(identity), request).await;
         // Of a watch this is the time to its first byte.
         self.metrics.observe(response.status(), clock.instant().duration_since(begun));
+        if let Some(log) = log.filter(|_| changes_application(&method, &path)) {
+            let done = Done {
+                method: &method,
+                route: APPLICATIONS,
+                path: &path,
+                tenant: namespace(&path)
+                    .or_else(|| identity.tenant.clone())
+                    .filter(|of| identity.check_tenant(of.as_str()).is_ok()),
+                status: response.status().as_u16(),
+                code: None,
+                address: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+            };
+            log.write(identity, done, None).await;
+        }
         Ok(response)
     }
+}
+
+/// Applications, as the audit log calls their paths.
+const APPLICATIONS: &str = "/apis/lyra.dev/v1/namespaces/{tenant}/applications";
+
+/// Whether a request changes an application, and not only its status.
+fn changes_application(method: &Method, path: &str) -> bool {
+    let writes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let mut segments = path.split('/').skip_while(|segment| *segment != "applications");
+    writes && segments.next().is_some() && segments.nth(1) != Some("status")
+}
+
+/// The namespace in a path.
+fn namespace(path: &str) -> Option<TenantName> {
+    let mut segments = path.split('/').skip_while(|segment| *segment != "namespaces").skip(1);
+    TenantName::new(segments.next()?).ok()
 }
 
 /// Whether a path is one of the Kubernetes-style API.
@@ -110,6 +149,16 @@ pub(crate) fn refusal(parts: &Parts, error: &Error) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_of_applications_are_told_from_the_rest() {
+        let root = "/apis/lyra.dev/v1/namespaces/acme";
+        let changes = |method: Method, path: &str| changes_application(&method, &format!("{root}{path}"));
+        assert!(changes(Method::POST, "/applications") && changes(Method::PATCH, "/applications/echo"));
+        assert!(!changes(Method::PATCH, "/applications/echo/status") && !changes(Method::GET, "/applications"));
+        assert!(!changes(Method::POST, "/applicationsessions"));
+        assert_eq!(namespace(&format!("{root}/applications")).unwrap().as_str(), "acme");
+    }
 
     #[test]
     fn paths_of_the_resource_api_are_told_from_the_rest() {

@@ -1,6 +1,7 @@
 //! The table of routes: every method and path, and what answers it.
 //!
-//! It is data, so that a test can hold the OpenAPI document against it.
+//! It is data, so that a test can hold the OpenAPI document against it. Each row says what it [needs](Needs) of its caller: there is no
+//! way to write one without.
 
 use std::sync::Arc;
 
@@ -10,13 +11,17 @@ use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
-use lyra_types::{Code, Error};
+use lyra_types::{Code, Error, Scopes};
 
+use crate::access::Needs;
+use crate::access::gate::Gate;
 use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
-use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
-use crate::rest::{runs, workflows};
+use crate::rest::{
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, users,
+    versions, workers, workflows,
+};
 use crate::service::App;
 
 /// Path of HTTP triggers, as the document and the metrics call it.
@@ -29,11 +34,12 @@ const ANY_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS
 struct Row {
     method: &'static str,
     path: &'static str,
+    needs: Needs,
     /// `None`: triggers and sessions, which are told from the rest before paths are looked at.
     handler: Option<MethodRouter<Arc<App>>>,
 }
 
-fn row<H, T>(method: &'static str, path: &'static str, handler: H) -> Row
+fn row<H, T>(method: &'static str, path: &'static str, needs: Needs, handler: H) -> Row
 where
     H: Handler<T, Arc<App>>,
     T: 'static,
@@ -42,75 +48,95 @@ where
         "GET" => MethodFilter::GET,
         "PUT" => MethodFilter::PUT,
         "POST" => MethodFilter::POST,
+        "PATCH" => MethodFilter::PATCH,
         _ => MethodFilter::DELETE,
     };
-    Row { method, path, handler: Some(on(filter, handler)) }
+    Row { method, path, needs, handler: Some(on(filter, handler)) }
 }
 
 fn table() -> Vec<Row> {
     let mut rows = vec![
-        row("GET", "/v1/functions", functions::list),
-        row("GET", "/v1/functions/{name}", functions::get),
-        row("PUT", "/v1/functions/{name}", functions::put),
-        row("DELETE", "/v1/functions/{name}", functions::delete),
-        row("PUT", "/v1/functions/{name}/code", functions::put_code),
-        row("POST", "/v1/functions/{name}/rollback", functions::rollback),
-        row("GET", "/v1/functions/{name}/versions", versions::list),
-        row("GET", "/v1/functions/{name}/versions/{version}", versions::get),
-        row("GET", "/v1/functions/{name}/aliases", aliases::list),
-        row("GET", "/v1/functions/{name}/aliases/{alias}", aliases::get),
-        row("PUT", "/v1/functions/{name}/aliases/{alias}", aliases::put),
-        row("DELETE", "/v1/functions/{name}/aliases/{alias}", aliases::delete),
-        row("POST", "/v1/functions/{name}/invoke", invoke::invoke),
-        row("GET", "/v1/functions/{name}/logs", logs::logs),
-        row("GET", "/v1/jobs", jobs::list),
-        row("GET", "/v1/jobs/{id}", jobs::get),
-        row("DELETE", "/v1/jobs/{id}", jobs::cancel),
-        row("GET", "/v1/jobs/{id}/result", jobs::result),
-        row("GET", "/v1/dead-letters", dead_letters::list),
-        row("DELETE", "/v1/dead-letters", dead_letters::purge),
-        row("POST", "/v1/dead-letters/redrive", dead_letters::redrive_all),
-        row("GET", "/v1/dead-letters/{id}", dead_letters::get),
-        row("DELETE", "/v1/dead-letters/{id}", dead_letters::delete),
-        row("POST", "/v1/dead-letters/{id}/redrive", dead_letters::redrive),
-        row("GET", "/v1/control", control::list),
-        row("GET", "/v1/workers", workers::list),
-        row("GET", "/v1/workers/{worker}", workers::get),
-        row("GET", "/v1/workers/{worker}/characteristics", workers::known),
-        row("GET", "/v1/workers/{worker}/health", workers::health),
-        row("POST", "/v1/workers/{worker}/cordon", workers::cordon),
-        row("POST", "/v1/workers/{worker}/uncordon", workers::uncordon),
-        row("POST", "/v1/workers/{worker}/drain", workers::drain),
-        row("POST", "/v1/workers/{worker}/clean", workers::clean),
-        row("POST", "/v1/workers/{worker}/prewarm", workers::prewarm),
-        row("DELETE", "/v1/workers/{worker}/instances/{instance}", workers::terminate),
-        row("POST", "/v1/workers/{worker}/instances/{instance}/hibernate", workers::hibernate),
-        row("POST", "/v1/workers/{worker}/instances/{instance}/activate", workers::activate),
-        row("POST", "/v1/workers/{worker}/functions/{name}/invoke", workers::invoke_on),
-        row("GET", "/v1/instances", workers::instances),
-        row("GET", "/v1/workflows", workflows::list),
-        row("POST", "/v1/workflows", workflows::deploy),
-        row("GET", "/v1/workflows/{name}", workflows::get),
-        row("DELETE", "/v1/workflows/{name}", workflows::delete),
-        row("GET", "/v1/workflows/{name}/versions/{version}", workflows::version),
-        row("POST", "/v1/workflows/{name}/runs", workflows::start),
-        row("GET", "/v1/runs", runs::list),
-        row("GET", "/v1/runs/{id}", runs::get),
-        row("POST", "/v1/runs/{id}/pause", runs::pause),
-        row("POST", "/v1/runs/{id}/resume", runs::resume),
-        row("POST", "/v1/runs/{id}/cancel", runs::cancel),
-        row("POST", "/v1/runs/{id}/redrive", runs::redrive),
-        row("GET", "/v1/runs/{id}/trace", runs::trace),
-        row("GET", "/v1/runs/{id}/waiting", runs::waiting),
-        row("POST", "/v1/callbacks/{token}", runs::complete),
-        row("GET", "/healthz", meta::healthz),
-        row("GET", "/readyz", meta::readyz),
-        row("GET", "/metrics", meta::metrics),
-        row("GET", "/openapi.json", meta::openapi),
-        row("GET", "/version", meta::version),
+        row("GET", "/v1/functions", Needs::READ, functions::list),
+        row("GET", "/v1/functions/{name}", Needs::READ, functions::get),
+        row("PUT", "/v1/functions/{name}", Needs::DEPLOY, functions::put),
+        row("DELETE", "/v1/functions/{name}", Needs::DEPLOY, functions::delete),
+        row("PUT", "/v1/functions/{name}/code", Needs::DEPLOY, functions::put_code),
+        row("POST", "/v1/functions/{name}/rollback", Needs::DEPLOY, functions::rollback),
+        row("GET", "/v1/functions/{name}/versions", Needs::READ, versions::list),
+        row("GET", "/v1/functions/{name}/versions/{version}", Needs::READ, versions::get),
+        row("GET", "/v1/functions/{name}/aliases", Needs::READ, aliases::list),
+        row("GET", "/v1/functions/{name}/aliases/{alias}", Needs::READ, aliases::get),
+        row("PUT", "/v1/functions/{name}/aliases/{alias}", Needs::DEPLOY, aliases::put),
+        row("DELETE", "/v1/functions/{name}/aliases/{alias}", Needs::DEPLOY, aliases::delete),
+        row("POST", "/v1/functions/{name}/invoke", Needs::INVOKE, invoke::invoke),
+        row("GET", "/v1/functions/{name}/logs", Needs::READ, logs::logs),
+        row("GET", "/v1/jobs", Needs::READ, jobs::list),
+        row("GET", "/v1/jobs/{id}", Needs::READ_OR_INVOKE, jobs::get),
+        row("DELETE", "/v1/jobs/{id}", Needs::INVOKE, jobs::cancel),
+        row("GET", "/v1/jobs/{id}/result", Needs::READ_OR_INVOKE, jobs::result),
+        row("GET", "/v1/dead-letters", Needs::READ, dead_letters::list),
+        row("DELETE", "/v1/dead-letters", Needs::DEPLOY, dead_letters::purge),
+        row("POST", "/v1/dead-letters/redrive", Needs::INVOKE, dead_letters::redrive_all),
+        row("GET", "/v1/dead-letters/{id}", Needs::READ, dead_letters::get),
+        row("DELETE", "/v1/dead-letters/{id}", Needs::DEPLOY, dead_letters::delete),
+        row("POST", "/v1/dead-letters/{id}/redrive", Needs::INVOKE, dead_letters::redrive),
+        row("GET", "/v1/control", Needs::OPERATOR, control::list),
+        row("GET", "/v1/workers", Needs::OPERATOR, workers::list),
+        row("GET", "/v1/workers/{worker}", Needs::OPERATOR, workers::get),
+        row("GET", "/v1/workers/{worker}/characteristics", Needs::OPERATOR, workers::known),
+        row("GET", "/v1/workers/{worker}/health", Needs::OPERATOR, workers::health),
+        row("POST", "/v1/workers/{worker}/cordon", Needs::OPERATOR, workers::cordon),
+        row("POST", "/v1/workers/{worker}/uncordon", Needs::OPERATOR, workers::uncordon),
+        row("POST", "/v1/workers/{worker}/drain", Needs::OPERATOR, workers::drain),
+        row("POST", "/v1/workers/{worker}/clean", Needs::OPERATOR, workers::clean),
+        row("POST", "/v1/workers/{worker}/prewarm", Needs::OPERATOR, workers::prewarm),
+        row("DELETE", "/v1/workers/{worker}/instances/{instance}", Needs::OPERATOR, workers::terminate),
+        row("POST", "/v1/workers/{worker}/instances/{instance}/hibernate", Needs::OPERATOR, workers::hibernate),
+        row("POST", "/v1/workers/{worker}/instances/{instance}/activate", Needs::OPERATOR, workers::activate),
+        row("POST", "/v1/workers/{worker}/functions/{name}/invoke", Needs::OPERATOR, workers::invoke_on),
+        row("GET", "/v1/instances", Needs::OPERATOR, workers::instances),
+        row("GET", "/v1/workflows", Needs::READ, workflows::list),
+        row("POST", "/v1/workflows", Needs::DEPLOY, workflows::deploy),
+        row("GET", "/v1/workflows/{name}", Needs::READ, workflows::get),
+        row("DELETE", "/v1/workflows/{name}", Needs::DEPLOY, workflows::delete),
+        row("GET", "/v1/workflows/{name}/versions/{version}", Needs::READ, workflows::version),
+        row("POST", "/v1/workflows/{name}/runs", Needs::INVOKE, workflows::start),
+        row("POST", "/v1/cuts", Needs::INVOKE, workflows::start_part),
+        row("GET", "/v1/runs", Needs::READ, runs::list),
+        row("GET", "/v1/runs/{id}", Needs::READ_OR_INVOKE, runs::get),
+        row("POST", "/v1/runs/{id}/pause", Needs::INVOKE, runs::pause),
+        row("POST", "/v1/runs/{id}/resume", Needs::INVOKE, runs::resume),
+        row("POST", "/v1/runs/{id}/cancel", Needs::INVOKE, runs::cancel),
+        row("POST", "/v1/runs/{id}/redrive", Needs::INVOKE, runs::redrive),
+        row("GET", "/v1/runs/{id}/trace", Needs::READ, runs::trace),
+        row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
+        row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
+        row("POST", "/v1/login", Needs::Nothing, login::login),
+        row("GET", "/v1/whoami", Needs::Somebody, login::whoami),
+        row("GET", "/v1/tenants", Needs::Somebody, tenants::list),
+        row("POST", "/v1/tenants", Needs::OPERATOR, tenants::create),
+        row("GET", "/v1/tenants/{tenant}", Needs::Somebody, tenants::get),
+        row("DELETE", "/v1/tenants/{tenant}", Needs::OPERATOR, tenants::delete),
+        row("GET", "/v1/tenants/{tenant}/users", Needs::ADMIN, users::list),
+        row("POST", "/v1/tenants/{tenant}/users", Needs::ADMIN, users::create),
+        row("GET", "/v1/tenants/{tenant}/users/{user}", Needs::Somebody, users::get),
+        row("PATCH", "/v1/tenants/{tenant}/users/{user}", Needs::ADMIN, users::change),
+        row("DELETE", "/v1/tenants/{tenant}/users/{user}", Needs::ADMIN, users::delete),
+        row("PUT", "/v1/tenants/{tenant}/users/{user}/password", Needs::Somebody, users::set_password),
+        row("GET", "/v1/tokens", Needs::Somebody, tokens::list),
+        row("POST", "/v1/tokens", Needs::Somebody, tokens::create),
+        row("GET", "/v1/tokens/{id}", Needs::Somebody, tokens::get),
+        row("DELETE", "/v1/tokens/{id}", Needs::Somebody, tokens::delete),
+        row("GET", "/v1/audit", Needs::ADMIN, audit::list),
+        row("GET", "/healthz", Needs::Nothing, meta::healthz),
+        row("GET", "/readyz", Needs::Nothing, meta::readyz),
+        row("GET", "/metrics", Needs::OPERATOR, meta::metrics),
+        row("GET", "/openapi.json", Needs::Somebody, meta::openapi),
+        row("GET", "/version", Needs::Somebody, meta::version),
     ];
-    for path in [TRIGGER_PATH, SESSION_PATH] {
-        rows.extend(ANY_METHODS.map(|method| Row { method, path, handler: None }));
+    // A session's clients are not callers of Lyra.
+    for (path, needs) in [(TRIGGER_PATH, Needs::INVOKE), (SESSION_PATH, Needs::Nothing)] {
+        rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, handler: None }));
     }
     rows
 }
@@ -120,6 +146,11 @@ pub fn listed() -> Vec<(&'static str, &'static str)> {
     table().into_iter().map(|row| (row.method, row.path)).collect()
 }
 
+/// The scopes, any of which a route needs of its caller; `None`: none. For routes that [`listed`] has.
+pub fn needed(method: &str, path: &str) -> Option<Scopes> {
+    table().into_iter().find(|row| row.method == method && row.path == path)?.needs.scopes()
+}
+
 /// The router of everything but triggers and sessions.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let mut router = Router::new();
@@ -127,7 +158,14 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         let Some(handler) = row.handler else { continue };
         let metrics = Arc::new(app.metrics.route(row.path, row.method));
         let measure = Measure { metrics, clock: app.clock.clone() };
-        router = router.route(row.path, handler.route_layer(measure));
+        let gate = Gate {
+            needs: row.needs,
+            route: row.path,
+            audited: row.method != "GET" && row.needs != Needs::INVOKE,
+            log: Arc::clone(&app.audit),
+            metrics: app.metrics.clone(),
+        };
+        router = router.route(row.path, handler.route_layer(gate).route_layer(measure));
     }
     router.method_not_allowed_fallback(method_not_allowed).fallback(not_found).with_state(Arc::clone(app))
 }
@@ -147,4 +185,16 @@ async fn method_not_allowed(method: Method, OriginalUri(uri): OriginalUri) -> Re
         Code::MethodNotAllowed,
         format!("{} is not a method of \"{}\"; the Allow header lists those that are", method, path.escape_debug()),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_nothing_is_what_the_guard_leaves_open() {
+        for row in table().iter().filter(|row| row.path != SESSION_PATH) {
+            assert_eq!(crate::auth::is_open(row.path), row.needs == Needs::Nothing, "{} {}", row.method, row.path);
+        }
+    }
 }

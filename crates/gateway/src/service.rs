@@ -13,11 +13,14 @@ use lyra_fleet::RouteTable;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
-use lyra_wire::{Control, Logs, Worker, Workers, Workflows};
+use lyra_wire::{Accounts, Control, Logs, Worker, Workers, Workflows};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Guard;
+use crate::access::audit::AuditLog;
+use crate::access::grants::Grants;
+use crate::access::oidc::Oidc;
+use crate::auth::{Guard, Keyring};
 use crate::body::BodyMemory;
 use crate::config::Config;
 use crate::dispatch;
@@ -37,6 +40,8 @@ const CUT_WAIT: Duration = Duration::from_secs(1);
 pub struct Deps {
     /// Registry of functions and owner of jobs.
     pub control: Arc<dyn Control>,
+    /// Tenants, users, tokens and the audit log.
+    pub accounts: Arc<dyn Accounts>,
     /// Runs calls, wherever.
     pub worker: Arc<dyn Worker>,
     /// The workers one by one, for operators.
@@ -59,6 +64,9 @@ pub struct Deps {
 pub(crate) struct App {
     pub config: Config,
     pub control: Arc<dyn Control>,
+    pub accounts: Arc<dyn Accounts>,
+    pub grants: Arc<Grants>,
+    pub audit: Arc<AuditLog>,
     pub worker: Arc<dyn Worker>,
     pub workers: Arc<dyn Workers>,
     pub logs: Arc<dyn Logs>,
@@ -124,6 +132,9 @@ impl Service {
             body_memory: BodyMemory::new(config.body_memory_bytes),
             stopping: CancellationToken::new(),
             control: deps.control,
+            accounts: deps.accounts,
+            grants: Arc::new(Grants::new(deps.clock.clone(), config.tokens_stale_after)),
+            audit: Arc::new(AuditLog::new(deps.clock.clone(), metrics.audit_lost.clone())),
             worker: deps.worker,
             workers: deps.workers,
             logs: deps.logs,
@@ -157,8 +168,12 @@ impl Service {
     }
 
     fn guard(&self, address: SocketAddr) -> Result<Guard> {
-        let config = &self.entry.app.config;
-        Guard::of(address, &config.tokens, config.domain.as_deref())
+        let app = &self.entry.app;
+        let (config, clock) = (&app.config, &app.clock);
+        let oidc = Oidc::new(&config.oidc, clock.clone())?;
+        let (operators, grants) = (config.tokens.clone(), Some(Arc::clone(&app.grants)));
+        let keyring = Keyring::new(operators, grants, oidc, clock.clone(), app.metrics.clone(), config.route_wait);
+        Guard::of(address, &Arc::new(keyring), config.domain.as_deref())
     }
 
     /// Serves until `shutdown` is cancelled, then lets open requests end, [`Config::drain`] at most.
@@ -189,7 +204,7 @@ impl Service {
         Ok(())
     }
 
-    /// Starts to learn the route table, once. [`Service::serve`] does so itself; a caller that wants the table
+    /// Starts to learn the route table and tokens, once. [`Service::serve`] does so itself; a caller that wants the table
     /// to be there before the listener is calls this.
     pub fn watch_routes(&self) {
         if self.watching.swap(true, Ordering::AcqRel) {
@@ -200,8 +215,17 @@ impl Service {
             app.table.follow(&*app.control, &app.random).await;
         });
         let app = Arc::clone(&self.entry.app);
+        self.tasks.spawn_cancellable("watch tokens", async move {
+            app.grants.follow(&*app.accounts, &app.random).await;
+        });
+        let app = Arc::clone(&self.entry.app);
+        self.tasks.spawn_cancellable("audit log", async move { app.audit.run(&app.accounts).await });
+        let app = Arc::clone(&self.entry.app);
         self.tasks.every("count routes", GAUGE_PERIOD, move || {
             app.metrics.routes.set(i64::try_from(app.table.len()).unwrap_or(i64::MAX));
+            app.metrics.grants.set(i64::try_from(app.grants.len()).unwrap_or(i64::MAX));
+            let age = app.grants.age().map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+            app.metrics.grants_age.set(age);
             std::future::ready(())
         });
     }

@@ -1,5 +1,5 @@
 //! What a process without a gateway says of itself over HTTP: health, readiness, metrics, version. By the rules of the gateway's
-//! own listener: tokens beyond loopback, bounded connections.
+//! own listener: tokens of operators beyond loopback, bounded connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
-use crate::auth::Guard;
+use crate::auth::{Guard, Keyring};
 use crate::config::Config;
 use crate::listen::{self, Answers};
 use crate::metrics::{Measure, Metrics};
@@ -39,6 +39,7 @@ pub struct Status {
 
 struct Entry {
     config: Config,
+    keyring: Arc<Keyring>,
     clock: Clock,
     metrics: Metrics,
     router: Router,
@@ -65,7 +66,10 @@ impl Status {
             .fallback(not_found)
             .with_state(Arc::new(Shown { registry, ready }));
         let resources = Mounted::new(&metrics);
-        Status { entry: Arc::new(Entry { config, clock, metrics, router, resources }) }
+        // Tokens that control keeps are known to gateways; here operators ask.
+        let operators = config.tokens.clone();
+        let keyring = Keyring::new(operators, None, None, clock.clone(), metrics.clone(), Duration::ZERO);
+        Status { entry: Arc::new(Entry { config, keyring: Arc::new(keyring), clock, metrics, router, resources }) }
     }
 
     /// Has the Kubernetes-style API served on this listener too. The first one counts.
@@ -78,7 +82,7 @@ impl Status {
     /// # Errors
     /// [`Code::InvalidField`] when the address can be reached from other machines and there are no tokens.
     pub fn check(&self, address: SocketAddr) -> Result<()> {
-        Guard::of(address, &self.entry.config.tokens, None).map(drop)
+        Guard::of(address, &self.entry.keyring, None).map(drop)
     }
 
     /// Serves until `shutdown` is cancelled.
@@ -88,7 +92,7 @@ impl Status {
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
         let address =
             listener.local_addr().map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
-        let guard = Guard::of(address, &self.entry.config.tokens, None)?;
+        let guard = Guard::of(address, &self.entry.keyring, None)?;
         let (connections, cut) = (Tasks::new(), CancellationToken::new());
         listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
         if !connections.stop(DRAIN).await {
@@ -114,11 +118,12 @@ impl Answers for Entry {
 
     async fn answer(self: &Arc<Self>, guard: &Guard, _: SocketAddr, request: Request<Incoming>) -> Response {
         let (parts, body) = request.into_parts();
-        if let Err(error) = guard.check(&parts) {
-            return resources::refusal(&parts, &error);
-        }
-        let request = match self.resources.answer(&self.clock, guard, Request::from_parts(parts, Body::new(body))).await
-        {
+        let identity = match guard.check(&parts).await {
+            Ok(identity) => identity,
+            Err(error) => return resources::refusal(&parts, &error),
+        };
+        let request = Request::from_parts(parts, Body::new(body));
+        let request = match self.resources.answer(&self.clock, &identity, None, request).await {
             Ok(response) => return response,
             Err(request) => request,
         };

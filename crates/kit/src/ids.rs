@@ -1,6 +1,6 @@
 //! Makes ids out of the clock and randomness.
 
-use lyra_types::{InstanceId, InvocationId, JobId};
+use lyra_types::{InstanceId, InvocationId, JobId, TokenId};
 
 use crate::{Clock, Random};
 
@@ -31,6 +31,12 @@ impl Ids {
     pub fn job(&self) -> JobId {
         let (millis, random) = self.parts();
         JobId::from_parts(millis, random)
+    }
+
+    /// A new token id.
+    pub fn token(&self) -> TokenId {
+        let (millis, random) = self.parts();
+        TokenId::from_parts(millis, random)
     }
 
     /// A new instance id.

@@ -20,8 +20,8 @@ use lyra_kit::Tasks;
 use lyra_store::{Access, Blobs, DirLock};
 use lyra_types::{Code, Error as LyraError};
 pub use lyra_wire::Role;
-use lyra_wire::grpc::{self, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, Security};
-use lyra_wire::{Control, Logs, Operated, Registry, Worker};
+use lyra_wire::grpc::{self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, Security};
+use lyra_wire::{Accounts, Control, Logs, Operated, Registry, Worker};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +154,7 @@ impl Node {
         if let (Some(registry), Some(fleet)) = (registry, &fleet) {
             let service = start_control(&config, &access, &registry, reached, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
+            grpc::add_accounts(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
@@ -223,10 +224,15 @@ impl Node {
             Some(control) => control.clone(),
             None => Arc::new(RemoteControl::new(&config.control, &self.security).map_err(Error::Refused)?),
         };
+        let accounts: Arc<dyn Accounts> = match &self.control {
+            Some(control) => control.clone(),
+            None => Arc::new(RemoteAccounts::new(&config.control, &self.security).map_err(Error::Refused)?),
+        };
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
         let resources = ThroughControl(Arc::clone(&control));
-        let gateway = roles::gateway::new(config.node.gateway.clone(), control, as_worker, workers, logs, kit);
+        let others = roles::gateway::Roles { control, accounts, worker: as_worker, workers, logs, workflows: None };
+        let gateway = roles::gateway::new(config.node.gateway.clone(), others, kit);
         gateway.mount_resources(Arc::new(resources));
         gateway.check(address).map_err(Error::Refused)?;
         gateway.watch_routes();

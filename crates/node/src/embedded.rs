@@ -1,6 +1,6 @@
 //! All roles in one process over in-process clients, with the embedded store, jobs and blobs.
 //!
-//! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `blobs/` (code),
+//! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `runs.db`, `blobs/` (code),
 //! `logs/`, `images/` (compiled code) and `process/` (unpacked code), both made again when they are missing.
 
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs};
 use lyra_types::Error as LyraError;
 use lyra_wire::workers::{LOCAL, Sole};
-use lyra_wire::{Control, Logs, Operated, Worker};
+use lyra_wire::{Accounts, Control, Logs, Operated, Worker};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,8 @@ pub struct Config {
     pub process: process::Settings,
     /// Where interpreters are looked for, in the form of `$PATH`, when the system has none in its usual place.
     pub path: String,
+    /// The workflow role.
+    pub workflow: lyra_workflow::Config,
     /// The logs role; its folder is always `logs` in the data directory.
     pub logs: lyra_logs::Config,
 }
@@ -72,6 +74,7 @@ impl Config {
             worker,
             process: process::Settings::default(),
             path: String::new(),
+            workflow: lyra_workflow::Config::default(),
             logs: lyra_logs::Config::new(data_dir.join("logs")),
             data_dir,
         }
@@ -96,6 +99,9 @@ pub enum Error {
     /// What is stored can't be read.
     #[error("the control role can't be started: {0}")]
     Control(#[source] lyra_types::Error),
+    /// The runs of workflows can't be taken up.
+    #[error("the workflow role can't be started: {0}")]
+    Workflow(#[source] lyra_types::Error),
     /// The address is not one that may be listened on.
     #[error("{0}")]
     Refused(#[source] lyra_types::Error),
@@ -121,6 +127,7 @@ pub struct Node {
     listener: TcpListener,
     gateway: lyra_gateway::Service,
     control: Arc<lyra_control::Service>,
+    workflow: lyra_workflow::Service,
     rest: Rest,
 }
 
@@ -130,6 +137,7 @@ struct Rest {
     agent: Agent,
     logs: Arc<lyra_logs::Service>,
     stores: Stores,
+    runs: Arc<lyra_store::SqliteRuns>,
     tasks: Tasks,
 }
 
@@ -159,6 +167,8 @@ impl Node {
         let as_worker: Arc<dyn Worker> = operated.clone();
         let workers = Arc::new(Sole(operated));
         let stores = Stores::open(dir, &lock)?;
+        let runs = roles::workflow::open(dir, &lock)?;
+        let values = Arc::clone(&blobs);
         let tasks = Tasks::new();
         // The one worker is here from the start: there is nobody to wait for.
         let settings = RegistryConfig { settle: Duration::ZERO, ..config.control.registry };
@@ -180,14 +190,42 @@ impl Node {
             }
         };
         let as_control: Arc<dyn Control> = control.clone();
-        let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
+        let workflow = roles::workflow::start(
+            config.workflow,
+            stores.objects(),
+            Arc::clone(&runs),
+            values,
+            as_control.clone(),
+            as_worker.clone(),
+            &kit,
+        );
+        let workflow = match workflow.await {
+            Ok(workflow) => workflow,
+            Err(error) => {
+                control.stop().await;
+                agent.stop().await;
+                return Err(error);
+            }
+        };
+        let accounts: Arc<dyn Accounts> = control.clone();
+        let others = roles::gateway::Roles {
+            control: as_control,
+            accounts,
+            worker: as_worker,
+            workers,
+            logs: as_logs,
+            workflows: Some(Arc::new(workflow.clone())),
+        };
+        let gateway = roles::gateway::new(config.gateway, others, &kit);
         if let Some(resources) = control.resources() {
             gateway.mount_resources(Arc::new(InProcess(resources)));
         }
-        let node = Node { address, listener, gateway, control, rest: Rest { worker, agent, logs, stores, tasks } };
+        let rest = Rest { worker, agent, logs, stores, runs, tasks };
+        let node = Node { address, listener, gateway, control, workflow, rest };
         match node.get_ready().await {
             Ok(()) => Ok(node),
             Err(error) => {
+                node.workflow.stop(LAST).await;
                 node.control.stop().await;
                 node.rest.stop().await;
                 Err(error)
@@ -212,9 +250,11 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { listener, gateway, control, rest, .. } = self;
+        let Node { listener, gateway, control, workflow, rest, .. } = self;
         let stop_control = async {
             shutdown.cancelled().await;
+            // Runs end their calls first, which would else fail because of what stops below them.
+            workflow.stop(LAST).await;
             control.stop().await;
         };
         let serve = async {
@@ -236,6 +276,7 @@ impl Rest {
             tracing::warn!("calls did not end in time and are broken off");
         }
         self.tasks.stop(LAST).await;
+        self.runs.close().await;
         self.stores.close().await;
         self.logs.stop().await;
     }

@@ -20,7 +20,7 @@ impl ResourceServer for InProcess {
     async fn handle(&self, caller: ResourceCaller, request: Request<Body>) -> Response<Body> {
         let caller = match caller.tenants {
             None => Caller::operator(caller.name),
-            Some(tenants) => Caller::of_tenants(caller.name, tenants),
+            Some(tenants) => Caller::of_tenants(caller.name, tenants).with_scopes(caller.scopes),
         };
         self.0.handle(&caller, request).await.map(Body::new)
     }
@@ -58,6 +58,7 @@ impl ThroughControl {
         let passed = ResourceRequest {
             caller: caller.name,
             tenants: caller.tenants.map(|tenants| tenants.into_iter().collect()),
+            scopes: caller.scopes,
             method: parts.method.to_string(),
             uri: parts.uri.to_string(),
             headers: to_pairs(&parts.headers),

@@ -35,6 +35,8 @@ pub struct Settings {
     pub log: Format,
     /// What Lyra's own log holds.
     pub log_filter: String,
+    /// The identity provider whose tokens gateways take.
+    pub oidc: lyra_gateway::OidcConfig,
     /// The gateway.
     pub gateway: lyra_gateway::Config,
     /// The control role.
@@ -43,6 +45,8 @@ pub struct Settings {
     pub worker: lyra_worker::Config,
     /// How functions run as processes.
     pub process: process::Settings,
+    /// The workflow role.
+    pub workflow: lyra_workflow::Config,
     /// The logs role.
     pub logs: lyra_logs::Config,
     /// What holds for nodes with some of the roles only.
@@ -104,10 +108,12 @@ impl Default for Settings {
             token_file: PathBuf::new(),
             log: Format::Text,
             log_filter: "info".to_owned(),
+            oidc: lyra_gateway::OidcConfig::default(),
             gateway: embedded.gateway,
             control: embedded.control,
             worker: lyra_worker::Config::default(),
             process: embedded.process,
+            workflow: embedded.workflow,
             logs: embedded.logs,
             cluster: Cluster::default(),
         }
@@ -119,9 +125,11 @@ impl Settings {
     pub fn embedded(&self, data_dir: impl Into<PathBuf>) -> crate::Config {
         let fresh = crate::Config::new(data_dir, self.listen);
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
-        let (gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        let (mut gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        gateway.oidc = self.oidc.clone();
         worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
-        crate::Config { gateway, control, worker, process: self.process.clone(), logs, ..fresh }
+        let (process, workflow) = (self.process.clone(), self.workflow.clone());
+        crate::Config { gateway, control, worker, process, workflow, logs, ..fresh }
     }
 }
 

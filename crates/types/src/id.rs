@@ -92,6 +92,11 @@ id!(
     InstanceId,
     "ins_"
 );
+id!(
+    /// One token: what names it, and no secret.
+    TokenId,
+    "tok_"
+);
 
 #[cfg(test)]
 mod tests {

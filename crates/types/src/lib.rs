@@ -3,6 +3,7 @@
 //! Everything that crosses a boundary (HTTP, the wire between roles, the store) is made of these
 //! types. Nothing here does I/O, waits, reads a clock or draws a random number.
 
+pub mod account;
 pub mod api;
 mod balancing;
 mod binding;
@@ -18,12 +19,13 @@ pub mod resources;
 pub mod time;
 pub mod workflow;
 
+pub use account::{Role, Scope, Scopes, Secret};
 pub use balancing::Balancing;
 pub use binding::{KeySource, SessionBinding, SessionsRequest};
 pub use code::Code;
 pub use error::{Error, FieldError, Result};
 pub use function::{Alias, FunctionVersion, Network, Runtime};
-pub use id::{InstanceId, InvocationId, JobId};
-pub use name::{AliasName, FunctionName, TenantName, WorkflowName};
+pub use id::{InstanceId, InvocationId, JobId, TokenId};
+pub use name::{AliasName, FunctionName, TenantName, UserName, WorkflowName};
 pub use time::Timestamp;
 pub use workflow::RunId;

@@ -129,6 +129,74 @@ name!(
     }
 );
 
+/// Longest name of a user, in bytes.
+pub const MAX_USER_LEN: usize = 128;
+
+/// Name of a user, unique in its tenant: letters, digits and `. _ - @ + | :`, so that an address of mail or the subject of an identity provider can be one. Letters are told
+/// apart by case, as identity providers do.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UserName(Arc<str>);
+
+impl UserName {
+    /// Checks the naming rule.
+    ///
+    /// # Errors
+    /// [`Code::InvalidName`] with the rule that is broken.
+    pub fn new(text: &str) -> Result<UserName, Error> {
+        let fault = if text.is_empty() {
+            "is empty"
+        } else if text.len() > MAX_USER_LEN {
+            "is longer than 128 characters"
+        } else if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@+|:".contains(&b)) {
+            "may hold only letters, digits and . _ - @ + | :"
+        } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            "must start with a letter or a digit"
+        } else {
+            return Ok(UserName(text.into()));
+        };
+        let shown: String = text.chars().take(80).collect();
+        Err(Error::field(Code::InvalidName, "name", format!("the user name \"{}\" {fault}", shown.escape_debug())))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl FromStr for UserName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<UserName, Error> {
+        UserName::new(text)
+    }
+}
+
+impl TryFrom<String> for UserName {
+    type Error = Error;
+    fn try_from(text: String) -> Result<UserName, Error> {
+        UserName::new(&text)
+    }
+}
+
+impl From<UserName> for String {
+    fn from(name: UserName) -> String {
+        name.0.as_ref().to_owned()
+    }
+}
+
 impl TenantName {
     /// The tenant of whoever names none.
     pub fn default_tenant() -> TenantName {
@@ -201,6 +269,16 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "é", "a b", "../x", &"x".repeat(64)] {
             let error = FunctionName::new(bad).expect_err(bad);
             assert_eq!(error.code, Code::InvalidName);
+        }
+    }
+
+    #[test]
+    fn names_of_users_follow_their_rule() {
+        for good in ["ada", "Ada.Lovelace@example.org", "a_b+c-1", "0", &"x".repeat(128)] {
+            assert!(UserName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".a", "-a", "@a", "a b", "a/b", "é", "a\n", &"x".repeat(129)] {
+            assert_eq!(UserName::new(bad).expect_err(bad).code, Code::InvalidName);
         }
     }
 

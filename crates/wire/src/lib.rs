@@ -4,6 +4,7 @@
 //! in its own process. In `lyra up` the service itself is handed in; apart, a client over the network
 //! implements the same trait.
 
+pub mod accounts;
 pub mod control;
 pub mod grpc;
 pub mod instances;
@@ -18,6 +19,7 @@ pub mod worker;
 pub mod workers;
 pub mod workflows;
 
+pub use accounts::Accounts;
 pub use control::Control;
 pub use logs::Logs;
 pub use registry::Registry;

@@ -1,7 +1,7 @@
 //! Requests of the Kubernetes-style API, from a gateway to the control role, which serves it.
 
 use bytes::Bytes;
-use lyra_types::TenantName;
+use lyra_types::{Scopes, TenantName};
 use serde::{Deserialize, Serialize};
 
 /// Headers as they came: names and values.
@@ -14,6 +14,9 @@ pub struct ResourceRequest {
     pub caller: String,
     /// The tenants that the caller may act in; `None`: all of them.
     pub tenants: Option<Vec<TenantName>>,
+    /// What the caller may do there. A gateway of before there were scopes let in only who may do everything.
+    #[serde(default = "all")]
+    pub scopes: Scopes,
     /// Its method.
     pub method: String,
     /// Path and query.
@@ -23,6 +26,10 @@ pub struct ResourceRequest {
     /// Its body.
     #[serde(with = "crate::octets")]
     pub body: Bytes,
+}
+
+fn all() -> Scopes {
+    Scopes::ALL
 }
 
 /// A piece of an answer: its head first, then its body, which goes on for as long as a watch does.

@@ -170,7 +170,8 @@ pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> O
     if name.len() > LONGEST {
         return None;
     }
-    let most = name.chars().count() / 3;
+    let length = name.chars().count();
+    let most = if length < 2 { 0 } else { (length / 3).max(1) };
     known
         .filter(|known| known.len() <= LONGEST)
         .map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()), known))

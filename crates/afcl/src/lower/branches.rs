@@ -52,6 +52,7 @@ impl<'d> Lowering<'d, '_> {
                     quote(&output.name.value)
                 );
                 self.findings.error(output.name.at, Code::IncompletePair, message);
+                self.set_port(producer, Side::Outside, &output.name, Port::Broken);
                 continue;
             };
             let at = |scope| Context { scope, place: Place::Outputs, ..inner };
@@ -129,9 +130,8 @@ impl<'d> Lowering<'d, '_> {
         }
         for output in &construct.data_outs {
             self.check_plain_output(output);
-            if let Some(data) = self.switch_output(&name, inner, output, &sides, default.is_some()) {
-                self.set_port(producer, Side::Outside, &output.name, Port::Data(data));
-            }
+            let data = self.switch_output(&name, inner, output, &sides, default.is_some());
+            self.set_port(producer, Side::Outside, &output.name, data.map_or(Port::Broken, Port::Data));
         }
         ends
     }

@@ -1,12 +1,14 @@
 //! Declares functions, what stands in order or side by side, and calls of sub-choreographies.
 
+use std::collections::{HashMap, HashSet};
+
 use super::connect::Job;
 use super::names::{Port, Side};
 use super::order::Ends;
 use super::wires::{Finish, Reading, State, Wire};
 use super::{Context, Frame, Lowering, Place};
 use crate::diagnostic::DiagnosticCode as Code;
-use crate::document::{Construct, DataIn, Kind, quote};
+use crate::document::{Construct, DataIn, DataOut, Feed, Kind, quote};
 use crate::graph::{DataKind, DataType, Gather, Member, ScopeId, TaskKind};
 use crate::limits::MAX_NESTING;
 
@@ -24,8 +26,8 @@ impl<'d> Lowering<'d, '_> {
         let workflow = self.register(0, &document.name, "workflow", None);
         for input in &document.data_ins {
             let key = match &input.feed {
-                crate::document::Feed::Source(source) => source.value.clone(),
-                crate::document::Feed::Value(value) => {
+                Feed::Source(source) => source.value.clone(),
+                Feed::Value(value) => {
                     let message = "an input of the workflow takes its `source`, a key of the run's input";
                     self.findings.error(value.at, Code::MissingField, message);
                     continue;
@@ -96,7 +98,7 @@ impl<'d> Lowering<'d, '_> {
         self.check_own_function(function, function_type);
         let settings = self.settings(function);
         let name = self.full_name(function, context);
-        if self.taken.insert(name.clone(), 1).is_some() {
+        if self.taken.insert(name.clone(), 1).is_some() && self.has_name(context.frame, producer) {
             let message = format!("the name {} is one that the engine gives to its own tasks", quote(&name));
             self.findings.error(function.name.at, Code::DuplicateName, message);
         }
@@ -104,7 +106,9 @@ impl<'d> Lowering<'d, '_> {
         let task = self.add_task(name, context.scope, kind, function.name.at);
         let mut inputs: Vec<&str> = function.data_ins.iter().map(|input| input.name.value.as_str()).collect();
         inputs.sort_unstable();
+        let mut passed = HashSet::new();
         for input in function.data_ins.iter().filter(|input| input.passing) {
+            passed.insert(input.name.value.as_str());
             let name = format!("{}/{}", function.name.value, input.name.value);
             let port = self.wire_of_input(context, input, name, false);
             self.set_port(producer, Side::Outside, &input.name, port);
@@ -117,8 +121,7 @@ impl<'d> Lowering<'d, '_> {
             for constraint in &output.constraints {
                 self.unknown_constraint(constraint, "a dataOut of a function", &[]);
             }
-            let is_passed = |input: &DataIn| input.passing && input.name.value == output.name.value;
-            if function.data_ins.iter().any(is_passed) {
+            if passed.contains(output.name.value.as_str()) {
                 continue;
             }
             let name = format!("{}{}/{}", self.frames[context.frame].prefix, function.name.value, output.name.value);
@@ -137,10 +140,10 @@ impl<'d> Lowering<'d, '_> {
         let message = match own {
             "delay" => {
                 let seconds = |input: &DataIn| input.name.value == "seconds" && input.data_type == DataType::Number;
-                let echoed = |name: &str| function.data_ins.iter().any(|input| input.name.value == name);
+                let inputs: HashSet<&str> = function.data_ins.iter().map(|input| input.name.value.as_str()).collect();
                 if !function.data_ins.iter().any(seconds) {
                     "a `lyra:delay` needs a dataIn `seconds` of type `number`"
-                } else if !function.data_outs.iter().all(|output| echoed(&output.name.value)) {
+                } else if !function.data_outs.iter().all(|output| inputs.contains(output.name.value.as_str())) {
                     "a `lyra:delay` hands on what it gets: its dataOuts are named as dataIns of it"
                 } else {
                     return;
@@ -271,13 +274,14 @@ impl<'d> Lowering<'d, '_> {
                 _ => {
                     let message = format!("the output {} takes one source", quote(&output.name.value));
                     self.findings.error(output.name.at, Code::WrongShape, message);
+                    self.set_port(producer, Side::Outside, &output.name, Port::Broken);
                 }
             }
         }
     }
 
     /// How a `parallel` puts the sources of one output together, where it says so.
-    fn aggregation(&mut self, compound: &'d Construct, output: &'d crate::document::DataOut) -> Option<Gather> {
+    fn aggregation(&mut self, compound: &'d Construct, output: &'d DataOut) -> Option<Gather> {
         let mut join = None;
         for constraint in &output.constraints {
             match (constraint.name.value.as_str(), &compound.kind) {
@@ -318,10 +322,13 @@ impl<'d> Lowering<'d, '_> {
         let frame = self.frames.len();
         self.frames.push(Frame { prefix: format!("{}.", self.full_name(call, context)) });
         let owner = self.register(frame, &sub.name, "sub-choreography", None);
+        let given: HashMap<&str, &DataIn> =
+            call.data_ins.iter().map(|input| (input.name.value.as_str(), input)).collect();
         for port in &sub.data_ins {
-            let Some(input) = call.data_ins.iter().find(|input| input.name.value == port.name.value) else {
+            let Some(input) = given.get(port.name.value.as_str()) else {
                 let message = format!("the call needs the dataIn {} of the sub-choreography", quote(&port.name.value));
                 self.findings.error(call.name.at, Code::UnknownPort, message);
+                self.set_port(owner, Side::Outside, &port.name, Port::Broken);
                 continue;
             };
             if input.data_type != port.data_type {
@@ -333,8 +340,9 @@ impl<'d> Lowering<'d, '_> {
             let wire = self.wire_of_input(context, input, name, true);
             self.set_port(owner, Side::Outside, &port.name, wire);
         }
+        let taken: HashSet<&str> = sub.data_ins.iter().map(|port| port.name.value.as_str()).collect();
         for input in &call.data_ins {
-            if !sub.data_ins.iter().any(|port| port.name.value == input.name.value) {
+            if !taken.contains(input.name.value.as_str()) {
                 let message = format!("the sub-choreography has no dataIn {}", quote(&input.name.value));
                 self.findings.error(input.name.at, Code::UnknownPort, message);
             }
@@ -343,14 +351,18 @@ impl<'d> Lowering<'d, '_> {
         let inner = Context { frame, compound: None, scope: context.scope, place: Place::Body };
         let ends = self.declare_body(&sub.body, inner, depth + 1);
         self.calls.pop();
+        let made: HashMap<&str, &DataOut> =
+            sub.data_outs.iter().map(|output| (output.name.value.as_str(), output)).collect();
         for output in &call.data_outs {
-            let Some(inner_output) = sub.data_outs.iter().find(|inner| inner.name.value == output.name.value) else {
+            let Some(inner_output) = made.get(output.name.value.as_str()) else {
                 let message = format!("the sub-choreography has no dataOut {}", quote(&output.name.value));
                 self.findings.error(output.name.at, Code::UnknownPort, message);
+                self.set_port(producer, Side::Outside, &output.name, Port::Broken);
                 continue;
             };
             let [source] = inner_output.sources.as_slice() else {
                 self.findings.error(inner_output.name.at, Code::WrongShape, "this output takes one source");
+                self.set_port(producer, Side::Outside, &output.name, Port::Broken);
                 continue;
             };
             let port = self.add_wire(Wire {

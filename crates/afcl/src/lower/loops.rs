@@ -4,6 +4,8 @@
 //! own, taken while the counter has not arrived, and the loop ends with the first iteration that does not take it; a
 //! multiplexer for each value hands on what the body made of it, or what it was.
 
+use std::collections::{HashMap, HashSet};
+
 use super::collection::Distribution;
 use super::connect::{Job, Last, Next};
 use super::names::{Port, Side};
@@ -11,7 +13,7 @@ use super::order::Ends;
 use super::wires::{Carried, Finish, Lazy, Reading, State, UNKNOWN, Wire, reference};
 use super::{Context, Lowering, Place};
 use crate::diagnostic::{DiagnosticCode as Code, Located};
-use crate::document::{Construct, DataIn, DataLoop, Kind, LoopCounter, quote};
+use crate::document::{Construct, DataIn, DataLoop, DataOut, Kind, LoopCounter, quote};
 use crate::graph::{Condition, DataId, DataKind, DataType, Over, ScopeId, ScopeKind, TaskId, TaskKind};
 
 impl<'d> Lowering<'d, '_> {
@@ -23,9 +25,10 @@ impl<'d> Lowering<'d, '_> {
         let scope = self.add_scope(&name, context.scope, ScopeKind::Loop { end: TaskId(u32::MAX) });
         let inner = Context { compound: Some(producer), scope, place: Place::Body, ..context };
         let after = Context { place: Place::Outputs, ..inner };
+        let outputs: HashMap<&str, &DataOut> =
+            construct.data_outs.iter().map(|output| (output.name.value.as_str(), output)).collect();
         for input in &construct.data_ins {
-            let output = construct.data_outs.iter().find(|output| output.name.value == input.name.value);
-            match output.map(|output| (output, output.sources.as_slice())) {
+            match outputs.get(input.name.value.as_str()).map(|output| (output, output.sources.as_slice())) {
                 _ if *one_zero => self.set_input(construct, input, producer, context),
                 Some((output, [next])) if output.data_type == input.data_type => {
                     self.check_no_passing(input);
@@ -45,8 +48,9 @@ impl<'d> Lowering<'d, '_> {
                 Some((output, [_])) => {
                     let message = format!("the dataIn {} of this name has another type", quote(&input.name.value));
                     self.findings.error(output.name.at, Code::TypeMismatch, message);
+                    self.set_port(producer, Side::Inside, &input.name, Port::Broken);
                 }
-                Some(_) => {}
+                Some(_) => self.set_port(producer, Side::Inside, &input.name, Port::Broken),
                 None => self.set_port(producer, Side::Inside, &input.name, Port::NotCarried(input.name.at)),
             }
         }
@@ -124,11 +128,13 @@ impl<'d> Lowering<'d, '_> {
         after: Context,
         finish: Finish,
     ) {
+        let inputs: HashSet<&str> = construct.data_ins.iter().map(|input| input.name.value.as_str()).collect();
         for output in &construct.data_outs {
             self.check_plain_output(output);
             let [source] = output.sources.as_slice() else {
                 let message = format!("the output {} takes one source", quote(&output.name.value));
                 self.findings.error(output.name.at, Code::WrongShape, message);
+                self.set_port(producer, Side::Outside, &output.name, Port::Broken);
                 continue;
             };
             let wire = |finish, scope| Wire {
@@ -145,8 +151,7 @@ impl<'d> Lowering<'d, '_> {
             };
             let port = self.add_wire(wire(finish, outer.scope));
             self.set_port(producer, Side::Outside, &output.name, port);
-            let is_input = construct.data_ins.iter().any(|input| input.name.value == output.name.value);
-            if !is_input {
+            if !inputs.contains(output.name.value.as_str()) {
                 let port = self.add_wire(wire(Finish::Same, after.scope));
                 self.set_port(producer, Side::Condition, &output.name, port);
             }
@@ -234,8 +239,11 @@ impl<'d> Lowering<'d, '_> {
         let task = self.add_helper(format!("{name}--Distribution"), context.scope, placeholder, construct.name.at);
         let kind = ScopeKind::Iterations { distribution: task, concurrency };
         let scope = self.add_scope(&name, context.scope, kind);
-        let pieces = self.pieces(construct, iterators);
+        let named = self.pieces(construct, iterators);
+        let is_wrong = named.is_none();
+        let pieces = named.unwrap_or_default();
         let over = match (pieces.is_empty(), counter, iterators.as_slice()) {
+            _ if is_wrong => Over::Count,
             (false, ..) => Over::Elements,
             (true, Some(_), []) => Over::Range,
             (true, None, [count]) => {
@@ -250,9 +258,10 @@ impl<'d> Lowering<'d, '_> {
             }
         };
         self.task_mut(task).kind = TaskKind::Distribution { scope, over };
+        let numbers: HashMap<*const DataIn, usize> =
+            pieces.iter().enumerate().map(|(index, (piece, _))| (std::ptr::from_ref(*piece), index)).collect();
         for input in &construct.data_ins {
-            let piece = pieces.iter().position(|(piece, _)| std::ptr::eq(*piece, input));
-            match piece {
+            match numbers.get(&std::ptr::from_ref(input)).copied() {
                 None => self.set_input(construct, input, producer, context),
                 Some(index) => {
                     self.check_no_passing(input);
@@ -304,12 +313,13 @@ impl<'d> Lowering<'d, '_> {
         }
     }
 
-    /// The inputs whose elements a parallelFor iterates over.
+    /// The inputs whose elements a parallelFor iterates over; none where its iterators are wrong.
     fn pieces(
         &mut self,
         construct: &'d Construct,
         iterators: &'d [Located<String>],
-    ) -> Vec<(&'d DataIn, Distribution)> {
+    ) -> Option<Vec<(&'d DataIn, Distribution)>> {
+        let mut is_right = true;
         let mut pieces: Vec<(&DataIn, Distribution)> = Vec::new();
         for input in &construct.data_ins {
             match self.distribution(&input.constraints) {
@@ -317,15 +327,13 @@ impl<'d> Lowering<'d, '_> {
                 Some((distribution, _)) => pieces.push((input, distribution)),
             }
         }
-        let by_name: std::collections::HashMap<&str, &DataIn> =
+        let by_name: HashMap<&str, &DataIn> =
             construct.data_ins.iter().map(|input| (input.name.value.as_str(), input)).collect();
-        let mut named = std::collections::HashSet::new();
+        let mut named: HashSet<&str> = pieces.iter().map(|(piece, _)| piece.name.value.as_str()).collect();
         for iterator in iterators {
             match by_name.get(iterator.value.as_str()) {
-                Some(input)
-                    if !named.insert(&iterator.value)
-                        || pieces.iter().any(|(piece, _)| std::ptr::eq(*piece, *input)) =>
-                {
+                Some(_) if !named.insert(&iterator.value) => {
+                    is_right = false;
                     let message = format!("the iterator {} is there twice", quote(&iterator.value));
                     self.findings.error(iterator.at, Code::InvalidIterators, message);
                 }
@@ -333,6 +341,7 @@ impl<'d> Lowering<'d, '_> {
                 None => {
                     let is_count = iterator.value.trim().parse::<i64>().is_ok() || reference(&iterator.value).is_some();
                     if !is_count || iterators.len() > 1 {
+                        is_right = false;
                         let message = format!(
                             "the iterator {} is no dataIn of the parallelFor; a number of iterations stands alone",
                             quote(&iterator.value)
@@ -342,6 +351,6 @@ impl<'d> Lowering<'d, '_> {
                 }
             }
         }
-        pieces
+        is_right.then_some(pieces)
     }
 }

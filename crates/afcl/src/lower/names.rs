@@ -47,6 +47,8 @@ pub(super) enum Port {
     Wire(usize),
     /// A datum that is made when it is read first.
     Lazy(usize),
+    /// Something wrong that was reported.
+    Broken,
     /// An input of a while that has no output of the same name; where it stands.
     NotCarried(Position),
 }
@@ -62,11 +64,16 @@ impl<'d> Lowering<'d, '_> {
     ) -> usize {
         let id = self.names.producers.len();
         self.names.producers.push(Producer { name: &name.value, keyword, parent });
-        if self.names.by_name.insert((frame, &name.value), id).is_some() {
+        if *self.names.by_name.entry((frame, &name.value)).or_insert(id) != id {
             let message = format!("the name {} is there already; names are unique in the workflow", quote(&name.value));
             self.findings.error(name.at, Code::DuplicateName, message);
         }
         id
+    }
+
+    /// Whether a producer is the one that its name means: not the second of two.
+    pub(super) fn has_name(&self, frame: usize, producer: usize) -> bool {
+        self.names.by_name.get(&(frame, self.name_of(producer))) == Some(&producer)
     }
 
     /// Gives a port its meaning.
@@ -111,6 +118,7 @@ impl<'d> Lowering<'d, '_> {
                 self.findings.error(place, Code::LoopWithoutOutput, message);
                 None
             }
+            Some(Port::Broken) => None,
             Some(port) => Some(port),
             None => {
                 match self.names.by_name.get(&(context.frame, producer)) {

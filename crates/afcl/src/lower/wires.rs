@@ -132,7 +132,7 @@ impl<'d> Lowering<'d, '_> {
                 }
                 self.follow(wire)?
             }
-            Port::NotCarried(_) => return None,
+            Port::NotCarried(_) | Port::Broken => return None,
         };
         if !self.check_visible(source.at, context.scope, self.graph.datum(data).scope, &source.value) {
             return None;

@@ -2,6 +2,7 @@
 //!
 //! Each test starts a server of its own, so they may run in any order and at the same time.
 
+mod accounts;
 mod aliases;
 mod balancing;
 mod config;

@@ -49,6 +49,16 @@ impl Table {
         routes.range((after, Bound::Unbounded)).take(limit).map(|(_, route)| Arc::clone(route)).collect()
     }
 
+    /// How many functions a tenant has.
+    pub(crate) fn count_of(&self, tenant: &TenantName) -> usize {
+        self.tenants.read().get(tenant).map_or(0, BTreeMap::len)
+    }
+
+    /// A tenant's functions.
+    pub(crate) fn names_of(&self, tenant: &TenantName) -> Vec<FunctionName> {
+        self.tenants.read().get(tenant).map(|routes| routes.keys().cloned().collect()).unwrap_or_default()
+    }
+
     /// Every function of every tenant.
     pub(crate) fn all(&self) -> Vec<Arc<Route>> {
         self.tenants.read().values().flat_map(|routes| routes.values().cloned()).collect()

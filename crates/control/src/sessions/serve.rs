@@ -16,7 +16,7 @@ pub(crate) async fn serve(
 ) -> Result<BoxStream<'static, Result<ResourceAnswer>>> {
     let caller = match request.tenants {
         None => Caller::operator(request.caller),
-        Some(tenants) => Caller::of_tenants(request.caller, tenants),
+        Some(tenants) => Caller::of_tenants(request.caller, tenants).with_scopes(request.scopes),
     };
     let bad = |_| Error::new(Code::BadRequest, "a gateway passed on a request that is none");
     let mut passed = http::Request::builder()

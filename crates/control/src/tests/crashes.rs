@@ -99,6 +99,9 @@ impl Jobs for Crashing {
     async fn purge_some(&self, tenant: TenantName, limit: usize) -> Result<u64, JobsError> {
         self.pass(self.inner.purge_some(tenant, limit)).await
     }
+    async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError> {
+        self.pass(self.inner.delete_ended(tenant, jobs)).await
+    }
     async fn delete_unbegun(
         &self,
         tenant: TenantName,

@@ -1,5 +1,6 @@
 //! Tests of the whole control role, on real files, with a worker that does as it is told.
 
+mod accounts;
 mod churn;
 mod crashes;
 mod functions;

@@ -19,6 +19,7 @@ use lyra_wire::control::Submit;
 use lyra_wire::worker::{Call, Reply};
 
 use super::Answer;
+use crate::access::gate::identity_of;
 use crate::body;
 use crate::bound;
 use crate::extract::{check_json, part, path_params, tenant_text};
@@ -60,7 +61,8 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
     let (mut parts, body) = request.into_parts();
     let path = path_params(&mut parts, &app).await?;
     let params = Params::of(&parts.uri);
-    let tenant = tenant_text(&parts.headers, &params)?;
+    let identity = identity_of(&parts.extensions)?;
+    let tenant = tenant_text(&identity, &parts.headers, &params)?;
     let qualifier = qualifier(&params)?;
     let later = headers::prefers_async(&parts.headers) || params.flag("async")?;
     let route = app.table.find(tenant, part(&path, "name"), app.config.route_wait).await?;
@@ -83,7 +85,8 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
 /// A call on `worker`, with the version that the query names.
 pub(crate) async fn now(app: &App, worker: &Arc<dyn Worker>, parts: &Parts, name: &str, body: Body) -> Answer {
     let params = Params::of(&parts.uri);
-    let tenant = tenant_text(&parts.headers, &params)?;
+    let identity = identity_of(&parts.extensions)?;
+    let tenant = tenant_text(&identity, &parts.headers, &params)?;
     let qualifier = qualifier(&params)?;
     let route = app.table.find(tenant, name, app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);

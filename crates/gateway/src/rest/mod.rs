@@ -1,14 +1,19 @@
 //! The REST routes, one file for each kind of thing.
 
 pub(crate) mod aliases;
+pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod dead_letters;
 pub(crate) mod functions;
 pub(crate) mod invoke;
 pub(crate) mod jobs;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod meta;
 pub(crate) mod runs;
+pub(crate) mod tenants;
+pub(crate) mod tokens;
+pub(crate) mod users;
 pub(crate) mod versions;
 pub(crate) mod workers;
 pub(crate) mod workflows;

@@ -55,6 +55,13 @@ pub(crate) struct Target {
     prefix: String,
 }
 
+impl Target {
+    /// Owner of the function, as it was written.
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+}
+
 /// The function that a request is for, if it is for one.
 ///
 /// # Errors

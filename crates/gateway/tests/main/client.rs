@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::FakeAccounts;
 use crate::doubles::{FakeControl, FakeLogs, FakeWorker};
 use crate::workflows::double::FakeWorkflows;
 
@@ -78,6 +79,7 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
     let logs = Arc::new(FakeLogs::default());
     let deps = Deps {
         control: control.clone(),
+        accounts: Arc::new(FakeAccounts::default()),
         worker: worker.clone(),
         workers: Arc::new(lyra_wire::workers::Sole(worker.clone())),
         logs: logs.clone(),
@@ -97,12 +99,22 @@ pub async fn start_with(config: Config) -> Gateway {
 
 /// The same, with the Kubernetes-style API.
 pub async fn start_serving(config: Config, resources: Option<Arc<dyn ResourceServer>>) -> Gateway {
-    let (deps, control, worker, logs) = deps();
+    start_among(config, resources, Arc::default()).await
+}
+
+/// The same, with these accounts.
+pub async fn start_among(
+    config: Config,
+    resources: Option<Arc<dyn ResourceServer>>,
+    accounts: Arc<FakeAccounts>,
+) -> Gateway {
+    let (mut deps, control, worker, logs) = deps();
     for name in ["echo", "throw", "busy", "hang", "panic", "lambda", "timeout", "out-of-memory", "limit-reached"] {
         control.add(name, Contract::Handler);
     }
     control.add("web", Contract::Http);
     control.add("cat", Contract::Command);
+    deps.accounts = accounts;
     let service = Service::new(config, deps);
     resources.into_iter().for_each(|server| service.mount_resources(server));
     run(service, control, worker, logs).await

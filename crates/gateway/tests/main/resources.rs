@@ -10,15 +10,25 @@ use lyra_gateway::{Config, ResourceCaller, ResourceServer, Tokens};
 
 use crate::client::{OK, start, start_serving};
 
+/// What operators may do.
+const ALL: &str = "deploy,invoke,read,admin,operator";
+
 /// Tells what it was asked.
-struct Echo;
+pub struct Echo;
 
 #[async_trait]
 impl ResourceServer for Echo {
     async fn handle(&self, caller: ResourceCaller, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let said = format!("{} {} {} {}", caller.name, parts.method, parts.uri, String::from_utf8_lossy(&body));
+        let said = format!(
+            "{}[{}] {} {} {}",
+            caller.name,
+            caller.scopes,
+            parts.method,
+            parts.uri,
+            String::from_utf8_lossy(&body)
+        );
         Response::new(Body::from(said))
     }
 }
@@ -27,8 +37,11 @@ impl ResourceServer for Echo {
 async fn requests_of_the_resource_api_are_passed_on_with_who_asks() {
     let gateway = start_serving(Config::default(), Some(Arc::new(Echo))).await;
     let answer = gateway.send("PATCH /apis/lyra.dev/v1/applications?watch=1", &[], "body").await;
-    assert_eq!((answer.status, answer.text()), (OK, "local PATCH /apis/lyra.dev/v1/applications?watch=1 body"));
-    assert_eq!(gateway.get("/api").await.text(), "local GET /api ");
+    assert_eq!(
+        (answer.status, answer.text()),
+        (OK, &*format!("local[{ALL}] PATCH /apis/lyra.dev/v1/applications?watch=1 body"))
+    );
+    assert_eq!(gateway.get("/api").await.text(), format!("local[{ALL}] GET /api "));
     assert_eq!(gateway.get("/openapi/v3").await.status, OK);
     assert_eq!(gateway.get("/v1/nothing").await.fault(), (404, "not_found".into()));
     assert!(gateway.get("/metrics").await.text().contains("route=\"/apis/{path}\",status=\"2xx\"} 3"));
@@ -45,7 +58,7 @@ async fn who_is_not_let_in_is_told_in_the_words_of_kubernetes() {
     assert_eq!((refused.status, refused.header("content-type")), (401, "application/json"));
     assert_eq!((&refused.json()["kind"], &refused.json()["reason"]), (&"Status".into(), &"Unauthorized".into()));
     let answer = gateway.send("GET /apis", &[("authorization", "Bearer a-long-enough-token")], "").await;
-    assert_eq!(answer.text(), "operator GET /apis ");
+    assert_eq!(answer.text(), format!("operator[{ALL}] GET /apis "));
 }
 
 #[tokio::test]

@@ -25,6 +25,11 @@ impl Stores {
         Ok(Stores { objects: Arc::new(objects.map_err(Error::Store)?), jobs: Arc::new(jobs.map_err(Error::Store)?) })
     }
 
+    /// The objects.
+    pub(crate) fn objects(&self) -> Arc<SqliteObjects> {
+        Arc::clone(&self.objects)
+    }
+
     /// Waits for what is being written, and closes the files.
     pub(crate) async fn close(&self) {
         self.jobs.close().await;

@@ -3,25 +3,30 @@
 use std::sync::Arc;
 
 use lyra_gateway::{Config, Deps, Service};
-use lyra_wire::{Control, Logs, Worker, Workers};
+use lyra_wire::{Accounts, Control, Logs, Worker, Workers, Workflows};
 
 use super::Kit;
 
+/// The other roles, as a gateway reaches them.
+pub(crate) struct Roles {
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) accounts: Arc<dyn Accounts>,
+    pub(crate) worker: Arc<dyn Worker>,
+    pub(crate) workers: Arc<dyn Workers>,
+    pub(crate) logs: Arc<dyn Logs>,
+    /// None where no workflow role can be reached.
+    pub(crate) workflows: Option<Arc<dyn Workflows>>,
+}
+
 /// A gateway over the other roles' clients.
-pub(crate) fn new(
-    config: Config,
-    control: Arc<dyn Control>,
-    worker: Arc<dyn Worker>,
-    workers: Arc<dyn Workers>,
-    logs: Arc<dyn Logs>,
-    kit: &Kit,
-) -> Service {
+pub(crate) fn new(config: Config, roles: Roles, kit: &Kit) -> Service {
     let deps = Deps {
-        control,
-        worker,
-        workers,
-        logs,
-        workflows: None,
+        control: roles.control,
+        accounts: roles.accounts,
+        worker: roles.worker,
+        workers: roles.workers,
+        logs: roles.logs,
+        workflows: roles.workflows,
         clock: kit.clock.clone(),
         ids: kit.ids.clone(),
         random: kit.random.clone(),

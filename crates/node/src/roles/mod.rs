@@ -4,6 +4,7 @@ pub(crate) mod control;
 pub(crate) mod gateway;
 pub(crate) mod logs;
 pub(crate) mod worker;
+pub(crate) mod workflow;
 
 use lyra_kit::{Clock, Ids, Random, telemetry};
 

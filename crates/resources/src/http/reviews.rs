@@ -16,6 +16,9 @@ use crate::{Access, Caller, ResourceApi, Status};
 /// Media type of Kubernetes' protobuf.
 pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
+/// What may be done to objects.
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 /// What a protobuf body begins with.
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -165,7 +168,12 @@ fn may(caller: &Caller, attributes: &ResourceAttributes) -> (bool, &'static str)
     if !known {
         return (false, "there is no such resource");
     }
-    (caller.may(Some(attributes.namespace.as_str()).filter(|namespace| !namespace.is_empty())), "")
+    let resource = match attributes.subresource.as_str() {
+        "" => attributes.resource.clone(),
+        subresource => format!("{}/{subresource}", attributes.resource),
+    };
+    let namespace = Some(attributes.namespace.as_str()).filter(|namespace| !namespace.is_empty());
+    (caller.may_do(&attributes.verb, &resource, namespace), "")
 }
 
 fn may_path(caller: &Caller, attributes: &PathAttributes) -> bool {
@@ -188,11 +196,17 @@ fn rules(request: &Request<'_>) -> Result<Value, Status> {
             "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]}),
         json!({"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"]}),
     ];
-    if request.caller.may(Some(&namespace)) {
-        rules.push(
-            json!({"verbs": ["*"], "apiGroups": ["lyra.dev"], "resources": ["applications", "applications/status",
-            "applicationsessions", "applicationsessions/status"]}),
-        );
+    for resource in ["applications", "applications/status", "applicationsessions", "applicationsessions/status"] {
+        let may = |verb: &&str| request.caller.may_do(verb, resource, Some(&namespace));
+        let verbs: Vec<&str> = match may(&"*") {
+            true => vec!["*"],
+            false => VERBS.into_iter().filter(may).collect(),
+        };
+        if !verbs.is_empty() {
+            rules.push(json!({"verbs": verbs, "apiGroups": ["lyra.dev"], "resources": [resource]}));
+        }
+    }
+    if request.caller.may_do("get", "events", Some(&namespace)) {
         rules.push(
             json!({"verbs": ["get", "list", "watch"], "apiGroups": ["", "events.k8s.io"], "resources": ["events"]}),
         );

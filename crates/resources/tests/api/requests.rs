@@ -3,8 +3,8 @@
 use http::{Method, header};
 use http_body_util::BodyExt;
 use lyra_resources::{Caller, Status};
-use lyra_types::TenantName;
 use lyra_types::resources::SessionStatus;
+use lyra_types::{Scope, Scopes, TenantName};
 use serde_json::{Value, json};
 
 use crate::site::{APPLICATIONS, Lines, SESSIONS, Site, application, pair, read, revision, session};
@@ -393,4 +393,57 @@ async fn a_status_is_an_error_that_can_be_shown() {
     let status = Status::forbidden("no");
     assert_eq!(status.to_string(), "no (403 Forbidden)");
     assert_eq!(status.to_json()["details"], Value::Null);
+}
+
+#[tokio::test]
+async fn each_scope_has_its_verbs_and_no_other() {
+    let site = Site::new().await;
+    site.create("a").await;
+    let objects = |root: &str| {
+        let (list, one) = (root.to_owned(), format!("{root}/nothing"));
+        [
+            (Method::GET, list.clone(), "read"),
+            (Method::GET, one.clone(), "read"),
+            (Method::POST, list.clone(), "write"),
+            (Method::PUT, one.clone(), "write"),
+            (Method::PATCH, one.clone(), "write"),
+            (Method::DELETE, one.clone(), "write"),
+            (Method::DELETE, format!("{list}?labelSelector=none"), "write"),
+            (Method::GET, format!("{one}/status"), "read"),
+            (Method::PATCH, format!("{one}/status"), "write-status"),
+        ]
+    };
+    let events = (Method::GET, "/api/v1/namespaces/game1/events".to_owned(), "read");
+    for scope in Scope::ALL {
+        let scopes = Scopes::of(&[scope]);
+        let caller = match scope {
+            Scope::Operator => Caller::operator("root").with_scopes(scopes),
+            _ => Caller::of_tenants("ada", [TenantName::new("game1").unwrap()]).with_scopes(scopes),
+        };
+        let all = objects(APPLICATIONS).into_iter().map(|row| (row, false));
+        let all = all.chain(objects(SESSIONS).into_iter().map(|row| (row, true))).chain([(events.clone(), false)]);
+        for ((method, path, kind), of_sessions) in all {
+            let may = match (scope, kind) {
+                (Scope::Operator, _) => true,
+                (Scope::Read, "read") => true,
+                (Scope::Deploy, "write" | "write-status") => true,
+                (Scope::Invoke, "read" | "write") => of_sessions,
+                _ => false,
+            };
+            let headers = [("content-type", "application/merge-patch+json")];
+            let headers = if method == Method::PATCH { &headers[..] } else { &[] };
+            let body = if method == Method::GET { "" } else { "{}" };
+            let (code, status) = read(site.send_as(&caller, method.clone(), &path, headers, body).await).await;
+            assert_eq!(code != 403, may, "{scope:?} {method} {path}: {code} {status}");
+            if scope != Scope::Operator {
+                let elsewhere = path.replace("game1", "game2");
+                let (code, _) = read(site.send_as(&caller, method.clone(), &elsewhere, headers, body).await).await;
+                assert_eq!(code, 403, "{scope:?} {method} {elsewhere}");
+            }
+        }
+        for document in ["/api", "/apis", "/apis/lyra.dev/v1", "/openapi/v2", "/openapi/v3"] {
+            let answer = site.send_as(&caller, Method::GET, document, &[], "").await;
+            assert_eq!(answer.status(), 200, "{scope:?} {document}");
+        }
+    }
 }

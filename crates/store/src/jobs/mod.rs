@@ -312,6 +312,9 @@ pub trait Jobs: Send + Sync + 'static {
     /// Deletes up to `limit` dead jobs; returns how many.
     async fn purge_some(&self, tenant: TenantName, limit: usize) -> Result<u64, JobsError>;
 
+    /// Deletes those of these jobs that have ended, the dead among them; returns how many.
+    async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError>;
+
     /// Deletes up to `limit` jobs of a function that have never begun; returns how many.
     async fn delete_unbegun(
         &self,

@@ -233,6 +233,18 @@ pub async fn dead_jobs_are_redriven_with_their_event_or_purged(subject: impl Sub
     assert_eq!(jobs.purge_some(tenant(), 100).await.unwrap(), 0);
 }
 
+pub async fn of_some_jobs_those_that_have_ended_are_deleted(subject: impl Subject) {
+    let jobs = subject.jobs();
+    make_dead(jobs, 2).await;
+    jobs.accept(new("f", 10)).await.unwrap();
+    let all = [0, 1, 10, 11].map(|number| new("f", number).id);
+    let other = TenantName::new("other").unwrap();
+    assert_eq!(jobs.delete_ended(other, all.to_vec()).await.unwrap(), 0);
+    assert_eq!(jobs.delete_ended(tenant(), all.to_vec()).await.unwrap(), 2);
+    assert!(matches!(jobs.get(tenant(), all[0], false).await, Err(JobsError::NotFound(_))));
+    assert_eq!(jobs.get(tenant(), all[2], false).await.unwrap().0.status, JobStatus::Queued);
+}
+
 pub async fn ended_jobs_are_forgotten_after_their_time_and_the_dead_later(subject: impl Subject) {
     let jobs = subject.jobs();
     make_dead(jobs, 1).await;

@@ -1,5 +1,6 @@
 //! Bodies of the public HTTP API, shared by the gateway and the client.
 
+mod accounts;
 mod control;
 mod worker;
 pub mod workflows;
@@ -17,6 +18,10 @@ use crate::{
     Alias, Balancing, Code, Error, FunctionVersion, Network, Runtime, SessionBinding, SessionsRequest, Timestamp,
 };
 
+pub use accounts::{
+    AuditView, IssuedView, LoginRequest, PasswordRequest, TenantRequest, TenantView, TokenRequest, TokenView,
+    UserChange, UserRequest, UserView, WhoAmI,
+};
 pub use control::ControlView;
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,

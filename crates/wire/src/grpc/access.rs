@@ -24,6 +24,7 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Registry", "Join", &[Worker]),
     ("lyra.v1.Registry", EACH, &[Gateway, Control]),
     ("lyra.v1.Control", EACH, &[Gateway, Control]),
+    ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.
     ("lyra.v1.Logs", "Offer", &[Worker]),
     ("lyra.v1.Logs", "Forget", &[Control]),
@@ -144,6 +145,8 @@ mod tests {
             ("/lyra.v1.Registry/WatchWorkers", true, false, true),
             ("/lyra.v1.Control/Deploy", true, false, true),
             ("/lyra.v1.Control/PurgeDead", true, false, true),
+            ("/lyra.v1.Accounts/WatchGrants", true, false, true),
+            ("/lyra.v1.Accounts/CreateToken", true, false, true),
             ("/lyra.v1.Logs/Offer", false, true, false),
             ("/lyra.v1.Logs/Query", true, false, true),
             ("/lyra.v1.Logs/Forget", true, false, false),

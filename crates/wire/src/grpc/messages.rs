@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
-use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, TenantName};
+use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId};
 use serde::{Deserialize, Serialize};
 
 pub use super::workflow_messages::{
-    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartRun, Tokens, TraceOf,
+    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens, TraceOf,
     WaitingTasks, WorkflowPage,
 };
-use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
-pub use crate::control::{Finished, Route, Submit, Submitted};
+pub use crate::accounts::{
+    AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,
+    UserKey,
+};
+use crate::control::{Changed, ControlProcess, Deployed, JobQuery, Precondition, RawCode, RouteEvent};
+pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
 pub use crate::resources::{ResourceAnswer, ResourceRequest};
@@ -34,6 +38,21 @@ pub type Removed = Changed<()>;
 pub type RoutePage = Page<Arc<Route>>;
 /// Jobs, newest first.
 pub type JobPage = Page<Job>;
+
+/// What a change of a tenant gives.
+pub type ChangedTenant = Changed<Tenant>;
+/// Tenants by name.
+pub type TenantPage = Page<Tenant>;
+/// What a change of a user gives.
+pub type ChangedUser = Changed<User>;
+/// Users by name.
+pub type UserPage = Page<User>;
+/// What a new token gives.
+pub type ChangedToken = Changed<Issued>;
+/// Tokens, oldest first.
+pub type TokenPage = Page<Token>;
+/// The audit log, newest first.
+pub type AuditPage = Page<AuditEvent>;
 
 /// Where there is nothing to say.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -239,4 +258,45 @@ pub struct Count {
 pub struct Lines {
     /// Oldest first.
     pub lines: Vec<LogLine>,
+}
+
+/// What [`crate::Accounts::delete_tenant`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeleteTenant {
+    /// Which.
+    pub tenant: TenantName,
+    /// With all that it has.
+    pub force: bool,
+}
+
+/// What [`crate::Accounts::set_role`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetRole {
+    /// Whose.
+    pub user: UserKey,
+    /// The new one.
+    pub role: Role,
+}
+
+/// A token, by id.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct OfToken {
+    /// Which.
+    pub id: TokenId,
+}
+
+/// One item of [`crate::Accounts::watch_grants`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GrantChange {
+    /// The store's revision.
+    pub revision: u64,
+    /// What changed.
+    pub event: GrantEvent,
+}
+
+/// What [`crate::Accounts::record`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditEvents {
+    /// In the order that they happened.
+    pub events: Vec<AuditEvent>,
 }

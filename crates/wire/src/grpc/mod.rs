@@ -6,6 +6,7 @@
 
 mod accept;
 mod access;
+mod accounts;
 mod asking;
 mod control;
 mod exchange;
@@ -23,6 +24,7 @@ mod worker;
 mod workflow_messages;
 mod workflows;
 
+pub use accounts::{RemoteAccounts, add_accounts};
 pub use control::{RemoteControl, add_control};
 pub use logs::{RemoteLogs, add_logs};
 pub use registry::{RemoteRegistry, add_registry};
@@ -49,6 +51,7 @@ mod calls {
 mod services {
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Worker.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Control.rs"));
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Accounts.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Logs.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Registry.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Workflows.rs"));

@@ -347,6 +347,10 @@ impl Jobs for NatsJobs {
         self.shared.purge_some(tenant, limit).await
     }
 
+    async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError> {
+        self.shared.delete_ended(&tenant, jobs).await
+    }
+
     async fn delete_unbegun(
         &self,
         tenant: TenantName,

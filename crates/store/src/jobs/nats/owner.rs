@@ -68,6 +68,11 @@ impl Shared {
         self.each(dead, |tenant, id| async move { self.purge(&tenant, id).await }).await
     }
 
+    pub(super) async fn delete_ended(&self, tenant: &TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError> {
+        let jobs = jobs.into_iter().map(|id| (tenant.clone(), id)).collect();
+        self.remove_if(jobs, |record| record.job.status.is_final()).await
+    }
+
     pub(super) async fn delete_unbegun(
         &self,
         tenant: TenantName,

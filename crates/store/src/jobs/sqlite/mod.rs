@@ -184,6 +184,10 @@ impl Jobs for SqliteJobs {
         self.write(move |conn| owner::purge_some(conn, &tenant, limit)).await
     }
 
+    async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError> {
+        self.write(move |conn| owner::delete_ended(conn, &tenant, &jobs)).await
+    }
+
     async fn delete_unbegun(
         &self,
         tenant: TenantName,

@@ -64,6 +64,21 @@ pub(super) fn purge_some(conn: &Connection, tenant: &TenantName, limit: usize) -
     Ok(dead.len() as u64)
 }
 
+pub(super) fn delete_ended(conn: &Connection, tenant: &TenantName, jobs: &[JobId]) -> Result<u64, JobsError> {
+    let mut deleted = 0;
+    for id in jobs {
+        match load(conn, tenant, *id) {
+            Ok(stored) if stored.job.status.is_final() => {
+                remove(conn, &stored)?;
+                deleted += 1;
+            }
+            Ok(_) | Err(JobsError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(deleted)
+}
+
 pub(super) fn delete_unbegun(
     conn: &Connection,
     tenant: &TenantName,
