@@ -90,6 +90,9 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
 )]
 pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let version = scope.params().number("version")?;
+    if version == Some(0) {
+        return Err(Error::field(Code::BadRequest, "version", "versions count from 1").into());
+    }
     Ok(Json(role(&app)?.workflow(&scope.tenant, &name(&scope)?, version).await?).into_response())
 }
 
