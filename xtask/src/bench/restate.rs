@@ -48,6 +48,12 @@ fn serve(modules: &Path, folder: &Path) -> anyhow::Result<Server> {
     let script = folder.join("service.mjs");
     let text = format!(
         "import {{ createRequire }} from 'node:module';
+// The library wants Node.js 22 for this; all else of it runs on older ones.
+Promise.withResolvers ??= function () {{
+  let resolve, reject;
+  const promise = new Promise((yes, no) => {{ resolve = yes; reject = no; }});
+  return {{ promise, resolve, reject }};
+}};
 const require = createRequire({modules:?} + '/');
 const restate = require('@restatedev/restate-sdk');
 const steps = (count) => async (ctx, event) => {{

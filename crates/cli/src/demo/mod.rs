@@ -16,6 +16,7 @@ mod stage;
 mod survival;
 mod tour;
 mod web;
+mod workflows;
 
 use std::time::Duration;
 
@@ -38,6 +39,10 @@ mod example {
     pub const PYTHON_INSIDE: &str = include_str!("../../../../examples/python-inside/main.py");
     pub const NODE_INSIDE: &str = include_str!("../../../../examples/node-inside/index.js");
     pub const SESSION_COUNT: &str = include_str!("../../../../examples/session-count/bootstrap");
+    pub const COUNT_WORDS: &str = include_str!("../../../../examples/workflows/functions/count-words.js");
+    pub const ADD_COUNTS: &str = include_str!("../../../../examples/workflows/functions/add-counts.js");
+    pub const WORD_COUNT: &str = include_str!("../../../../examples/workflows/word-count.yaml");
+    pub const WORD_COUNT_MAPPINGS: &str = include_str!("../../../../examples/workflows/word-count.mappings.json");
     pub const WASM_HTTP: &[u8] = include_bytes!("../../../../examples/wasm-http-hello/hello.wasm");
 }
 
@@ -102,6 +107,7 @@ async fn take(stage: &mut Stage, node: &mut Running) -> Result<()> {
     hostile::contained(&mut tour).await?;
     jobs::two_hundred(&mut tour).await?;
     jobs::dead_letter(&mut tour).await?;
+    workflows::over_functions(&mut tour).await?;
     survival::logs_of_a_call(&mut tour).await?;
     survival::restart(&mut tour).await
 }

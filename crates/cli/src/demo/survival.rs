@@ -53,7 +53,10 @@ pub async fn restart(tour: &mut Tour<'_>) -> Result<()> {
     let names: Vec<&str> = functions.items.iter().map(|function| function.name.as_str()).collect();
     // Those of languages that are not on every machine.
     let names: Vec<&str> = names.into_iter().filter(|name| !name.ends_with("-inside")).collect();
-    ensure!(names == ["batch", "hello", "hostile", "order-total", "web"], "the functions are {names:?}");
+    ensure!(
+        names == ["add-counts", "batch", "count-words", "hello", "hostile", "order-total", "web"],
+        "the functions are {names:?}"
+    );
     let hello = tour.client.function(&name("hello")?).await?;
     ensure!(hello.version == 2 && hello.live.keys().eq([&1]), "hello is not as it was");
 
@@ -65,7 +68,9 @@ pub async fn restart(tour: &mut Tour<'_>) -> Result<()> {
     lines_of_the_order(tour).await?;
     let first = tour.invoke_and_show("hello", r#"{"name":"Ada"}"#, &json!({"message": "Hello, Ada!"})).await?;
     ensure!(first.call.version == Some(1), "answered by version {:?}", first.call.version);
-    tour.stage.holds("functions, versions, the rollback, jobs, the dead letter and the logs are all there");
+    super::workflows::approved_after_the_restart(tour).await?;
+    tour.stage
+        .holds("functions, versions, the rollback, jobs, the dead letter, the waiting run and the logs are all there");
     tour.stage.end().await;
     Ok(())
 }

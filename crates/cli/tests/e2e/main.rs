@@ -29,3 +29,4 @@ mod up;
 mod usage;
 mod watch;
 mod worker;
+mod workflows;

@@ -208,7 +208,7 @@ pub(super) fn idempotency_key(run: &RunId, key: &TaskKey, attempt: u32) -> Strin
 /// What completes a task: says which, and can't be made by anybody who does not know the run's secret.
 pub(crate) fn callback_token(tenant: &TenantName, run: &RunId, key: &TaskKey, attempt: u32, secret: &str) -> String {
     let path: Vec<String> = key.path.iter().map(u32::to_string).collect();
-    let what = format!("{tenant}~{run}~{}~{}~{attempt}", key.task.0, path.join("."));
+    let what = format!("cb_{tenant}~{run}~{}~{}~{attempt}", key.task.0, path.join("."));
     let mut hash = Sha256::new();
     hash.update(secret.as_bytes());
     hash.update([0]);
@@ -219,7 +219,7 @@ pub(crate) fn callback_token(tenant: &TenantName, run: &RunId, key: &TaskKey, at
 
 /// What a token of a callback says; whether it may say so is to be compared with [`callback_token`].
 pub(crate) fn parse_callback(token: &str) -> Option<(TenantName, RunId, TaskKey, u32)> {
-    let mut parts = token.split('~');
+    let mut parts = token.strip_prefix("cb_")?.split('~');
     let tenant = TenantName::new(parts.next()?).ok()?;
     let run = RunId::new(parts.next()?).ok()?;
     let task = lyra_afcl::graph::TaskId(parts.next()?.parse().ok()?);
