@@ -28,3 +28,4 @@ mod up;
 mod usage;
 mod watch;
 mod worker;
+mod workflow;
