@@ -1,5 +1,7 @@
 //! Documents and what becomes of them.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets an error shall fail")]
+
 mod cutting;
 mod dialects;
 mod drawing;
@@ -7,6 +9,7 @@ mod errors;
 mod golden;
 mod hostile;
 mod interpreter;
+mod meaning;
 mod nesting;
 mod pages;
 mod schema;

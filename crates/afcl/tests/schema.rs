@@ -9,7 +9,8 @@ use crate::shapes::{Shape, document};
 /// Whether a value is as the schema says; a validator of the few words that the schema uses.
 fn check(root: &Value, schema: &Value, value: &Value, path: &str) -> Result<(), String> {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
-        let target = root.pointer(reference.trim_start_matches('#')).ok_or(format!("{reference} is not there"))?;
+        let target =
+            root.pointer(reference.trim_start_matches('#')).ok_or_else(|| format!("{reference} is not there"))?;
         return check(root, target, value, path);
     }
     if let Some(choices) = schema.get("oneOf").and_then(Value::as_array) {
@@ -35,7 +36,8 @@ fn check(root: &Value, schema: &Value, value: &Value, path: &str) -> Result<(), 
         _ => vec![],
     };
     let is = name(value);
-    if !types.is_empty() && !types.contains(&is) && !(is == "integer" && types.contains(&"number")) {
+    let fits = types.is_empty() || types.contains(&is) || is == "integer" && types.contains(&"number");
+    if !fits {
         return Err(format!("{path}: {value} is no {types:?}"));
     }
     if let Value::Object(fields) = value {

@@ -117,7 +117,8 @@ pub enum ScopeKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
-    /// Its name; unique. Of a helper: as Apollo's traces have it, `pf--Distribution`, `pf--Aggregation--out`, …
+    /// Its name; unique. Of a helper: as Apollo's traces have it, `pf--Distribution`, `pf--Aggregation--out`,
+    /// `a/x|or|b/y`, …
     pub name: String,
     /// Where it stands.
     pub scope: ScopeId,
@@ -171,6 +172,7 @@ pub enum DataType {
 }
 
 /// What a task does.
+#[allow(clippy::large_enum_variant, reason = "most tasks are functions, so that a box would cost more than it saves")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TaskKind {
@@ -229,7 +231,7 @@ pub enum Over {
     /// As often as the one input, a whole number from 0, says.
     Count,
     /// The numbers from the first input to the second, which is left out, in steps of the third (AFCL 1.0's
-    /// `loopCounter`).
+    /// `loopCounter`); a negative step counts down.
     Range,
 }
 
@@ -348,7 +350,7 @@ pub enum Pick {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Its name in traces: `producer/port`, `Constant/5`, `if--decisionVariable`, `a/x|or|b/y`.
+    /// Its name in traces: `producer/port`, `Constant/5`, `if--decisionVariable`.
     pub name: String,
     /// The scope it belongs to: where its instances live.
     pub scope: ScopeId,

@@ -12,8 +12,10 @@ impl Lowering<'_, '_> {
         let is_operation = |index: usize| matches!(tasks[index].kind, TaskKind::CollectionOperation(_));
         let mut first_reader: HashMap<DataId, usize> = HashMap::new();
         let mut keys: Vec<usize> = (0..tasks.len()).collect();
-        // An operation is made before those that read it: backwards, the keys of its readers are known.
-        for index in (0..tasks.len()).rev() {
+        // An operation is made after the first task that reads it, and after the operation that it reads itself.
+        let readers = (0..tasks.len()).filter(|index| !is_operation(*index));
+        let operations = (0..tasks.len()).rev().filter(|index| is_operation(*index));
+        for index in readers.chain(operations) {
             if is_operation(index) {
                 let read = tasks[index].outputs.first().and_then(|output| first_reader.get(&output.data));
                 keys[index] = read.copied().unwrap_or(usize::MAX);

@@ -262,11 +262,12 @@ impl<'d> Lowering<'d, '_> {
         let scope = self.graph.datum(data).scope;
         match finish {
             Finish::Final(of) if scope == of => Some(self.add_final(wire, of, data)),
-            Finish::Last(last) if scope == last.body => {
-                let data = self.add_last(wire, last, data);
+            Finish::Last(last) if scope == last.body || scope == last.scope => {
+                // What a multiplexer handed on is right after the iteration that does not take place, too.
+                let handed_on = scope == last.scope && matches!(self.graph.datum(data).kind, DataKind::Computed { .. });
+                let data = if handed_on { data } else { self.add_last(wire, last, data) };
                 Some(self.add_final(wire, last.scope, data))
             }
-            Finish::Last(last) if scope == last.scope => Some(self.add_final(wire, last.scope, data)),
             // Nothing of the loop: it is there outside as well.
             _ => Some(data),
         }

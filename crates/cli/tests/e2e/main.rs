@@ -29,4 +29,5 @@ mod up;
 mod usage;
 mod watch;
 mod worker;
+mod workflow;
 mod workflows;
