@@ -11,7 +11,7 @@ use lyra_wire::Workflows;
 use lyra_wire::control::PageQuery;
 use lyra_wire::grpc::{self, RemoteWorkflows, Security};
 use lyra_wire::workflows::{
-    Completion, Made, NewRun, NewWorkflow, Overlap, RunCommand, RunQuery, Schedule, Started, Waiting,
+    Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, RunCommand, RunQuery, Schedule, Started, Waiting,
 };
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -122,6 +122,11 @@ impl Workflows for Echo {
         Ok(Started { id: run.id.unwrap_or_else(|| RunId::from_parts(1, 1)), created: true })
     }
 
+    async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started> {
+        self.ask((tenant, &part));
+        Ok(Started { id: part.id, created: false })
+    }
+
     async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {
         self.ask((tenant, id, wait));
         Ok(run(id))
@@ -167,7 +172,9 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
     let new = NewRun { input: object(), id: Some(id.clone()), version: Some(2) };
     let error = Completion::Error { code: "refused".to_owned(), message: "no".to_owned() };
     let wait = Duration::from_millis(1_500);
+    let part = NewPart { id: id.clone(), graph: json!({"name": "w"}), mappings: json!([]), input: object() };
     let mut answers = vec![
+        format!("{:?}", asker.start_part(&tenant, part).await),
         format!("{:?}", asker.deploy(&tenant, workflow).await),
         format!("{:?}", asker.deploy(&tenant, bad).await),
         format!("{:?}", asker.workflows(&tenant, page).await),

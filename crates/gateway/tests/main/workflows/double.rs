@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lyra_types::api::Page;
-use lyra_types::api::workflows::{Completion, Made, NewRun, NewWorkflow, Started, Waiting};
+use lyra_types::api::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, Started, Waiting};
 use lyra_types::workflow::{Run, RunStatus, TaskCounts, TraceToken, Workflow, WorkflowVersion, no_such_run};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, Timestamp, WorkflowName};
 use lyra_wire::Workflows;
@@ -126,6 +126,17 @@ impl Workflows for FakeWorkflows {
         };
         self.runs.send_modify(|runs| drop(runs.insert(id.clone(), run)));
         Ok(Started { id, created: true })
+    }
+
+    async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started> {
+        if part.graph.get("tasks").is_none() {
+            return Err(Error::field(Code::InvalidField, "graph", "has no tasks"));
+        }
+        let name = WorkflowName::new("part")?;
+        let workflow =
+            NewWorkflow { name: name.clone(), definition: String::new(), mappings: part.mappings, schedule: None };
+        self.versions.lock().insert(name.clone(), vec![workflow]);
+        self.start(tenant, &name, NewRun { input: part.input, id: Some(part.id), version: None }).await
     }
 
     async fn run(&self, _: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {

@@ -99,6 +99,18 @@ async fn a_run_is_started_and_waited_for() {
 }
 
 #[tokio::test]
+async fn a_part_of_another_lyras_workflow_is_a_run_here() {
+    let (gateway, role) = with_role().await;
+    let part = json!({"id": "far.1", "graph": {"tasks": []}, "mappings": [], "input": {"n": 1}});
+    let started = post(&gateway, "/v1/cuts", &part).await;
+    assert_eq!((started.status, &started.json()["id"]), (202, &json!("far.1")));
+    assert_eq!(post(&gateway, "/v1/cuts", &part).await.json()["id"], "far.1");
+    assert_eq!(role.inputs.lock().values().next().unwrap()["n"], 1);
+    let bad = post(&gateway, "/v1/cuts", &json!({"id": "far.2", "graph": {}})).await;
+    assert_eq!(bad.fault(), (422, "invalid_field".into()));
+}
+
+#[tokio::test]
 async fn runs_are_listed_by_workflow_and_status() {
     let (gateway, role) = with_role().await;
     post(&gateway, "/v1/workflows", &workflow("v1")).await;

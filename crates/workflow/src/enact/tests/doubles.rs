@@ -152,6 +152,8 @@ impl Worker for FakeWorker {
 }
 
 type Event = Result<(u64, RouteEvent)>;
+/// A job's end: status, result, error.
+type End = (JobStatus, Option<&'static str>, Option<Error>);
 
 /// A control with routes, and jobs that end as they are told.
 pub(super) struct FakeControl {
@@ -160,7 +162,7 @@ pub(super) struct FakeControl {
     pub(super) submits: Mutex<Vec<Submit>>,
     pub(super) cancelled: Mutex<Vec<JobId>>,
     keys: Mutex<HashMap<String, JobId>>,
-    end: Mutex<Option<(JobStatus, Option<&'static str>, Option<Error>)>>,
+    end: Mutex<Option<End>>,
     away: AtomicUsize,
     hold: watch::Sender<bool>,
     /// How many submits, looks and cancellations there were.
