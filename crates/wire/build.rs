@@ -91,6 +91,7 @@ const WORKFLOWS: &[Row] = &[
     ("Workflow", "OfWorkflow", "WorkflowVersion", Unary),
     ("DeleteWorkflow", "OfWorkflow", "Nothing", Unary),
     ("Start", "StartRun", "Started", Unary),
+    ("StartPart", "StartPart", "Started", Unary),
     ("Run", "OfRun", "Run", Unary),
     ("Runs", "RunsOf", "RunPage", Unary),
     ("Command", "CommandRun", "Run", Unary),

@@ -194,8 +194,11 @@ pub(crate) struct Findings {
 impl Findings {
     /// Adds an error.
     pub(crate) fn error(&mut self, at: Position, code: DiagnosticCode, message: impl Into<String>) {
-        if self.errors.len() < crate::limits::MAX_FINDINGS {
-            self.errors.push(Diagnostic { at, code, message: message.into() });
+        let error = Diagnostic { at, code, message: message.into() };
+        if self.errors.contains(&error) {
+            // What stands once in the document may be read in several places.
+        } else if self.errors.len() < crate::limits::MAX_FINDINGS {
+            self.errors.push(error);
         } else {
             self.more += 1;
         }

@@ -140,7 +140,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&command, &global),
         Command::Tls(command) => tls::run(&command, &global),
-        Command::Workflow(command) => workflow::run(&command, &global),
+        Command::Workflow(command) => workflow::run(command, &global),
         Command::Kubeconfig(args) => kubeconfig::run(&args, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
@@ -187,7 +187,11 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
     }
 }
 
-fn one_thread() -> Result<tokio::runtime::Runtime> {
+/// A runtime for what waits for a server and does nothing else.
+///
+/// # Errors
+/// When it can't start.
+pub fn one_thread() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failure::internal(format!("the async runtime can't start: {error}")))
 }

@@ -134,7 +134,7 @@ pub fn failure(error: Error) -> Failure {
             }
             failure.hint("--token-file names a file with one token a line; callers then need --token")
         }
-        Error::Logs(error) | Error::Control(error) | Error::Gateway(error) => {
+        Error::Logs(error) | Error::Control(error) | Error::Workflow(error) | Error::Gateway(error) => {
             Failure::from(lyra_types::Error { detail: text, ..error })
         }
         Error::Listen { address, source } => {

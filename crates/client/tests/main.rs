@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lyra_client::{Client, Config, Error, LogFilter};
+use lyra_types::api::workflows::{Completion, NewRun};
 use lyra_types::name::Qualifier;
 use lyra_types::resources::{ApplicationSession, SessionStatus};
-use lyra_types::{Code, FunctionName, JobId};
+use lyra_types::workflow::RunStatus;
+use lyra_types::{Code, FunctionName, JobId, RunId, WorkflowName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -295,4 +297,51 @@ async fn a_busy_application_is_an_error_of_lyras_own() {
     assert_eq!((error.code(), error.exit_code()), (Code::LimitReached, 5));
     assert_eq!(error.api().unwrap().retry_after, Some(Duration::from_secs(2)));
     assert!(matches!(error, Error::Api { json, .. } if json.contains(r#""code":"limit_reached""#)));
+}
+
+fn a_run(status: &str) -> String {
+    format!(
+        r#"{{"id":"mine","tenant":"default","workflow":"w","version":1,"status":"{status}","created_at":"2026-01-01T00:00:00Z","output":{{"sum":3}},"tasks":{{"succeeded":1,"active":0,"failed_attempts":0}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_run_is_started_and_waited_for() {
+    let script = vec![
+        json("202 Accepted", r#"{"id":"mine","created":true}"#),
+        json("200 OK", &a_run("running")),
+        json("200 OK", &a_run("succeeded")),
+    ];
+    let work = async |client: Client| {
+        let input = serde_json::json!({"n": 3}).as_object().unwrap().clone();
+        let new = NewRun { input, id: Some(RunId::new("mine").unwrap()), version: None };
+        let started = client.start_run(&WorkflowName::new("w").unwrap(), &new).await.unwrap();
+        client.wait_run(&started.id, Duration::from_secs(60)).await
+    };
+    let (outcome, requests) = play(script, work).await;
+    let run = outcome.unwrap();
+    assert_eq!((run.status, run.json()), (RunStatus::Succeeded, a_run("succeeded").as_str()));
+    assert!(
+        requests[0].starts_with("POST /v1/workflows/w/runs ")
+            && requests[0].ends_with(r#"{"input":{"n":3},"id":"mine"}"#)
+    );
+    assert!(requests[2].starts_with("GET /v1/runs/mine?wait=30"), "{}", requests[2]);
+}
+
+#[tokio::test]
+async fn a_task_is_completed_and_a_trace_read_over_pages() {
+    let completion = Completion::Error { code: "refused".to_owned(), message: "no".to_owned() };
+    let complete = async |client: Client| client.complete_task("cb/1", &completion).await;
+    let (outcome, requests) = play(vec![json("204 No Content", "")], complete).await;
+    outcome.unwrap();
+    assert!(requests[0].starts_with("POST /v1/callbacks/cb%2F1 "), "{}", requests[0]);
+    assert!(requests[0].ends_with(r#"{"error":{"code":"refused","message":"no"}}"#), "{}", requests[0]);
+    let page = |seq: u64, next: &str| {
+        let token = format!(r#"{{"seq":{seq},"step":"S","node":"f","time":"2026-01-01T00:00:00Z"}}"#);
+        json("200 OK", &format!(r#"{{"items":[{token}],"next":{next}}}"#))
+    };
+    let trace = async |client: Client| client.trace(&RunId::new("mine").unwrap(), 2).await;
+    let (tokens, requests) = play(vec![page(0, r#""1""#), page(1, "null")], trace).await;
+    assert_eq!(tokens.unwrap().items.iter().map(|token| token.seq).collect::<Vec<_>>(), [0, 1]);
+    assert!(requests[1].contains("cursor=1"), "{}", requests[1]);
 }

@@ -34,7 +34,7 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
-        workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start,
+        workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start, workflows::start_part,
         runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete,
         login::login, login::whoami,
         tenants::list, tenants::create, tenants::get, tenants::delete,

@@ -101,6 +101,7 @@ fn table() -> Vec<Row> {
         row("DELETE", "/v1/workflows/{name}", Needs::DEPLOY, workflows::delete),
         row("GET", "/v1/workflows/{name}/versions/{version}", Needs::READ, workflows::version),
         row("POST", "/v1/workflows/{name}/runs", Needs::INVOKE, workflows::start),
+        row("POST", "/v1/cuts", Needs::INVOKE, workflows::start_part),
         row("GET", "/v1/runs", Needs::READ, runs::list),
         row("GET", "/v1/runs/{id}", Needs::READ_OR_INVOKE, runs::get),
         row("POST", "/v1/runs/{id}/pause", Needs::INVOKE, runs::pause),

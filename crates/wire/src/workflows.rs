@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use lyra_types::api::Page;
-pub use lyra_types::api::workflows::{Completion, Made, NewRun, NewWorkflow, Overlap, Schedule, Started, Waiting};
+pub use lyra_types::api::workflows::{
+    Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, Schedule, Started, Waiting,
+};
 use lyra_types::workflow::{Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Result, RunId, TenantName, WorkflowName};
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,9 @@ pub trait Workflows: Send + Sync + 'static {
 
     /// Starts a run. It is durable when this returns.
     async fn start(&self, tenant: &TenantName, name: &WorkflowName, run: NewRun) -> Result<Started>;
+
+    /// Starts a run of a part of another Lyra's workflow, or finds the one with its id. It is durable when this returns.
+    async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started>;
 
     /// A run; waits up to `wait` for its end.
     async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run>;

@@ -18,13 +18,14 @@ use lyra_types::function::Digest;
 use lyra_types::workflow::{Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, TenantName, Timestamp, WorkflowName};
 use lyra_wire::control::PageQuery;
-use lyra_wire::workflows::{Made, NewWorkflow};
+use lyra_wire::workflows::{Made, NewPart, NewWorkflow, Schedule};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::program::{CALLBACK, DELAY};
 use crate::engine::{Compiled, Engine};
 use crate::mapping::{Mapping, Resource, ResourceKind, TypeMapping};
+use crate::timetable::{self, Timed};
 
 /// Most items of a page.
 const PAGE: usize = 1_000;
@@ -42,6 +43,9 @@ pub(crate) struct Version {
     pub mappings: Value,
     /// Digest of the [`Compiled`] graph.
     pub program: String,
+    /// When runs are started by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 pub(crate) struct Definitions {
@@ -66,6 +70,7 @@ impl Definitions {
     /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
     pub(crate) async fn deploy(&self, engine: &Engine, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
         let (compiled, warnings) = compile(&new)?;
+        new.schedule.as_ref().map(timetable::check).transpose()?;
         let bytes = serde_json::to_vec(&compiled)
             .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
         // What can't be run is not stored.
@@ -80,6 +85,7 @@ impl Definitions {
                 && newest.program == program
                 && newest.definition == definition
                 && newest.mappings == new.mappings
+                && newest.schedule == new.schedule
             {
                 return Ok(Made { name: new.name, version: newest.version, created: false, warnings });
             }
@@ -89,15 +95,24 @@ impl Definitions {
                 definition: definition.clone(),
                 mappings: new.mappings.clone(),
                 program: program.clone(),
+                schedule: new.schedule.clone(),
             };
             let check = match &known {
                 Some(entry) => Check::Modified(key.clone(), entry.modified),
                 None => Check::Absent(key.clone()),
             };
             let value = write(&version)?;
+            let timed = timetable::key(tenant, &new.name);
             let changes = vec![
                 Change::Put(key, value.clone()),
                 Change::Put(version_key(tenant, &new.name, version.version), value),
+                match new.schedule.clone() {
+                    Some(schedule) => {
+                        let timed_from_now = Timed { schedule, last: self.clock.now(), run: None };
+                        Change::Put(timed, write(&timed_from_now)?)
+                    }
+                    None => Change::Delete(timed),
+                },
             ];
             match self.objects.txn(Txn { checks: vec![check], changes }).await {
                 Ok(_) => return Ok(Made { name: new.name, version: version.version, created: true, warnings }),
@@ -163,7 +178,11 @@ impl Definitions {
         let key = newest_key(tenant, name);
         let txn = Txn {
             checks: vec![Check::Exists(key.clone())],
-            changes: vec![Change::Delete(key), Change::DeletePrefix(versions_prefix(tenant, name))],
+            changes: vec![
+                Change::Delete(key),
+                Change::DeletePrefix(versions_prefix(tenant, name)),
+                Change::Delete(timetable::key(tenant, name)),
+            ],
         };
         match self.objects.txn(txn).await {
             Ok(_) => Ok(()),
@@ -177,8 +196,8 @@ fn read(bytes: &Bytes) -> Result<Version> {
     serde_json::from_slice(bytes).map_err(|error| Error::internal(format!("a stored workflow can't be read: {error}")))
 }
 
-fn write(version: &Version) -> Result<Bytes> {
-    let bytes = serde_json::to_vec(version);
+fn write(value: &impl Serialize) -> Result<Bytes> {
+    let bytes = serde_json::to_vec(value);
     bytes.map(Bytes::from).map_err(|error| Error::internal(format!("a workflow can't be written: {error}")))
 }
 
@@ -204,6 +223,22 @@ pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
         check_mapped(sub, &mapping)?;
     }
     Ok((Compiled { graph, mapping, cuts }, warnings))
+}
+
+/// A part that another Lyra sends, with a name for its runs. What came from outside is checked as if it were written by
+/// hand.
+pub(crate) fn part(part: &NewPart) -> Result<(Compiled, WorkflowName)> {
+    let graph: Graph = serde_json::from_value(part.graph.clone())
+        .map_err(|error| Error::field(Code::InvalidField, "graph", format!("is no enactment graph: {error}")))?;
+    graph.validate()?;
+    let mapping = Mapping::parse(&part.mappings)?;
+    check_mapped(&graph, &mapping)?;
+    let plain: String =
+        graph.name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let plain: String = plain.chars().take(50).collect();
+    let name =
+        WorkflowName::new(&format!("part-{}", plain.trim_matches('-'))).or_else(|_| WorkflowName::new("part"))?;
+    Ok((Compiled { graph, mapping, cuts: BTreeMap::new() }, name))
 }
 
 fn refused(found: &Diagnostics) -> Error {

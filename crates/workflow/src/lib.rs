@@ -10,6 +10,7 @@ mod metrics;
 mod nested;
 pub mod schedule;
 mod service;
+mod timetable;
 
 pub use config::Config;
 pub use service::{Deps, Service};

@@ -111,11 +111,17 @@ impl Nested for NestedRuns {
         let id = sub_run(enactment)?;
         let body = json!({ "id": id, "graph": graph, "mappings": program.mapping, "input": input });
         let sent = Enactment { input: Bytes::from(body.to_string()), ..enactment.clone() };
-        let address = format!("{}/v1/cuts?wait={}", url.trim_end_matches('/'), enactment.timeout.as_secs().max(1));
-        let answer = self.http.enact(&sent, &address, Some(enactment.timeout)).await?;
-        let run: Run = serde_json::from_slice(&answer).map_err(|error| {
-            Failure::lasting("invalid_response", format!("the other Lyra's answer is no run: {error}"))
-        })?;
+        // Asked again with the same id, the other side waits for the same run.
+        let address = format!("{}/v1/cuts?wait={}", url.trim_end_matches('/'), LOOK.as_secs() / 2);
+        let run = loop {
+            let answer = self.http.enact(&sent, &address, Some(LOOK)).await?;
+            let run: Run = serde_json::from_slice(&answer).map_err(|error| {
+                Failure::lasting("invalid_response", format!("the other Lyra's answer is no run: {error}"))
+            })?;
+            if run.status.is_final() {
+                break run;
+            }
+        };
         output_of(run)
     }
 }

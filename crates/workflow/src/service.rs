@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use lyra_afcl::graph::DataKind;
 use lyra_fleet::RouteTable;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
@@ -13,14 +14,14 @@ use lyra_types::api::Page;
 use lyra_types::workflow::{Parent, Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, WorkflowName};
 use lyra_wire::control::PageQuery;
-use lyra_wire::workflows::{Completion, Made, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
+use lyra_wire::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
 use lyra_wire::{Control, Worker, Workflows};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
-use crate::definitions::Definitions;
+use crate::definitions::{self, Definitions};
 use crate::enact::function::{self, Functions};
 use crate::enact::http::{self, Http};
 use crate::enact::{Enactables, Nested};
@@ -114,6 +115,8 @@ impl Service {
         let service = Service { engine, definitions: Arc::new(definitions) };
         nested.belongs_to(&service);
         service.engine.take_over(deps.alone).await?;
+        let tasks = &service.engine.deps().tasks;
+        tasks.spawn_cancellable("schedules of workflows", service.clone().follow_schedules());
         Ok(service)
     }
 
@@ -121,6 +124,14 @@ impl Service {
     /// ends.
     pub async fn stop(&self, grace: Duration) {
         self.engine.deps().tasks.stop(grace).await;
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.engine.deps().clock
+    }
+
+    pub(crate) fn objects(&self) -> &dyn Objects {
+        self.definitions.objects.as_ref()
     }
 
     pub(crate) async fn start_run(
@@ -270,6 +281,35 @@ impl Workflows for Service {
 
     async fn start(&self, tenant: &TenantName, name: &WorkflowName, run: NewRun) -> Result<Started> {
         self.start_run(tenant, name, run, Origin::default()).await
+    }
+
+    async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started> {
+        let (compiled, name) = definitions::part(&part)?;
+        let bytes = serde_json::to_vec(&compiled)
+            .map_err(|error| Error::internal(format!("a part can't be written: {error}")))?;
+        let digest = self.engine.deps().blobs.put(Bytes::from(bytes)).await?.0;
+        let program = self.engine.program(&digest).await?;
+        check_input(&program, &part.input, self.engine.deps().config.max_value_bytes)?;
+        let deps = self.engine.deps();
+        let begin = Begin {
+            tenant: tenant.clone(),
+            id: part.id.clone(),
+            fingerprint: fingerprint(&name, None, &part.input),
+            workflow: name,
+            // It belongs to no version that is kept here.
+            version: 0,
+            program,
+            head: Head {
+                program: digest,
+                input: part.input,
+                secret: format!("{:032x}", deps.random.u128()),
+                parent: None,
+                depth: 0,
+                schedule: None,
+            },
+        };
+        let created = self.engine.begin(begin).await?;
+        Ok(Started { id: part.id, created })
     }
 
     async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {

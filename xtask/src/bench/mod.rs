@@ -26,6 +26,7 @@ mod overhead;
 mod placement;
 mod process;
 mod report;
+mod restate;
 mod rounds;
 mod sessions;
 mod simulated;
@@ -35,6 +36,7 @@ mod warm_process;
 mod warm_wasm;
 mod wasmtime;
 mod workerd;
+mod workflow;
 
 pub use bare::Arguments as BareArguments;
 pub use bare::run as run_bare;
@@ -112,6 +114,8 @@ enum Scenario {
     ControlPlane,
     /// From the request that opens a session to the first byte from its endpoint.
     Sessions,
+    /// Durable runs of workflows, beside Restate.
+    Workflow,
 }
 
 /// What every scenario has at hand.
@@ -184,6 +188,7 @@ impl Bench {
             Scenario::Placement => placement::run().await,
             Scenario::ControlPlane => control_plane::run(self).await,
             Scenario::Sessions => sessions::run(self).await,
+            Scenario::Workflow => workflow::run(self).await,
         }
     }
 }

@@ -6,10 +6,14 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use super::restate;
+
 const OHA: &str = "1.16.0";
 /// The wasmtime that Lyra itself is built with.
 const WASMTIME: &str = "48.0.8";
 const WORKERD: &str = "1.20261117.1";
+const RESTATE: &str = "1.7.12";
+const RESTATE_SDK: &str = "1.17.2";
 
 /// Where the tools are.
 pub struct Tools {
@@ -43,6 +47,25 @@ impl Tools {
     /// `workerd`, from npm. `None`, and a word why, when it can't be installed.
     pub fn workerd(&self) -> Option<PathBuf> {
         said(self.npm_workerd())
+    }
+
+    /// Restate's server and its library for Node.js, from npm. `None`, and a word why, when they can't be installed.
+    pub fn restate(&self) -> Option<restate::Installed> {
+        said(self.npm_restate())
+    }
+
+    fn npm_restate(&self) -> anyhow::Result<restate::Installed> {
+        if let Ok(found) = restate::find(&self.folder)
+            && found.modules.join("node_modules/@restatedev/restate-sdk").exists()
+        {
+            return Ok(found);
+        }
+        let packages =
+            [format!("@restatedev/restate-server@{RESTATE}"), format!("@restatedev/restate-sdk@{RESTATE_SDK}")];
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&self.folder);
+        done(npm.args(packages))?;
+        restate::find(&self.folder)
     }
 
     fn npm_workerd(&self) -> anyhow::Result<PathBuf> {

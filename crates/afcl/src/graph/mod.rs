@@ -20,6 +20,7 @@
 
 mod cut;
 pub mod draw;
+pub mod optimise;
 pub(crate) mod order;
 mod part;
 mod settings;

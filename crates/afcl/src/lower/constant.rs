@@ -30,6 +30,11 @@ impl Lowering<'_, '_> {
     /// A constant that stands in the document as a value.
     pub(super) fn constant_value(&mut self, value: &Located<Value>, want: DataType, owner: &str) -> Option<DataId> {
         let shown = match &value.value {
+            // 1.0 writes numbers between quotes, too.
+            Value::String(text) if want != DataType::String => {
+                let text = Located { at: value.at, value: text.clone() };
+                return self.constant_text(&text, want, owner);
+            }
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };

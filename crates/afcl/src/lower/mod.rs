@@ -7,6 +7,7 @@
 //!
 //! Sub-choreographies are declared once for each call, each in a *frame* of names of its own.
 
+mod arrange;
 mod branches;
 mod collection;
 mod connect;
@@ -45,6 +46,7 @@ pub(crate) fn lower(document: &Document, findings: &mut Findings) -> Option<Grap
     if lowering.findings.has_errors() {
         return None;
     }
+    lowering.arrange();
     lowering.report_cycles();
     lowering.check_cuts();
     (!lowering.findings.has_errors()).then_some(lowering.graph)

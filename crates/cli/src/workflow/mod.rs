@@ -1,10 +1,19 @@
 //! `lyra workflow`: compositions of functions.
 
 mod check;
+mod deploy;
 mod graph;
+mod input;
+mod outside;
+
+mod runs;
+mod served;
+mod start;
+mod trace;
 
 use std::io::Read;
 
+use crate::command::one_thread;
 use crate::failure::{Failure, Result};
 use crate::output::{error_line, harmless, print_line};
 use crate::session::Global;
@@ -15,8 +24,9 @@ use lyra_types::Code;
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Examples:
   lyra workflow check thumbnails.yaml
-  lyra workflow graph thumbnails.yaml --format svg > thumbnails.svg
-  lyra workflow schema > afcl.json")]
+  lyra workflow deploy thumbnails.yaml --mappings mappings.json
+  lyra workflow run thumbnails -d '{\"image\":\"cat.png\"}' --wait
+  lyra workflow trace run_01jd6gkz5w3v9q0x7y2m4n8abc")]
 pub enum Command {
     /// Say what is wrong with a document, without a server
     Check(check::Args),
@@ -28,6 +38,8 @@ pub enum Command {
 
 In VS Code with the YAML extension: `\"yaml.schemas\": {\"./afcl.json\": \"workflows/*.yaml\"}`.")]
     Schema,
+    #[command(flatten)]
+    Served(Box<served::Command>),
 }
 
 /// A document to read.
@@ -38,14 +50,18 @@ struct Document {
     file: String,
 }
 
-/// Runs a verb that needs no server.
+/// Runs a verb.
 ///
 /// # Errors
-/// When the document can't be read or is wrong.
-pub fn run(command: &Command, global: &Global) -> Result<()> {
+/// When the document can't be read or is wrong; those of the API.
+pub fn run(command: Command, global: &Global) -> Result<()> {
     match command {
-        Command::Check(args) => check::run(args, global),
-        Command::Graph(args) => graph::run(args),
+        Command::Check(args) => check::run(&args, global),
+        Command::Graph(args) => graph::run(&args),
+        Command::Served(command) => {
+            let session = global.session()?;
+            one_thread()?.block_on(Box::pin(served::run(*command, &session)))
+        }
         Command::Schema => {
             let schema = serde_json::to_string_pretty(&lyra_afcl::schema());
             print_line(&schema.map_err(|error| Failure::internal(format!("the schema can't be written: {error}")))?)

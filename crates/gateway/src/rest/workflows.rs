@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::LOCATION;
 use lyra_types::api::Page;
-use lyra_types::api::workflows::{Made, NewRun, NewWorkflow, Started};
+use lyra_types::api::workflows::{Made, NewPart, NewRun, NewWorkflow, Started};
 use lyra_types::workflow::{Run, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, Result, WorkflowName};
 use lyra_wire::Workflows;
@@ -90,6 +90,9 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
 )]
 pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let version = scope.params().number("version")?;
+    if version == Some(0) {
+        return Err(Error::field(Code::BadRequest, "version", "versions count from 1").into());
+    }
     Ok(Json(role(&app)?.workflow(&scope.tenant, &name(&scope)?, version).await?).into_response())
 }
 
@@ -176,4 +179,34 @@ pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Re
     let run = settled(&app, &scope.tenant, &started.id, wait).await?;
     let status = if run.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(respond(status, Json(run).into_response()))
+}
+
+/// Run a part of another Lyra's workflow.
+///
+/// Another Lyra asks for this where a workflow's document cuts a part out for this one. Asked again with the same id
+/// it waits for the same run. 200 where the run has ended within `wait`, else 202.
+#[utoipa::path(
+    post, path = "/v1/cuts", tag = "workflows", operation_id = "runCut",
+    params(
+        ("wait" = Option<u32>, Query, description = "Seconds to wait for the end"),
+        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+    ),
+    request_body(content = NewPart),
+    responses(
+        (status = 200, description = "The run, which has ended", body = Run),
+        (status = 202, description = "The run, which has not ended", body = Run),
+        Refused, Busy
+    )
+)]
+pub(crate) async fn start_part(State(app): State<Arc<App>>, scope: Scope, request: Request) -> Answer {
+    let role = role(&app)?;
+    let wait = scope.params().wait(app.config.max_wait)?;
+    expect_json(&scope.headers)?;
+    let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
+    let part: NewPart = parse_json(&body.bytes)?;
+    drop(body);
+    let started = role.start_part(&scope.tenant, part).await?;
+    let run = settled(&app, &scope.tenant, &started.id, wait).await?;
+    let status = if run.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(run)).into_response())
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::FakeAccounts;
 use crate::doubles::{FakeControl, FakeLogs, FakeWorker};
+use crate::workflows::double::FakeWorkflows;
 
 /// A gateway with its scripted neighbours.
 pub struct Gateway {
@@ -82,7 +83,7 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
         worker: worker.clone(),
         workers: Arc::new(lyra_wire::workers::Sole(worker.clone())),
         logs: logs.clone(),
-        workflows: None,
+        workflows: Some(Arc::<FakeWorkflows>::default()),
         clock: Clock::system(),
         ids: Ids::new(Clock::system(), Random::system()),
         random: Random::system(),

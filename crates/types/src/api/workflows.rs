@@ -86,6 +86,25 @@ pub struct NewRun {
     pub version: Option<u64>,
 }
 
+/// A part of another Lyra's workflow, to be run here; only what crosses the cut's edges comes with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPart {
+    /// The other Lyra's id for it: a second request with it is the same run.
+    #[schema(value_type = String)]
+    pub id: RunId,
+    /// The part's enactment graph.
+    #[schema(value_type = Object)]
+    pub graph: Value,
+    /// The type mapping.
+    #[serde(default)]
+    pub mappings: Value,
+    /// Values of the edges that lead into the part.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub input: Map<String, Value>,
+}
+
 /// What was started.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Started {

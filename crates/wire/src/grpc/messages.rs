@@ -8,7 +8,7 @@ use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, Jo
 use serde::{Deserialize, Serialize};
 
 pub use super::workflow_messages::{
-    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartRun, Tokens, TraceOf,
+    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens, TraceOf,
     WaitingTasks, WorkflowPage,
 };
 pub use crate::accounts::{

@@ -7,7 +7,7 @@ use lyra_types::workflow::{Run, TraceToken, Workflow};
 use lyra_types::{RunId, TenantName, WorkflowName};
 use serde::{Deserialize, Serialize};
 
-use crate::workflows::{Completion, NewRun, NewWorkflow, RunCommand, RunQuery, Waiting};
+use crate::workflows::{Completion, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Waiting};
 
 /// Workflows by name.
 pub type WorkflowPage = Page<Workflow>;
@@ -43,6 +43,15 @@ pub struct StartRun {
     pub name: WorkflowName,
     /// The run.
     pub run: NewRun,
+}
+
+/// What [`crate::Workflows::start_part`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartPart {
+    /// Owner.
+    pub tenant: TenantName,
+    /// The part.
+    pub part: NewPart,
 }
 
 /// A run, and how long to wait for its end.

@@ -18,12 +18,12 @@ use super::security::{Peer, Security};
 use super::services::workflows_client::WorkflowsClient;
 use super::services::workflows_server::{Workflows as WorkflowsService, WorkflowsServer};
 use super::workflow_messages::{
-    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartRun, Tokens, TraceOf,
+    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens, TraceOf,
     WaitingTasks, WorkflowPage,
 };
 use crate::Workflows;
 use crate::control::PageQuery;
-use crate::workflows::{Completion, Made, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
+use crate::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
 
 /// A workflow role that is reached over gRPC.
 #[derive(Debug)]
@@ -96,6 +96,12 @@ impl Workflows for RemoteWorkflows {
         self.ask(repeat, SHORT, message, |mut client, asked| async move { client.start(asked).await }).await
     }
 
+    async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started> {
+        let message = StartPart { tenant: tenant.clone(), part };
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.start_part(asked).await })
+            .await
+    }
+
     async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {
         let message = OfRun { tenant: tenant.clone(), id: id.clone(), wait };
         self.ask(Repeat::Always, wait + SHORT, message, |mut client, asked| async move { client.run(asked).await })
@@ -164,6 +170,11 @@ impl WorkflowsService for Served {
     async fn start(&self, request: Request<StartRun>) -> Result<Response<Started>, Status> {
         let StartRun { tenant, name, run } = request.into_inner();
         answer(self.0.start(&tenant, &name, run).await)
+    }
+
+    async fn start_part(&self, request: Request<StartPart>) -> Result<Response<Started>, Status> {
+        let StartPart { tenant, part } = request.into_inner();
+        answer(self.0.start_part(&tenant, part).await)
     }
 
     async fn run(&self, request: Request<OfRun>) -> Result<Response<Run>, Status> {

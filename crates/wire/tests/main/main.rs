@@ -4,3 +4,4 @@
 mod scripted;
 mod tls;
 mod worker;
+mod workflows;

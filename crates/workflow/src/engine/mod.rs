@@ -11,6 +11,8 @@ mod failure;
 mod journal;
 pub(crate) mod program;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

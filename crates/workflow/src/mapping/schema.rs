@@ -82,6 +82,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_schema_is_the_one_of_the_reference() {
+        let written = serde_json::to_string_pretty(&schema()).expect("a schema is JSON") + "\n";
+        let reference = include_str!("../../../../docs/reference/type-mapping.schema.json");
+        assert_eq!(written, reference, "write this to docs/reference/type-mapping.schema.json");
+    }
+
+    #[test]
     fn the_schema_has_every_kind_of_resource() {
         let schema = schema();
         let kinds = schema["items"]["properties"]["resources"]["items"]["oneOf"].as_array().expect("kinds");

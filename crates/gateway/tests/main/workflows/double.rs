@@ -47,7 +47,7 @@ impl FakeWorkflows {
 }
 
 fn counted<T>(items: Vec<T>, page: &PageQuery) -> Page<T> {
-    let begin = page.cursor.as_ref().map_or(0, |cursor| cursor.parse().unwrap());
+    let begin = page.cursor.as_ref().map_or(0, |cursor| cursor.parse().unwrap_or(0));
     let more = items.len() > begin + page.limit;
     let next = more.then(|| (begin + page.limit).to_string());
     Page { items: items.into_iter().skip(begin).take(page.limit).collect(), next }

@@ -1,6 +1,6 @@
 //! Workflows and runs, over a role in memory.
 
-mod double;
+pub mod double;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use lyra_gateway::Config;
 use lyra_types::workflow::RunStatus;
 use serde_json::{Map, Value, json};
 
-use crate::client::{Answer, Gateway, OK, deps, serve, start};
+use crate::client::{Answer, Gateway, OK, deps, serve};
 use double::FakeWorkflows;
 
 async fn with_role() -> (Gateway, Arc<FakeWorkflows>) {
@@ -190,7 +190,9 @@ async fn a_wait_for_a_run_ends_when_the_gateway_does() {
 
 #[tokio::test]
 async fn without_a_workflow_role_its_routes_say_so() {
-    let gateway = start().await;
+    let (mut deps, control, worker, logs) = deps();
+    deps.workflows = None;
+    let gateway = serve(Config::default(), deps, control, worker, logs).await;
     for target in ["GET /v1/workflows", "GET /v1/runs/r", "POST /v1/workflows"] {
         assert_eq!(gateway.send(target, &[], "{}").await.fault(), (503, "unavailable".into()), "{target}");
     }

@@ -33,7 +33,7 @@ impl Nested for Adding {
 
 fn enactables(site: Site) -> Enactables {
     let http = Http::new(Config::default(), Clock::system()).expect("a client");
-    Enactables::new(http, site.functions, Arc::new(Adding))
+    Enactables::new(Arc::new(http), site.functions, Arc::new(Adding))
 }
 
 #[tokio::test]

@@ -1,0 +1,3 @@
+function refuse({ order }) {
+  return { message: `order ${order.id} was refused` };
+}

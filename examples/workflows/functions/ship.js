@@ -1,0 +1,3 @@
+function ship({ order }) {
+  return { message: `order ${order.id} is on its way` };
+}
