@@ -184,7 +184,9 @@ impl Grants {
             }
             if told.is_none() {
                 self.note();
-                self.applied.send_replace(Some(revision));
+                // A beat may be of before a change that came ahead of it.
+                self.applied
+                    .send_modify(|applied| *applied = Some(applied.map_or(revision, |known| known.max(revision))));
             }
         }
     }

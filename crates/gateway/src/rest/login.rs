@@ -59,6 +59,8 @@ pub(crate) async fn login(State(app): State<Arc<App>>, request: Request) -> Answ
     let outcome = app.accounts.login(Login { user: UserKey { tenant, name }, password, address }).await;
     let mut response = match outcome {
         Ok(changed) => issued(StatusCode::OK, known(&app, changed).await),
+        // A wrong password is worth an entry in the audit log; of tries that were not even looked at there is no bound.
+        Err(error) if error.code != Code::Unauthenticated => return Err(error.into()),
         Err(error) => problem::respond(&error),
     };
     response.extensions_mut().insert(by);

@@ -39,8 +39,8 @@ pub(super) fn view(token: Token) -> TokenView {
     }
 }
 
-fn denied<T>(detail: impl Into<String>) -> Result<T> {
-    Err(Error::new(Code::PermissionDenied, detail))
+fn denied(detail: impl Into<String>) -> Error {
+    Error::new(Code::PermissionDenied, detail)
 }
 
 /// What a caller asks for, if it may have it.
@@ -56,7 +56,7 @@ fn allowed(identity: &Identity, tenant: &TenantName, asked: TokenRequest) -> Res
                 scopes,
                 expires_in,
             }),
-            false => denied("only operators make tokens of operators"),
+            false => Err(denied("only operators make tokens of operators")),
         };
     }
     let user = match user.as_deref() {
@@ -67,15 +67,15 @@ fn allowed(identity: &Identity, tenant: &TenantName, asked: TokenRequest) -> Res
     let own = user.is_some() && user == identity.user && identity.tenant.as_ref() == Some(tenant);
     let scopes = match (identity.may(Permission::Admin), own) {
         (true, _) => scopes,
-        (false, false) => return denied("to make tokens for others needs the scope admin"),
+        (false, false) => return Err(denied("to make tokens for others needs the scope admin")),
         (false, true) if !matches!(identity.by, By::Login | By::Oidc) => {
-            return denied("a token without the scope admin can't make another; log in");
+            return Err(denied("a token without the scope admin can't make another; log in"));
         }
         (false, true) => match scopes {
             Some(scopes) if !identity.scopes.has_all(scopes) => {
-                return denied(format!("{} has {} only", identity.name, identity.scopes));
+                return Err(denied(format!("{} has {} only", identity.name, identity.scopes)));
             }
-            scopes => Some(scopes.unwrap_or(identity.scopes.and(Scopes::OF_TENANT))),
+            scopes => Some(scopes.unwrap_or_else(|| identity.scopes.and(Scopes::OF_TENANT))),
         },
     };
     Ok(NewToken { name, tenant: Some(tenant.clone()), user, scopes, expires_in })
@@ -115,13 +115,13 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     query.user = params.text("user")?.map(UserName::new).transpose()?;
     if params.flag("operator")? {
         if !identity.is_operator() {
-            return Err(denied::<()>("only operators see tokens of operators").unwrap_err().into());
+            return Err(denied("only operators see tokens of operators").into());
         }
         query.tenant = None;
     } else if !identity.may(Permission::Admin) {
         let own = identity.user.clone();
         if own.is_none() || query.user.is_some() && query.user != own {
-            return Err(denied::<()>("to see others' tokens needs the scope admin").unwrap_err().into());
+            return Err(denied("to see others' tokens needs the scope admin").into());
         }
         query.user = own;
     }

@@ -62,7 +62,8 @@ async fn call(gateway: &Gateway, token: Option<&str>, method: &str, path: &str) 
     let authorization = token.map(bearer);
     let mut headers = vec![("content-type", "application/json")];
     headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
-    let status = gateway.send(&target, &headers, "{}").await.status;
+    let body = if path == "/v1/tokens" { r#"{"name":"ci"}"# } else { "{}" };
+    let status = gateway.send(&target, &headers, body).await.status;
     // What was deleted on the way is there again for the next one.
     if method == "DELETE" && path == "/v1/functions/{name}" {
         gateway.control.add("echo", Contract::Handler);
@@ -334,12 +335,13 @@ async fn what_goes_on_ends_with_its_token() {
             .header("authorization", bearer(token));
         gateway.open(request.body(String::new()).unwrap()).await
     };
-    let mut kept = follow(kept.secret.reveal()).await;
     let ended = follow(revoked.secret.reveal()).await;
-    assert_eq!((kept.status().as_u16(), ended.status().as_u16()), (OK, OK));
+    assert_eq!(ended.status().as_u16(), OK);
     let target = format!("DELETE /v1/tokens/{}", revoked.token.id);
     assert_eq!(gateway.with(OPERATOR, &target, "").await.status, 204);
     ended.into_body().collect().await.unwrap();
+    let mut kept = follow(kept.secret.reveal()).await;
+    assert_eq!(kept.status().as_u16(), OK);
     // A watch that is made anew tells all tokens again, which ends nothing.
     accounts.cut();
     while accounts.watches.load(Ordering::SeqCst) < 2 {

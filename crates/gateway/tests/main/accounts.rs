@@ -16,7 +16,7 @@ use lyra_wire::control::{Changed, PageQuery};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 type Event = Result<(u64, GrantEvent)>;
 
@@ -204,9 +204,18 @@ impl Accounts for FakeAccounts {
             sender.send(Ok((revision, GrantEvent::Put(Arc::clone(grant))))).unwrap();
         }
         sender.send(Ok((revision, GrantEvent::Synced))).unwrap();
+        let beating = sender.downgrade();
         self.watchers.lock().push(sender);
-        let beats = IntervalStream::new(tokio::time::interval(BEAT)).map(move |_| Ok((revision, GrantEvent::Beat)));
-        Ok(futures::stream::select(UnboundedReceiverStream::new(changes), beats).boxed())
+        lyra_kit::tasks::spawn("beats", async move {
+            while let Some(sender) = beating.upgrade() {
+                if sender.send(Ok((revision, GrantEvent::Beat))).is_err() {
+                    return;
+                }
+                drop(sender);
+                tokio::time::sleep(BEAT).await;
+            }
+        });
+        Ok(UnboundedReceiverStream::new(changes).boxed())
     }
 
     async fn record(&self, events: Vec<AuditEvent>) -> Result<()> {

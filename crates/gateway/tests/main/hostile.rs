@@ -137,7 +137,10 @@ fn no_request_makes_the_gateway_fail() {
             });
             // hyper's client refuses some of these by itself.
             let Some(status) = status else { return Ok(()) };
-            prop_assert!(status < 500, "{status} for {case:?}");
+            // There is no workflow role here, which these say.
+            let of_workflows =
+                ["/v1/workflows", "/v1/runs", "/v1/callbacks"].iter().any(|at| case.path.starts_with(at));
+            prop_assert!(status < 500 || (status == 503 && of_workflows), "{status} for {case:?}");
             Ok(())
         })
         .unwrap();
