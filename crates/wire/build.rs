@@ -55,6 +55,8 @@ const CONTROL: &[Row] = &[
     ("Redrive", "OfJob", "Job", Unary),
     ("RedriveAll", "OfTenant", "Count", Unary),
     ("PurgeDead", "Purge", "Count", Unary),
+    ("RemoveJob", "OfJob", "WasThere", Unary),
+    ("Classic", "ClassicRequest", "ClassicAnswer", Unary),
 ];
 
 const LOGS: &[Row] = &[

@@ -10,6 +10,7 @@
 //! - Several processes may change the same records: every change happens as a whole or not at all. What must be done once
 //!   (handing out jobs, placing instances, clearing away) is done by the one that was elected.
 
+mod classic;
 mod config;
 mod functions;
 mod jobs;

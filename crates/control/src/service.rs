@@ -10,6 +10,7 @@ use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
 use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
+use lyra_wire::classic::{ClassicAnswer, ClassicRequest};
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
@@ -19,6 +20,7 @@ use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
+use crate::classic::{Classic, Numbers};
 use crate::functions::Functions;
 use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
@@ -57,6 +59,7 @@ pub struct Deps {
 /// The control role.
 pub struct Service {
     functions: Arc<Functions>,
+    classic: Arc<Classic>,
     jobs: Arc<Jobs>,
     placement: Arc<Placement>,
     leader: Arc<Leader>,
@@ -83,13 +86,16 @@ impl Service {
         let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
         let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
-        let jobs =
-            Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, Arc::clone(functions.table()), Arc::clone(&metrics)));
+        let numbers = Arc::new(Numbers::new(&deps));
+        let classic = Arc::new(Classic::new(&deps, Arc::clone(&functions), Arc::clone(&numbers)));
+        let table = Arc::clone(functions.table());
+        let jobs = Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, Arc::clone(&metrics)));
         let table = Arc::clone(functions.table());
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
         measure(&deps, &leader, Arc::clone(&metrics));
         Service {
             functions,
+            classic,
             jobs,
             placement: Arc::new(placement),
             leader,
@@ -118,6 +124,7 @@ impl Service {
         self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
         let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
         self.tasks.spawn_cancellable("announce-controls", async move { leader.announce(&registry).await });
+        let classic = Arc::clone(&self.classic);
         let (leader, jobs, functions, placement) = (
             Arc::clone(&self.leader),
             Arc::clone(&self.jobs),
@@ -127,11 +134,12 @@ impl Service {
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
-                let sessions = &sessions;
+                let (sessions, classic) = (&sessions, &classic);
                 async move {
                     tokio::join!(
                         jobs.lead(leader, &term),
                         functions.lead(&term),
+                        classic.lead(&term),
                         placement.lead(&term),
                         sessions.lead(&term)
                     );
@@ -295,5 +303,13 @@ impl Control for Service {
 
     async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64> {
         self.jobs.purge(tenant, id).await
+    }
+
+    async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
+        self.jobs.remove(tenant, id, wait).await
+    }
+
+    async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
+        self.classic.answer(request).await
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::api::{BackendStatus, RuntimeOffer};
-use lyra_types::function::{Contract, Digest};
+use lyra_types::function::{Contract, Digest, ResultForm};
 use lyra_types::log::Level;
 use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use tokio::time::Instant;
@@ -56,6 +56,8 @@ pub struct ImageKey {
     pub handler: Option<String>,
     /// Most memory of an instance, in MiB: code that can't be evaluated within it is refused.
     pub memory_mb: u32,
+    /// How results leave, which decides how a `js` source is read.
+    pub result: ResultForm,
 }
 
 impl ImageKey {
@@ -66,6 +68,7 @@ impl ImageKey {
             digest: version.code.clone(),
             handler: version.handler.clone(),
             memory_mb: version.memory_mb,
+            result: ResultForm::of(&version.labels),
         }
     }
 }

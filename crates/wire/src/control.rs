@@ -13,6 +13,7 @@ use lyra_types::name::Qualifier;
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::sessions::{SessionEvent, SessionRoute};
 
@@ -280,6 +281,22 @@ pub trait Control: Send + Sync + 'static {
 
     /// Deletes dead jobs (all, or one); returns how many.
     async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64>;
+
+    /// Removes a job from the record with its result, whatever its status: one that runs is stopped first, for which this waits
+    /// up to `wait`. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::Conflict`] where it has not stopped in time.
+    async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
+        let _ = (tenant, wait);
+        Err(Error::not_found("job", id))
+    }
+
+    /// Does what a classic route asks for.
+    async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
+        let _ = request;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process has no classic users"))
+    }
 }
 
 /// The raw body of `PUT …/code`.

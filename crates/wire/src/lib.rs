@@ -4,6 +4,7 @@
 //! in its own process. In `lyra up` the service itself is handed in; apart, a client over the network
 //! implements the same trait.
 
+pub mod classic;
 pub mod control;
 pub mod grpc;
 pub mod instances;

@@ -351,6 +351,7 @@ impl Worker for Service {
             digest: lyra_store::blobs::digest(&prepare.code),
             handler: prepare.handler,
             memory_mb: prepare.memory_mb,
+            result: lyra_types::function::ResultForm::of(&prepare.labels),
         };
         self.inner.mark_untrimmed();
         let contract = backend.prepare(&Code { key, bytes: prepare.code, reuse: prepare.reuse }).await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lyra_store::JobsError;
 use lyra_store::jobs::{Held, LeaseRequest, Leased, LeasedJob, Outcome};
-use lyra_types::function::VersionKey;
+use lyra_types::function::{ResultForm, VersionKey};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::{Code, Error, Timestamp};
 use lyra_wire::worker::Call;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Jobs;
-use super::outcome::{gone, outcome};
+use super::outcome::{gone, is_functions_own, outcome};
 use super::running::Stop;
 
 /// Wait before the store is asked again after it failed.
@@ -102,6 +102,7 @@ impl Jobs {
         let LeasedJob { job, event, .. } = leased;
         let Some(version) = self.table.version(&key(&job)) else { return Some(gone(&job)) };
         let id = job.invocation.unwrap_or_else(|| self.ids.invocation());
+        let texts = ResultForm::of(&version.labels).is_text();
         let call = Call { id, version, event, timeout: None };
         let reply = tokio::select! {
             biased;
@@ -115,6 +116,11 @@ impl Jobs {
             },
             reply = self.worker.invoke(call) => reply,
         };
+        let mut job = job;
+        if texts && reply.outcome.as_ref().is_err_and(|error| is_functions_own(error.code)) {
+            // What it throws is its result: another try would have another one.
+            job.max_attempts = 1;
+        }
         let outcome = outcome(&job, reply.outcome, self.clock.now(), &self.config, &self.random);
         if let Outcome::Retry { error, .. } = &outcome {
             self.metrics.job_retries.with_label_values(&[error.code.as_str()]).inc();

@@ -108,6 +108,9 @@ impl Jobs for Crashing {
     ) -> Result<u64, JobsError> {
         self.pass(self.inner.delete_unbegun(tenant, function, generation, limit)).await
     }
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.pass(self.inner.remove(tenant, id)).await
+    }
     async fn pinned(&self, tenant: TenantName, function: FunctionName, generation: u64) -> Result<Vec<u64>, JobsError> {
         self.inner.pinned(tenant, function, generation).await
     }

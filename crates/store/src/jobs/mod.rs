@@ -218,6 +218,9 @@ pub enum JobsError {
         /// Where it stands.
         status: JobStatus,
     },
+    /// The job runs, which does not allow it.
+    #[error("job {0} runs")]
+    Runs(JobId),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -228,7 +231,7 @@ impl From<JobsError> for Error {
         let detail = error.to_string();
         match error {
             JobsError::NotFound(_) => Error::new(Code::NotFound, detail),
-            JobsError::Stale { .. } | JobsError::NotDead { .. } => Error::new(Code::Conflict, detail),
+            JobsError::Stale { .. } | JobsError::NotDead { .. } | JobsError::Runs(_) => Error::new(Code::Conflict, detail),
             JobsError::IdempotencyMismatch => Error::new(
                 Code::IdempotencyMismatch,
                 "this Idempotency-Key was used in the last 24 hours with another body; use a new key for a new request",
@@ -311,6 +314,12 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// Deletes up to `limit` dead jobs; returns how many.
     async fn purge_some(&self, tenant: TenantName, limit: usize) -> Result<u64, JobsError>;
+
+    /// Deletes a job that does not run, whatever its status.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`]; [`JobsError::Runs`] while it runs.
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError>;
 
     /// Deletes up to `limit` jobs of a function that have never begun; returns how many.
     async fn delete_unbegun(

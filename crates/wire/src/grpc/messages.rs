@@ -8,6 +8,7 @@ use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, Jo
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
+pub use crate::classic::{ClassicAnswer, ClassicRequest};
 pub use crate::control::{Finished, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
@@ -226,6 +227,13 @@ pub struct Purge {
 pub struct Count {
     /// So many.
     pub count: u64,
+}
+
+/// What [`crate::Control::remove_job`] gives.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct WasThere {
+    /// There was one.
+    pub was_there: bool,
 }
 
 /// What [`crate::Logs::query`] gives.

@@ -347,6 +347,10 @@ impl Jobs for NatsJobs {
         self.shared.purge_some(tenant, limit).await
     }
 
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.shared.remove_one(&tenant, id).await
+    }
+
     async fn delete_unbegun(
         &self,
         tenant: TenantName,

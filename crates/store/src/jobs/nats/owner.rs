@@ -53,6 +53,14 @@ impl Shared {
         .await
     }
 
+    pub(super) async fn remove_one(&self, tenant: &TenantName, id: JobId) -> Result<(), JobsError> {
+        self.change(tenant, id, |record| match record.job.status {
+            JobStatus::Running => Err(JobsError::Runs(id)),
+            _ => Ok(Next::Remove(())),
+        })
+        .await
+    }
+
     pub(super) async fn redrive_some(
         &self,
         tenant: TenantName,

@@ -184,6 +184,10 @@ impl Jobs for SqliteJobs {
         self.write(move |conn| owner::purge_some(conn, &tenant, limit)).await
     }
 
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.write(move |conn| owner::remove_one(conn, &tenant, id)).await
+    }
+
     async fn delete_unbegun(
         &self,
         tenant: TenantName,
