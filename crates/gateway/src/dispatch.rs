@@ -18,6 +18,7 @@ use tower::Service as _;
 
 use crate::auth::Guard;
 use crate::body::Lingering;
+use crate::classic;
 use crate::ingress::{self, Target};
 use crate::problem::{self, Fault};
 use crate::resources;
@@ -55,7 +56,10 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         _ => guard.check(&parts),
     };
     if let Err(error) = admitted {
-        return resources::refusal(&parts, &error);
+        return match classic::is_classic(parts.uri.path()) {
+            true => classic::refusal(&error),
+            false => resources::refusal(&parts, &error),
+        };
     }
     if parts.method == Method::CONNECT {
         let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
@@ -72,6 +76,9 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         Err(error) => return problem::respond(&error),
     };
     let Some(target) = target else {
+        if classic::is_classic(parts.uri.path()) {
+            return classic::answer(&entry.app, &entry.classic, guard, parts, body).await;
+        }
         let request = Request::from_parts(parts, Body::new(body));
         let request = match entry.resources.answer(&entry.app.clock, guard, request).await {
             Ok(response) => return response,

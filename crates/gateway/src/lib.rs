@@ -10,6 +10,7 @@
 mod auth;
 mod body;
 mod bound;
+mod classic;
 mod config;
 mod dispatch;
 mod extract;

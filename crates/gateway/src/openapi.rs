@@ -7,6 +7,7 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi};
 
+use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
 use crate::trigger;
@@ -31,6 +32,8 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
+        classic::put_user, classic::remove_user, classic::time, classic::functions, classic::function,
+        classic::put_function, classic::remove_function, classic::run, classic::job, classic::job_result, classic::remove_job,
         meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),

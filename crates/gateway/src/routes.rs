@@ -12,6 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 use lyra_types::{Code, Error};
 
+use crate::classic;
 use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
@@ -28,7 +29,7 @@ const ANY_METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS
 struct Row {
     method: &'static str,
     path: &'static str,
-    /// `None`: triggers and sessions, which are told from the rest before paths are looked at.
+    /// `None`: triggers, sessions and classic routes, which are told from the rest before this table is looked at.
     handler: Option<MethodRouter<Arc<App>>>,
 }
 
@@ -93,6 +94,7 @@ fn table() -> Vec<Row> {
         row("GET", "/openapi.json", meta::openapi),
         row("GET", "/version", meta::version),
     ];
+    rows.extend(classic::ROUTES.map(|(method, path)| Row { method, path, handler: None }));
     for path in [TRIGGER_PATH, SESSION_PATH] {
         rows.extend(ANY_METHODS.map(|method| Row { method, path, handler: None }));
     }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Guard;
 use crate::body::BodyMemory;
+use crate::classic::Classic;
 use crate::config::Config;
 use crate::dispatch;
 use crate::ingress::{Ingress, SESSION_PATH};
@@ -87,6 +88,8 @@ pub(crate) struct Entry {
     pub router: Router,
     pub triggers: RouteMetrics,
     pub sessions: RouteMetrics,
+    /// The classic routes.
+    pub classic: Classic,
     /// The Kubernetes-style API, once there is one.
     pub resources: Mounted,
 }
@@ -134,8 +137,9 @@ impl Service {
         let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
         let sessions = app.metrics.route(SESSION_PATH, "ANY");
         let resources = Mounted::new(&app.metrics);
+        let classic = Classic::new(&app.metrics);
         let router = routes::router(&app);
-        let entry = Arc::new(Entry { app, router, triggers, sessions, resources });
+        let entry = Arc::new(Entry { app, router, triggers, sessions, classic, resources });
         Service { entry, tasks: Tasks::new(), watching: Arc::default(), following: Arc::default() }
     }
 

@@ -47,7 +47,7 @@ fn large() -> String {
 
 fn code(source: &str) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(source)));
-    let key = ImageKey { runtime: Runtime::Js, digest, handler: None, memory_mb: 128 , result: Default::default()};
+    let key = ImageKey { runtime: Runtime::Js, digest, handler: None, memory_mb: 128, result: Default::default() };
     Code { key, bytes: Bytes::copy_from_slice(source.as_bytes()), reuse: false }
 }
 

@@ -259,7 +259,8 @@ mod tests {
     fn different_names_stay_different() {
         let mut seen = HashMap::new();
         let encoded = name("Add").function().to_string();
-        let texts = ["add", "Add", "ADD", "a_b", "a-b", "-", "--", "_", "-a", "a-", &encoded, &"x".repeat(64), &"x".repeat(63)];
+        let texts =
+            ["add", "Add", "ADD", "a_b", "a-b", "-", "--", "_", "-a", "a-", &encoded, &"x".repeat(64), &"x".repeat(63)];
         for text in texts {
             if let Some(other) = seen.insert(name(text).function(), text) {
                 panic!("{text} and {other} are the same");

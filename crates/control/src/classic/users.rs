@@ -70,7 +70,9 @@ impl Classic {
         match self.objects.txn(Txn { checks: Vec::new(), changes: vec![change] }).await {
             Ok(_) => Ok(()),
             Err(TxnError::Store(error)) => Err(error.into()),
-            Err(TxnError::Failed { key, .. }) => Err(Error::internal(format!("a change without a check failed on {key}"))),
+            Err(TxnError::Failed { key, .. }) => {
+                Err(Error::internal(format!("a change without a check failed on {key}")))
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use lyra_types::api::JobAccepted;
-use lyra_types::function::Contract;
+use lyra_types::function::{Contract, ResultForm};
 use lyra_types::name::Qualifier;
 use lyra_types::{AliasName, Code, Error, FunctionVersion, Result};
 use lyra_wire::Worker;
@@ -132,7 +132,8 @@ async fn submit(app: &App, request: &http::HeaderMap, version: Arc<FunctionVersi
 /// Runs the call inside of the caller's future: dropping it cancels the invocation.
 async fn call(app: &App, worker: &Arc<dyn Worker>, version: Arc<FunctionVersion>, event: Bytes) -> Response {
     let id = app.ids.invocation();
-    let contract = version.contract;
+    let texts = ResultForm::of(&version.labels).is_text();
+    let contract = if texts { Contract::Command } else { version.contract };
     let Reply { report, outcome } = worker.invoke(Call { id, version, event, timeout: None }).await;
     let mut response = match outcome {
         Ok(result) => result_response(contract, result),

@@ -207,7 +207,13 @@ mod tests {
     use super::*;
 
     fn key() -> ImageKey {
-        ImageKey { runtime: Runtime::Js, digest: Digest("ab".into()), handler: None, memory_mb: 128 , result: Default::default()}
+        ImageKey {
+            runtime: Runtime::Js,
+            digest: Digest("ab".into()),
+            handler: None,
+            memory_mb: 128,
+            result: Default::default(),
+        }
     }
 
     fn images(dir: &Path) -> Images {

@@ -120,7 +120,13 @@ pub async fn soon<T>(work: impl Future<Output = T>) -> T {
 /// Code to be prepared as `runtime`.
 pub fn code_of(subject: &dyn Subject, code: Bytes) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(&code)));
-    let key = ImageKey { runtime: subject.runtime(), digest, handler: None, memory_mb: subject.memory_mb() , result: Default::default()};
+    let key = ImageKey {
+        runtime: subject.runtime(),
+        digest,
+        handler: None,
+        memory_mb: subject.memory_mb(),
+        result: Default::default(),
+    };
     Code { key, bytes: code, reuse: subject.serves_once().is_none() }
 }
 

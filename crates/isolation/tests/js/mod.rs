@@ -76,8 +76,13 @@ fn copy_base(from: &Path, to: &Path) {
 
 pub fn code(source: &str, settings: &Settings) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(source)));
-    let key =
-        ImageKey { runtime: Runtime::Js, digest, handler: settings.handler.clone(), memory_mb: settings.memory_mb , result: Default::default()};
+    let key = ImageKey {
+        runtime: Runtime::Js,
+        digest,
+        handler: settings.handler.clone(),
+        memory_mb: settings.memory_mb,
+        result: Default::default(),
+    };
     Code { key, bytes: Bytes::copy_from_slice(source.as_bytes()), reuse: false }
 }
 

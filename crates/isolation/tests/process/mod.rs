@@ -90,7 +90,8 @@ pub fn code(bytes: &[u8], settings: &Settings) -> Code {
         runtime: settings.runtime,
         digest: Digest(hex::encode(sha2::Sha256::digest(bytes))),
         handler: settings.handler.map(Into::into),
-        memory_mb: settings.memory_mb, result: Default::default()
+        memory_mb: settings.memory_mb,
+        result: Default::default(),
     };
     Code { key, bytes: Bytes::copy_from_slice(bytes), reuse: true }
 }

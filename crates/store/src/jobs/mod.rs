@@ -231,7 +231,9 @@ impl From<JobsError> for Error {
         let detail = error.to_string();
         match error {
             JobsError::NotFound(_) => Error::new(Code::NotFound, detail),
-            JobsError::Stale { .. } | JobsError::NotDead { .. } | JobsError::Runs(_) => Error::new(Code::Conflict, detail),
+            JobsError::Stale { .. } | JobsError::NotDead { .. } | JobsError::Runs(_) => {
+                Error::new(Code::Conflict, detail)
+            }
             JobsError::IdempotencyMismatch => Error::new(
                 Code::IdempotencyMismatch,
                 "this Idempotency-Key was used in the last 24 hours with another body; use a new key for a new request",

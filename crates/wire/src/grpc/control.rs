@@ -242,8 +242,7 @@ impl Control for RemoteControl {
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         use ClassicRequest::{Function, Functions, Owner, Time, User};
-        let reads =
-            matches!(request, User(_) | Time(_) | Functions { .. } | Function { .. } | Owner(_));
+        let reads = matches!(request, User(_) | Time(_) | Functions { .. } | Function { .. } | Owner(_));
         let (repeat, limit) = if reads { (Repeat::Always, SHORT) } else { (Repeat::Unsent, LONG) };
         self.ask(repeat, limit, request, |mut client, asked| async move { client.classic(asked).await }).await
     }

@@ -7,8 +7,8 @@ use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, TenantName};
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
 pub use crate::classic::{ClassicAnswer, ClassicRequest};
+use crate::control::{Changed, ControlProcess, Deployed, JobQuery, PageQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};

@@ -91,7 +91,10 @@ impl Preparation {
     /// refused; what else is wrong is the outcome of each call.
     async fn load_script(&self, code: &Code, text: &str, form: Form) -> Result<Box<Guest>, Error> {
         if code.key.handler.is_some() {
-            return Err(unusable("handler", "a function whose results are texts is one expression and exports nothing"));
+            return Err(unusable(
+                "handler",
+                "a function whose results are texts is one expression and exports nothing",
+            ));
         }
         if text.trim().is_empty() {
             return Err(unusable("code.source", "SyntaxError: the source is empty"));
