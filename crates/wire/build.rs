@@ -56,6 +56,8 @@ const CONTROL: &[Row] = &[
     ("RedriveAll", "OfTenant", "Count", Unary),
     ("PurgeDead", "Purge", "Count", Unary),
     ("RemoveJob", "OfJob", "WasThere", Unary),
+    ("RecordUsage", "UsageBatch", "Nothing", Unary),
+    ("Usage", "UsageQuery", "UsageSums", Unary),
     ("Classic", "ClassicRequest", "ClassicAnswer", Unary),
 ];
 

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, logs, node,
-    openapi, tls, up, version, worker,
+    openapi, tls, up, usage, version, worker,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -71,6 +71,8 @@ enum Command {
     /// Workers: what they hold, and operations on them
     #[command(subcommand)]
     Worker(worker::Command),
+    /// What calls used: counts, time, memory, bytes
+    Usage(usage::Args),
     /// Control processes: which one leads, which stand by
     #[command(subcommand)]
     Control(control::Command),
@@ -143,6 +145,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::App(command) => app::run(command, &session).await,
         Command::Session(command) => app_session::run(command, &session).await,
         Command::Worker(command) => worker::run(command, &session).await,
+        Command::Usage(args) => usage::run(args, &session).await,
         Command::Control(command) => control::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)

@@ -31,6 +31,7 @@ mod source;
 mod table;
 mod tls;
 mod up;
+mod usage;
 mod version;
 mod worker;
 

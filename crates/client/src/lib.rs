@@ -23,6 +23,7 @@ mod server;
 mod status;
 mod transport;
 mod trigger;
+mod usage;
 mod worker;
 
 pub use answer::{Answer, Listing};
@@ -37,3 +38,4 @@ pub use log::LogFilter;
 pub use object::{Applied, ApplyOptions, Object};
 pub use server::ServerVersion;
 pub use trigger::Triggered;
+pub use usage::UsageFilter;

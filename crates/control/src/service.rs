@@ -9,6 +9,7 @@ use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
 use lyra_wire::classic::{ClassicAnswer, ClassicRequest};
 use lyra_wire::control::{
@@ -307,6 +308,14 @@ impl Control for Service {
 
     async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
         self.jobs.remove(tenant, id, wait).await
+    }
+
+    async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        self.jobs.record_usage(batch).await
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        self.jobs.usage(query).await
     }
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {

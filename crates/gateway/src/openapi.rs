@@ -9,7 +9,7 @@ use utoipa::{IntoResponses, OpenApi};
 
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
-use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, usage, versions, workers};
 use crate::trigger;
 
 #[derive(OpenApi)]
@@ -28,6 +28,7 @@ use crate::trigger;
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented, sessions::documented,
+        usage::get,
         control::list,
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,

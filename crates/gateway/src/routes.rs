@@ -16,7 +16,7 @@ use crate::classic;
 use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
-use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, versions, workers};
+use crate::rest::{aliases, control, dead_letters, functions, invoke, jobs, logs, meta, usage, versions, workers};
 use crate::service::App;
 
 /// Path of HTTP triggers, as the document and the metrics call it.
@@ -73,6 +73,7 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/dead-letters/{id}", dead_letters::get),
         row("DELETE", "/v1/dead-letters/{id}", dead_letters::delete),
         row("POST", "/v1/dead-letters/{id}/redrive", dead_letters::redrive),
+        row("GET", "/v1/usage", usage::get),
         row("GET", "/v1/control", control::list),
         row("GET", "/v1/workers", workers::list),
         row("GET", "/v1/workers/{worker}", workers::get),

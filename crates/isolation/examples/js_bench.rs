@@ -111,6 +111,7 @@ impl Bench {
             deadline_ms: 0,
             logs: Arc::new(Silent),
             max_result: 6 << 20,
+            cpu: Default::default(),
         };
         let result = sandbox.call(context, Bytes::from_static(b"[2,3]")).await?;
         ensure!(&result[..] == b"5", "a wrong answer: {result:?}");

@@ -82,6 +82,7 @@ impl Function {
             deadline_ms: (self.clock.now() + Duration::from_secs(10)).millis(),
             logs: Arc::new(Silent),
             max_result: 1 << 20,
+            cpu: Default::default(),
         }
     }
 

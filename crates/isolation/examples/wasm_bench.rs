@@ -58,6 +58,7 @@ impl Bench {
             deadline_ms: 0,
             logs: Arc::new(Silent),
             max_result: 6 << 20,
+            cpu: Default::default(),
         }
     }
 

@@ -9,6 +9,7 @@
 //! stays under the version's limit; dropping a sandbox, or the future of a call, frees all it held.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -190,6 +191,24 @@ pub struct CallContext {
     pub logs: Arc<dyn LogSink>,
     /// Largest result, in bytes.
     pub max_result: usize,
+    /// Takes the processor time of the call.
+    pub cpu: CpuMeter,
+}
+
+/// Adds up the processor time of a call, also of one that is given up before it ends.
+#[derive(Debug, Clone, Default)]
+pub struct CpuMeter(Arc<AtomicU64>);
+
+impl CpuMeter {
+    /// More was used.
+    pub fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What was used so far.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// One instance. Serves one call at a time.

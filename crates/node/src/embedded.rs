@@ -153,6 +153,7 @@ impl Node {
             path: config.path.clone(),
             isolation: Vec::new(),
             process: config.process.clone(),
+            usage: dir.join("usage"),
         };
         let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
         let operated: Arc<dyn Operated> = Arc::new(worker.clone());
@@ -180,6 +181,7 @@ impl Node {
             }
         };
         let as_control: Arc<dyn Control> = control.clone();
+        worker.tell_usage(as_control.clone());
         let gateway = roles::gateway::new(config.gateway, as_control, as_worker, workers, as_logs, &kit);
         if let Some(resources) = control.resources() {
             gateway.mount_resources(Arc::new(InProcess(resources)));

@@ -16,6 +16,7 @@ pub mod log;
 pub mod name;
 pub mod resources;
 pub mod time;
+pub mod usage;
 
 pub use balancing::Balancing;
 pub use binding::{KeySource, SessionBinding, SessionsRequest};

@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,9 @@ pub struct Submit {
     pub event: Bytes,
     /// The caller's idempotency key.
     pub idempotency_key: Option<String>,
+    /// Who called; `None` where that is not known.
+    #[serde(default)]
+    pub user: Option<Arc<str>>,
 }
 
 /// Outcome of [`Control::submit`].
@@ -290,6 +294,18 @@ pub trait Control: Send + Sync + 'static {
     async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
         let _ = (tenant, wait);
         Err(Error::not_found("job", id))
+    }
+
+    /// Takes what a worker has counted. A batch that was taken before counts for nothing.
+    async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        let _ = batch;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process counts no usage"))
+    }
+
+    /// What attempts used, added up.
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        let _ = query;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process counts no usage"))
     }
 
     /// Does what a classic route asks for.

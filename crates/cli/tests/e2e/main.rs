@@ -4,6 +4,7 @@
 
 mod aliases;
 mod balancing;
+mod classic;
 mod config;
 mod dead_letters;
 mod demo;
@@ -14,6 +15,7 @@ mod invoke;
 mod jobs;
 mod leader;
 mod logs;
+mod metering;
 mod node;
 mod placement;
 mod processes;

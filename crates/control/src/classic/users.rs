@@ -4,6 +4,7 @@ use bytes::Bytes;
 use lyra_store::TxnError;
 use lyra_store::objects::{Change, Txn};
 use lyra_types::function::label;
+use lyra_types::usage::UsageQuery;
 use lyra_types::{Error, Result, TenantName, Timestamp};
 use lyra_wire::classic::{ClassicAnswer, ClassicName};
 use serde::{Deserialize, Serialize};
@@ -62,8 +63,9 @@ impl Classic {
     }
 
     /// Execution time of the tenant since ever, in microseconds.
-    async fn executed(&self, _tenant: &TenantName) -> Result<u64> {
-        Ok(0)
+    async fn executed(&self, tenant: &TenantName) -> Result<u64> {
+        let query = UsageQuery { tenant: Some(tenant.clone()), limit: 1, ..UsageQuery::default() };
+        Ok(self.jobs.usage(query).await?.pop().unwrap_or_default().usage.exec_us)
     }
 
     async fn change(&self, change: Change) -> Result<()> {

@@ -26,6 +26,7 @@ use lyra_store::jobs::{Filter, Idempotency, NewJob, Retention};
 use lyra_types::api::Page;
 use lyra_types::function::label;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Code, Error, JobId, Result, TenantName};
 use lyra_wire::Worker;
 use lyra_wire::control::{Finished, JobQuery, Submit, Submitted};
@@ -239,6 +240,7 @@ impl Jobs {
             max_attempts: version.max_attempts,
             event: submit.event,
             idempotency,
+            user: submit.user,
             now,
         };
         let accepted = self.store.accept(job).await?;
@@ -247,6 +249,19 @@ impl Jobs {
             self.wake.notify_one();
         }
         Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })
+    }
+
+    /// Takes what a worker has counted.
+    pub(crate) async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        if !self.store.add_usage(batch).await? {
+            tracing::debug!("a worker has told again what calls used");
+        }
+        Ok(())
+    }
+
+    /// What was used, added up.
+    pub(crate) async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        Ok(self.store.usage(query).await?)
     }
 
     pub(crate) async fn get(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {

@@ -131,7 +131,7 @@ pub(super) async fn run(mut asked: Asked<'_>, name: &str, function: &str) -> Res
         Ok(event) => event,
         Err(why) => return Ok(Envelope::fault(format!("[ERR] Invalid argv {why}"))),
     };
-    let submitted = asked.app.control.submit(Submit { version, event, idempotency_key }).await?;
+    let submitted = asked.app.control.submit(Submit { version, event, idempotency_key, user: None }).await?;
     let id = ClassicJob::of(submitted.id).ok_or_else(|| Error::internal("the job has no classic id"))?;
     let envelope = Envelope::ok(id.to_string());
     if wait.is_zero() {

@@ -16,7 +16,7 @@ use lyra_types::name::Qualifier;
 use lyra_types::{AliasName, Code, Error, FunctionVersion, Result};
 use lyra_wire::Worker;
 use lyra_wire::control::Submit;
-use lyra_wire::worker::{Call, Reply};
+use lyra_wire::worker::{Account, Call, Reply};
 
 use super::Answer;
 use crate::body;
@@ -118,7 +118,7 @@ fn event(contract: Contract, body: Bytes) -> Result<Bytes> {
 
 async fn submit(app: &App, request: &http::HeaderMap, version: Arc<FunctionVersion>, event: Bytes) -> Answer {
     let idempotency_key = headers::idempotency_key(request)?;
-    let submitted = app.control.submit(Submit { version, event, idempotency_key }).await?;
+    let submitted = app.control.submit(Submit { version, event, idempotency_key, user: None }).await?;
     let body = JobAccepted { id: submitted.id.to_string(), status: submitted.status };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let answer = response.headers_mut();
@@ -134,7 +134,8 @@ async fn call(app: &App, worker: &Arc<dyn Worker>, version: Arc<FunctionVersion>
     let id = app.ids.invocation();
     let texts = ResultForm::of(&version.labels).is_text();
     let contract = if texts { Contract::Command } else { version.contract };
-    let Reply { report, outcome } = worker.invoke(Call { id, version, event, timeout: None }).await;
+    let Reply { report, outcome } =
+        worker.invoke(Call { id, version, event, timeout: None, account: Account::default() }).await;
     let mut response = match outcome {
         Ok(result) => result_response(contract, result),
         Err(error) => problem::of_call(id, &error),

@@ -8,6 +8,7 @@ pub(crate) mod invoke;
 pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod meta;
+pub(crate) mod usage;
 pub(crate) mod versions;
 pub(crate) mod workers;
 

@@ -131,6 +131,7 @@ impl Function {
             deadline_ms: 0,
             logs: Arc::clone(&self.lines) as Arc<dyn LogSink>,
             max_result: self.max_result,
+            cpu: Default::default(),
         }
     }
 

@@ -179,6 +179,7 @@ impl Deployed {
             deadline_ms: (clock.now() + self.timeout).millis(),
             logs: self.lines.clone(),
             max_result: MAX_RESULT,
+            cpu: Default::default(),
         };
         sandbox.call(context, self.event.clone()).await
     }

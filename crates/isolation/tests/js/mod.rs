@@ -148,6 +148,7 @@ impl Function {
             deadline_ms: (clock.now() + self.version.timeout()).millis(),
             logs: self.lines.clone(),
             max_result: self.max_result,
+            cpu: Default::default(),
         }
     }
 

@@ -183,6 +183,7 @@ impl Function {
             deadline_ms: (clock.now() + self.version.timeout()).millis(),
             logs: Arc::clone(&self.lines) as Arc<dyn LogSink>,
             max_result: self.max_result,
+            cpu: Default::default(),
         }
     }
 

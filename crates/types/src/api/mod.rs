@@ -1,6 +1,7 @@
 //! Bodies of the public HTTP API, shared by the gateway and the client.
 
 mod control;
+mod usage;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::{
 };
 
 pub use control::ControlView;
+pub use usage::{UsageReport, UsageView};
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
     PrewarmRequest, PrewarmedView, Resource, RuntimeOffer, WaitingStatus, WorkerView,

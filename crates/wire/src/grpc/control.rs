@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
@@ -18,7 +19,7 @@ use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
     ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
     OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange, RoutePage, TouchSessions,
-    WasThere,
+    UsageSums, WasThere,
 };
 use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
@@ -240,6 +241,16 @@ impl Control for RemoteControl {
         Ok(self.ask(Repeat::Unsent, wait + SHORT, message, ask).await?.was_there)
     }
 
+    async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.record_usage(asked).await };
+        self.ask(Repeat::Always, SHORT, batch, ask).await.map(drop)
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.usage(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, query, ask).await?.sums)
+    }
+
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         use ClassicRequest::{Function, Functions, Owner, Time, User};
         let reads = matches!(request, User(_) | Time(_) | Functions { .. } | Function { .. } | Owner(_));
@@ -360,6 +371,14 @@ impl ControlService for Served {
     async fn remove_job(&self, request: Request<OfJob>) -> Result<Response<WasThere>, Status> {
         let OfJob { tenant, id, wait } = request.into_inner();
         answer(self.0.remove_job(&tenant, id, wait).await.map(|was_there| WasThere { was_there }))
+    }
+
+    async fn record_usage(&self, request: Request<UsageBatch>) -> Result<Response<Nothing>, Status> {
+        answer(self.0.record_usage(request.into_inner()).await.map(|()| Nothing))
+    }
+
+    async fn usage(&self, request: Request<UsageQuery>) -> Result<Response<UsageSums>, Status> {
+        answer(self.0.usage(request.into_inner()).await.map(|sums| UsageSums { sums }))
     }
 
     async fn classic(&self, request: Request<ClassicRequest>) -> Result<Response<ClassicAnswer>, Status> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::usage::UsageSum;
 use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, TenantName};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepar
 
 pub use lyra_types::job::Job;
 pub use lyra_types::log::LogLine;
+pub use lyra_types::usage::{UsageBatch, UsageQuery};
 
 /// What a deploy gives.
 pub type ChangedFunction = Changed<Deployed>;
@@ -227,6 +229,13 @@ pub struct Purge {
 pub struct Count {
     /// So many.
     pub count: u64,
+}
+
+/// What [`crate::Control::usage`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UsageSums {
+    /// In the order of what they are of.
+    pub sums: Vec<UsageSum>,
 }
 
 /// What [`crate::Control::remove_job`] gives.

@@ -61,8 +61,9 @@ impl Sandbox for Instance {
         // A call that is given up leaves the guest in the middle of something.
         self.reusable = false;
         let (deadline, limit, version) = (context.deadline, context.max_result, Arc::clone(&context.version));
-        let share = self.guest.share();
-        let ended = tokio::time::timeout_at(deadline, share.run(self.guest.call(context, &event))).await;
+        let (share, cpu) = (self.guest.share(), context.cpu.clone());
+        let call = share.run_metered(&cpu, self.guest.call(context, &event));
+        let ended = tokio::time::timeout_at(deadline, call).await;
         let host = self.guest.host();
         host.call = None;
         let starved = host.governor.starved();
