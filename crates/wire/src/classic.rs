@@ -126,7 +126,7 @@ impl ClassicJob {
     pub fn of(id: JobId) -> Option<ClassicJob> {
         let number = id.number();
         let millis = id.millis();
-        let whole = millis % 1_000 == 0 && number & 0xffff == TAG;
+        let whole = millis.is_multiple_of(1_000) && number & 0xffff == TAG;
         let word = |shift: u32| u32::try_from(number >> shift & 0xffff_ffff).unwrap_or_default();
         let seconds = u32::try_from(millis / 1_000).ok().filter(|_| whole)?;
         Some(ClassicJob { seconds, sequence: word(48), user: word(16) })

@@ -77,12 +77,17 @@ pub(crate) struct Inner {
     begin: tokio::time::Instant,
     /// Where what calls use is counted, if it is.
     usage: OnceLock<Arc<Usage>>,
+    /// Whom that is told.
+    told: OnceLock<Arc<dyn Control>>,
     /// Work was done since freed memory was last given back.
     untrimmed: AtomicBool,
 }
 
 /// How often freed memory is looked after.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Longest wait for control to take the last that was counted.
+const LAST_COUNT: Duration = Duration::from_secs(2);
 
 impl Service {
     /// A worker that takes calls at once; [`Service::start`] adds its background work.
@@ -126,6 +131,7 @@ impl Service {
             ids: deps.ids,
             metrics: Metrics::new(&deps.metrics),
             usage: OnceLock::new(),
+            told: OnceLock::new(),
             untrimmed: AtomicBool::new(true),
             config,
         });
@@ -241,6 +247,15 @@ impl Service {
         self.inner.sessions.leave().await;
         drop(self.inner.pool.take_all(Reason::Drained));
         self.inner.save_characteristics().await;
+        if let (Some(usage), Some(control)) = (self.inner.usage.get(), self.inner.told.get()) {
+            // What can't be told now is told by the next process.
+            let told = async {
+                // The first one tells what waits, the second what was counted since.
+                usage.flush(control).await;
+                usage.flush(control).await;
+            };
+            drop(tokio::time::timeout(LAST_COUNT, told).await);
+        }
         stopped && ended
     }
 
@@ -252,7 +267,8 @@ impl Service {
     /// Tells control what is counted, from now on.
     pub fn tell_usage(&self, control: Arc<dyn Control>) {
         if let Some(usage) = self.inner.usage.get() {
-            usage.tell(control, &self.tasks);
+            usage.tell(Arc::clone(&control), &self.tasks);
+            let _ = self.inner.told.set(control);
         }
     }
 

@@ -94,7 +94,8 @@ impl Classic {
 
     /// The version that runs of the function have, if there is such a function.
     fn version(&self, tenant: &TenantName, function: &ClassicName) -> Option<Arc<FunctionVersion>> {
-        live(&*self.functions.get(tenant, &function.function()).ok()?)
+        let route = self.functions.get(tenant, &function.function()).ok()?;
+        live(&route)
     }
 
     async fn source(&self, version: &FunctionVersion) -> Result<String> {

@@ -190,7 +190,7 @@ mod tests {
     fn arguments_are_told_from_what_is_none() {
         let of = |text: &str| argv(text.to_owned());
         assert_eq!(of(" [4,6]").as_deref(), Ok(&b" [4,6]"[..]));
-        assert_eq!(of("[{\"a.b\":1,\"$x\":2}]").is_ok(), true);
+        assert!(of("[{\"a.b\":1,\"$x\":2}]").is_ok());
         assert_eq!(of("").unwrap_err(), "() - invalid JSON");
         assert_eq!(of("[1,").unwrap_err(), "([1,) - invalid JSON");
         assert_eq!(of("{\"a\":1}").unwrap_err(), "({\"a\":1}) - not an array");

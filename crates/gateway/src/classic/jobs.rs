@@ -131,10 +131,7 @@ fn text(finished: &Finished) -> Option<String> {
 pub(super) async fn remove(asked: &Asked<'_>, id: &str) -> Result<Envelope> {
     let (tenant, job) = match named(asked, id).await? {
         Named::Job(tenant, job) => (tenant, job),
-        Named::Fault(envelope) if ClassicJob::parse(id).is_some() => {
-            drop(envelope);
-            return Ok(Envelope::ok(0));
-        }
+        Named::Fault(_) if ClassicJob::parse(id).is_some() => return Ok(Envelope::ok(0)),
         Named::Fault(envelope) => return Ok(envelope),
     };
     let removed = asked.app.control.remove_job(&tenant, job, STOP).await?;

@@ -1,6 +1,7 @@
 //! The gateway over real sockets, with scripted neighbours behind it.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error shall fail")]
 
+mod classic;
 mod client;
 mod doubles;
 

@@ -8,6 +8,8 @@
 //! Not counted here: tries of jobs, which control counts with their outcome, but for those that were given up before they ended.
 
 mod log;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,9 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http_body_util::BodyExt;
 use lyra_isolation::Body;
 use lyra_kit::{Clock, Random, Tasks};
+use lyra_types::Error;
 use lyra_types::usage::{UsageBatch, UsageKey, UsageRow};
 use lyra_wire::Control;
 use parking_lot::Mutex;
@@ -31,6 +35,20 @@ pub(crate) const FLUSH: Duration = Duration::from_secs(1);
 const RESERVED: u64 = 1_000;
 /// A log of so many bytes is added up also while control can't be told.
 const LARGE: u64 = 16 << 20;
+
+/// Who is told.
+#[async_trait]
+pub(crate) trait Takes: Send + Sync {
+    /// Takes a batch, once.
+    async fn take(&self, batch: UsageBatch) -> Result<(), Error>;
+}
+
+#[async_trait]
+impl Takes for Arc<dyn Control> {
+    async fn take(&self, batch: UsageBatch) -> Result<(), Error> {
+        self.record_usage(batch).await
+    }
+}
 
 /// Counts on disk.
 pub struct Usage {
@@ -90,13 +108,13 @@ impl Usage {
         tasks.spawn_cancellable("tell-usage", async move {
             loop {
                 this.clock.sleep(FLUSH).await;
-                this.flush(&*control).await;
+                this.flush(&control).await;
             }
         });
     }
 
     /// Adds the log up, if there is anything in it, and tells control of every batch that it does not have.
-    pub(crate) async fn flush(self: &Arc<Self>, control: &dyn Control) {
+    pub(crate) async fn flush(self: &Arc<Self>, control: &dyn Takes) {
         let this = Arc::clone(self);
         let turned = lyra_kit::tasks::blocking(move || this.turn()).await;
         match turned {
@@ -113,7 +131,7 @@ impl Usage {
         }
     }
 
-    async fn send(&self, control: &dyn Control, number: u64) -> bool {
+    async fn send(&self, control: &dyn Takes, number: u64) -> bool {
         let (dir, source) = (self.dir.clone(), self.source.clone());
         let read = lyra_kit::tasks::blocking(move || log::batch(&dir, number)).await;
         let rows = match read {
@@ -124,7 +142,7 @@ impl Usage {
             }
             Err(_) => return false,
         };
-        if let Err(error) = control.record_usage(UsageBatch { source, sequence: number, rows }).await {
+        if let Err(error) = control.take(UsageBatch { source, sequence: number, rows }).await {
             tracing::debug!(%error, "control can't be told what calls used; it will be");
             return false;
         }

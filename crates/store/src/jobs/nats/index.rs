@@ -83,8 +83,10 @@ impl Index {
                 }
                 News::Key { name, expires_at, sequence } => put_key(&transaction, &name, expires_at, sequence)?,
                 News::Usage { name, entry, sequence } => {
-                    let made = lyra_kit::Clock::system().now();
-                    index_usage::put_entry(&transaction, &name, &entry, sequence, made)?;
+                    if gone_since(&transaction, &Name::Usage(name.clone()).to_string())? < sequence {
+                        let made = lyra_kit::Clock::system().now();
+                        index_usage::put_entry(&transaction, &name, &entry, sequence, made)?;
+                    }
                 }
                 News::Gone { name, sequence, since } => remove(&transaction, &name, sequence, since)?,
             }

@@ -218,3 +218,129 @@ impl Index {
             .map_err(at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lyra_types::FunctionName;
+    use lyra_types::usage::{Hour, Usage, UsageKey};
+
+    use super::super::index::News;
+    use super::super::record::{Name, Payload};
+    use super::super::usage::{Spent, Taken};
+    use super::*;
+    use crate::jobs::NewJob;
+
+    fn record(number: u64, used: &[u64]) -> Record {
+        let job = NewJob {
+            id: JobId::from_parts(number, 1),
+            tenant: TenantName::default_tenant(),
+            function: FunctionName::new("f").unwrap(),
+            version: 1,
+            generation: 7,
+            max_attempts: 3,
+            event: bytes::Bytes::new(),
+            idempotency: None,
+            user: None,
+            now: Timestamp::default(),
+        };
+        let mut record = Record::new(&job, Payload::None, None);
+        let spent = |exec_us| Spent { hour: Hour(1), usage: Usage { invocations: 1, exec_us, ..Usage::default() } };
+        record.used = used.iter().map(|exec_us| spent(*exec_us)).collect();
+        record
+    }
+
+    fn job(number: u64, used: &[u64], sequence: u64) -> News {
+        News::Job(Box::new(record(number, used)), sequence)
+    }
+
+    fn gone(name: Name, sequence: u64) -> News {
+        News::Gone { name, sequence, since: Timestamp::default() }
+    }
+
+    fn gone_job(number: u64, sequence: u64) -> News {
+        gone(Name::Job(TenantName::default_tenant(), JobId::from_parts(number, 1)), sequence)
+    }
+
+    fn taken(name: &str, number: u64, from: usize, used: &[u64], sequence: u64) -> News {
+        let record = record(number, used);
+        let taken = Taken { tenant: record.job.tenant.clone(), id: record.job.id, from, rows: record.rows_from(0) };
+        let entry = Entry { taken: vec![taken], ..Entry::default() };
+        News::Usage { name: name.to_owned(), entry: Box::new(entry), sequence }
+    }
+
+    fn batch(name: &str, number: u64, exec_us: u64, sequence: u64) -> News {
+        let rows = record(1, &[exec_us]).rows_from(0);
+        let entry = Entry { rows, sources: [("w".to_owned(), number)].into(), ..Entry::default() };
+        News::Usage { name: name.to_owned(), entry: Box::new(entry), sequence }
+    }
+
+    fn total(index: &Index) -> u64 {
+        let sums = index.usage(&UsageQuery { limit: 1, ..UsageQuery::default() }).unwrap();
+        sums.first().map_or(0, |sum| sum.usage.exec_us)
+    }
+
+    /// A story of jobs and workers, as the stream has it; in the end old entries are replaced by one.
+    fn story() -> Vec<News> {
+        let mut story = vec![
+            job(1, &[], 1),
+            job(1, &[1], 2),
+            job(2, &[10], 3),
+            batch("w-1", 1, 100, 4),
+            job(1, &[1, 2], 5),
+            taken("t-1", 1, 0, &[1, 2], 6),
+            gone_job(1, 7),
+            batch("w-2", 2, 1_000, 8),
+        ];
+        let rows = add_up(record(1, &[1, 2, 100]).rows_from(0));
+        let replaces = vec!["t-1".to_owned(), "w-1".to_owned()];
+        let entry = Entry { rows, replaces, sources: [("w".to_owned(), 1)].into(), ..Entry::default() };
+        story.push(News::Usage { name: "m-1".to_owned(), entry: Box::new(entry), sequence: 9 });
+        story.push(gone(Name::Usage("t-1".to_owned()), 10));
+        story.push(gone(Name::Usage("w-1".to_owned()), 11));
+        story
+    }
+
+    #[test]
+    fn sums_are_right_at_every_point_of_a_story_and_however_often_it_is_told() {
+        let index = Index::new().unwrap();
+        let expected = [0, 1, 11, 111, 113, 113, 113, 1_113, 1_113, 1_113, 1_113];
+        for (news, expected) in story().into_iter().zip(expected) {
+            index.apply([news.clone()]).unwrap();
+            assert_eq!(total(&index), expected, "{news:?}");
+            index.apply([news.clone()]).unwrap();
+            assert_eq!(total(&index), expected, "again: {news:?}");
+        }
+        index.apply(story()).unwrap();
+        assert_eq!(total(&index), 1_113, "all of it again");
+        assert_eq!(index.newest_batch("w").unwrap(), Some(2));
+        assert!(index.replaced(10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn whoever_comes_late_finds_the_same_sums() {
+        // What the stream has kept of the story: the last message of each name; deletions may or may not have come that far.
+        for kept in
+            [&[3usize, 4, 6, 7, 8, 9, 10, 11][..], &[3, 8, 9], &[3, 4, 8, 9], &[3, 6, 7, 8, 9, 11], &[3, 5, 6, 4, 8, 9]]
+        {
+            let index = Index::new().unwrap();
+            let story = story();
+            index.apply(kept.iter().map(|at| story[*at - 1].clone())).unwrap();
+            assert_eq!(total(&index), 1_113, "{kept:?}");
+        }
+    }
+
+    #[test]
+    fn old_entries_are_found_once_their_jobs_are_gone() {
+        let index = Index::new().unwrap();
+        let names = |index: &Index| -> Vec<String> {
+            let old = index.old_entries(Timestamp::from_millis(i64::MAX), 10).unwrap();
+            old.into_iter().map(|(name, ..)| name).collect()
+        };
+        index.apply([job(1, &[1], 1), taken("t-1", 1, 0, &[1], 2), batch("w-1", 1, 5, 3)]).unwrap();
+        assert_eq!(names(&index), ["w-1"], "the record of t-1 is still there");
+        index.apply([gone_job(1, 4)]).unwrap();
+        let mut found = names(&index);
+        found.sort();
+        assert_eq!(found, ["t-1", "w-1"]);
+    }
+}
