@@ -75,7 +75,9 @@ pub(super) async fn put(mut asked: Asked<'_>, name: &str, function: &str) -> Res
         Ok(ClassicAnswer::Done { .. }) => Ok(Envelope::ok(1)),
         Ok(ClassicAnswer::NoUser) => Ok(no_user(name)),
         Ok(_) => Err(unexpected()),
-        Err(error) if error.code == Code::InvalidCode => Ok(refused(function, &error)),
+        Err(error) if error.errors.first().is_some_and(|fault| fault.field.starts_with("code")) => {
+            Ok(refused(function, &error))
+        }
         Err(error) => Err(error),
     }
 }
