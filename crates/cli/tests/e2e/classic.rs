@@ -178,7 +178,7 @@ async fn every_route_says_what_is_wrong_in_the_words_that_clients_know() -> Resu
     assert_eq!(classic.said("DELETE", "/u/eve", None).await?, one, "also where there is none");
     assert_eq!(classic.said("POST", "/U/Eve_1/", None).await?, one);
     assert_eq!(classic.said("GET", "/u/Eve_1/Time", None).await?, (false, json!(0)));
-    assert_eq!(classic.said("GET", "/u/eve_1/fn", None).await?.0, true, "names have a case");
+    assert!(classic.said("GET", "/u/eve_1/fn", None).await?.0, "names have a case");
     let no_function = wrong("[ERR] User function <f> does not exist.");
     assert_eq!(classic.said("GET", "/u/Eve_1/fn/f", None).await?, no_function);
     assert_eq!(classic.said("POST", "/u/Eve_1/fn/f/run", Some("[]")).await?, no_function);

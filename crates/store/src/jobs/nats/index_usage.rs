@@ -222,7 +222,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use lyra_types::FunctionName;
-    use lyra_types::usage::{Hour, Usage, UsageKey};
+    use lyra_types::usage::{Hour, Usage};
 
     use super::super::index::News;
     use super::super::record::{Name, Payload};
