@@ -55,6 +55,10 @@ const CONTROL: &[Row] = &[
     ("Redrive", "OfJob", "Job", Unary),
     ("RedriveAll", "OfTenant", "Count", Unary),
     ("PurgeDead", "Purge", "Count", Unary),
+    ("RemoveJob", "OfJob", "WasThere", Unary),
+    ("RecordUsage", "UsageBatch", "Nothing", Unary),
+    ("Usage", "UsageQuery", "UsageSums", Unary),
+    ("Classic", "ClassicRequest", "ClassicAnswer", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
-    logs, node, openapi, tenant, tls, token, up, user, version, whoami, worker, workflow,
+    logs, node, openapi, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -74,6 +74,8 @@ enum Command {
     /// Workers: what they hold, and operations on them
     #[command(subcommand)]
     Worker(worker::Command),
+    /// What calls used: counts, time, memory, bytes
+    Usage(usage::Args),
     /// Control processes: which one leads, which stand by
     #[command(subcommand)]
     Control(control::Command),
@@ -170,6 +172,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::App(command) => app::run(command, &session.in_own_tenant(global).await?).await,
         Command::Session(command) => app_session::run(command, &session.in_own_tenant(global).await?).await,
         Command::Worker(command) => worker::run(command, &session).await,
+        Command::Usage(args) => usage::run(args, &session).await,
         Command::Control(command) => control::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)

@@ -36,6 +36,7 @@ mod tenant;
 mod tls;
 mod token;
 mod up;
+mod usage;
 mod user;
 mod version;
 mod whoami;

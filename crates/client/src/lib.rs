@@ -25,6 +25,7 @@ mod server;
 mod status;
 mod transport;
 mod trigger;
+mod usage;
 mod worker;
 mod workflow;
 
@@ -42,3 +43,4 @@ pub use object::{Applied, ApplyOptions, Object};
 pub use run::RunFilter;
 pub use server::ServerVersion;
 pub use trigger::Triggered;
+pub use usage::UsageFilter;

@@ -11,6 +11,7 @@
 //!   (handing out jobs, placing instances, clearing away) is done by the one that was elected.
 
 mod accounts;
+mod classic;
 mod config;
 mod functions;
 mod jobs;

@@ -9,7 +9,9 @@ use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
+use lyra_wire::classic::{ClassicAnswer, ClassicRequest};
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
@@ -20,6 +22,7 @@ use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
 use crate::accounts::Accounts;
+use crate::classic::{Classic, Numbers};
 use crate::functions::Functions;
 use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
@@ -58,6 +61,7 @@ pub struct Deps {
 /// The control role.
 pub struct Service {
     functions: Arc<Functions>,
+    classic: Arc<Classic>,
     jobs: Arc<Jobs>,
     accounts: Arc<Accounts>,
     placement: Arc<Placement>,
@@ -85,14 +89,17 @@ impl Service {
         let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
         let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
-        let jobs =
-            Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, Arc::clone(functions.table()), Arc::clone(&metrics)));
+        let numbers = Arc::new(Numbers::new(&deps));
+        let classic = Arc::new(Classic::new(&deps, Arc::clone(&functions), Arc::clone(&numbers)));
+        let table = Arc::clone(functions.table());
+        let jobs = Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, Arc::clone(&metrics)));
         let table = Arc::clone(functions.table());
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
         let accounts = Accounts::new(config.accounts.clone(), &deps, Arc::clone(&functions), Arc::clone(&metrics));
         measure(&deps, &leader, Arc::clone(&metrics));
         Service {
             functions,
+            classic,
             jobs,
             accounts: Arc::new(accounts),
             placement: Arc::new(placement),
@@ -123,6 +130,7 @@ impl Service {
         self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
         let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
         self.tasks.spawn_cancellable("announce-controls", async move { leader.announce(&registry).await });
+        let classic = Arc::clone(&self.classic);
         let (leader, jobs, functions, placement) = (
             Arc::clone(&self.leader),
             Arc::clone(&self.jobs),
@@ -133,11 +141,12 @@ impl Service {
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
-                let (sessions, accounts) = (&sessions, &accounts);
+                let (sessions, accounts, classic) = (&sessions, &accounts, &classic);
                 async move {
                     tokio::join!(
                         jobs.lead(leader, &term),
                         functions.lead(&term),
+                        classic.lead(&term),
                         placement.lead(&term),
                         sessions.lead(&term),
                         accounts.lead(&term)
@@ -306,5 +315,21 @@ impl Control for Service {
 
     async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64> {
         self.jobs.purge(tenant, id).await
+    }
+
+    async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
+        self.jobs.remove(tenant, id, wait).await
+    }
+
+    async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        self.jobs.record_usage(batch).await
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        self.jobs.usage(query).await
+    }
+
+    async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
+        self.classic.answer(request).await
     }
 }

@@ -281,7 +281,7 @@ impl Worker for Fleet {
     }
 
     async fn serve(&self, call: HttpCall) -> HttpReply {
-        let HttpCall { id, version, request } = call;
+        let HttpCall { id, version, request, user } = call;
         let (parts, body) = request.into_parts();
         let body = Replay::new(body);
         let mut tries = Tries::new(&self.inner, &version);
@@ -291,7 +291,11 @@ impl Worker for Fleet {
             && let Some(this) = tries.next().await
         {
             let request = http::Request::from_parts(parts.clone(), body);
-            let reply = this.node.worker.serve(HttpCall { id, version: Arc::clone(&version), request }).await;
+            let reply = this
+                .node
+                .worker
+                .serve(HttpCall { id, version: Arc::clone(&version), request, user: user.clone() })
+                .await;
             if !tries.ended(this, &reply.report, &reply.outcome) {
                 return reply;
             }

@@ -20,6 +20,7 @@ use crate::access::gate::Peer;
 use crate::access::{Identity, Needs, while_good};
 use crate::auth::Guard;
 use crate::body::Lingering;
+use crate::classic;
 use crate::ingress::{self, Target};
 use crate::problem::{self, Fault};
 use crate::resources;
@@ -58,7 +59,12 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     };
     let identity = match admitted {
         Ok(identity) => identity,
-        Err(error) => return resources::refusal(&parts, &error),
+        Err(error) => {
+            return match classic::is_classic(parts.uri.path()) {
+                true => classic::refusal(&error),
+                false => resources::refusal(&parts, &error),
+            };
+        }
     };
     if parts.method == Method::CONNECT {
         let mut response = problem::respond(&Error::new(Code::MethodNotAllowed, "this is not a proxy"));
@@ -78,6 +84,9 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         Err(error) => return problem::respond(&error),
     };
     let Some(target) = target else {
+        if classic::is_classic(parts.uri.path()) {
+            return classic::answer(&entry.app, &entry.classic, &identity, parts, body).await;
+        }
         let request = Request::from_parts(parts, Body::new(body));
         let clock = &entry.app.clock;
         let response = match entry.resources.answer(clock, &identity, Some(&entry.app.audit), request).await {

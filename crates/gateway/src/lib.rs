@@ -11,6 +11,7 @@ mod access;
 mod auth;
 mod body;
 mod bound;
+mod classic;
 mod config;
 mod dispatch;
 mod extract;

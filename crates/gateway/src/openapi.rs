@@ -7,10 +7,11 @@ use utoipa::openapi::response::Response;
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoResponses, OpenApi};
 
+use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, users,
-    versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, usage,
+    users, versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -30,6 +31,7 @@ use crate::trigger;
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented, sessions::documented,
+        usage::get,
         control::list,
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
@@ -41,6 +43,8 @@ use crate::trigger;
         users::list, users::create, users::get, users::change, users::delete, users::set_password,
         tokens::list, tokens::create, tokens::get, tokens::delete,
         audit::list,
+        classic::put_user, classic::remove_user, classic::time, classic::functions, classic::function,
+        classic::put_function, classic::remove_function, classic::run, classic::job, classic::job_result, classic::remove_job,
         meta::healthz, meta::readyz, meta::metrics, meta::openapi, meta::version,
     ),
     components(schemas(Problem)),

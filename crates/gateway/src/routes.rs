@@ -15,12 +15,13 @@ use lyra_types::{Code, Error, Scopes};
 
 use crate::access::Needs;
 use crate::access::gate::Gate;
+use crate::classic;
 use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, users,
-    versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, usage,
+    users, versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -35,7 +36,7 @@ struct Row {
     method: &'static str,
     path: &'static str,
     needs: Needs,
-    /// `None`: triggers and sessions, which are told from the rest before paths are looked at.
+    /// `None`: triggers, sessions and classic routes, which are told from the rest before this table is looked at.
     handler: Option<MethodRouter<Arc<App>>>,
 }
 
@@ -111,6 +112,7 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/runs/{id}/trace", Needs::READ, runs::trace),
         row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
         row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
+        row("GET", "/v1/usage", Needs::READ, usage::get),
         row("POST", "/v1/login", Needs::Nothing, login::login),
         row("GET", "/v1/whoami", Needs::Somebody, login::whoami),
         row("GET", "/v1/tenants", Needs::Somebody, tenants::list),
@@ -134,6 +136,7 @@ fn table() -> Vec<Row> {
         row("GET", "/openapi.json", Needs::Somebody, meta::openapi),
         row("GET", "/version", Needs::Somebody, meta::version),
     ];
+    rows.extend(classic::table().map(|(method, path, needs)| Row { method, path, needs, handler: None }));
     // A session's clients are not callers of Lyra.
     for (path, needs) in [(TRIGGER_PATH, Needs::INVOKE), (SESSION_PATH, Needs::Nothing)] {
         rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, handler: None }));

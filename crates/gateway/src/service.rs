@@ -22,6 +22,7 @@ use crate::access::grants::Grants;
 use crate::access::oidc::Oidc;
 use crate::auth::{Guard, Keyring};
 use crate::body::BodyMemory;
+use crate::classic::Classic;
 use crate::config::Config;
 use crate::dispatch;
 use crate::ingress::{Ingress, SESSION_PATH};
@@ -98,6 +99,8 @@ pub(crate) struct Entry {
     pub router: Router,
     pub triggers: RouteMetrics,
     pub sessions: RouteMetrics,
+    /// The classic routes.
+    pub classic: Classic,
     /// The Kubernetes-style API, once there is one.
     pub resources: Mounted,
 }
@@ -149,8 +152,9 @@ impl Service {
         let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
         let sessions = app.metrics.route(SESSION_PATH, "ANY");
         let resources = Mounted::new(&app.metrics);
+        let classic = Classic::new(&app.metrics);
         let router = routes::router(&app);
-        let entry = Arc::new(Entry { app, router, triggers, sessions, resources });
+        let entry = Arc::new(Entry { app, router, triggers, sessions, classic, resources });
         Service { entry, tasks: Tasks::new(), watching: Arc::default(), following: Arc::default() }
     }
 

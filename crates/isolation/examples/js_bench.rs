@@ -47,7 +47,7 @@ fn large() -> String {
 
 fn code(source: &str) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(source)));
-    let key = ImageKey { runtime: Runtime::Js, digest, handler: None, memory_mb: 128 };
+    let key = ImageKey { runtime: Runtime::Js, digest, handler: None, memory_mb: 128, result: Default::default() };
     Code { key, bytes: Bytes::copy_from_slice(source.as_bytes()), reuse: false }
 }
 
@@ -111,6 +111,7 @@ impl Bench {
             deadline_ms: 0,
             logs: Arc::new(Silent),
             max_result: 6 << 20,
+            cpu: Default::default(),
         };
         let result = sandbox.call(context, Bytes::from_static(b"[2,3]")).await?;
         ensure!(&result[..] == b"5", "a wrong answer: {result:?}");

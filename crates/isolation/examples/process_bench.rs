@@ -57,7 +57,7 @@ struct Function {
 impl Function {
     async fn deploy(processes: &Processes, runtime: Runtime, source: &str) -> Result<Function> {
         let digest = Digest(hex::encode(sha2::Sha256::digest(source)));
-        let key = ImageKey { runtime, digest, handler: None, memory_mb: 256 };
+        let key = ImageKey { runtime, digest, handler: None, memory_mb: 256, result: Default::default() };
         let code = Code { key: key.clone(), bytes: Bytes::copy_from_slice(source.as_bytes()), reuse: true };
         let contract = processes.prepare(&code).await?;
         let template = processes.load(&key).await?.context("the image is there")?;
@@ -82,6 +82,7 @@ impl Function {
             deadline_ms: (self.clock.now() + Duration::from_secs(10)).millis(),
             logs: Arc::new(Silent),
             max_result: 1 << 20,
+            cpu: Default::default(),
         }
     }
 

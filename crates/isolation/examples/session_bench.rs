@@ -55,7 +55,7 @@ async fn measure(rounds: usize) {
     config.settings.session_connections = 4000;
     let processes = Processes::start(config, Ids::default()).await.unwrap();
     let digest = Digest(hex::encode(sha2::Sha256::digest(PROGRAM)));
-    let key = ImageKey { runtime: Runtime::Http, digest, handler: None, memory_mb: 512 };
+    let key = ImageKey { runtime: Runtime::Http, digest, handler: None, memory_mb: 512, result: Default::default() };
     let code = Code { key, bytes: Bytes::from(PROGRAM), reuse: true };
     processes.prepare(&code).await.unwrap();
     let template = processes.load(&code.key).await.unwrap().unwrap();

@@ -58,12 +58,19 @@ impl Bench {
             deadline_ms: 0,
             logs: Arc::new(Silent),
             max_result: 6 << 20,
+            cpu: Default::default(),
         }
     }
 
     async fn prepare(&self, wasm: &[u8], salt: usize) -> anyhow::Result<ImageKey> {
         let digest = hex::encode(sha2::Sha256::digest([wasm, &salt.to_be_bytes()].concat()));
-        let key = ImageKey { runtime: Runtime::Wasm, digest: Digest(digest), handler: None, memory_mb: 128 };
+        let key = ImageKey {
+            runtime: Runtime::Wasm,
+            digest: Digest(digest),
+            handler: None,
+            memory_mb: 128,
+            result: Default::default(),
+        };
         let code = Code { key: key.clone(), bytes: Bytes::copy_from_slice(wasm), reuse: false };
         self.wasm.prepare(&code).await?;
         Ok(key)

@@ -14,6 +14,10 @@ static JSValue waited = JS_UNDEFINED; // promise of the call or of the module
 static size_t limit;
 static JSModuleDef *module; // being loaded
 static const char *wanted;  // name of the export that is to be the handler
+int form;
+static bool failed;         // the script threw `failure` when it was evaluated; each call throws it
+static JSValue failure = JS_UNDEFINED;
+static bool class;          // the script's `fn` is a class
 
 EXPORT(inbox) void *inbox_address(void) { return inbox; }
 EXPORT(inbox_size) size_t inbox_size(void) { return sizeof inbox; }
@@ -81,6 +85,35 @@ static int not_a_function(JSValueConst value) {
     return NOT_FUNCTION;
 }
 
+// Drops what top-level code has left behind, for the image.
+static int tidy(void) {
+    timers_drop();
+    rejections_drop();
+    random_reset();
+    JS_RunGC(runtime);
+    JSMemoryUsage usage;
+    JS_ComputeMemoryUsage(runtime, &usage);
+    // A short call ends before the first collection.
+    JS_SetGCThreshold(runtime, usage.malloc_size + (usage.malloc_size >> 1) + (2 << 20));
+    heap_seal();
+    scrubbing = false;
+    return DONE;
+}
+
+// The script has been evaluated: what `fn` is now is called, whatever it is.
+static int loaded_script(void) {
+    if (!failed) {
+        JSValue value = JS_Eval(ctx, "fn", 2, "lyra:fn", JS_EVAL_TYPE_GLOBAL);
+        if (JS_IsException(value)) {
+            out_exception();
+            return THREW;
+        }
+        handler = value;
+        class = JS_IsFunction(ctx, handler) && is_class(handler);
+    }
+    return tidy();
+}
+
 // The module has been evaluated: finds the handler and tidies up for the image.
 static int loaded(void) {
     JSValue exports = JS_GetModuleNamespace(ctx, module);
@@ -109,17 +142,7 @@ static int loaded(void) {
         }
         spreads = parameters >= 2;
     }
-    timers_drop();
-    rejections_drop();
-    random_reset();
-    JS_RunGC(runtime);
-    JSMemoryUsage usage;
-    JS_ComputeMemoryUsage(runtime, &usage);
-    // A short call ends before the first collection.
-    JS_SetGCThreshold(runtime, usage.malloc_size + (usage.malloc_size >> 1) + (2 << 20));
-    heap_seal();
-    scrubbing = false;
-    return DONE;
+    return tidy();
 }
 
 static int run(bool loading) {
@@ -130,7 +153,7 @@ static int run(bool loading) {
     JS_FreeValue(ctx, take_waited());
     if (status == DONE && loading) {
         JS_FreeValue(ctx, result);
-        status = loaded();
+        status = form >= TEXT ? loaded_script() : loaded();
     } else if (status == DONE) {
         status = result_of(result, limit);
     }
@@ -139,17 +162,30 @@ static int run(bool loading) {
     return status;
 }
 
-// Evaluates a module; `name`: the export that is the handler ("": `default`, then `handler`). Both end with a NUL.
-// `expression`: the source is one function, which the host has put `export default` before.
-EXPORT(load) int load(char *source, size_t length, const char *name, int expression) {
-    spreads = expression;
+// Evaluates a source of the form `as`; `name`: the export that is the handler ("": `default`, then `handler`). Both end
+// with a NUL.
+EXPORT(load) int load(char *source, size_t length, const char *name, int as) {
+    form = as;
+    spreads = as != MODULE;
     wanted = name;
-    JSValue code = JS_Eval(ctx, source, length, "function.js", JS_EVAL_TYPE_MODULE | JS_EVAL_FLAG_COMPILE_ONLY);
+    int type = as >= TEXT ? JS_EVAL_TYPE_GLOBAL : JS_EVAL_TYPE_MODULE;
+    JSValue code = JS_Eval(ctx, source, length, "function.js", type | JS_EVAL_FLAG_COMPILE_ONLY);
     memset(source, 0, length);
     free(source);
     if (JS_IsException(code)) {
         out_exception();
         return UNPARSED;
+    }
+    if (as >= TEXT) {
+        JSValue value = JS_EvalFunction(ctx, code);
+        if (JS_IsException(value)) {
+            failed = true;
+            failure = JS_GetException(ctx);
+        }
+        JS_FreeValue(ctx, value);
+        // Jobs that the script has left run before the image is made.
+        waited = JS_NewSettledPromise(ctx, false, JS_UNDEFINED);
+        return run(true);
     }
     module = JS_VALUE_GET_PTR(code);
     waited = JS_EvalFunction(ctx, code);
@@ -172,7 +208,44 @@ static void renew(void) {
     context_renew();
 }
 
+// Calls `fn` of a script: an array is its arguments, and it gets nothing else.
+static JSValue call_script(JSValueConst event) {
+    if (failed)
+        return JS_Throw(ctx, JS_DupValue(ctx, failure));
+    if (!JS_IsFunction(ctx, handler))
+        return JS_ThrowTypeError(ctx, "fn is not a function");
+    if (class) {
+        JSValue name = JS_GetPropertyStr(ctx, handler, "name");
+        const char *text = JS_IsException(name) ? NULL : JS_ToCString(ctx, name);
+        JS_FreeValue(ctx, name);
+        if (!text)
+            return JS_EXCEPTION;
+        JS_ThrowTypeError(ctx, "Class constructor %s cannot be invoked without 'new'", text);
+        JS_FreeCString(ctx, text);
+        return JS_EXCEPTION;
+    }
+    int64_t count = 0;
+    if (!JS_IsArray(event))
+        return JS_Call(ctx, handler, JS_UNDEFINED, 1, &event);
+    if (JS_GetLength(ctx, event, &count))
+        return JS_EXCEPTION;
+    if (count >= 65536)
+        return JS_ThrowRangeError(ctx, "too many arguments");
+    JSValue *arguments = js_malloc(ctx, (count + 1) * sizeof *arguments);
+    if (!arguments)
+        return JS_EXCEPTION;
+    for (int64_t i = 0; i < count; i++)
+        arguments[i] = JS_GetPropertyInt64(ctx, event, i);
+    JSValue result = JS_Call(ctx, handler, JS_UNDEFINED, (int)count, arguments);
+    for (int64_t i = 0; i < count; i++)
+        JS_FreeValue(ctx, arguments[i]);
+    js_free(ctx, arguments);
+    return result;
+}
+
 static JSValue call_handler(JSValueConst event) {
+    if (form >= TEXT)
+        return call_script(event);
     JSValue context = context_object();
     if (JS_IsException(context))
         return JS_EXCEPTION;

@@ -14,9 +14,9 @@
 
 // How `load`, `call` and `resume` ended. The host has the same numbers (wasm/js/guest.rs).
 enum status {
-    DONE = 0,         // loaded, or called: `out[0]` is the result's JSON
+    DONE = 0,         // loaded, or called: `out[0]` is the result
     WAITING = 1,      // nothing to do for `out_wait` ms
-    THREW = 2,        // out: name, message, stack
+    THREW = 2,        // out: name, message, stack; where texts leave, the text of what was thrown
     STUCK = 3,        // waits for a promise that nothing is left to settle
     BAD_RESULT = 4,   // the result is not JSON; out[0] says why
     TOO_LARGE = 5,    // the result has more than `limit` bytes
@@ -40,6 +40,15 @@ IMPORT(decode) extern int host_decode(const char *label, size_t label_length, co
 IMPORT(encoding) extern int host_encoding(const char *label, size_t label_length);
 IMPORT(take) extern void host_take(void *to);
 
+// call.c: what a source is, and what leaves the guest. The host has the same numbers (wasm/js/guest.rs).
+enum form {
+    MODULE = 0,     // a module; JSON leaves
+    EXPRESSION = 1, // one function, which the host has put `export default` before; JSON leaves
+    TEXT = 2,       // the same as a script, `const fn = ` before it; a text leaves, ordinary objects as JSON
+    STRING = 3      // as TEXT, objects as `String` shows them
+};
+extern int form;
+
 // runtime.c
 extern JSRuntime *runtime;
 extern JSContext *ctx;
@@ -56,6 +65,7 @@ void out_thrown(JSValue thrown);        // takes it
 void out_exception(void);               // the pending one
 void out_wait(double ms);
 int result_of(JSValue value, size_t limit); // takes it; returns a status
+int text_of(JSValue value, size_t limit);   // the same for the forms whose results are texts
 
 // timers.c
 void timers_define(JSValueConst global);

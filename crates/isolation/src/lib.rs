@@ -9,12 +9,13 @@
 //! stays under the version's limit; dropping a sandbox, or the future of a call, frees all it held.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::api::{BackendStatus, RuntimeOffer};
-use lyra_types::function::{Contract, Digest};
+use lyra_types::function::{Contract, Digest, ResultForm};
 use lyra_types::log::Level;
 use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
 use tokio::time::Instant;
@@ -56,6 +57,8 @@ pub struct ImageKey {
     pub handler: Option<String>,
     /// Most memory of an instance, in MiB: code that can't be evaluated within it is refused.
     pub memory_mb: u32,
+    /// How results leave, which decides how a `js` source is read.
+    pub result: ResultForm,
 }
 
 impl ImageKey {
@@ -66,6 +69,7 @@ impl ImageKey {
             digest: version.code.clone(),
             handler: version.handler.clone(),
             memory_mb: version.memory_mb,
+            result: ResultForm::of(&version.labels),
         }
     }
 }
@@ -187,6 +191,24 @@ pub struct CallContext {
     pub logs: Arc<dyn LogSink>,
     /// Largest result, in bytes.
     pub max_result: usize,
+    /// Takes the processor time of the call.
+    pub cpu: CpuMeter,
+}
+
+/// Adds up the processor time of a call, also of one that is given up before it ends.
+#[derive(Debug, Clone, Default)]
+pub struct CpuMeter(Arc<AtomicU64>);
+
+impl CpuMeter {
+    /// More was used.
+    pub fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What was used so far.
+    pub fn total(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// One instance. Serves one call at a time.

@@ -48,6 +48,19 @@ impl Clock {
     }
 }
 
+/// Processor time that the calling thread has used since it began.
+pub fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    #[expect(unsafe_code, reason = "the crates that wrap it leave this clock out or need a feature of their own")]
+    // SAFETY: the pointer is to a timespec of this frame, which the call fills in.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if answer != 0 {
+        return Duration::ZERO;
+    }
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
 /// Blocks the calling thread. Only for threads of their own, never inside of a runtime.
 pub fn block_for(duration: Duration) {
     std::thread::sleep(duration);

@@ -179,8 +179,15 @@ async fn round(system: &System, clients: usize, clock: &Clock, duration: Duratio
                 while began < until {
                     number += 1;
                     let id = InvocationId::from_parts(0, number);
-                    let reply =
-                        worker.invoke(Call { id, version: version.clone(), event: event.clone(), timeout: None }).await;
+                    let reply = worker
+                        .invoke(Call {
+                            id,
+                            version: version.clone(),
+                            event: event.clone(),
+                            timeout: None,
+                            account: Default::default(),
+                        })
+                        .await;
                     reply.outcome?;
                     latencies.add(clock.instant() - began);
                     // Else a client would keep its thread until the end, and the others would never run.

@@ -160,6 +160,13 @@ impl Node {
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
         }
+        if let Some((worker, _)) = &worker {
+            let told: Arc<dyn Control> = match &control {
+                Some(control) => control.clone(),
+                None => Arc::new(RemoteControl::new(addresses, &security).map_err(Error::Refused)?),
+            };
+            worker.tell_usage(told);
+        }
         let mut node = Node {
             serving,
             tasks,
@@ -397,6 +404,7 @@ async fn start_worker(
         path: config.node.path.clone(),
         process: config.node.process.clone(),
         isolation: config.isolation.clone(),
+        usage: dir.join("usage"),
     };
     let blobs = open_blobs(config, access).await?;
     let mut worker = config.node.worker.clone();

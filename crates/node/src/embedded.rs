@@ -161,6 +161,7 @@ impl Node {
             path: config.path.clone(),
             isolation: Vec::new(),
             process: config.process.clone(),
+            usage: dir.join("usage"),
         };
         let worker = roles::worker::start(config.worker, &places, blobs.clone(), as_logs.clone(), &kit).await?;
         let operated: Arc<dyn Operated> = Arc::new(worker.clone());
@@ -207,6 +208,7 @@ impl Node {
                 return Err(error);
             }
         };
+        worker.tell_usage(as_control.clone());
         let accounts: Arc<dyn Accounts> = control.clone();
         let others = roles::gateway::Roles {
             control: as_control,

@@ -73,6 +73,7 @@ async fn accept(jobs: &Arc<dyn Jobs>, callers: usize, time: Duration) -> Result<
                         max_attempts: 3,
                         event: Bytes::from_static(b"{\"hello\":\"world\",\"n\":1}"),
                         idempotency: None,
+                        user: None,
                         now: clock.now(),
                     };
                     jobs.accept(job).await?;

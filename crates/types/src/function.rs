@@ -58,6 +58,51 @@ pub mod limit {
 pub mod label {
     /// When a window opens in which instances are there ahead of calls: a cron pattern.
     pub const PREWARM_CRON: &str = "lyra.dev/prewarm-cron";
+    /// How the result of a `js` function leaves it: see [`super::ResultForm`].
+    pub const RESULT: &str = "lyra.dev/result";
+    /// The name of a function that was made through the classic routes, as they know it.
+    pub const CLASSIC: &str = "lyra.dev/classic";
+}
+
+/// How the result of a `js` function leaves it, as its label [`label::RESULT`] says. The forms of text are for functions that
+/// are written for the classic routes: their source is one expression, evaluated as a script of sloppy mode; an array is
+/// their arguments, and nothing else is; and what they throw is a text like what they return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultForm {
+    /// As JSON.
+    #[default]
+    Json,
+    /// As `String` shows it, ordinary objects and arrays as JSON.
+    Text,
+    /// As `String` shows it, whatever it is.
+    String,
+}
+
+impl ResultForm {
+    /// The form of that name; JSON has none, being the form without a label.
+    pub fn parse(text: &str) -> Option<ResultForm> {
+        [ResultForm::Text, ResultForm::String].into_iter().find(|form| form.as_str() == text)
+    }
+
+    /// The name in labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ResultForm::Json => "json",
+            ResultForm::Text => "text",
+            ResultForm::String => "string",
+        }
+    }
+
+    /// The form of a version with these labels, which were checked when it was deployed.
+    pub fn of(labels: &BTreeMap<String, String>) -> ResultForm {
+        labels.get(label::RESULT).and_then(|text| ResultForm::parse(text)).unwrap_or_default()
+    }
+
+    /// Whether results are texts, and what is thrown is one of them.
+    pub const fn is_text(self) -> bool {
+        !matches!(self, ResultForm::Json)
+    }
 }
 
 /// What a function's code is written for (interfaces, section 3).

@@ -77,12 +77,23 @@ pub struct Report {
     pub instance: Option<InstanceId>,
     /// Time by phase.
     pub phases: Phases,
+    /// Processor time in the handler, as far as the isolation can tell it.
+    #[serde(default)]
+    pub cpu: Duration,
 }
 
 impl Report {
     /// Of a call that has not reached an instance.
     pub fn new(invocation: InvocationId, version: u64) -> Report {
-        Report { invocation, version, start: None, reused: false, instance: None, phases: Phases::default() }
+        Report {
+            invocation,
+            version,
+            start: None,
+            reused: false,
+            instance: None,
+            phases: Phases::default(),
+            cpu: Duration::ZERO,
+        }
     }
 
     /// The word in `Lyra-Instance`.

@@ -17,6 +17,7 @@ pub mod log;
 pub mod name;
 pub mod resources;
 pub mod time;
+pub mod usage;
 pub mod workflow;
 
 pub use account::{Role, Scope, Scopes, Secret};

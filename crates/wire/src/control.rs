@@ -10,9 +10,11 @@ use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::sessions::{SessionEvent, SessionRoute};
 
@@ -123,6 +125,9 @@ pub struct Submit {
     pub event: Bytes,
     /// The caller's idempotency key.
     pub idempotency_key: Option<String>,
+    /// Who called; `None` where that is not known.
+    #[serde(default)]
+    pub user: Option<Arc<str>>,
 }
 
 /// Outcome of [`Control::submit`].
@@ -280,6 +285,34 @@ pub trait Control: Send + Sync + 'static {
 
     /// Deletes dead jobs (all, or one); returns how many.
     async fn purge_dead(&self, tenant: &TenantName, id: Option<JobId>) -> Result<u64>;
+
+    /// Removes a job from the record with its result, whatever its status: one that runs is stopped first, for which this waits
+    /// up to `wait`. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::Conflict`] where it has not stopped in time.
+    async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
+        let _ = (tenant, wait);
+        Err(Error::not_found("job", id))
+    }
+
+    /// Takes what a worker has counted. A batch that was taken before counts for nothing.
+    async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        let _ = batch;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process counts no usage"))
+    }
+
+    /// What attempts used, added up.
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        let _ = query;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process counts no usage"))
+    }
+
+    /// Does what a classic route asks for.
+    async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
+        let _ = request;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process has no classic users"))
+    }
 }
 
 /// The raw body of `PUT …/code`.

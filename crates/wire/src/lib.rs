@@ -5,6 +5,7 @@
 //! implements the same trait.
 
 pub mod accounts;
+pub mod classic;
 pub mod control;
 pub mod grpc;
 pub mod instances;

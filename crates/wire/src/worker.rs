@@ -16,6 +16,15 @@ pub use crate::instances::{
     InstanceStatus, Machine, Resource,
 };
 
+/// Who counts what a call uses, and for whom.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// Who called; `None` where that is not known.
+    pub user: Option<Arc<str>>,
+    /// The caller counts it once it has the answer. A call that is given up before is counted by the worker, as all others are.
+    pub by_caller: bool,
+}
+
 /// A call with an event.
 #[derive(Debug, Clone)]
 pub struct Call {
@@ -27,6 +36,8 @@ pub struct Call {
     pub event: Bytes,
     /// Most time in the handler; the version's own where `None`. Never more than the version's own.
     pub timeout: Option<Duration>,
+    /// Who counts what it uses.
+    pub account: Account,
 }
 
 /// Answer to a [`Call`].
@@ -47,6 +58,8 @@ pub struct HttpCall {
     pub version: Arc<FunctionVersion>,
     /// The request; its URI is absolute (scheme and authority as the client sent them).
     pub request: http::Request<Body>,
+    /// Who called; `None` where that is not known.
+    pub user: Option<Arc<str>>,
 }
 
 /// Answer to an [`HttpCall`]. Dropping the response's body cancels the invocation.

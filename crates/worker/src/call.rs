@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_isolation::{CallContext, Sandbox};
+use lyra_isolation::{CallContext, CpuMeter, Sandbox};
 use lyra_types::invocation::{Report, Start};
 use lyra_types::log::Level;
+use lyra_types::usage::Usage;
 use lyra_types::{Code, Error, FunctionVersion, InstanceId, InvocationId};
+use lyra_wire::worker::Account;
 use tokio::time::Instant;
 
 use crate::call_log::CallLog;
@@ -25,6 +27,10 @@ pub(crate) struct Call<'a> {
     record: Arc<Record>,
     pub(crate) report: Report,
     arrived: Instant,
+    /// When the handler's time began.
+    began: Option<Instant>,
+    cpu: CpuMeter,
+    account: Account,
     ended: bool,
 }
 
@@ -39,11 +45,17 @@ pub(crate) struct Running {
 }
 
 impl<'a> Call<'a> {
-    pub(crate) fn new(worker: &'a Arc<Inner>, id: InvocationId, version: &Arc<FunctionVersion>) -> Call<'a> {
+    pub(crate) fn new(
+        worker: &'a Arc<Inner>,
+        id: InvocationId,
+        version: &Arc<FunctionVersion>,
+        account: Account,
+    ) -> Call<'a> {
         let report = Report::new(id, version.version);
         let arrived = worker.clock.instant();
         let record = worker.characteristics.arrived(version, arrived);
-        Call { worker, version: version.clone(), record, report, arrived, ended: false }
+        let (version, cpu) = (version.clone(), CpuMeter::default());
+        Call { worker, version, record, report, arrived, began: None, cpu, account, ended: false }
     }
 
     /// Waits for a place and gets an instance.
@@ -73,6 +85,7 @@ impl<'a> Call<'a> {
         self.report.start = Some(start);
         self.report.instance = Some(instance);
         self.report.phases.start = began - admitted;
+        self.began = Some(began);
         Ok(Running { sandbox, lease, permit, instance, began })
     }
 
@@ -188,6 +201,7 @@ impl<'a> Call<'a> {
             deadline_ms: (worker.clock.now() + timeout).millis(),
             logs: logs.clone(),
             max_result: worker.config.max_result,
+            cpu: self.cpu.clone(),
         };
         (context, logs)
     }
@@ -195,26 +209,37 @@ impl<'a> Call<'a> {
     /// Marks the end of the handler's time.
     pub(crate) fn executed(&mut self, began: Instant) {
         self.report.phases.exec = self.worker.clock.instant() - began;
+        self.report.cpu = self.cpu.total();
     }
 
-    /// Counts the call and gives its report out.
-    pub(crate) fn end(mut self, error: Option<&Error>) -> Report {
+    /// Counts the call, whose result has so many bytes, and gives its report out.
+    pub(crate) fn end(mut self, error: Option<&Error>, bytes: usize) -> Report {
         self.ended = true;
+        if !self.account.by_caller {
+            let usage = Usage::of(&self.report, self.version.memory_mb, error.is_none(), bytes);
+            self.worker.count_usage(&self.version, self.account.user.as_deref(), usage);
+        }
         note(&self.record, &self.report, error);
         self.worker.metrics.ended(&self.version, &self.report, error);
         self.report.clone()
     }
 
     /// Leaves the counting to whoever waits for the rest of a streamed call.
-    pub(crate) fn hand_over(mut self) -> Report {
+    pub(crate) fn hand_over(mut self) -> (Report, CpuMeter) {
         self.ended = true;
-        self.report.clone()
+        (self.report.clone(), self.cpu.clone())
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if !self.ended {
+            if let Some(began) = self.began {
+                // Nobody else will hear of it.
+                self.executed(began);
+                let usage = Usage::of(&self.report, self.version.memory_mb, false, 0);
+                self.worker.count_usage(&self.version, self.account.user.as_deref(), usage);
+            }
             self.worker.metrics.count(&self.version, "cancelled", self.report.start);
             tracing::debug!(invocation = %self.report.invocation, version = %self.version.key(), "call cancelled");
         }

@@ -18,6 +18,7 @@ pub mod queue;
 pub mod resources;
 pub mod service;
 pub mod sessions;
+pub mod usage;
 
 mod agent;
 mod call;

@@ -1,23 +1,25 @@
 //! The worker's door: [`lyra_wire::Worker`] over queue, code, pool and back ends.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
-use lyra_isolation::{Code, End, ImageKey, Isolation};
+use lyra_isolation::{Code, CpuMeter, End, ImageKey, Isolation};
 use lyra_kit::{Clock, Ids, Load, Tasks, telemetry};
 use lyra_store::Blobs;
 use lyra_types::function::VersionKey;
 use lyra_types::invocation::{Report, Start};
+use lyra_types::usage::{Hour, Usage as Used, UsageKey, UsageRow};
 use lyra_types::{Error, FunctionVersion, InstanceId};
 use lyra_wire::registry::InstanceReport;
 use lyra_wire::worker::{
-    BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceCommand, InstanceStatus, Machine,
-    Prepare, Prepared, Reply, Status,
+    Account, BackendStatus, Call, Drained, FunctionCalls, Health, HttpCall, HttpReply, InstanceCommand, InstanceStatus,
+    Machine, Prepare, Prepared, Reply, Status,
 };
-use lyra_wire::{Logs, Operated, Worker};
+use lyra_wire::{Control, Logs, Operated, Worker};
 use tokio::time::Instant;
 
 use crate::call::{self, Running};
@@ -33,6 +35,7 @@ use crate::resources::gpu::{NoGpus, Source};
 use crate::sessions::{SessionDeps, SessionMetrics, Sessions};
 use crate::start::Cordon;
 use crate::templates::Templates;
+use crate::usage::{self, Usage};
 
 /// What a worker is made of.
 pub struct Deps {
@@ -72,12 +75,19 @@ pub(crate) struct Inner {
     pub(crate) watch_beat: Beat,
     pub(crate) sweep_beat: Beat,
     begin: tokio::time::Instant,
+    /// Where what calls use is counted, if it is.
+    usage: OnceLock<Arc<Usage>>,
+    /// Whom that is told.
+    told: OnceLock<Arc<dyn Control>>,
     /// Work was done since freed memory was last given back.
     untrimmed: AtomicBool,
 }
 
 /// How often freed memory is looked after.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Longest wait for control to take the last that was counted.
+const LAST_COUNT: Duration = Duration::from_secs(2);
 
 impl Service {
     /// A worker that takes calls at once; [`Service::start`] adds its background work.
@@ -120,6 +130,8 @@ impl Service {
             clock: deps.clock,
             ids: deps.ids,
             metrics: Metrics::new(&deps.metrics),
+            usage: OnceLock::new(),
+            told: OnceLock::new(),
             untrimmed: AtomicBool::new(true),
             config,
         });
@@ -235,7 +247,29 @@ impl Service {
         self.inner.sessions.leave().await;
         drop(self.inner.pool.take_all(Reason::Drained));
         self.inner.save_characteristics().await;
+        if let (Some(usage), Some(control)) = (self.inner.usage.get(), self.inner.told.get()) {
+            // What can't be told now is told by the next process.
+            let told = async {
+                // The first one tells what waits, the second what was counted since.
+                usage.flush(control).await;
+                usage.flush(control).await;
+            };
+            drop(tokio::time::timeout(LAST_COUNT, told).await);
+        }
         stopped && ended
+    }
+
+    /// Counts what calls use from now on. The first one counts.
+    pub fn count_usage(&self, usage: Arc<Usage>) {
+        let _ = self.inner.usage.set(usage);
+    }
+
+    /// Tells control what is counted, from now on.
+    pub fn tell_usage(&self, control: Arc<dyn Control>) {
+        if let Some(usage) = self.inner.usage.get() {
+            usage.tell(Arc::clone(&control), &self.tasks);
+            let _ = self.inner.told.set(control);
+        }
     }
 
     /// What is known of each version from its calls.
@@ -245,6 +279,19 @@ impl Service {
 }
 
 impl Inner {
+    /// Counts what a call used, where that is done.
+    pub(crate) fn count_usage(&self, version: &FunctionVersion, user: Option<&str>, used: Used) {
+        let Some(counted) = self.usage.get() else { return };
+        let key = UsageKey {
+            tenant: version.tenant.clone(),
+            function: version.function.clone(),
+            version: version.version,
+            user: user.unwrap_or_default().to_owned(),
+            hour: Hour::of(self.clock.now()),
+        };
+        counted.add(&UsageRow { key, usage: used });
+    }
+
     async fn sweep(&self) {
         self.sweep_beat.beat(self.clock.instant());
         // Not while calls run: it would make them wait for the allocator.
@@ -351,6 +398,7 @@ impl Worker for Service {
             digest: lyra_store::blobs::digest(&prepare.code),
             handler: prepare.handler,
             memory_mb: prepare.memory_mb,
+            result: lyra_types::function::ResultForm::of(&prepare.labels),
         };
         self.inner.mark_untrimmed();
         let contract = backend.prepare(&Code { key, bytes: prepare.code, reuse: prepare.reuse }).await?;
@@ -371,10 +419,10 @@ impl Worker for Service {
     async fn invoke(&self, request: Call) -> Reply {
         let inner = &self.inner;
         inner.mark_untrimmed();
-        let mut call = call::Call::new(inner, request.id, &request.version);
+        let mut call = call::Call::new(inner, request.id, &request.version, request.account);
         let mut running = match call.begin().await {
             Ok(running) => running,
-            Err(error) => return Reply { report: call.end(Some(&error)), outcome: Err(error) },
+            Err(error) => return Reply { report: call.end(Some(&error), 0), outcome: Err(error) },
         };
         let (context, logs) = call.context(&running, request.timeout);
         let outcome = running.sandbox.call(context, request.event).await;
@@ -382,7 +430,7 @@ impl Worker for Service {
         if let Err(error) = &outcome {
             call::log_failure(&logs, error);
         }
-        let report = call.end(outcome.as_ref().err());
+        let report = call.end(outcome.as_ref().err(), outcome.as_ref().map_or(0, Bytes::len));
         let Running { sandbox, lease, permit, .. } = running;
         call::give_back(inner, &request.version, sandbox, lease, permit);
         Reply { report, outcome }
@@ -390,10 +438,11 @@ impl Worker for Service {
 
     async fn serve(&self, request: HttpCall) -> HttpReply {
         let inner = &self.inner;
-        let mut call = call::Call::new(inner, request.id, &request.version);
+        let account = Account { user: request.user.clone(), by_caller: false };
+        let mut call = call::Call::new(inner, request.id, &request.version, account);
         let running = match call.begin().await {
             Ok(running) => running,
-            Err(error) => return HttpReply { report: call.end(Some(&error)), outcome: Err(error) },
+            Err(error) => return HttpReply { report: call.end(Some(&error), 0), outcome: Err(error) },
         };
         let (context, logs) = call.context(&running, None);
         let began = running.began();
@@ -402,8 +451,12 @@ impl Worker for Service {
         call.executed(began);
         match served_outcome {
             Ok(answer) => {
-                let report = call.hand_over();
+                let (report, cpu) = call.hand_over();
+                let (response, sent) = usage::counted(answer.response);
                 let rest = Rest {
+                    user: request.user,
+                    cpu,
+                    sent,
                     worker: inner.clone(),
                     version: request.version,
                     report: report.clone(),
@@ -418,11 +471,11 @@ impl Worker for Service {
                 } else {
                     lyra_kit::tasks::spawn("streamed-call", async move { rest.end(end.await) });
                 }
-                HttpReply { report, outcome: Ok(answer.response) }
+                HttpReply { report, outcome: Ok(response) }
             }
             Err(error) => {
                 call::log_failure(&logs, &error);
-                HttpReply { report: call.end(Some(&error)), outcome: Err(error) }
+                HttpReply { report: call.end(Some(&error), 0), outcome: Err(error) }
             }
         }
     }
@@ -472,6 +525,10 @@ impl Operated for Service {
 
 /// What is left of a streamed call after its headers. It holds the call's place until the instance has ended.
 struct Rest {
+    user: Option<Arc<str>>,
+    cpu: CpuMeter,
+    /// Bytes of the body that went out.
+    sent: Arc<AtomicU64>,
     worker: Arc<Inner>,
     version: Arc<FunctionVersion>,
     report: Report,
@@ -491,6 +548,10 @@ impl Rest {
         // The place is held to the end of the stream: that is what the next call is expected to take.
         let mut whole = self.report.clone();
         whole.phases.exec = self.worker.clock.instant() - self.began;
+        whole.cpu = self.cpu.total();
+        let sent = usize::try_from(self.sent.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let used = Used::of(&whole, self.version.memory_mb, error.is_none(), sent);
+        self.worker.count_usage(&self.version, self.user.as_deref(), used);
         call::note(&self.worker.characteristics.of(&self.version), &whole, error);
         if let Some(sandbox) = end.sandbox {
             call::give_back(&self.worker, &self.version, sandbox, self.lease, self.permit);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 mod bare;
+mod classic;
 mod client;
 mod cold;
 mod cold_js;
@@ -96,6 +97,8 @@ enum Scenario {
     Deploy,
     /// Jobs: accepting and draining.
     Jobs,
+    /// The classic routes: from a job's submission to its result, and 10,000 jobs from 8 clients.
+    Classic,
     /// Memory and time to ready with many deployed functions; processor time and memory with kept processes.
     Idle,
     /// What the platform adds to a warm call, over a bare HTTP server.
@@ -179,6 +182,7 @@ impl Bench {
             Scenario::Density => density::run(self).await,
             Scenario::Deploy => deploy::run(self).await,
             Scenario::Jobs => jobs::run(self).await,
+            Scenario::Classic => classic::run(self).await,
             Scenario::Idle => idle::run(self).await,
             Scenario::Overhead => overhead::run(self).await,
             Scenario::OverheadWorker => simulated::overhead(self).await,

@@ -5,6 +5,7 @@
 mod accounts;
 mod aliases;
 mod balancing;
+mod classic;
 mod config;
 mod dead_letters;
 mod demo;
@@ -15,6 +16,7 @@ mod invoke;
 mod jobs;
 mod leader;
 mod logs;
+mod metering;
 mod node;
 mod placement;
 mod processes;

@@ -42,7 +42,7 @@ use lyra_wire::{Logs, Worker};
 
 use crate::leader::Term;
 use crate::metrics::Metrics;
-use record::Record;
+use record::{Record, delete_alias, put_meta};
 pub(crate) use table::Table;
 
 /// Tries of a change that loses against others.
@@ -179,9 +179,45 @@ impl Functions {
     /// Deletes a function, and what belongs to it. What can't be cleared away now does no harm: jobs that are left
     /// end with an error when their turn comes, and code is swept later.
     pub(crate) async fn delete(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>> {
+        self.delete_if(tenant, function, |_| Ok(())).await
+    }
+
+    /// Takes the alias `live` away, so that no call that names no version finds the function; returns the revision from
+    /// which that is seen. Jobs that are pinned to a version run on.
+    pub(crate) async fn retire(&self, tenant: &TenantName, function: &FunctionName) -> Result<u64> {
+        let retired = self
+            .update(tenant, function, |record| {
+                let record = record.ok_or_else(|| Error::not_found("function", function))?;
+                let live = lyra_types::AliasName::live();
+                let changes = match record.route.aliases.contains_key(&live) {
+                    true => vec![put_meta(tenant, function, record.meta)?, delete_alias(tenant, function, &live)],
+                    false => Vec::new(),
+                };
+                Ok((changes, ()))
+            })
+            .await?;
+        Ok(retired.revision)
+    }
+
+    /// Deletes a function that was retired, and was not deployed anew since.
+    pub(crate) async fn delete_retired(&self, tenant: &TenantName, function: &FunctionName) -> Result<Changed<()>> {
+        self.delete_if(tenant, function, |record| match record.route.aliases.contains_key("live") {
+            true => Err(Error::new(Code::Conflict, format!("function {function} is in use again"))),
+            false => Ok(()),
+        })
+        .await
+    }
+
+    async fn delete_if(
+        &self,
+        tenant: &TenantName,
+        function: &FunctionName,
+        may: impl Fn(&Record) -> Result<()>,
+    ) -> Result<Changed<()>> {
         let changed = self
             .update(tenant, function, |record| {
                 let record = record.ok_or_else(|| Error::not_found("function", function))?;
+                may(record)?;
                 let codes: Vec<_> = record.route.versions.values().map(|version| version.code.clone()).collect();
                 Ok((vec![Change::DeletePrefix(keys::function(tenant, function))], (record.route.generation, codes)))
             })

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lyra_types::api::{CodeInput, DeployRequest};
-use lyra_types::function::limit;
+use lyra_types::function::{ResultForm, label, limit};
 use lyra_types::{Balancing, Code, Error, FieldError, Network, Result, Runtime, SessionBinding, SessionsRequest};
 use lyra_wire::control::RawCode;
 
@@ -365,6 +365,8 @@ fn check_labels(labels: &BTreeMap<String, String>, faults: &mut Faults) {
             );
         } else if value.len() > MAX_TEXT {
             faults.add(format!("labels.{name}"), format!("the value is longer than {MAX_TEXT} bytes"));
+        } else if name == label::RESULT && ResultForm::parse(value).is_none() {
+            faults.add(format!("labels.{name}"), "must be text or string");
         }
     }
 }

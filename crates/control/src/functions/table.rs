@@ -43,7 +43,7 @@ impl Table {
         route.versions.get(&key.version).filter(|version| version.generation == key.generation).cloned()
     }
 
-    pub(super) fn list(&self, tenant: &TenantName, after: Bound<FunctionName>, limit: usize) -> Vec<Arc<Route>> {
+    pub(crate) fn list(&self, tenant: &TenantName, after: Bound<FunctionName>, limit: usize) -> Vec<Arc<Route>> {
         let tenants = self.tenants.read();
         let Some(routes) = tenants.get(tenant) else { return Vec::new() };
         routes.range((after, Bound::Unbounded)).take(limit).map(|(_, route)| Arc::clone(route)).collect()

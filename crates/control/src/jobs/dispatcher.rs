@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use lyra_store::JobsError;
 use lyra_store::jobs::{Held, LeaseRequest, Leased, LeasedJob, Outcome};
-use lyra_types::function::VersionKey;
+use lyra_types::function::{ResultForm, VersionKey};
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::Usage;
 use lyra_types::{Code, Error, Timestamp};
-use lyra_wire::worker::Call;
+use lyra_wire::worker::{Account, Call};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Jobs;
-use super::outcome::{gone, outcome};
+use super::outcome::{gone, is_functions_own, outcome};
 use super::running::Stop;
 
 /// Wait before the store is asked again after it failed.
@@ -87,46 +88,57 @@ impl Jobs {
             self.metrics.job_wait.observe(begun.since(leased.job.created_at).as_secs_f64());
         }
         let start = self.clock.instant();
-        let outcome = self.attempt(leased, stop).await;
+        let ended = self.attempt(leased, stop).await;
         self.metrics.job_run.observe(start.elapsed().as_secs_f64());
-        if let Some(outcome) = outcome {
-            self.record(&lease, outcome).await;
+        if let Some((outcome, used)) = ended {
+            self.record(&lease, outcome, used).await;
         }
         self.running.remove(&lease);
         self.metrics.in_flight.dec();
         self.wake.notify_one();
     }
 
-    /// Runs the try; `None` when nothing is to be recorded.
-    async fn attempt(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) -> Option<Outcome> {
+    /// Runs the try; `None` when nothing is to be recorded. What a try used that is stopped here is counted by its worker.
+    async fn attempt(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) -> Option<(Outcome, Usage)> {
+        let unused = |outcome| Some((outcome, Usage::default()));
         let LeasedJob { job, event, .. } = leased;
-        let Some(version) = self.table.version(&key(&job)) else { return Some(gone(&job)) };
+        let Some(version) = self.table.version(&key(&job)) else { return unused(gone(&job)) };
         let id = job.invocation.unwrap_or_else(|| self.ids.invocation());
-        let call = Call { id, version, event, timeout: None };
+        let texts = ResultForm::of(&version.labels).is_text();
+        let memory_mb = version.memory_mb;
+        let account = Account { user: None, by_caller: true };
+        let call = Call { id, version, event, timeout: None, account };
         let reply = tokio::select! {
             biased;
             why = stop => return match why {
                 Ok(Stop::Cancel) => {
                     let error = Error::new(Code::Cancelled, "the job was cancelled by its owner while it ran");
-                    Some(Outcome::Ended(JobStatus::Cancelled, error))
+                    unused(Outcome::Ended(JobStatus::Cancelled, error))
                 }
-                Ok(Stop::Drain) => Some(Outcome::Released { run_at: self.clock.now(), error: None }),
+                Ok(Stop::Drain) => unused(Outcome::Released { run_at: self.clock.now(), error: None }),
                 Ok(Stop::Lost) | Err(_) => None,
             },
             reply = self.worker.invoke(call) => reply,
         };
+        let bytes = reply.outcome.as_ref().map_or(0, bytes::Bytes::len);
+        let used = Usage::of(&reply.report, memory_mb, reply.outcome.is_ok(), bytes);
+        let mut job = job;
+        if texts && reply.outcome.as_ref().is_err_and(|error| is_functions_own(error.code)) {
+            // What it throws is its result: another try would have another one.
+            job.max_attempts = 1;
+        }
         let outcome = outcome(&job, reply.outcome, self.clock.now(), &self.config, &self.random);
         if let Outcome::Retry { error, .. } = &outcome {
             self.metrics.job_retries.with_label_values(&[error.code.as_str()]).inc();
         }
-        Some(outcome)
+        Some((outcome, used))
     }
 
     /// Records how a try ended; asks again while the store fails, for as long as the lease can hold.
-    async fn record(&self, lease: &lyra_store::jobs::Lease, outcome: Outcome) {
+    async fn record(&self, lease: &lyra_store::jobs::Lease, outcome: Outcome, used: Usage) {
         let give_up = self.clock.instant() + self.config.lease_ttl;
         loop {
-            match self.store.finish(lease.clone(), self.clock.now(), outcome.clone()).await {
+            match self.store.finish_with(lease.clone(), self.clock.now(), outcome.clone(), used).await {
                 Ok(job) => return self.ended(&job),
                 Err(JobsError::Store(error)) if self.clock.instant() < give_up => {
                     tracing::warn!(%error, job = %lease.id, "the end of a job can't be recorded yet");

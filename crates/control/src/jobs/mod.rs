@@ -21,9 +21,12 @@ use std::time::Duration;
 
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_store::Jobs as Store;
+use lyra_store::JobsError;
 use lyra_store::jobs::{Filter, Idempotency, NewJob, Retention};
 use lyra_types::api::Page;
+use lyra_types::function::label;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Code, Error, JobId, Result, TenantName};
 use lyra_wire::Worker;
 use lyra_wire::control::{Finished, JobQuery, Submit, Submitted};
@@ -31,6 +34,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::classic::Numbers;
 use crate::config::JobsConfig;
 use crate::functions::Table;
 use crate::leader::{Leader, Term};
@@ -59,6 +63,8 @@ pub(crate) struct Jobs {
     clock: Clock,
     random: Random,
     ids: Ids,
+    /// Ids of the jobs of classic functions.
+    numbers: Arc<Numbers>,
     metrics: Arc<Metrics>,
     config: JobsConfig,
     /// Who this process is to the store.
@@ -79,6 +85,7 @@ impl Jobs {
         deps: &crate::Deps,
         owner: u64,
         table: Arc<Table>,
+        numbers: Arc<Numbers>,
         metrics: Arc<Metrics>,
     ) -> Jobs {
         Jobs {
@@ -88,6 +95,7 @@ impl Jobs {
             clock: deps.clock.clone(),
             random: deps.random.clone(),
             ids: Ids::new(deps.clock.clone(), deps.random.clone()),
+            numbers,
             metrics,
             owner,
             wake: Notify::new(),
@@ -219,8 +227,12 @@ impl Jobs {
             None => None,
         };
         let version = &submit.version;
+        let id = match version.labels.contains_key(label::CLASSIC) {
+            true => self.numbers.job(&version.tenant).await?,
+            false => None,
+        };
         let job = NewJob {
-            id: self.ids.job(),
+            id: id.unwrap_or_else(|| self.ids.job()),
             tenant: version.tenant.clone(),
             function: version.function.clone(),
             version: version.version,
@@ -228,6 +240,7 @@ impl Jobs {
             max_attempts: version.max_attempts,
             event: submit.event,
             idempotency,
+            user: submit.user,
             now,
         };
         let accepted = self.store.accept(job).await?;
@@ -236,6 +249,19 @@ impl Jobs {
             self.wake.notify_one();
         }
         Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })
+    }
+
+    /// Takes what a worker has counted.
+    pub(crate) async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        if !self.store.add_usage(batch).await? {
+            tracing::debug!("a worker has told again what calls used");
+        }
+        Ok(())
+    }
+
+    /// What was used, added up.
+    pub(crate) async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        Ok(self.store.usage(query).await?)
     }
 
     pub(crate) async fn get(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
@@ -294,6 +320,26 @@ impl Jobs {
         // If it runs here, it stops now; elsewhere, at the next heartbeat.
         self.running.stop(id, Stop::Cancel).await;
         self.wait_for_end(tenant, id, wait).await
+    }
+
+    /// Stops a job that runs, then removes it from the record.
+    pub(crate) async fn remove(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
+        match self.store.remove(tenant.clone(), id).await {
+            Err(JobsError::Runs(_)) => {}
+            Ok(()) => return Ok(true),
+            Err(JobsError::NotFound(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        match self.cancel(tenant, id, wait).await {
+            Ok(_) => {}
+            Err(error) if error.code == Code::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        match self.store.remove(tenant.clone(), id).await {
+            Ok(()) => Ok(true),
+            Err(JobsError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) async fn redrive(&self, tenant: &TenantName, id: JobId) -> Result<Job> {

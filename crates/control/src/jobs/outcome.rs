@@ -48,6 +48,11 @@ pub(super) fn outcome(
     }
 }
 
+/// Whether an error is the function's own doing, and not that of whoever ran it.
+pub(super) fn is_functions_own(code: Code) -> bool {
+    matches!(code, Code::FunctionError | Code::Timeout | Code::OutOfMemory)
+}
+
 /// The error of a job whose function or version is gone.
 pub(super) fn gone(job: &Job) -> Outcome {
     let detail = format!("version {} of function {} was deleted after the job was accepted", job.version, job.function);

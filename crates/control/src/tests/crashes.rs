@@ -12,6 +12,7 @@ use lyra_store::jobs::{
     Accepted, Counts, Filter, Held, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention,
 };
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::{Usage, UsageBatch, UsageQuery, UsageSum};
 use tokio::sync::Notify;
 
 use super::*;
@@ -70,13 +71,19 @@ impl Jobs for Crashing {
     ) -> Result<Vec<Held>, JobsError> {
         self.pass(self.inner.heartbeat(owner, leases, now, ttl)).await
     }
-    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
+    async fn finish_with(&self, lease: Lease, now: Timestamp, outcome: Outcome, used: Usage) -> Result<Job, JobsError> {
         let call = async {
-            let job = self.inner.finish(lease, now, outcome).await?;
+            let job = self.inner.finish_with(lease, now, outcome, used).await?;
             self.note([&job]);
             Ok(job)
         };
         self.pass(call).await
+    }
+    async fn add_usage(&self, batch: UsageBatch) -> Result<bool, JobsError> {
+        self.pass(self.inner.add_usage(batch)).await
+    }
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, JobsError> {
+        self.inner.usage(query).await
     }
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
         self.pass(self.inner.cancel(tenant, id, now)).await
@@ -110,6 +117,9 @@ impl Jobs for Crashing {
         limit: usize,
     ) -> Result<u64, JobsError> {
         self.pass(self.inner.delete_unbegun(tenant, function, generation, limit)).await
+    }
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.pass(self.inner.remove(tenant, id)).await
     }
     async fn pinned(&self, tenant: TenantName, function: FunctionName, generation: u64) -> Result<Vec<u64>, JobsError> {
         self.inner.pinned(tenant, function, generation).await

@@ -225,7 +225,8 @@ impl Site {
     pub(crate) async fn submit(&self, function: &str, event: &str) -> JobId {
         let route = self.service.function(&tenant(), &name(function)).await.unwrap();
         let version = Arc::clone(route.versions.values().next_back().unwrap());
-        let submit = Submit { version, event: Bytes::copy_from_slice(event.as_bytes()), idempotency_key: None };
+        let submit =
+            Submit { version, event: Bytes::copy_from_slice(event.as_bytes()), idempotency_key: None, user: None };
         self.service.submit(submit).await.unwrap().id
     }
 }

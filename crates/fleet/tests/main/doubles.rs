@@ -195,10 +195,21 @@ pub fn version(version: u64) -> FunctionVersion {
 
 /// A request with this body.
 pub fn request(body: lyra_wire::Body) -> HttpCall {
-    HttpCall { id: InvocationId::from_parts(1, 2), version: Arc::new(version(1)), request: http::Request::new(body) }
+    HttpCall {
+        id: InvocationId::from_parts(1, 2),
+        version: Arc::new(version(1)),
+        request: http::Request::new(body),
+        user: None,
+    }
 }
 
 pub fn call(number: u64) -> Call {
     let version = version(number);
-    Call { id: InvocationId::from_parts(1, 1), version: Arc::new(version), event: Bytes::new(), timeout: None }
+    Call {
+        id: InvocationId::from_parts(1, 1),
+        version: Arc::new(version),
+        event: Bytes::new(),
+        timeout: None,
+        account: Default::default(),
+    }
 }

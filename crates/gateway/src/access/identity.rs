@@ -1,5 +1,7 @@
 //! Who a caller is: one value, which every handler gets.
 
+use std::sync::Arc;
+
 use lyra_types::{Code, Error, Result, Scope, Scopes, TenantName, Timestamp, TokenId, UserName};
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +99,11 @@ impl Identity {
     /// The tenant that is meant where none is named.
     pub(crate) fn home(&self) -> &str {
         self.tenant.as_ref().map_or(DEFAULT_TENANT, TenantName::as_str)
+    }
+
+    /// The user on whose account a call goes, where it is one.
+    pub(crate) fn account(&self) -> Option<Arc<str>> {
+        self.user.as_ref().map(|user| Arc::from(user.as_str()))
     }
 
     /// Refuses what is about another tenant, without a word on whether there is such a one.

@@ -11,12 +11,12 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use lyra_types::api::JobAccepted;
-use lyra_types::function::Contract;
+use lyra_types::function::{Contract, ResultForm};
 use lyra_types::name::Qualifier;
 use lyra_types::{AliasName, Code, Error, FunctionVersion, Result};
 use lyra_wire::Worker;
 use lyra_wire::control::Submit;
-use lyra_wire::worker::{Call, Reply};
+use lyra_wire::worker::{Account, Call, Reply};
 
 use super::Answer;
 use crate::access::gate::identity_of;
@@ -76,10 +76,11 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
         }
         return Ok(bound::invoke(&app, &version, binding, &parts, event).await?);
     }
+    let user = identity.account();
     if later {
-        return submit(&app, &parts.headers, version, event).await;
+        return submit(&app, &parts.headers, version, event, user).await;
     }
-    Ok(call(&app, &app.worker, version, event).await)
+    Ok(call(&app, &app.worker, version, event, user).await)
 }
 
 /// A call on `worker`, with the version that the query names.
@@ -92,7 +93,7 @@ pub(crate) async fn now(app: &App, worker: &Arc<dyn Worker>, parts: &Parts, name
     let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
     let body = body::read(app, &parts.headers, body, app.config.max_event_bytes).await?;
     let event = event(version.contract, body.bytes.clone())?;
-    Ok(call(app, worker, version, event).await)
+    Ok(call(app, worker, version, event, identity.account()).await)
 }
 
 fn qualifier(params: &Params<'_>) -> Result<Qualifier> {
@@ -119,9 +120,15 @@ fn event(contract: Contract, body: Bytes) -> Result<Bytes> {
     Ok(body)
 }
 
-async fn submit(app: &App, request: &http::HeaderMap, version: Arc<FunctionVersion>, event: Bytes) -> Answer {
+async fn submit(
+    app: &App,
+    request: &http::HeaderMap,
+    version: Arc<FunctionVersion>,
+    event: Bytes,
+    user: Option<Arc<str>>,
+) -> Answer {
     let idempotency_key = headers::idempotency_key(request)?;
-    let submitted = app.control.submit(Submit { version, event, idempotency_key }).await?;
+    let submitted = app.control.submit(Submit { version, event, idempotency_key, user }).await?;
     let body = JobAccepted { id: submitted.id.to_string(), status: submitted.status };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let answer = response.headers_mut();
@@ -133,10 +140,18 @@ async fn submit(app: &App, request: &http::HeaderMap, version: Arc<FunctionVersi
 }
 
 /// Runs the call inside of the caller's future: dropping it cancels the invocation.
-async fn call(app: &App, worker: &Arc<dyn Worker>, version: Arc<FunctionVersion>, event: Bytes) -> Response {
+async fn call(
+    app: &App,
+    worker: &Arc<dyn Worker>,
+    version: Arc<FunctionVersion>,
+    event: Bytes,
+    user: Option<Arc<str>>,
+) -> Response {
     let id = app.ids.invocation();
-    let contract = version.contract;
-    let Reply { report, outcome } = worker.invoke(Call { id, version, event, timeout: None }).await;
+    let texts = ResultForm::of(&version.labels).is_text();
+    let contract = if texts { Contract::Command } else { version.contract };
+    let Reply { report, outcome } =
+        worker.invoke(Call { id, version, event, timeout: None, account: Account { user, by_caller: false } }).await;
     let mut response = match outcome {
         Ok(result) => result_response(contract, result),
         Err(error) => problem::of_call(id, &error),

@@ -47,7 +47,7 @@ pub(super) fn job_query(params: &Params<'_>) -> Result<JobQuery> {
 }
 
 /// The job, after it has ended or `wait` has passed or the gateway is to stop.
-async fn finished(app: &App, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
+pub(crate) async fn finished(app: &App, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
     if wait.is_zero() {
         return app.control.job(tenant, id, wait).await;
     }

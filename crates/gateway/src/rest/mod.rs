@@ -13,6 +13,7 @@ pub(crate) mod meta;
 pub(crate) mod runs;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
+pub(crate) mod usage;
 pub(crate) mod users;
 pub(crate) mod versions;
 pub(crate) mod workers;

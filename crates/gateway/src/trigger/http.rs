@@ -29,7 +29,7 @@ pub(super) async fn pass_through(
 ) -> Result<Response> {
     let id = app.ids.invocation();
     let request = forwarded(request, body)?;
-    let HttpReply { report, outcome } = app.worker.serve(HttpCall { id, version, request }).await;
+    let HttpReply { report, outcome } = app.worker.serve(HttpCall { id, version, request, user: None }).await;
     let outcome = outcome.and_then(|response| match response.status().is_informational() {
         // An interim answer can't be the last one.
         true => Err(Error::new(

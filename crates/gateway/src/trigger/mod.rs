@@ -21,7 +21,7 @@ use lyra_types::function::Contract;
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, Result};
 use lyra_wire::BoxError;
-use lyra_wire::worker::{Call, Reply};
+use lyra_wire::worker::{Account, Call, Reply};
 
 use crate::auth::{authority, without_port};
 use crate::body::{self, Lingering};
@@ -168,12 +168,18 @@ pub(crate) async fn serve(
                     format!("the request as an event is larger than {} bytes, the limit", app.config.max_event_bytes),
                 ));
             }
-            let call = Call { id, version, event: event.into(), timeout: None };
+            let call = Call { id, version, event: event.into(), timeout: None, account: Account::default() };
             Ok(answer(app, call, |result| lambda_event::to_response(&result)).await)
         }
         Contract::Command => {
             let whole = body::read(app, &request.parts.headers, body, app.config.max_event_bytes).await?;
-            let call = Call { id: app.ids.invocation(), version, event: whole.bytes.clone(), timeout: None };
+            let call = Call {
+                id: app.ids.invocation(),
+                version,
+                event: whole.bytes.clone(),
+                timeout: None,
+                account: Account::default(),
+            };
             Ok(answer(app, call, |output| Ok(result_response(Contract::Command, output))).await)
         }
     }

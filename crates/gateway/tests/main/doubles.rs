@@ -422,6 +422,7 @@ fn report(id: InvocationId, version: u64, start: Option<Start>) -> Report {
         reused: false,
         instance: None,
         phases: Phases { queue: ms(12), start: ms(345), exec: ms(6_789) },
+        cpu: Duration::ZERO,
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error shall fail")]
 
 mod accounts;
+mod classic;
 mod client;
 mod doubles;
 

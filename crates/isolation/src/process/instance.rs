@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lyra_types::{Code, Error, FunctionVersion, Network};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::Shared;
@@ -16,7 +17,7 @@ use super::egress::{self, Policy};
 use super::launch::{Exit, Launcher, Plan, Process};
 use super::output::Output;
 use super::plan::PROXY_PORT;
-use crate::{CallContext, Usage};
+use crate::{CallContext, CpuMeter, Usage};
 
 /// How long a process that has closed its connection may take to end by itself.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -31,6 +32,8 @@ pub(super) struct Instance {
     egress: Option<JoinHandle<()>>,
     /// It was frozen, or may have been.
     asleep: AtomicBool,
+    /// Processor time at the end of the last call; `None` before the first.
+    metered: Mutex<Option<Duration>>,
 }
 
 impl Instance {
@@ -76,7 +79,8 @@ impl Instance {
                 tokio::join!(output.pump(), exit);
             }
         });
-        Ok((Instance { process, output, ended, watcher, egress: None, asleep: AtomicBool::new(false) }, listeners))
+        let (asleep, metered) = (AtomicBool::new(false), Mutex::new(None));
+        Ok((Instance { process, output, ended, watcher, egress: None, asleep, metered }, listeners))
     }
 
     /// The same with a way out, as far as the policy allows.
@@ -165,6 +169,18 @@ impl Instance {
     /// What it holds.
     pub(super) fn usage(&self) -> Usage {
         self.process.usage()
+    }
+
+    /// A call begins. Only before the first one the time so far is looked at: between calls an instance hardly uses any.
+    pub(super) fn begin_metering(&self) {
+        self.metered.lock().get_or_insert_with(|| self.process.processor_time());
+    }
+
+    /// A call has ended: gives the processor time since the last one to `meter`.
+    pub(super) fn meter(&self, meter: &CpuMeter) {
+        let now = self.process.processor_time();
+        let before = self.metered.lock().replace(now).unwrap_or(now);
+        meter.add(now.saturating_sub(before));
     }
 
     /// Freezes it, and gives its memory back as far as the machine can.

@@ -66,7 +66,9 @@ impl<C: Caller> Sandbox for Kept<C> {
         if !std::mem::replace(&mut self.usable, false) {
             return Err(gone());
         }
+        self.instance.begin_metering();
         let called = self.caller.call(&self.instance, &context, event).await;
+        self.instance.meter(&context.cpu);
         self.instance.output().drain();
         self.usable = called.usable;
         called.outcome

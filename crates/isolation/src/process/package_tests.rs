@@ -7,7 +7,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use super::*;
 
 fn key(runtime: Runtime) -> ImageKey {
-    ImageKey { runtime, digest: CodeDigest("ab".into()), handler: None, memory_mb: 128 }
+    ImageKey { runtime, digest: CodeDigest("ab".into()), handler: None, memory_mb: 128, result: Default::default() }
 }
 
 fn zip(files: &[(&str, &[u8], u32)]) -> Vec<u8> {

@@ -231,10 +231,12 @@ impl Sandbox for ServerSandbox {
             .header(CONTENT_LENGTH, event.len())
             .body(Full::new(event).map_err(|never| match never {}).boxed_unsync())
             .map_err(|_| Error::internal("the call could not be made a request"))?;
+        self.instance.begin_metering();
         let (connection, response) = self.exchange(&context, request).await?;
         self.usable = false;
         let read = tokio::time::timeout_at(context.deadline, read(response, context.max_result));
         let Ok(outcome) = read.await else { return Err(self.instance.timed_out(&context)) };
+        self.instance.meter(&context.cpu);
         self.instance.output().drain();
         self.usable = self.instance.is_alive();
         if outcome.as_ref().is_ok_and(|(_, whole)| *whole) {
@@ -244,6 +246,7 @@ impl Sandbox for ServerSandbox {
     }
 
     async fn serve(mut self: Box<Self>, context: CallContext, request: Request<Body>) -> Result<Served, Error> {
+        self.instance.begin_metering();
         let (connection, response) = self.exchange(&context, request).await?;
         let (ended, end) = oneshot::channel();
         let sleep = Box::pin(tokio::time::sleep_until(context.deadline));
@@ -252,6 +255,7 @@ impl Sandbox for ServerSandbox {
         });
         let end = async move {
             let how = end.await.unwrap_or(How::Dropped);
+            self.instance.meter(&context.cpu);
             self.instance.output().drain();
             let outcome = match how {
                 How::Whole => {

@@ -20,6 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use super::engine::Engine;
+use crate::CpuMeter;
 
 /// Slices that a guest has for nothing.
 const FREE_SLICES: u64 = 10;
@@ -220,7 +221,12 @@ pub struct Share {
 impl Share {
     /// Runs `work`, which runs guest code of this share's store.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        Running { share: self, work: pin!(work) }.await
+        Running { share: self, meter: None, work: pin!(work) }.await
+    }
+
+    /// The same for a call, whose processor time `meter` takes.
+    pub async fn run_metered<T>(&self, meter: &CpuMeter, work: impl Future<Output = T>) -> T {
+        Running { share: self, meter: Some(meter), work: pin!(work) }.await
     }
 
     /// Processor time used so far, in whole slices.
@@ -259,6 +265,7 @@ impl Share {
 
 struct Running<'a, F> {
     share: &'a Share,
+    meter: Option<&'a CpuMeter>,
     work: Pin<&'a mut F>,
 }
 
@@ -267,7 +274,11 @@ impl<F: Future> Future for Running<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         self.share.resume();
+        let begun = self.meter.map(|_| lyra_kit::clock::thread_time());
         let polled = self.work.as_mut().poll(context);
+        if let (Some(meter), Some(begun)) = (self.meter, begun) {
+            meter.add(lyra_kit::clock::thread_time().saturating_sub(begun));
+        }
         // It waits or has ended: it computes nothing, so others may.
         self.share.permit.lock().take();
         polled

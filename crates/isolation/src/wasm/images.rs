@@ -89,8 +89,12 @@ impl Images {
         let handler = key.handler.as_deref();
         let given = [u8::from(handler.is_some())];
         let handler = handler.unwrap_or_default().as_bytes();
-        let fields = [key.runtime.as_str().as_bytes(), key.digest.0.as_bytes(), &given, handler, &memory, depends_on];
-        self.file(&fields, part)
+        let runtime = key.runtime.as_str().as_bytes();
+        let fields: [&[u8]; 7] =
+            [runtime, key.digest.0.as_bytes(), &given, handler, &memory, depends_on, key.result.as_str().as_bytes()];
+        // Images of functions whose results are JSON have the name that they had before there were other forms.
+        let named = if key.result.is_text() { &fields[..] } else { &fields[..6] };
+        self.file(named, part)
     }
 
     /// The file of an image that belongs to no version, made from `depends_on`.
@@ -203,7 +207,13 @@ mod tests {
     use super::*;
 
     fn key() -> ImageKey {
-        ImageKey { runtime: Runtime::Js, digest: Digest("ab".into()), handler: None, memory_mb: 128 }
+        ImageKey {
+            runtime: Runtime::Js,
+            digest: Digest("ab".into()),
+            handler: None,
+            memory_mb: 128,
+            result: Default::default(),
+        }
     }
 
     fn images(dir: &Path) -> Images {

@@ -68,7 +68,13 @@ impl Settings {
 
 pub fn code(wasm: &[u8], settings: &Settings) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(wasm)));
-    let key = ImageKey { runtime: Runtime::Wasm, digest, handler: None, memory_mb: settings.memory_mb };
+    let key = ImageKey {
+        runtime: Runtime::Wasm,
+        digest,
+        handler: None,
+        memory_mb: settings.memory_mb,
+        result: Default::default(),
+    };
     Code { key, bytes: Bytes::copy_from_slice(wasm), reuse: settings.reuse }
 }
 
@@ -125,6 +131,7 @@ impl Function {
             deadline_ms: 0,
             logs: Arc::clone(&self.lines) as Arc<dyn LogSink>,
             max_result: self.max_result,
+            cpu: Default::default(),
         }
     }
 

@@ -120,7 +120,13 @@ pub async fn soon<T>(work: impl Future<Output = T>) -> T {
 /// Code to be prepared as `runtime`.
 pub fn code_of(subject: &dyn Subject, code: Bytes) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(&code)));
-    let key = ImageKey { runtime: subject.runtime(), digest, handler: None, memory_mb: subject.memory_mb() };
+    let key = ImageKey {
+        runtime: subject.runtime(),
+        digest,
+        handler: None,
+        memory_mb: subject.memory_mb(),
+        result: Default::default(),
+    };
     Code { key, bytes: code, reuse: subject.serves_once().is_none() }
 }
 
@@ -173,6 +179,7 @@ impl Deployed {
             deadline_ms: (clock.now() + self.timeout).millis(),
             logs: self.lines.clone(),
             max_result: MAX_RESULT,
+            cpu: Default::default(),
         };
         sandbox.call(context, self.event.clone()).await
     }

@@ -76,8 +76,13 @@ fn copy_base(from: &Path, to: &Path) {
 
 pub fn code(source: &str, settings: &Settings) -> Code {
     let digest = Digest(hex::encode(sha2::Sha256::digest(source)));
-    let key =
-        ImageKey { runtime: Runtime::Js, digest, handler: settings.handler.clone(), memory_mb: settings.memory_mb };
+    let key = ImageKey {
+        runtime: Runtime::Js,
+        digest,
+        handler: settings.handler.clone(),
+        memory_mb: settings.memory_mb,
+        result: Default::default(),
+    };
     Code { key, bytes: Bytes::copy_from_slice(source.as_bytes()), reuse: false }
 }
 
@@ -143,6 +148,7 @@ impl Function {
             deadline_ms: (clock.now() + self.version.timeout()).millis(),
             logs: self.lines.clone(),
             max_result: self.max_result,
+            cpu: Default::default(),
         }
     }
 

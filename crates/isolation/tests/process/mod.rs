@@ -91,6 +91,7 @@ pub fn code(bytes: &[u8], settings: &Settings) -> Code {
         digest: Digest(hex::encode(sha2::Sha256::digest(bytes))),
         handler: settings.handler.map(Into::into),
         memory_mb: settings.memory_mb,
+        result: Default::default(),
     };
     Code { key, bytes: Bytes::copy_from_slice(bytes), reuse: true }
 }
@@ -182,6 +183,7 @@ impl Function {
             deadline_ms: (clock.now() + self.version.timeout()).millis(),
             logs: Arc::clone(&self.lines) as Arc<dyn LogSink>,
             max_result: self.max_result,
+            cpu: Default::default(),
         }
     }
 

@@ -168,5 +168,6 @@ fn request(number: u64, arrival: &Arrival, version: &Arc<FunctionVersion>) -> Ca
         version: version.clone(),
         event: Bytes::from(format!(r#"{{"exec_ms":{}}}"#, arrival.exec_ms)),
         timeout: None,
+        account: Default::default(),
     }
 }

@@ -10,6 +10,7 @@ use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
 use lyra_wire::{Logs, Registry};
 use lyra_worker::resources::gpu::Nvidia;
+use lyra_worker::usage::Usage;
 use lyra_worker::{Agent, AgentDeps, Config, Deps, Identity, NodeStore, Reach, Service};
 
 use super::Kit;
@@ -37,6 +38,8 @@ pub(crate) struct Places {
     pub(crate) process: process::Settings,
     /// Names of the back ends to offer; empty: all.
     pub(crate) isolation: Vec<String>,
+    /// Where what calls use is counted until control has it.
+    pub(crate) usage: PathBuf,
 }
 
 /// Starts the back ends and a worker over them.
@@ -74,6 +77,10 @@ pub(crate) async fn start(
         Deps { backends, blobs, logs, clock: kit.clock.clone(), ids: kit.ids.clone(), metrics: kit.metrics.clone() };
     let library = process::management_library(&places.process.driver_root);
     let service = Service::with_gpus(config, deps, Arc::new(Nvidia::load_library(library.as_deref())));
+    let (dir, clock, random) = (places.usage.clone(), kit.clock.clone(), kit.random.clone());
+    let opened = lyra_kit::tasks::blocking(move || Usage::open(&dir, clock, &random)).await;
+    let usage = opened.map_err(|_| Error::Node("the process ends".to_owned()))?;
+    service.count_usage(Arc::new(usage.map_err(|error| Error::Node(error.to_string()))?));
     service.start();
     Ok(service)
 }

@@ -15,11 +15,13 @@ mod nats;
 mod sqlite;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::{Usage, UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Code, Error, FunctionName, InvocationId, JobId, TenantName, Timestamp};
 use tokio::sync::broadcast;
 
@@ -47,6 +49,8 @@ pub struct NewJob {
     pub event: Bytes,
     /// The caller's key, with what it stands for.
     pub idempotency: Option<Idempotency>,
+    /// Who called; `None` where that is not known.
+    pub user: Option<Arc<str>>,
     /// Now.
     pub now: Timestamp,
 }
@@ -218,6 +222,9 @@ pub enum JobsError {
         /// Where it stands.
         status: JobStatus,
     },
+    /// The job runs, which does not allow it.
+    #[error("job {0} runs")]
+    Runs(JobId),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -228,7 +235,9 @@ impl From<JobsError> for Error {
         let detail = error.to_string();
         match error {
             JobsError::NotFound(_) => Error::new(Code::NotFound, detail),
-            JobsError::Stale { .. } | JobsError::NotDead { .. } => Error::new(Code::Conflict, detail),
+            JobsError::Stale { .. } | JobsError::NotDead { .. } | JobsError::Runs(_) => {
+                Error::new(Code::Conflict, detail)
+            }
             JobsError::IdempotencyMismatch => Error::new(
                 Code::IdempotencyMismatch,
                 "this Idempotency-Key was used in the last 24 hours with another body; use a new key for a new request",
@@ -283,12 +292,23 @@ pub trait Jobs: Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Vec<Held>, JobsError>;
 
-    /// Records how a leased try ended; returns the job as it stands now. A job whose cancellation was asked for
-    /// is cancelled instead of retried or released.
+    /// Records how a leased try ended, and what it `used`, both or neither; returns the job as it stands now. A job whose
+    /// cancellation was asked for is cancelled instead of retried or released.
     ///
     /// # Errors
     /// [`JobsError::Stale`] when the lease is lost: nothing is recorded.
-    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError>;
+    async fn finish_with(&self, lease: Lease, now: Timestamp, outcome: Outcome, used: Usage) -> Result<Job, JobsError>;
+
+    /// As [`Jobs::finish_with`], for a try that used nothing.
+    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
+        self.finish_with(lease, now, outcome, Usage::default()).await
+    }
+
+    /// Counts what a worker says that calls used, once, however often it says so; returns whether this was the first time.
+    async fn add_usage(&self, batch: UsageBatch) -> Result<bool, JobsError>;
+
+    /// What was used, added up as the query says.
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, JobsError>;
 
     /// Cancels a queued job at once; marks a running one, whose holder hears of it at its next heartbeat. A job
     /// that has ended stays as it is. Returns the job as it stands now.
@@ -314,6 +334,12 @@ pub trait Jobs: Send + Sync + 'static {
 
     /// Deletes those of these jobs that have ended, the dead among them; returns how many.
     async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError>;
+
+    /// Deletes a job that does not run, whatever its status.
+    ///
+    /// # Errors
+    /// [`JobsError::NotFound`]; [`JobsError::Runs`] while it runs.
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError>;
 
     /// Deletes up to `limit` jobs of a function that have never begun; returns how many.
     async fn delete_unbegun(

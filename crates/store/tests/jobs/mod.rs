@@ -25,16 +25,32 @@ macro_rules! keeps_the_promises {
             functions_that_run_enough_do_not_hold_up_the_others
             large_events_are_not_all_leased_at_once
             lists_are_newest_first_and_by_function_and_status
-            of_some_jobs_those_that_have_ended_are_deleted,
+            of_some_jobs_those_that_have_ended_are_deleted
             dead_jobs_are_redriven_with_their_event_or_purged
             ended_jobs_are_forgotten_after_their_time_and_the_dead_later
             jobs_that_never_began_go_with_their_function
+        );
+        keeps_the_promises!(% $subject,
+            a_try_is_counted_with_its_end_or_not_at_all
+            a_batch_is_counted_once_however_often_it_is_told
+            counts_stay_when_their_jobs_are_gone
+            usage_is_added_up_as_asked
+            a_job_is_removed_unless_it_runs
         );
 
         #[test]
         fn whatever_happens_a_job_ends_once_and_none_is_lost() {
             crate::jobs::model::check::<$subject>($cases);
         }
+    };
+    (% $subject:ty, $($claim:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $claim() {
+                let subject = <$subject as crate::jobs::Subject>::start().await;
+                crate::jobs::usage::$claim(subject).await;
+            }
+        )*
     };
     (@ $subject:ty, $($claim:ident)*) => {
         $(
@@ -51,6 +67,7 @@ mod claims;
 mod model;
 mod nats;
 mod sqlite;
+mod usage;
 
 /// An implementation under test, with an empty store.
 #[async_trait]
@@ -96,6 +113,7 @@ fn new(function: &str, number: u32) -> NewJob {
         max_attempts: 3,
         event: Bytes::from(format!("{{\"n\":{number}}}")),
         idempotency: None,
+        user: None,
         now,
     }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod control;
+mod usage;
 mod worker;
 pub mod workflows;
 
@@ -23,6 +24,7 @@ pub use accounts::{
     UserChange, UserRequest, UserView, WhoAmI,
 };
 pub use control::ControlView;
+pub use usage::{UsageReport, UsageView};
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
     PrewarmRequest, PrewarmedView, Resource, RuntimeOffer, WaitingStatus, WorkerView,

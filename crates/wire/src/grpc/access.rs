@@ -23,6 +23,8 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     // Only a worker joins, and only under a name of its own (`registry.rs`).
     ("lyra.v1.Registry", "Join", &[Worker]),
     ("lyra.v1.Registry", EACH, &[Gateway, Control]),
+    // Workers count what calls use.
+    ("lyra.v1.Control", "RecordUsage", &[Worker]),
     ("lyra.v1.Control", EACH, &[Gateway, Control]),
     ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
+use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
@@ -18,11 +19,13 @@ use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
     ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
     OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange, RoutePage, TouchSessions,
+    UsageSums, WasThere,
 };
 use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
 use super::services::control_server::{Control as ControlService, ControlServer};
 use crate::Control;
+use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
@@ -231,6 +234,29 @@ impl Control for RemoteControl {
             .await?
             .count)
     }
+
+    async fn remove_job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<bool> {
+        let message = OfJob { tenant: tenant.clone(), id, wait };
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.remove_job(asked).await };
+        Ok(self.ask(Repeat::Unsent, wait + SHORT, message, ask).await?.was_there)
+    }
+
+    async fn record_usage(&self, batch: UsageBatch) -> Result<()> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.record_usage(asked).await };
+        self.ask(Repeat::Always, SHORT, batch, ask).await.map(drop)
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.usage(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, query, ask).await?.sums)
+    }
+
+    async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
+        use ClassicRequest::{Function, Functions, Owner, Time, User};
+        let reads = matches!(request, User(_) | Time(_) | Functions { .. } | Function { .. } | Owner(_));
+        let (repeat, limit) = if reads { (Repeat::Always, SHORT) } else { (Repeat::Unsent, LONG) };
+        self.ask(repeat, limit, request, |mut client, asked| async move { client.classic(asked).await }).await
+    }
 }
 
 /// Adds the service by which others reach `control`.
@@ -340,6 +366,23 @@ impl ControlService for Served {
 
     async fn redrive_all(&self, request: Request<OfTenant>) -> Result<Response<Count>, Status> {
         answer(self.0.redrive_all(&request.into_inner().tenant).await.map(|count| Count { count }))
+    }
+
+    async fn remove_job(&self, request: Request<OfJob>) -> Result<Response<WasThere>, Status> {
+        let OfJob { tenant, id, wait } = request.into_inner();
+        answer(self.0.remove_job(&tenant, id, wait).await.map(|was_there| WasThere { was_there }))
+    }
+
+    async fn record_usage(&self, request: Request<UsageBatch>) -> Result<Response<Nothing>, Status> {
+        answer(self.0.record_usage(request.into_inner()).await.map(|()| Nothing))
+    }
+
+    async fn usage(&self, request: Request<UsageQuery>) -> Result<Response<UsageSums>, Status> {
+        answer(self.0.usage(request.into_inner()).await.map(|sums| UsageSums { sums }))
+    }
+
+    async fn classic(&self, request: Request<ClassicRequest>) -> Result<Response<ClassicAnswer>, Status> {
+        answer(self.0.classic(request.into_inner()).await)
     }
 
     async fn purge_dead(&self, request: Request<Purge>) -> Result<Response<Count>, Status> {

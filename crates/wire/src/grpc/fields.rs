@@ -24,6 +24,7 @@ pub(super) fn from_report(report: &Report) -> calls::Report {
         queue_ns: nanos(report.phases.queue),
         start_ns: nanos(report.phases.start),
         exec_ns: nanos(report.phases.exec),
+        cpu_ns: nanos(report.cpu),
     }
 }
 
@@ -44,6 +45,7 @@ pub(super) fn to_report(invocation: InvocationId, version: u64, report: &calls::
             start: Duration::from_nanos(report.start_ns),
             exec: Duration::from_nanos(report.exec_ns),
         },
+        cpu: Duration::from_nanos(report.cpu_ns),
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) async fn call(channel: Channel, name: &str, call: HttpCall, limit: Du
         Ok(specification) => specification,
         Err(error) => return refused(Error::internal(format!("the version can't be sent: {error}"))),
     };
+    let user = call.user;
     let (parts, body) = call.request.into_parts();
     let head = RequestHead {
         invocation: id_bytes(id.number()),
@@ -39,6 +40,7 @@ pub(super) async fn call(channel: Channel, name: &str, call: HttpCall, limit: Du
         method: parts.method.as_str().to_owned(),
         uri: parts.uri.to_string(),
         headers: Some(from_headers(&parts.headers)),
+        user: user.as_deref().unwrap_or_default().to_owned(),
     };
     let messages = stream::iter([to_handler::What::Head(head)]).chain(outgoing(body));
     let messages = messages.map(|what| ToHandler { what: Some(what) });
@@ -183,7 +185,8 @@ fn to_call(head: RequestHead, messages: Streaming<ToHandler>) -> Option<HttpCall
     *request.method_mut() = head.method.parse().ok()?;
     *request.uri_mut() = head.uri.parse().ok()?;
     *request.headers_mut() = to_headers(head.headers)?;
-    Some(HttpCall { id: InvocationId::from_number(id_number(&head.invocation)?), version, request })
+    let user = (!head.user.is_empty()).then(|| head.user.as_str().into());
+    Some(HttpCall { id: InvocationId::from_number(id_number(&head.invocation)?), version, request, user })
 }
 
 /// The frames of a request's body.
@@ -220,7 +223,7 @@ mod tests {
         let function = FunctionName::new("f").unwrap();
         let version = Arc::new(FunctionVersion::new(function, Runtime::Wasm, Digest("0".repeat(64))));
         let request = http::Request::new(crate::full_body("x"));
-        let asked = HttpCall { id: InvocationId::from_parts(1, 2), version, request };
+        let asked = HttpCall { id: InvocationId::from_parts(1, 2), version, request, user: None };
         let error = call(channel, "w1", asked, Duration::from_millis(200)).await.outcome.unwrap_err();
         assert_eq!(error.code, Code::WorkerLost, "{error}");
         assert!(error.detail.contains("w1"), "{error}");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::usage::UsageSum;
 use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,7 @@ pub use crate::accounts::{
     AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,
     UserKey,
 };
+pub use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};
 pub use crate::logs::Query;
@@ -26,6 +28,7 @@ pub use crate::workflows::{Made, Started};
 
 pub use lyra_types::job::Job;
 pub use lyra_types::log::LogLine;
+pub use lyra_types::usage::{UsageBatch, UsageQuery};
 pub use lyra_types::workflow::{Run, WorkflowVersion};
 
 /// What a deploy gives.
@@ -251,6 +254,20 @@ pub struct Purge {
 pub struct Count {
     /// So many.
     pub count: u64,
+}
+
+/// What [`crate::Control::usage`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UsageSums {
+    /// In the order of what they are of.
+    pub sums: Vec<UsageSum>,
+}
+
+/// What [`crate::Control::remove_job`] gives.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct WasThere {
+    /// There was one.
+    pub was_there: bool,
 }
 
 /// What [`crate::Logs::query`] gives.

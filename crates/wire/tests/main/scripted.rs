@@ -78,7 +78,13 @@ fn warm() -> Arc<FunctionVersion> {
 }
 
 pub fn call(name: &str, event: impl Into<Bytes>) -> Call {
-    Call { id: InvocationId::from_parts(1, 2), version: version(name, 3), event: event.into(), timeout: None }
+    Call {
+        id: InvocationId::from_parts(1, 2),
+        version: version(name, 3),
+        event: event.into(),
+        timeout: None,
+        account: Default::default(),
+    }
 }
 
 pub fn report(id: InvocationId, version: u64) -> Report {

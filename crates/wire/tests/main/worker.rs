@@ -80,7 +80,7 @@ impl Drop for Pair {
 
 fn http(path: &str, body: Body) -> HttpCall {
     let request = http::Request::put(format!("http://host.example{path}")).header("x-a", "b").body(body).unwrap();
-    HttpCall { id: InvocationId::from_parts(1, 2), version: version("web", 3), request }
+    HttpCall { id: InvocationId::from_parts(1, 2), version: version("web", 3), request, user: None }
 }
 
 #[tokio::test]
@@ -104,7 +104,13 @@ async fn many_calls_of_many_versions_find_their_own_answers() {
         async move {
             let (name, event) = (format!("f{}", number % 40), Bytes::from(number.to_string()));
             let version = version(&name, number % 7 + 1);
-            let call = Call { id: InvocationId::from_parts(number, 1), version, event: event.clone(), timeout: None };
+            let call = Call {
+                id: InvocationId::from_parts(number, 1),
+                version,
+                event: event.clone(),
+                timeout: None,
+                account: Default::default(),
+            };
             let reply = client.invoke(call).await;
             assert_eq!(reply.report, report(InvocationId::from_parts(number, 1), number % 7 + 1));
             assert_eq!(reply.outcome, Ok(event));

@@ -276,10 +276,11 @@ pub(crate) fn call(version: &Arc<FunctionVersion>, event: &'static str) -> Call 
         version: version.clone(),
         event: Bytes::from_static(event.as_bytes()),
         timeout: None,
+        account: Default::default(),
     }
 }
 
 pub(crate) fn http_call(version: &Arc<FunctionVersion>) -> HttpCall {
     let request = http::Request::new(lyra_wire::full_body(""));
-    HttpCall { id: InvocationId::from_parts(1, 1), version: version.clone(), request }
+    HttpCall { id: InvocationId::from_parts(1, 1), version: version.clone(), request, user: None }
 }

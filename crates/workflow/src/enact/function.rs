@@ -17,7 +17,7 @@ use lyra_types::name::Qualifier;
 use lyra_types::workflow::Cause;
 use lyra_types::{Code, Error, FunctionVersion, InvocationId, JobId, TenantName};
 use lyra_wire::control::{Finished, Submit};
-use lyra_wire::worker::Call;
+use lyra_wire::worker::{Account, Call};
 use lyra_wire::{Control, Worker};
 use sha2::{Digest, Sha256};
 
@@ -85,7 +85,8 @@ impl Functions {
     /// The worker ends the call when its future is dropped.
     async fn call(&self, enactment: &Enactment, version: Arc<FunctionVersion>) -> Result<Bytes, Error> {
         let id = self.invocation(enactment);
-        let call = Call { id, version, event: enactment.input.clone(), timeout: Some(enactment.timeout) };
+        let (event, account) = (enactment.input.clone(), Account::default());
+        let call = Call { id, version, event, timeout: Some(enactment.timeout), account };
         match tokio::time::timeout(enactment.timeout, self.deps.worker.invoke(call)).await {
             Ok(reply) => reply.outcome,
             Err(_) => Err(late(enactment)),
@@ -103,7 +104,7 @@ impl Functions {
         let deadline = self.deps.clock.instant() + enactment.timeout;
         let key = format!("lyra-run-{}", hex::encode(digest(&[enactment.run.as_str(), &enactment.key, name])));
         let event = enactment.input.clone();
-        let submit = Submit { version, event, idempotency_key: Some(key) };
+        let submit = Submit { version, event, idempotency_key: Some(key), user: None };
         let submitted = tokio::time::timeout_at(deadline, self.submit(&enactment.tenant, submit));
         let id = submitted.await.map_err(|_| late(enactment))??;
         let guard = Cancel { deps: &self.deps, tenant: &enactment.tenant, job: Some(id) };

@@ -111,6 +111,11 @@ impl Process {
         usage_or(&self.hold.group, || members::usage(&members::descendants(&[first])))
     }
 
+    /// Processor time of all its processes since its start. Reads one file of the kernel, where groups can be counted.
+    pub fn processor_time(&self) -> Duration {
+        self.hold.group.processor_time().unwrap_or_else(|| self.usage().cpu)
+    }
+
     /// Stops all processes of the sandbox where they stand.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ impl Sandbox for CommandSandbox {
         let (share, stdio) = (Arc::clone(&live.share), live.stdio.clone());
         stdio.begin(&context.logs);
         stdio.feed(event, context.max_result);
-        let ended = tokio::time::timeout_at(context.deadline, share.run(live.run())).await;
+        let ended = tokio::time::timeout_at(context.deadline, share.run_metered(&context.cpu, live.run())).await;
         let outcome = match ended {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(()))) => Err(failure::exit(1, &stdio)),

@@ -131,7 +131,7 @@ async fn work(
 ) -> Result<Live, Error> {
     let Live { store, proxy, share, stdio } = &mut live;
     let call = proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, outparam);
-    let called = tokio::time::timeout_at(context.deadline, share.run(call)).await;
+    let called = tokio::time::timeout_at(context.deadline, share.run_metered(&context.cpu, call)).await;
     let outcome = match called {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {

@@ -46,6 +46,19 @@ pub(super) enum Ended {
     NotFunction(String),
 }
 
+/// What a source is, and what leaves the guest (`enum form` in guest.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A module; JSON leaves.
+    Module = 0,
+    /// One function with `export default` before it; JSON leaves.
+    Expression = 1,
+    /// One expression with `const fn = ` before it; text leaves, ordinary objects as JSON.
+    Text = 2,
+    /// The same, objects as `String` shows them.
+    String = 3,
+}
+
 /// A live guest.
 pub(super) struct Guest {
     store: Store<Host>,
@@ -165,13 +178,13 @@ impl Guest {
         Ok(())
     }
 
-    /// Loads a source and evaluates it; `handler` as in the guest's `load`.
-    pub(super) async fn load(&mut self, source: &[u8], handler: &str, expression: bool) -> Result<Ended> {
+    /// Loads a source of this form and evaluates it; `handler` as in the guest's `load`.
+    pub(super) async fn load(&mut self, source: &[u8], handler: &str, form: Form) -> Result<Ended> {
         let (Some(name), Some(text)) = (self.put(handler.as_bytes()).await?, self.put(source).await?) else {
             return Ok(self.no_memory());
         };
         let length = u32::try_from(source.len())?;
-        let status: i32 = self.invoke(self.base.load, (text, length, name, i32::from(expression))).await?;
+        let status: i32 = self.invoke(self.base.load, (text, length, name, form as i32)).await?;
         self.finish(status).await
     }
 
@@ -206,7 +219,7 @@ impl Guest {
     async fn finish(&mut self, mut status: i32) -> Result<Ended> {
         const WAITING: i32 = 1;
         while status == WAITING {
-            let wait = f64::from_le_bytes(self.out(24)?);
+            let wait = f64::from_le_bytes(self.out(32)?);
             ensure!(wait.is_finite() && wait >= 0.0, "the guest waits for {wait} ms");
             let clock = self.host().clock.clone();
             clock.sleep(Duration::from_secs_f64(wait / 1e3)).await;
@@ -249,6 +262,11 @@ impl Guest {
     fn text(&self, text: usize, limit: usize) -> Result<String> {
         let (at, length) = self.place(text)?;
         Ok(cut(&self.bytes()[at..at + length], limit).into_owned())
+    }
+
+    /// The text of what was thrown by a source of a form whose results are texts, at most `limit` bytes of it.
+    pub(super) fn text_of_thrown(&self, limit: usize) -> Result<String> {
+        self.text(3, limit)
     }
 
     fn thrown(&self) -> Result<Thrown> {

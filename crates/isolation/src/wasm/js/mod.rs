@@ -92,7 +92,13 @@ impl Functions {
         let read: Result<_, ImageError> = read.await.map_err(|_| Error::internal("reading the image was given up"))?;
         let Some(image) = read.map_err(|error| broken(&error))? else { return Ok(None) };
         let base = Arc::clone(bases.of(&image));
-        let function = Function { base, image, clock: self.clock.clone(), random: self.random.clone() };
+        let function = Function {
+            base,
+            image,
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+            texts: key.result.is_text(),
+        };
         Ok(Some(Arc::new(function)))
     }
 }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use lyra_kit::{Clock, Random};
 use lyra_types::error::Thrown;
+use lyra_types::function::ResultForm;
 use lyra_types::{Code as ErrorCode, Error};
 
 use super::base::Base;
-use super::guest::{Ended, Guest};
+use super::guest::{Ended, Form, Guest};
 use super::host::Host;
 use super::image::Image;
-use super::source::{self, EXPORT, refused, unusable};
+use super::source::{self, EXPORT, SCRIPT, refused, unusable};
 use crate::Code;
 use crate::wasm::governor::Governor;
 
@@ -54,7 +55,15 @@ impl Preparation {
     /// Loads the source as a module; if that is not what it is, as one function.
     async fn load(&self, code: &Code, text: &str) -> Result<Box<Guest>, Error> {
         let handler = code.key.handler.as_deref().unwrap_or_default();
-        let first = match self.attempt(code, text, handler, false).await? {
+        let script = match code.key.result {
+            ResultForm::Json => None,
+            ResultForm::Text => Some(Form::Text),
+            ResultForm::String => Some(Form::String),
+        };
+        if let Some(form) = script {
+            return self.load_script(code, text, form).await;
+        }
+        let first = match self.attempt(code, text, handler, Form::Module).await? {
             Attempt::Loaded(guest) => return Ok(guest),
             Attempt::Ended(ended) => ended,
         };
@@ -64,7 +73,7 @@ impl Preparation {
         }
         let wrapped = format!("{EXPORT}{text}");
         let shift = EXPORT.len() as u32;
-        match self.attempt(code, &wrapped, "", true).await? {
+        match self.attempt(code, &wrapped, "", Form::Expression).await? {
             Attempt::Loaded(_) if !handler.is_empty() && !names(text, handler) => {
                 Err(unusable("handler", format!("the source exports nothing, so there is no export \"{handler}\"")))
             }
@@ -78,16 +87,34 @@ impl Preparation {
         }
     }
 
+    /// Loads the source as a script: one expression, whose value is called, then whatever it needs. Only what does not parse is
+    /// refused; what else is wrong is the outcome of each call.
+    async fn load_script(&self, code: &Code, text: &str, form: Form) -> Result<Box<Guest>, Error> {
+        if code.key.handler.is_some() {
+            return Err(unusable(
+                "handler",
+                "a function whose results are texts is one expression and exports nothing",
+            ));
+        }
+        if text.trim().is_empty() {
+            return Err(unusable("code.source", "SyntaxError: the source is empty"));
+        }
+        match self.attempt(code, &format!("{SCRIPT}{text}"), "", form).await? {
+            Attempt::Loaded(guest) => Ok(guest),
+            Attempt::Ended(ended) => Err(refusal(ended, "", SCRIPT.len() as u32)),
+        }
+    }
+
     async fn guest(&self, code: &Code) -> Result<Guest, Error> {
         let limit = (code.key.memory_mb as usize) << 20;
         let governor = Governor::new(&self.base.engine, limit);
         Guest::start(&self.base, Host::new(governor, self.clock.clone(), self.random.clone())).await
     }
 
-    async fn attempt(&self, code: &Code, text: &str, handler: &str, expression: bool) -> Result<Attempt, Error> {
+    async fn attempt(&self, code: &Code, text: &str, handler: &str, form: Form) -> Result<Attempt, Error> {
         let mut guest = Box::new(self.guest(code).await?);
         let share = guest.share();
-        let ended = share.run(guest.load(text.as_bytes(), handler, expression)).await;
+        let ended = share.run(guest.load(text.as_bytes(), handler, form)).await;
         let oom = guest.host().governor.oom();
         match ended {
             Ok(Ended::Done { .. }) => Ok(Attempt::Loaded(guest)),

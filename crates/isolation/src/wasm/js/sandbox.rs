@@ -16,12 +16,17 @@ use super::image::Image;
 use crate::wasm::governor::Governor;
 use crate::{Body, CallContext, Sandbox, Served, Template};
 
+/// Longest text of what is thrown, in bytes, where texts are results.
+const MAX_THROWN: usize = 16 << 10;
+
 /// A function, ready to be started.
 pub(super) struct Function {
     pub(super) base: Arc<Base>,
     pub(super) image: Image,
     pub(super) clock: Clock,
     pub(super) random: Random,
+    /// Results are texts, and what is thrown is one of them.
+    pub(super) texts: bool,
 }
 
 #[async_trait]
@@ -39,7 +44,7 @@ impl Template for Function {
         let host = Host::new(governor, self.clock.clone(), self.random.clone());
         let mut guest = Guest::start(&self.base, host).await?;
         guest.restore(&self.image)?;
-        Ok(Box::new(Instance { guest, reusable: true }))
+        Ok(Box::new(Instance { guest, reusable: true, texts: self.texts }))
     }
 }
 
@@ -47,6 +52,7 @@ impl Template for Function {
 struct Instance {
     guest: Guest,
     reusable: bool,
+    texts: bool,
 }
 
 #[async_trait]
@@ -55,16 +61,20 @@ impl Sandbox for Instance {
         // A call that is given up leaves the guest in the middle of something.
         self.reusable = false;
         let (deadline, limit, version) = (context.deadline, context.max_result, Arc::clone(&context.version));
-        let share = self.guest.share();
-        let ended = tokio::time::timeout_at(deadline, share.run(self.guest.call(context, &event))).await;
+        let (share, cpu) = (self.guest.share(), context.cpu.clone());
+        let call = share.run_metered(&cpu, self.guest.call(context, &event));
+        let ended = tokio::time::timeout_at(deadline, call).await;
         let host = self.guest.host();
         host.call = None;
         let starved = host.governor.starved();
         let Ok(ended) = ended else {
-            return Err(Error::new(
-                Code::Timeout,
-                format!("the function did not end within {} ms", version.timeout_ms),
-            ));
+            let limit = version.timeout_ms;
+            let detail = match self.texts {
+                // What the classic system said.
+                true => format!("Error: Script execution timed out after {limit}ms"),
+                false => format!("the function did not end within {limit} ms"),
+            };
+            return Err(Error::new(Code::Timeout, detail));
         };
         match ended {
             Ok(Ended::Done { at, length }) => {
@@ -84,7 +94,12 @@ impl Sandbox for Instance {
             Ok(_) | Err(_) if let Some(why) = starved => Err(why.error(version.memory_mb)),
             Ok(ended) => {
                 self.reusable = !matches!(ended, Ended::Stuck);
-                Err(failure(ended))
+                let threw = matches!(ended, Ended::Threw(_));
+                let mut error = failure(ended);
+                if self.texts && threw {
+                    error.detail = self.guest.text_of_thrown(limit.min(MAX_THROWN)).map_err(|error| crash(&error))?;
+                }
+                Err(error)
             }
             Err(error) => Err(crash(&error)),
         }

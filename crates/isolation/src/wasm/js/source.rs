@@ -9,6 +9,9 @@ const FILE: &str = "function.js";
 /// What is put before a source that is one function.
 pub(super) const EXPORT: &str = "export default ";
 
+/// What is put before a source that is one expression, evaluated as a script.
+pub(super) const SCRIPT: &str = "const fn = ";
+
 /// Whether a source has `export` as a statement: outside of strings, comments, templates and brackets.
 ///
 /// A hint that is used only to choose which of two errors is told, so regular expressions need not be understood.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::bucket::{Bucket, is_deleted};
 use super::index::{Index, News};
 use super::record::{Key, Name, Record, decode};
+use super::usage::Entry;
 use super::{MARKED, Shared};
 use crate::StoreError;
 use crate::jobs::Changed;
@@ -104,6 +105,11 @@ fn read(bucket: &Bucket, message: &Message, sequence: u64, now: Timestamp) -> Op
     }
     let read = match &name {
         Name::Job(..) => decode::<Record>(&message.payload).map(|record| News::Job(Box::new(record), sequence)),
+        Name::Usage(name) => decode::<Entry>(&message.payload).map(|entry| News::Usage {
+            name: name.clone(),
+            entry: Box::new(entry),
+            sequence,
+        }),
         Name::Key(name) => decode::<Key>(&message.payload).map(|key| News::Key {
             name: name.clone(),
             expires_at: key.expires_at,

@@ -9,7 +9,9 @@ use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
+use super::index_usage;
 use super::record::{Name, Record, decode, encode};
+use super::usage::Entry;
 use crate::StoreError;
 use crate::jobs::sqlite::row::{job_id, key};
 use crate::jobs::sqlite::{SCHEMA, leases, lists};
@@ -32,6 +34,7 @@ const CACHE_KIB: i64 = 8_192;
 pub(super) enum News {
     Job(Box<Record>, u64),
     Key { name: String, expires_at: Timestamp, sequence: u64 },
+    Usage { name: String, entry: Box<Entry>, sequence: u64 },
     Gone { name: Name, sequence: u64, since: Timestamp },
 }
 
@@ -55,8 +58,14 @@ impl Index {
         let conn = Connection::open("").map_err(at("make the index of jobs"))?;
         conn.set_prepared_statement_cache_capacity(64);
         conn.pragma_update(None, "cache_size", -CACHE_KIB).map_err(at("make the index of jobs"))?;
-        conn.execute_batch(SCHEMA).and_then(|()| conn.execute_batch(TABLES)).map_err(at("make the index of jobs"))?;
+        for tables in [SCHEMA, TABLES, index_usage::TABLES] {
+            conn.execute_batch(tables).map_err(at("make the index of jobs"))?;
+        }
         Ok(Index { conn: Mutex::new(conn) })
+    }
+
+    pub(super) fn lock(&self) -> parking_lot::MutexGuard<'_, Connection> {
+        self.conn.lock()
     }
 
     /// Takes in what happened. Older news than what is known change nothing. Returns the jobs of which this was news.
@@ -73,6 +82,12 @@ impl Index {
                     }
                 }
                 News::Key { name, expires_at, sequence } => put_key(&transaction, &name, expires_at, sequence)?,
+                News::Usage { name, entry, sequence } => {
+                    if gone_since(&transaction, &Name::Usage(name.clone()).to_string())? < sequence {
+                        let made = lyra_kit::Clock::system().now();
+                        index_usage::put_entry(&transaction, &name, &entry, sequence, made)?;
+                    }
+                }
                 News::Gone { name, sequence, since } => remove(&transaction, &name, sequence, since)?,
             }
         }
@@ -82,7 +97,8 @@ impl Index {
 
     /// Forgets everything, to be filled anew.
     pub(super) fn clear(&self) -> Result<(), StoreError> {
-        let all = "DELETE FROM jobs; DELETE FROM records; DELETE FROM keys; DELETE FROM gone";
+        let all = "DELETE FROM jobs; DELETE FROM records; DELETE FROM keys; DELETE FROM gone; DELETE FROM usage;
+                   DELETE FROM usage_sources; DELETE FROM counted; DELETE FROM entries";
         self.conn.lock().execute_batch(all).map_err(at("clear the index of jobs"))
     }
 
@@ -299,6 +315,7 @@ fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<bool, St
         ])
     })
     .map_err(at("write the index of jobs"))?;
+    index_usage::count(conn, record)?;
     Ok(true)
 }
 
@@ -339,6 +356,8 @@ fn remove(conn: &Connection, name: &Name, sequence: u64, since: Timestamp) -> Re
         Name::Key(name) => conn
             .prepare_cached("SELECT sequence FROM keys WHERE name = ?1")
             .and_then(|mut statement| statement.query_row([name], |row| row.get(0)).optional()),
+        // Nothing of it is in use when it goes.
+        Name::Usage(_) => Ok(None),
     }
     .map_err(at("write the index of jobs"))?;
     if known.unwrap_or(0) >= sequence {
@@ -346,6 +365,7 @@ fn remove(conn: &Connection, name: &Name, sequence: u64, since: Timestamp) -> Re
     }
     match name {
         Name::Job(tenant, id) => delete_job(conn, tenant, *id)?,
+        Name::Usage(name) => index_usage::forget_entry(conn, name)?,
         Name::Key(name) => {
             conn.prepare_cached("DELETE FROM keys WHERE name = ?1")
                 .and_then(|mut statement| statement.execute([name]))

@@ -2,9 +2,11 @@
 
 use futures::{StreamExt, TryStreamExt};
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::{Hour, Usage};
 use lyra_types::{Error, InvocationId, JobId, TenantName, Timestamp};
 
 use super::record::{Payload, Record};
+use super::usage::Spent;
 use super::{AT_ONCE, Next, Shared};
 use crate::StoreError;
 use crate::jobs::{Held, JobsError, Lease, LeaseRequest, Leased, LeasedJob, Outcome, life};
@@ -92,11 +94,11 @@ impl Shared {
             Err(error @ StoreError::Damaged { .. }) => {
                 tracing::error!(%error, %id, "a job's event is lost");
                 let error = Error::internal("the event of this job can't be read any more");
-                self.finish(lease, now, Outcome::Ended(JobStatus::Failed, error)).await?;
+                self.finish(lease, now, Outcome::Ended(JobStatus::Failed, error), Usage::default()).await?;
                 Ok(None)
             }
             Err(error) => {
-                self.finish(lease, now, Outcome::Released { run_at: now, error: None }).await?;
+                self.finish(lease, now, Outcome::Released { run_at: now, error: None }, Usage::default()).await?;
                 Err(error.into())
             }
         }
@@ -169,7 +171,13 @@ impl Shared {
         futures::stream::iter(beats).buffered(AT_ONCE).try_collect().await
     }
 
-    pub(super) async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
+    pub(super) async fn finish(
+        &self,
+        lease: Lease,
+        now: Timestamp,
+        outcome: Outcome,
+        used: Usage,
+    ) -> Result<Job, JobsError> {
         let mut result = Payload::None;
         if let Outcome::Succeeded(bytes) = &outcome {
             // Of this try alone: a late one must not spoil another's.
@@ -183,6 +191,9 @@ impl Shared {
             .change(&lease.tenant, lease.id, |record| {
                 if !record.is_held(&lease) {
                     return Err(JobsError::Stale { id: lease.id, fence: lease.fence });
+                }
+                if !used.is_empty() {
+                    record.used.push(Spent { hour: Hour::of(now), usage: used });
                 }
                 let job = &mut record.job;
                 match &outcome {

@@ -9,9 +9,11 @@ mod accept;
 mod bucket;
 mod follow;
 mod index;
+mod index_usage;
 mod leases;
 mod owner;
 mod record;
+mod usage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use bytes::Bytes;
 use lyra_kit::Tasks;
 use lyra_kit::tasks::blocking;
 use lyra_types::job::Job;
+use lyra_types::usage::{Usage, UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -237,6 +240,8 @@ impl Shared {
 
     /// Deletes a record of this sequence, and what belongs to it.
     async fn remove(&self, record: &Record, sequence: u64) -> Result<Put, StoreError> {
+        // What its tries used goes on without it.
+        self.take_over(vec![record.clone()]).await?;
         // The key first: a key without its job would make the job anew.
         if let Some(name) = &record.key {
             self.remove_key_of(name, record.job.id).await?;
@@ -309,8 +314,16 @@ impl Jobs for NatsJobs {
         self.shared.heartbeat(owner, leases, now + ttl).await
     }
 
-    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
-        self.shared.finish(lease, now, outcome).await
+    async fn finish_with(&self, lease: Lease, now: Timestamp, outcome: Outcome, used: Usage) -> Result<Job, JobsError> {
+        self.shared.finish(lease, now, outcome, used).await
+    }
+
+    async fn add_usage(&self, batch: UsageBatch) -> Result<bool, JobsError> {
+        Ok(self.shared.add_usage(batch).await?)
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, JobsError> {
+        Ok(self.shared.usage(query).await?)
     }
 
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
@@ -349,6 +362,10 @@ impl Jobs for NatsJobs {
 
     async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError> {
         self.shared.delete_ended(&tenant, jobs).await
+    }
+
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.shared.remove_one(&tenant, id).await
     }
 
     async fn delete_unbegun(

@@ -53,6 +53,14 @@ impl Shared {
         .await
     }
 
+    pub(super) async fn remove_one(&self, tenant: &TenantName, id: JobId) -> Result<(), JobsError> {
+        self.change(tenant, id, |record| match record.job.status {
+            JobStatus::Running => Err(JobsError::Runs(id)),
+            _ => Ok(Next::Remove(())),
+        })
+        .await
+    }
+
     pub(super) async fn redrive_some(
         &self,
         tenant: TenantName,
@@ -126,6 +134,7 @@ impl Shared {
 
     pub(super) async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {
         let old = self.ask(move |index| index.old(&retention)).await?;
+        self.take_over_all(&old).await?;
         let removed = self
             .remove_if(old, |record| {
                 let before = if record.job.status == JobStatus::Dead {
@@ -141,9 +150,23 @@ impl Shared {
             // Used again meanwhile, it is another key.
             self.remove_key(&Name::Key(name), sequence).await?;
         }
+        self.drop_replaced().await?;
+        self.merge_entries().await?;
         self.forget_marks(retention.limit).await?;
         self.drop_orphans().await?;
         Ok(removed)
+    }
+
+    /// Takes over what these jobs used, in one entry.
+    async fn take_over_all(&self, jobs: &[(TenantName, JobId)]) -> Result<(), StoreError> {
+        let jobs = jobs.to_vec();
+        let records = self
+            .ask(move |index| {
+                let found: Result<Vec<_>, _> = jobs.iter().map(|(tenant, id)| index.get(tenant, *id)).collect();
+                Ok(found?.into_iter().flatten().map(|(record, _)| record).collect())
+            })
+            .await?;
+        self.take_over(records).await
     }
 
     /// Deletes marks that every process has seen, and first what may be left of their jobs.

@@ -7,6 +7,7 @@ use lyra_types::job::Job;
 use lyra_types::{JobId, TenantName, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::usage::Spent;
 use crate::StoreError;
 use crate::jobs::{Idempotency, NewJob};
 
@@ -100,6 +101,12 @@ pub(super) struct Record {
     pub(super) result: Payload,
     /// Name of the idempotency key that it was accepted with.
     pub(super) key: Option<String>,
+    /// Who called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) user: Option<String>,
+    /// What each try that has ended used; only grows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) used: Vec<Spent>,
     pub(super) writers: Writers,
 }
 
@@ -139,6 +146,8 @@ impl Record {
             event,
             result: Payload::None,
             key,
+            user: job.user.as_deref().map(str::to_owned),
+            used: Vec::new(),
             writers: Writers::default(),
         }
     }
@@ -169,6 +178,8 @@ pub(super) enum Name {
     Job(TenantName, JobId),
     /// An idempotency key.
     Key(String),
+    /// An entry of usage.
+    Usage(String),
 }
 
 impl Name {
@@ -183,6 +194,7 @@ impl Name {
                 Some(Name::Job(TenantName::new(tenant).ok()?, id.parse().ok()?))
             }
             ("k", name) => Some(Name::Key(name.to_owned())),
+            ("u", name) => Some(Name::Usage(name.to_owned())),
             _ => None,
         }
     }
@@ -193,6 +205,7 @@ impl std::fmt::Display for Name {
         match self {
             Name::Job(tenant, id) => write!(f, "j.{tenant}.{id}"),
             Name::Key(name) => write!(f, "k.{name}"),
+            Name::Usage(name) => write!(f, "u.{name}"),
         }
     }
 }

@@ -33,6 +33,11 @@ pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsEr
         ])
     })
     .map_err(StoreError::sqlite("accept a job"))?;
+    if let Some(user) = &job.user {
+        conn.prepare_cached("INSERT OR REPLACE INTO callers (tenant, id, user) VALUES (?1, ?2, ?3)")
+            .and_then(|mut statement| statement.execute(params![job.tenant.as_str(), key(job.id), &**user]))
+            .map_err(StoreError::sqlite("remember who called"))?;
+    }
     Ok(Accepted { id: job.id, status: lyra_types::job::JobStatus::Queued, created: true })
 }
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::usage::{Hour, Usage, UsageKey, UsageRow};
 use lyra_types::{Error, JobId, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::row::{Stored, add_payload, columns, drop_event, end, find, job_id, key, load, payload, save, stored};
+use super::usage;
 use crate::StoreError;
 use crate::jobs::{Held, JobsError, Lease, LeaseRequest, Leased, LeasedJob, Outcome, life};
 
@@ -116,10 +118,23 @@ pub(super) fn heartbeat(
     Ok(held)
 }
 
-pub(super) fn finish(conn: &Connection, lease: &Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
+pub(super) fn finish(
+    conn: &Connection,
+    lease: &Lease,
+    now: Timestamp,
+    outcome: Outcome,
+    used: Usage,
+) -> Result<Job, JobsError> {
     let mut stored = load(conn, &lease.tenant, lease.id)?;
     if stored.job.status != JobStatus::Running || stored.fence != lease.fence {
         return Err(JobsError::Stale { id: lease.id, fence: lease.fence });
+    }
+    if !used.is_empty() {
+        let job = &stored.job;
+        let (tenant, function, hour) = (job.tenant.clone(), job.function.clone(), Hour::of(now));
+        let user = caller(conn, &job.tenant, job.id)?;
+        let key = UsageKey { tenant, function, version: job.version, user, hour };
+        usage::add(conn, &UsageRow { key, usage: used })?;
     }
     match outcome {
         Outcome::Succeeded(result) => {
@@ -137,6 +152,14 @@ pub(super) fn finish(conn: &Connection, lease: &Lease, now: Timestamp, outcome: 
         }
     }
     Ok(stored.job)
+}
+
+/// Who called; empty where that is not known.
+fn caller(conn: &Connection, tenant: &TenantName, id: JobId) -> Result<String, StoreError> {
+    conn.prepare_cached("SELECT user FROM callers WHERE tenant = ?1 AND id = ?2")
+        .and_then(|mut statement| statement.query_row(params![tenant.as_str(), key(id)], |row| row.get(0)).optional())
+        .map(Option::unwrap_or_default)
+        .map_err(StoreError::sqlite("look for who called"))
 }
 
 fn queue(conn: &Connection, stored: &mut Stored, run_at: Timestamp, error: Option<Error>) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ mod owner;
 pub(super) mod row;
 #[cfg(test)]
 mod tests;
+pub(super) mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::job::Job;
+use lyra_types::usage::{Usage, UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use tokio::sync::broadcast;
 
@@ -27,11 +29,11 @@ use super::{
 use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
 use crate::{DirLock, StoreError};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Statuses are numbers: their place in `JobStatus::ALL`. The literals here and in the queries must agree, or SQLite
 /// does not use the partial indexes.
 pub(super) const SCHEMA: &str = "
-CREATE TABLE jobs (
+CREATE TABLE IF NOT EXISTS jobs (
     tenant           TEXT NOT NULL,
     id               BLOB NOT NULL,
     function         TEXT NOT NULL,
@@ -54,14 +56,14 @@ CREATE TABLE jobs (
     result           INTEGER,
     PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
-CREATE INDEX jobs_due      ON jobs (run_at, function) WHERE status = 0;
-CREATE INDEX jobs_leased   ON jobs (lease_until) WHERE status = 1;
-CREATE INDEX jobs_finished ON jobs (finished_at) WHERE status BETWEEN 2 AND 5;
-CREATE INDEX jobs_dead     ON jobs (finished_at) WHERE status = 6;
-CREATE INDEX jobs_function ON jobs (tenant, function, id);
-CREATE INDEX jobs_status   ON jobs (tenant, status, id) WHERE status <> 2;
-CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE idempotency (
+CREATE INDEX IF NOT EXISTS jobs_due      ON jobs (run_at, function) WHERE status = 0;
+CREATE INDEX IF NOT EXISTS jobs_leased   ON jobs (lease_until) WHERE status = 1;
+CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished_at) WHERE status BETWEEN 2 AND 5;
+CREATE INDEX IF NOT EXISTS jobs_dead     ON jobs (finished_at) WHERE status = 6;
+CREATE INDEX IF NOT EXISTS jobs_function ON jobs (tenant, function, id);
+CREATE INDEX IF NOT EXISTS jobs_status   ON jobs (tenant, status, id) WHERE status <> 2;
+CREATE TABLE IF NOT EXISTS payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS idempotency (
     tenant     TEXT NOT NULL,
     function   TEXT NOT NULL,
     generation INTEGER NOT NULL,
@@ -71,19 +73,39 @@ CREATE TABLE idempotency (
     expires_at INTEGER NOT NULL,
     PRIMARY KEY (tenant, function, generation, key)
 ) WITHOUT ROWID;
-CREATE INDEX idempotency_expires ON idempotency (expires_at);
-CREATE TABLE counts (status INTEGER PRIMARY KEY, jobs INTEGER NOT NULL);
-INSERT INTO counts VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
-CREATE TRIGGER jobs_inserted AFTER INSERT ON jobs BEGIN
+CREATE INDEX IF NOT EXISTS idempotency_expires ON idempotency (expires_at);
+CREATE TABLE IF NOT EXISTS counts (status INTEGER PRIMARY KEY, jobs INTEGER NOT NULL);
+INSERT OR IGNORE INTO counts VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0);
+CREATE TRIGGER IF NOT EXISTS jobs_inserted AFTER INSERT ON jobs BEGIN
     UPDATE counts SET jobs = jobs + 1 WHERE status = new.status;
 END;
-CREATE TRIGGER jobs_deleted AFTER DELETE ON jobs BEGIN
+CREATE TRIGGER IF NOT EXISTS jobs_deleted AFTER DELETE ON jobs BEGIN
     UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
 END;
-CREATE TRIGGER jobs_moved AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
+CREATE TRIGGER IF NOT EXISTS jobs_moved AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
     UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
     UPDATE counts SET jobs = jobs + 1 WHERE status = new.status;
 END;
+CREATE TABLE IF NOT EXISTS callers (tenant TEXT NOT NULL, id BLOB NOT NULL, user TEXT NOT NULL, PRIMARY KEY (tenant, id)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS callers_deleted AFTER DELETE ON jobs BEGIN
+    DELETE FROM callers WHERE tenant = old.tenant AND id = old.id;
+END;
+CREATE TABLE IF NOT EXISTS usage (
+    tenant       TEXT NOT NULL,
+    hour         INTEGER NOT NULL,
+    function     TEXT NOT NULL,
+    version      INTEGER NOT NULL,
+    user         TEXT NOT NULL,
+    invocations  INTEGER NOT NULL,
+    failures     INTEGER NOT NULL,
+    cold_starts  INTEGER NOT NULL,
+    exec_us      INTEGER NOT NULL,
+    cpu_us       INTEGER NOT NULL,
+    mb_ms        INTEGER NOT NULL,
+    egress_bytes INTEGER NOT NULL,
+    PRIMARY KEY (tenant, hour, function, version, user)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usage_sources (source TEXT PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// [`Jobs`] in an SQLite file.
@@ -152,8 +174,16 @@ impl Jobs for SqliteJobs {
         self.write(move |conn| leases::heartbeat(conn, owner, &leases, now + ttl)).await
     }
 
-    async fn finish(&self, lease: Lease, now: Timestamp, outcome: Outcome) -> Result<Job, JobsError> {
-        self.write(move |conn| leases::finish(conn, &lease, now, outcome)).await
+    async fn finish_with(&self, lease: Lease, now: Timestamp, outcome: Outcome, used: Usage) -> Result<Job, JobsError> {
+        self.write(move |conn| leases::finish(conn, &lease, now, outcome, used)).await
+    }
+
+    async fn add_usage(&self, batch: UsageBatch) -> Result<bool, JobsError> {
+        self.write(move |conn| Ok(usage::add_batch(conn, &batch)?)).await
+    }
+
+    async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>, JobsError> {
+        Ok(self.readers.read(move |conn| usage::sums(conn, &query)).await?)
     }
 
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
@@ -186,6 +216,10 @@ impl Jobs for SqliteJobs {
 
     async fn delete_ended(&self, tenant: TenantName, jobs: Vec<JobId>) -> Result<u64, JobsError> {
         self.write(move |conn| owner::delete_ended(conn, &tenant, &jobs)).await
+    }
+
+    async fn remove(&self, tenant: TenantName, id: JobId) -> Result<(), JobsError> {
+        self.write(move |conn| owner::remove_one(conn, &tenant, id)).await
     }
 
     async fn delete_unbegun(

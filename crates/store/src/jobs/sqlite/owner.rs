@@ -56,6 +56,14 @@ pub(super) fn purge(conn: &Connection, tenant: &TenantName, id: JobId) -> Result
     Ok(remove(conn, &stored)?)
 }
 
+pub(super) fn remove_one(conn: &Connection, tenant: &TenantName, id: JobId) -> Result<(), JobsError> {
+    let stored = load(conn, tenant, id)?;
+    if stored.job.status == JobStatus::Running {
+        return Err(JobsError::Runs(id));
+    }
+    Ok(remove(conn, &stored)?)
+}
+
 pub(super) fn purge_some(conn: &Connection, tenant: &TenantName, limit: usize) -> Result<u64, JobsError> {
     let dead = dead(conn, tenant, limit)?;
     for stored in &dead {

@@ -242,6 +242,8 @@ impl Line {
             timeout_us: call.timeout.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)),
             event,
             more,
+            user: call.account.user.as_deref().unwrap_or_default().to_owned(),
+            counted_by_caller: call.account.by_caller,
         };
         let (number, mut answer) = self.begin(&call.version, begin, limit).await?;
         let given_up = GivenUp { line: self, number };
@@ -447,11 +449,18 @@ mod tests {
     use lyra_types::{FunctionName, InvocationId, Runtime};
 
     use super::*;
+    use crate::worker::Account;
 
     fn call(event: usize) -> Call {
         let function = FunctionName::new("f").unwrap();
         let version = Arc::new(FunctionVersion::new(function, Runtime::Js, Digest("0".repeat(64))));
-        Call { id: InvocationId::from_parts(1, 2), version, event: vec![b'1'; event].into(), timeout: None }
+        Call {
+            id: InvocationId::from_parts(1, 2),
+            version,
+            event: vec![b'1'; event].into(),
+            timeout: None,
+            account: Account::default(),
+        }
     }
 
     /// A worker that reads so many messages and says nothing.

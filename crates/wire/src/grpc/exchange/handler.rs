@@ -20,7 +20,7 @@ use super::super::packed::unpack;
 use super::parts::Pieces;
 use super::{Map, WAITING, cut};
 use crate::Worker;
-use crate::worker::{Call, Reply};
+use crate::worker::{Account, Call, Reply};
 
 /// Calls of one exchange that run or wait at once. The worker's own queue is what should be full before.
 const MAX_CALLS: usize = 65_536;
@@ -129,6 +129,10 @@ impl Exchange {
             version: Arc::clone(version),
             event: begin.event,
             timeout: (begin.timeout_us > 0).then(|| Duration::from_micros(begin.timeout_us)),
+            account: Account {
+                user: (!begin.user.is_empty()).then(|| begin.user.into()),
+                by_caller: begin.counted_by_caller,
+            },
         };
         if !begin.more {
             self.run(begin.call, call);

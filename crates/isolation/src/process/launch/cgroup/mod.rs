@@ -148,6 +148,15 @@ impl Group {
         }
     }
 
+    /// Processor time that the group has used; `None` where that is not counted here.
+    pub(super) fn processor_time(&self) -> Option<Duration> {
+        match self {
+            Group::One(group) => group.processor_time(),
+            Group::Two(group) => group.processor_time(),
+            Group::None => None,
+        }
+    }
+
     /// Stops all processes of the group, or lets them go on. False: this can't be done here.
     pub(super) fn set_frozen(&self, frozen: bool) -> io::Result<bool> {
         match self {

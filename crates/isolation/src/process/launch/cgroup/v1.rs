@@ -127,8 +127,12 @@ impl Group {
             let cached = field(&read(memory, "memory.stat"), "total_inactive_file ").unwrap_or(0);
             Some(used.saturating_sub(cached))
         });
+        (memory, self.processor_time())
+    }
+
+    pub(super) fn processor_time(&self) -> Option<Duration> {
         let time = self.of("cpuacct").and_then(|cpu| read(cpu, "cpuacct.usage").trim().parse().ok());
-        (memory, time.map(Duration::from_nanos))
+        time.map(Duration::from_nanos)
     }
 
     pub(super) fn set_frozen(&self, frozen: bool) -> io::Result<bool> {

@@ -140,8 +140,11 @@ impl Group {
             let cached = field(&read(&self.directory, "memory.stat"), "inactive_file ").unwrap_or(0);
             used.saturating_sub(cached)
         });
-        let time = field(&read(&self.directory, "cpu.stat"), "usage_usec ").map(Duration::from_micros);
-        (memory, time)
+        (memory, self.processor_time())
+    }
+
+    pub(super) fn processor_time(&self) -> Option<Duration> {
+        field(&read(&self.directory, "cpu.stat"), "usage_usec ").map(Duration::from_micros)
     }
 
     pub(super) fn set_frozen(&self, frozen: bool) -> io::Result<bool> {
