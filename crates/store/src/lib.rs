@@ -22,6 +22,7 @@ pub mod blobs;
 mod error;
 pub mod jobs;
 mod lock;
+mod nats;
 pub mod objects;
 mod open;
 pub mod runs;

@@ -25,7 +25,7 @@ macro_rules! keeps_the_promises {
             functions_that_run_enough_do_not_hold_up_the_others
             large_events_are_not_all_leased_at_once
             lists_are_newest_first_and_by_function_and_status
-            of_some_jobs_those_that_have_ended_are_deleted,
+            of_some_jobs_those_that_have_ended_are_deleted
             dead_jobs_are_redriven_with_their_event_or_purged
             ended_jobs_are_forgotten_after_their_time_and_the_dead_later
             jobs_that_never_began_go_with_their_function
