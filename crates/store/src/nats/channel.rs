@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use lyra_kit::retry::Backoff;
 use lyra_kit::{Clock, Random};
 
-use super::{PART, Payload};
+use super::payload::{PART, Payload};
 use crate::StoreError;
 
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -49,6 +49,11 @@ impl Channel {
         let mut context = jetstream::new(client);
         context.set_timeout(ATTEMPT);
         Channel { context, deadline, clock: Clock::system(), random: Random::system() }
+    }
+
+    /// Longest for a request with all its tries.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -186,12 +191,7 @@ impl Channel {
     }
 
     /// Reads a payload that stands below `subject` of a stream.
-    pub(crate) async fn payload(
-        &self,
-        stream: &Stream,
-        subject: &str,
-        payload: &Payload,
-    ) -> Result<Bytes, StoreError> {
+    pub(crate) async fn payload(&self, stream: &Stream, subject: &str, payload: &Payload) -> Result<Bytes, StoreError> {
         const OPERATION: &str = "read a payload";
         let damaged = |what: String| StoreError::Damaged { operation: OPERATION, detail: format!("{subject}: {what}") };
         let (size, name) = match payload {

@@ -109,8 +109,7 @@ impl Follower {
             self.seen = sequence;
             heard.push((message, sequence));
             // Those that are here already.
-            next =
-                if heard.len() < BATCH && left > 0 { self.messages.next().now_or_never().flatten() } else { None };
+            next = if heard.len() < BATCH && left > 0 { self.messages.next().now_or_never().flatten() } else { None };
         }
         Ok((heard, left))
     }

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use crate::StoreError;
 
 pub(crate) use channel::{ATTEMPT, Channel, Sent};
-pub(crate) use follow::{Follower, From};
-pub(crate) use payload::{PART, Payload, from_base64, to_base64};
+pub(crate) use follow::{Follower, From, Heard};
+pub(crate) use payload::Payload;
 
 /// Which NATS, and how it is asked.
 #[derive(Clone)]

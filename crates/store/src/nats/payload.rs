@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Payloads up to this size, in bytes, stand in the record itself; larger ones in the data stream.
 const INLINE: usize = 4 << 10;
 /// Largest part of a payload in one message, in bytes: below the server's default `max_payload` of 1 MiB.
-pub(crate) const PART: usize = 512 << 10;
+pub(super) const PART: usize = 512 << 10;
 /// Bytes that belong to a record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,11 +27,11 @@ pub(crate) enum Payload {
     },
 }
 
-pub(crate) fn to_base64<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+fn to_base64<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&STANDARD.encode(bytes))
 }
 
-pub(crate) fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
     STANDARD.decode(text.as_bytes()).map(Bytes::from).map_err(serde::de::Error::custom)
 }

@@ -18,7 +18,8 @@ use crate::nats::{Follower, From};
 
 /// Follows from the beginning, and takes in all that is there.
 pub(super) async fn fill(bucket: &Bucket, index: &Arc<Index>) -> Result<Follower, StoreError> {
-    Follower::filled(&bucket.records, From::After(0), |heard| async { take(bucket, index, heard).await.map(drop) }).await
+    Follower::filled(&bucket.records, From::After(0), |heard| async { take(bucket, index, heard).await.map(drop) })
+        .await
 }
 
 /// Takes messages in; says which jobs were changed by others.
