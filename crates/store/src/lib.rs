@@ -6,10 +6,10 @@
 //! - [`Objects`]: small versioned values with atomic transactions, consistent lists, watches from a revision, and
 //!   leases ([`SqliteObjects`], [`EtcdObjects`]); who leads ([`objects::Election`]).
 //! - [`Jobs`]: the durable record of jobs, their leases and outcomes ([`SqliteJobs`], [`NatsJobs`]).
-//! - [`Runs`]: workflow runs and their journals ([`SqliteRuns`]).
+//! - [`Runs`]: workflow runs and their journals ([`SqliteRuns`], [`NatsRuns`]).
 //! - [`Blobs`]: content-addressed bytes ([`DirectoryBlobs`], [`S3Blobs`]).
 //!
-//! An address says which ([`open_objects`], [`open_jobs`], [`open_blobs`]).
+//! An address says which ([`open_objects`], [`open_jobs`], [`open_runs`], [`open_blobs`]).
 //!
 //! # Writes, group commit, and virtual time
 //! Each embedded database has one writer. Requests that arrive while a commit runs are gathered into the next
@@ -22,6 +22,7 @@ pub mod blobs;
 mod error;
 pub mod jobs;
 mod lock;
+mod nats;
 pub mod objects;
 mod open;
 pub mod runs;
@@ -33,7 +34,7 @@ pub use error::StoreError;
 pub use jobs::{Jobs, JobsError, NatsJobs, NatsSettings, SqliteJobs};
 pub use lock::DirLock;
 pub use objects::{EtcdObjects, EtcdSettings, Objects, SqliteObjects, TxnError};
-pub use open::{Access, open_blobs, open_jobs, open_objects};
-pub use runs::{Runs, RunsError, SqliteRuns};
+pub use open::{Access, open_blobs, open_jobs, open_objects, open_runs};
+pub use runs::{NatsRuns, Runs, RunsError, SqliteRuns};
 pub use sqlite::CommitStats;
 pub use tls::TlsFiles;

@@ -14,8 +14,8 @@ use crate::blobs::{S3Blobs, S3Keys, S3Settings};
 use crate::jobs::NatsSettings;
 use crate::objects::{EtcdSettings, History};
 use crate::{
-    Blobs, DirLock, DirectoryBlobs, EtcdObjects, Jobs, NatsJobs, Objects, SqliteJobs, SqliteObjects, StoreError,
-    TlsFiles,
+    Blobs, DirLock, DirectoryBlobs, EtcdObjects, Jobs, NatsJobs, NatsRuns, Objects, Runs, SqliteJobs, SqliteObjects,
+    SqliteRuns, StoreError, TlsFiles,
 };
 
 /// What an address does not say.
@@ -59,7 +59,20 @@ pub async fn open_jobs(address: &str, access: &Access) -> Result<Arc<dyn Jobs>, 
         let opened = blocking(move || SqliteJobs::open(&path, lock)).await;
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
-    Ok(Arc::new(NatsJobs::connect(&nats_settings(address, access)?).await?))
+    Ok(Arc::new(NatsJobs::connect(&nats_settings(address, access, "lyra-jobs")?).await?))
+}
+
+/// Opens the runs of `sqlite`, or of an address as [`open_jobs`] takes it; both may have the same.
+///
+/// # Errors
+/// As [`open_objects`].
+pub async fn open_runs(address: &str, access: &Access) -> Result<Arc<dyn Runs>, StoreError> {
+    if address == "sqlite" {
+        let (path, lock) = (access.file("runs.db")?, access.lock.clone());
+        let opened = blocking(move || SqliteRuns::open(&path, lock)).await;
+        return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
+    }
+    Ok(Arc::new(NatsRuns::connect(&nats_settings(address, access, "lyra-runs")?).await?))
 }
 
 /// Opens the blobs of a directory, or of `s3://BUCKET[?endpoint=…&region=…&prefix=…&style=path|virtual]`.
@@ -175,10 +188,11 @@ fn etcd_settings(address: &str, access: &Access) -> Result<EtcdSettings, StoreEr
     Ok(settings)
 }
 
-fn nats_settings(address: &str, access: &Access) -> Result<NatsSettings, StoreError> {
+fn nats_settings(address: &str, access: &Access, bucket: &str) -> Result<NatsSettings, StoreError> {
     const KNOWN: &str = "sqlite, nats://HOST:4222[,…], tls://HOST:4222[,…]";
     let mut parts = Parts::read(address, KNOWN)?;
     let mut settings = NatsSettings::new(Vec::new());
+    bucket.clone_into(&mut settings.bucket);
     settings.tls = match parts.scheme {
         "nats" => None,
         "tls" => Some(access.tls_dir.clone()),
@@ -263,10 +277,11 @@ mod tests {
             (etcd.endpoints, etcd.root.as_str()),
             (vec!["a:1".into(), "b:2379".into(), "[::1]:3".into()], "site/b")
         );
-        let nats = nats_settings("nats://me:p%40ss@h:80/?replicas=3&bucket=x", &access).unwrap();
+        let nats = nats_settings("nats://me:p%40ss@h:80/?replicas=3&bucket=x", &access, "lyra-runs").unwrap();
         assert_eq!((nats.servers.clone(), nats.replicas, nats.bucket.as_str()), (vec!["h:80".into()], 3, "x"));
         assert_eq!(nats.user, Some(("me".into(), "p@ss".into())));
         assert!(!format!("{nats:?}").contains("p@ss"));
+        assert_eq!(nats_settings("nats://h", &access, "lyra-runs").unwrap().bucket, "lyra-runs");
         let s3 = s3_settings("s3://code?endpoint=http://10.0.0.1:9000&region=eu&prefix=p/", &access).unwrap();
         assert_eq!((s3.bucket.as_str(), s3.region.as_str(), s3.prefix.as_str()), ("code", "eu", "p/"));
         assert_eq!((s3.endpoint.unwrap().as_str(), s3.virtual_host), ("http://10.0.0.1:9000/", false));
@@ -306,6 +321,8 @@ mod tests {
         {
             let error = open_jobs(address, &access).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(said), "{address}: {error}");
+            let error = open_runs(address, &access).await.map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(said), "{address}: {error}");
         }
         for (address, said) in [
             ("s3://bucket", "AWS_ACCESS_KEY_ID"),
@@ -325,7 +342,10 @@ mod tests {
         let access = Access { data_dir: Some(dir.path().to_owned()), ..Access::default() };
         open_objects("sqlite", &access).await.unwrap();
         open_jobs("sqlite", &access).await.unwrap();
+        open_runs("sqlite", &access).await.unwrap();
         open_blobs(dir.path().join("blobs").to_str().unwrap(), &access).await.unwrap();
-        assert!(dir.path().join("objects.db").is_file() && dir.path().join("jobs.db").is_file());
+        for file in ["objects.db", "jobs.db", "runs.db"] {
+            assert!(dir.path().join(file).is_file(), "{file}");
+        }
     }
 }

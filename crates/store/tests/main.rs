@@ -4,4 +4,5 @@
 mod blobs;
 mod jobs;
 mod objects;
+mod runs;
 mod tls;

@@ -11,6 +11,7 @@
 //!
 //! What stands in a batch, and in a run's summary, is for the caller to say. Time is always handed in.
 
+mod nats;
 mod sqlite;
 
 use std::time::Duration;
@@ -20,6 +21,8 @@ use bytes::Bytes;
 use lyra_types::workflow::RunStatus;
 use lyra_types::{Code, Error, RunId, TenantName, Timestamp, WorkflowName};
 
+pub use crate::nats::NatsSettings;
+pub use nats::NatsRuns;
 pub use sqlite::SqliteRuns;
 
 use crate::StoreError;

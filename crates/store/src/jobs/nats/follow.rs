@@ -1,12 +1,8 @@
 //! Follows the stream of records, so that the index shows what other processes write.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
-use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
-use futures::StreamExt;
 use lyra_kit::tasks::blocking;
 use lyra_types::Timestamp;
 use tokio::sync::watch;
@@ -19,82 +15,21 @@ use super::usage::Entry;
 use super::{MARKED, Shared};
 use crate::StoreError;
 use crate::jobs::Changed;
+use crate::nats::{Follower, From};
 
-/// Messages taken into the index at once.
-const BATCH: usize = 500;
-/// While the index is filled: longest wait for the next message before it is asked whether there is one.
-const QUIET: Duration = Duration::from_secs(2);
-
-/// One run of following: ends when the stream can't be read any more.
-pub(super) struct Follower {
-    messages: Ordered,
-    /// The last sequence that was taken in.
-    pub(super) seen: u64,
+/// Follows from the beginning, and takes in all that is there.
+pub(super) async fn fill(bucket: &Bucket, index: &Arc<Index>) -> Result<Follower, StoreError> {
+    Follower::filled(&bucket.records, From::After(0), |heard| async { take(bucket, index, heard).await.map(drop) })
+        .await
 }
 
-impl Follower {
-    /// Follows from the message after `seen`; says how many are there already.
-    async fn start(bucket: &Bucket, seen: u64) -> Result<(Follower, u64), StoreError> {
-        const OPERATION: &str = "follow the jobs' records";
-        let config = OrderedConfig {
-            deliver_policy: match seen {
-                0 => DeliverPolicy::All,
-                seen => DeliverPolicy::ByStartSequence { start_sequence: seen + 1 },
-            },
-            replay_policy: ReplayPolicy::Instant,
-            ..OrderedConfig::default()
-        };
-        let consumer = bucket.records.create_consumer(config).await.map_err(StoreError::remote(OPERATION))?;
-        let pending = consumer.cached_info().num_pending;
-        let messages = consumer.messages().await.map_err(StoreError::remote(OPERATION))?;
-        Ok((Follower { messages, seen }, pending))
-    }
-
-    /// Follows from the beginning, and takes in all that is there.
-    pub(super) async fn filled(bucket: &Bucket, index: &Arc<Index>) -> Result<Follower, StoreError> {
-        const OPERATION: &str = "read the jobs' records";
-        let there = bucket.records.get_info().await.map_err(StoreError::remote(OPERATION))?;
-        let last = there.state.last_sequence;
-        let (mut follower, mut pending) = Follower::start(bucket, 0).await?;
-        // Where records were replaced while they were counted, too many can be said to be left.
-        while pending > 0 && follower.seen < last {
-            match tokio::time::timeout(QUIET, follower.take(bucket, index)).await {
-                Ok(taken) => pending = taken?.0,
-                // What was still to come can have been deleted meanwhile.
-                Err(_) => {
-                    let info = bucket.records.get_info().await.map_err(StoreError::remote(OPERATION))?;
-                    if info.state.messages == 0 || info.state.last_sequence <= follower.seen {
-                        pending = 0;
-                    }
-                }
-            }
-        }
-        Ok(follower)
-    }
-
-    /// Takes in the next messages, waiting for the first; says how many were left when the last of them was sent, and which jobs
-    /// were changed by others.
-    async fn take(&mut self, bucket: &Bucket, index: &Arc<Index>) -> Result<(u64, Vec<Changed>), StoreError> {
-        const OPERATION: &str = "follow the jobs' records";
-        let first = self.messages.next().await.ok_or_else(|| StoreError::remote(OPERATION)("it has ended"))?;
-        let (mut news, mut left) = (Vec::new(), 0);
-        let mut next = Some(first);
-        while let Some(message) = next {
-            let message = message.map_err(StoreError::remote(OPERATION))?;
-            let info = message.info().map_err(StoreError::remote(OPERATION))?;
-            (self.seen, left) = (info.stream_sequence, info.pending);
-            news.extend(read(bucket, &message, self.seen, bucket.clock().now()));
-            // Those that are here already.
-            next = if news.len() < BATCH && left > 0 {
-                futures::FutureExt::now_or_never(self.messages.next()).flatten()
-            } else {
-                None
-            };
-        }
-        let index = Arc::clone(index);
-        let changed = blocking(move || index.apply(news)).await.map_err(|_| StoreError::Closed)??;
-        Ok((left, changed))
-    }
+/// Takes messages in; says which jobs were changed by others.
+async fn take(bucket: &Bucket, index: &Arc<Index>, heard: Vec<(Message, u64)>) -> Result<Vec<Changed>, StoreError> {
+    let now = bucket.clock().now();
+    let news: Vec<News> =
+        heard.iter().filter_map(|(message, sequence)| read(bucket, message, *sequence, now)).collect();
+    let index = Arc::clone(index);
+    blocking(move || index.apply(news)).await.map_err(|_| StoreError::Closed)?
 }
 
 /// What a message says.
@@ -133,12 +68,15 @@ pub(super) async fn follow(shared: Arc<Shared>, mut follower: Follower, mut conn
     connections.mark_unchanged();
     loop {
         let error = tokio::select! {
-            taken = follower.take(&shared.bucket, &shared.index) => match taken {
-                Ok((_, changed)) => {
-                    shared.tell(changed);
-                    heard = clock.instant();
-                    continue;
-                }
+            next = follower.next() => match next {
+                Ok((messages, _)) => match take(&shared.bucket, &shared.index, messages).await {
+                    Ok(changed) => {
+                        shared.tell(changed);
+                        heard = clock.instant();
+                        continue;
+                    }
+                    Err(error) => error,
+                },
                 Err(error) => error,
             },
             Ok(()) = connections.changed() => StoreError::remote("follow the jobs' records")("connected anew"),
@@ -155,10 +93,10 @@ async fn again(shared: &Arc<Shared>, seen: u64, heard: Instant) -> Follower {
     let mut tries = 0;
     loop {
         let started = if shared.bucket.clock().instant() - heard < MARKED / 2 {
-            Follower::start(&shared.bucket, seen).await.map(|(follower, _)| follower)
+            Follower::start(&shared.bucket.records, From::After(seen)).await.map(|(follower, _)| follower)
         } else {
             match shared.ask(Index::clear).await {
-                Ok(()) => Follower::start(&shared.bucket, 0).await.map(|(follower, _)| follower),
+                Ok(()) => Follower::start(&shared.bucket.records, From::After(0)).await.map(|(follower, _)| follower),
                 Err(error) => Err(error),
             }
         };

@@ -15,11 +15,9 @@ mod owner;
 mod record;
 mod usage;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_kit::Tasks;
@@ -28,16 +26,17 @@ use lyra_types::job::Job;
 use lyra_types::usage::{Usage, UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 use self::bucket::{Bucket, Found, Put};
-use self::follow::{Follower, follow};
+use self::follow::{fill, follow};
 use self::index::{Index, News};
 use self::record::{Name, Record, decode, encode};
 use super::{
     Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention,
 };
 use crate::StoreError;
+pub use crate::nats::NatsSettings;
 
 /// Times that a change is tried on a record that others change, too.
 const TRIES: u32 = 64;
@@ -47,89 +46,6 @@ const BEHIND: usize = 1_024;
 const AT_ONCE: usize = 64;
 /// How long the mark of a deleted record stays, so that every process sees it.
 const MARKED: Duration = Duration::from_secs(3_600);
-
-/// Which NATS, and how it is asked.
-#[derive(Clone)]
-pub struct NatsSettings {
-    /// `HOST:PORT` of each server.
-    pub servers: Vec<String>,
-    /// User and password, if there are any.
-    pub user: Option<(String, String)>,
-    /// A `.creds` file, as NATS' tools write it.
-    pub credentials: Option<PathBuf>,
-    /// Connect by TLS; trust the authorities of this directory's `ca.pem`, and show its `cert.pem`. Without a
-    /// directory the system's authorities are trusted.
-    pub tls: Option<Option<PathBuf>>,
-    /// Name of the streams: letters, digits, `-`, `_`.
-    pub bucket: String,
-    /// Copies of each stream: 1, or 3 in a cluster. Only asked for when the streams are made.
-    pub replicas: usize,
-    /// Longest for a request with all its tries.
-    pub deadline: Duration,
-}
-
-impl std::fmt::Debug for NatsSettings {
-    /// Credentials are never shown.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NatsSettings")
-            .field("servers", &self.servers)
-            .field("bucket", &self.bucket)
-            .finish_non_exhaustive()
-    }
-}
-
-impl NatsSettings {
-    /// The defaults: bucket `lyra-jobs`, one copy, 30 s in all.
-    pub fn new(servers: Vec<String>) -> NatsSettings {
-        NatsSettings {
-            servers,
-            user: None,
-            credentials: None,
-            tls: None,
-            bucket: "lyra-jobs".to_owned(),
-            replicas: 1,
-            deadline: Duration::from_secs(30),
-        }
-    }
-
-    /// Connects; also tells of each connection that is made, the first included.
-    async fn connect(&self) -> Result<(async_nats::Client, watch::Receiver<u64>), StoreError> {
-        const OPERATION: &str = "connect to NATS";
-        let mut options = ConnectOptions::new()
-            .name("lyra")
-            .connection_timeout(Duration::from_secs(5))
-            .ping_interval(Duration::from_secs(10));
-        let (made, connections) = watch::channel(0);
-        options = options.event_callback(move |event| {
-            if event == async_nats::Event::Connected {
-                made.send_modify(|made| *made += 1);
-            }
-            std::future::ready(())
-        });
-        if let Some((user, password)) = &self.user {
-            options = options.user_and_password(user.clone(), password.clone());
-        }
-        if let Some(file) = &self.credentials {
-            options =
-                options.credentials_file(file).await.map_err(StoreError::file("read the credentials for NATS"))?;
-        }
-        if let Some(dir) = &self.tls {
-            options = options.require_tls(true);
-            if let Some(dir) = dir {
-                options = options.add_root_certificates(dir.join("ca.pem"));
-                if dir.join("cert.pem").is_file() {
-                    options = options.add_client_certificate(dir.join("cert.pem"), dir.join("key.pem"));
-                }
-            }
-        }
-        let servers: Vec<String> = self.servers.iter().map(|server| format!("nats://{server}")).collect();
-        let connected = tokio::time::timeout(self.deadline, options.connect(servers)).await;
-        match connected {
-            Ok(client) => Ok((client.map_err(StoreError::remote(OPERATION))?, connections)),
-            Err(_) => Err(StoreError::remote(OPERATION)("no answer in time")),
-        }
-    }
-}
 
 struct Shared {
     bucket: Bucket,
@@ -171,7 +87,7 @@ impl NatsJobs {
         let (client, connections) = settings.connect().await?;
         let bucket = Bucket::open(client, settings).await?;
         let index = Arc::new(blocking(Index::new).await.map_err(|_| StoreError::Closed)??);
-        let follower = Follower::filled(&bucket, &index).await?;
+        let follower = fill(&bucket, &index).await?;
         let shared =
             Arc::new(Shared { bucket, index, searched: Mutex::new(None), others: broadcast::channel(BEHIND).0 });
         let tasks = Tasks::new();

@@ -3,9 +3,7 @@
 //! One row for a run, one for each batch of its journal. Heads and outputs stand in a table of their own, so that lists
 //! do not read them. Who owns what is a number in the row and a table of those who live.
 
-mod read;
-#[cfg(test)]
-mod tests;
+pub(super) mod read;
 mod write;
 
 use std::path::Path;
@@ -23,7 +21,7 @@ use crate::{DirLock, StoreError};
 
 const SCHEMA_VERSION: i64 = 1;
 /// Statuses are numbers: their place in `RunStatus::ALL`; 0 and 1 are those that have not ended.
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE runs (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant      TEXT NOT NULL,

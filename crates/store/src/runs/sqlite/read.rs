@@ -78,7 +78,11 @@ pub(super) fn get(
     Ok(Some((found, output)))
 }
 
-pub(super) fn list(conn: &Connection, tenant: &TenantName, filter: &RunFilter) -> Result<Vec<RunRecord>, StoreError> {
+pub(in crate::runs) fn list(
+    conn: &Connection,
+    tenant: &TenantName,
+    filter: &RunFilter,
+) -> Result<Vec<RunRecord>, StoreError> {
     let workflow = if filter.workflow.is_some() { "AND workflow = ?3" } else { "AND ?3 IS NULL" };
     let status = if filter.status.is_some() { "AND status = ?4" } else { "AND ?4 IS NULL" };
     let sql = format!(
@@ -100,7 +104,7 @@ pub(super) fn list(conn: &Connection, tenant: &TenantName, filter: &RunFilter) -
         .map_err(StoreError::sqlite("list runs"))
 }
 
-pub(super) fn counts(conn: &Connection) -> Result<[u64; RunStatus::ALL.len()], StoreError> {
+pub(in crate::runs) fn counts(conn: &Connection) -> Result<[u64; RunStatus::ALL.len()], StoreError> {
     let mut counts = [0; RunStatus::ALL.len()];
     let rows: Vec<(usize, u64)> = conn
         .prepare_cached("SELECT status, runs FROM counts")
