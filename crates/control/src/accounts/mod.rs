@@ -117,7 +117,8 @@ impl Accounts {
 
     /// What the leader does: clears away what tenants that are being deleted had, what has ended, and old entries of the log.
     pub(crate) async fn lead(&self, term: &Term) {
-        term.over.run_until_cancelled(self.clear()).await;
+        // Large, and rare.
+        term.over.run_until_cancelled(Box::pin(self.clear())).await;
     }
 
     /// A tenant's record, made up where it is the default one's and not stored; with the check that it is still so.

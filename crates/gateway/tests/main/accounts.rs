@@ -95,7 +95,7 @@ impl FakeAccounts {
 
     fn shown(&self, tenant: &TenantName) -> Result<Tenant> {
         let state = self.tenants.lock().get(tenant).copied();
-        let state = state.or((*tenant == TenantName::default_tenant()).then_some(TenantState::Active));
+        let state = state.or_else(|| (*tenant == TenantName::default_tenant()).then_some(TenantState::Active));
         let state = state.ok_or_else(|| Error::not_found("tenant", tenant))?;
         Ok(Tenant { name: tenant.clone(), state, created_at: None })
     }
