@@ -217,6 +217,11 @@ impl Findings {
         }
     }
 
+    /// Whether a further error is only counted, so that it needs no message.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= crate::limits::MAX_FINDINGS
+    }
+
     /// Whether the next phase makes no sense.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped

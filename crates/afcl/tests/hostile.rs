@@ -103,6 +103,19 @@ fn long_chains_of_names_need_no_stack() {
 }
 
 #[test]
+fn many_errors_are_counted_and_not_explained() {
+    let mut text = "name: wf\nworkflowBody:\n".to_owned();
+    for index in 0..20_000 {
+        text.push_str(&format!(
+            "- function: {{name: f{index}, type: F, dataIns: [{{name: a, type: number, source: g{index}/b}}]}}\n"
+        ));
+    }
+    let found = compile(&text).unwrap_err();
+    assert_eq!((found.errors.len(), found.more), (limits::MAX_FINDINGS, 20_000 - limits::MAX_FINDINGS));
+    assert!(found.errors[7].message.contains("did you mean `f7/b`?"), "{}", found.errors[7]);
+}
+
+#[test]
 fn wide_orders_are_limited() {
     let section = |prefix: &str| -> String {
         let functions = (0..2000).map(|index| format!("{{function: {{name: {prefix}{index}, type: F}}}}"));

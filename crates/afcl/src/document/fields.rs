@@ -28,7 +28,7 @@ impl<'n, 'a> Fields<'n, 'a> {
         for (name, value) in entries {
             match known.iter().position(|known| *known == name.value) {
                 None => {
-                    let hint = unknown(&name.value, known);
+                    let hint = if findings.is_full() { String::new() } else { unknown(&name.value, known) };
                     findings.error(
                         name.at,
                         Code::UnknownField,

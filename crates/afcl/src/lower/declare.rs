@@ -33,6 +33,10 @@ impl<'d> Lowering<'d, '_> {
                     continue;
                 }
             };
+            if input.passing {
+                let message = "an input of the workflow is not passed on; it is read where it is needed";
+                self.findings.error(input.name.at, Code::WrongShape, message);
+            }
             for constraint in &input.constraints {
                 self.unknown_constraint(constraint, "an input of the workflow", &[]);
             }

@@ -20,6 +20,7 @@ pub(super) struct Names<'d> {
 
 struct Producer<'d> {
     name: &'d str,
+    frame: usize,
     keyword: &'static str,
     /// The compound around it.
     parent: Option<usize>,
@@ -63,7 +64,7 @@ impl<'d> Lowering<'d, '_> {
         parent: Option<usize>,
     ) -> usize {
         let id = self.names.producers.len();
-        self.names.producers.push(Producer { name: &name.value, keyword, parent });
+        self.names.producers.push(Producer { name: &name.value, frame, keyword, parent });
         if *self.names.by_name.entry((frame, &name.value)).or_insert(id) != id {
             let message = format!("the name {} is there already; names are unique in the workflow", quote(&name.value));
             self.findings.error(name.at, Code::DuplicateName, message);
@@ -120,6 +121,11 @@ impl<'d> Lowering<'d, '_> {
             }
             Some(Port::Broken) => None,
             Some(port) => Some(port),
+            // A hint is a search, and nobody would read it.
+            None if self.findings.is_full() => {
+                self.findings.error(at, Code::UnknownSource, String::new());
+                None
+            }
             None => {
                 match self.names.by_name.get(&(context.frame, producer)) {
                     None => self.unknown_producer(context.frame, at, producer, port),
@@ -145,8 +151,9 @@ impl<'d> Lowering<'d, '_> {
     }
 
     fn unknown_producer(&mut self, frame: usize, at: Position, producer: &str, port: &str) {
-        let names = self.names.by_name.keys().filter(|(of, _)| *of == frame).map(|(_, name)| *name);
-        let hint = match nearest(producer, names) {
+        const SEARCHED: usize = 2000;
+        let names = self.names.producers.iter().filter(|known| known.frame == frame).map(|known| known.name);
+        let hint = match nearest(producer, names.take(SEARCHED)) {
             Some(near) => format!("; did you mean {}?", quote(&format!("{near}/{port}"))),
             None => "; for a text with a `/` write it as `value:`, or between double quotes".to_owned(),
         };

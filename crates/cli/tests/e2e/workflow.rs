@@ -22,7 +22,7 @@ async fn a_document_that_is_right_is_said_to_be() -> Result<()> {
 async fn what_is_wrong_with_a_document_is_said_with_its_place() -> Result<()> {
     let refused = alone().run_with_input(["workflow", "check", "-"], WRONG.as_bytes()).await?.expect(2)?;
     assert!(
-        refused.stderr.starts_with("stdin:7:37: error: there is no function or compound `nobody`"),
+        refused.stderr.starts_with("stdin:7:39: error: there is no function or compound `nobody`"),
         "{}",
         refused.stderr
     );
@@ -31,7 +31,7 @@ async fn what_is_wrong_with_a_document_is_said_with_its_place() -> Result<()> {
         alone().run_with_input(["workflow", "check", "-", "-o", "json"], WRONG.as_bytes()).await?.expect(2)?;
     let report: Value = serde_json::from_str(&refused.stdout)?;
     assert_eq!(report["errors"][0]["line"], 7);
-    assert_eq!(report["errors"][0]["column"], 37);
+    assert_eq!(report["errors"][0]["column"], 39);
     assert_eq!(report["errors"][0]["code"], "unknown_source");
     let refused = alone().run_with_input(["workflow", "graph", "-"], WRONG.as_bytes()).await?.expect(2)?;
     assert!(refused.stdout.is_empty() && refused.stderr.contains("[unknown_source]"), "{refused:?}");
