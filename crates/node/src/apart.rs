@@ -6,7 +6,7 @@
 //! | worker | gRPC: calls | control's addresses, the blobs |
 //! | gateway | HTTP | control's addresses |
 //!
-//! Roles that share a process speak with each other directly. The logs role runs with control.
+//! Roles that share a process speak with each other directly. The logs and workflow roles run with control.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,8 +20,10 @@ use lyra_kit::Tasks;
 use lyra_store::{Access, Blobs, DirLock};
 use lyra_types::{Code, Error as LyraError};
 pub use lyra_wire::Role;
-use lyra_wire::grpc::{self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, Security};
-use lyra_wire::{Accounts, Control, Logs, Operated, Registry, Worker};
+use lyra_wire::grpc::{
+    self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, RemoteWorkflows, Security,
+};
+use lyra_wire::{Accounts, Control, Logs, Operated, Registry, Worker, Workflows};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +81,8 @@ pub struct Node {
     grpc: Option<(TcpListener, grpc::RoutesBuilder)>,
     security: Security,
     control: Option<Arc<lyra_control::Service>>,
+    /// Runs with control.
+    workflow: Option<Arc<lyra_workflow::Service>>,
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
@@ -150,13 +154,16 @@ impl Node {
             fleet.measure(&kit.metrics);
             fleet
         });
-        let mut control = None;
+        let (mut control, mut workflow) = (None, None);
         if let (Some(registry), Some(fleet)) = (registry, &fleet) {
             let service = start_control(&config, &access, &registry, reached, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_accounts(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
+            let runs = Arc::new(start_workflow(&config, &access, service.clone(), fleet, &kit).await?);
+            grpc::add_workflows(&mut routes, runs.clone());
+            workflow = Some(runs);
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
         }
@@ -173,6 +180,7 @@ impl Node {
             grpc: None,
             security,
             control,
+            workflow,
             logs,
             worker,
             gateway: None,
@@ -238,7 +246,12 @@ impl Node {
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
         let resources = ThroughControl(Arc::clone(&control));
-        let others = roles::gateway::Roles { control, accounts, worker: as_worker, workers, logs, workflows: None };
+        let workflows: Arc<dyn Workflows> = match &self.workflow {
+            Some(workflow) => workflow.clone(),
+            None => Arc::new(RemoteWorkflows::new(&config.control, &self.security).map_err(Error::Refused)?),
+        };
+        let workflows = Some(workflows);
+        let others = roles::gateway::Roles { control, accounts, worker: as_worker, workers, logs, workflows };
         let gateway = roles::gateway::new(config.node.gateway.clone(), others, kit);
         gateway.mount_resources(Arc::new(resources));
         gateway.check(address).map_err(Error::Refused)?;
@@ -266,7 +279,7 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, security, control, logs, worker, gateway, status, closing, .. } = self;
+        let Node { tasks, grpc, security, control, workflow, logs, worker, gateway, status, closing, .. } = self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
@@ -303,6 +316,10 @@ impl Node {
         };
         let stop_control = async {
             shutdown.cancelled().await;
+            if let Some(workflow) = &workflow {
+                // Another process takes the runs up, or this one when it is back.
+                workflow.stop(LAST).await;
+            }
             if let Some(control) = &control {
                 control.stop().await;
             }
@@ -322,7 +339,7 @@ impl Node {
         let (served, (), ()) = tokio::join!(serve, stop_control, stop_worker);
         end.cancel();
         tasks.stop(LAST).await;
-        drop(control);
+        drop((control, workflow));
         if let Some(logs) = logs {
             logs.stop().await;
         }
@@ -434,6 +451,24 @@ async fn start_agent(
     }
     let (dir, seeds) = (&config.node.data_dir, config.control.clone());
     roles::worker::start_agent(identity, worker, dir, own, seeds, Box::new(reach), kit).await
+}
+
+async fn start_workflow(
+    config: &Config,
+    access: &Access,
+    control: Arc<dyn Control>,
+    fleet: &Fleet,
+    kit: &Kit,
+) -> Result<lyra_workflow::Service, Error> {
+    let parts = roles::workflow::Parts {
+        objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
+        runs: lyra_store::open_runs(&config.jobs, access).await.map_err(Error::Store)?,
+        blobs: open_blobs(config, access).await?,
+        control,
+        worker: Arc::new(fleet.clone()),
+        alone: config.jobs == "sqlite",
+    };
+    roles::workflow::start(config.node.workflow.clone(), parts, kit).await
 }
 
 async fn start_control(

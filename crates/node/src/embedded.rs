@@ -191,16 +191,15 @@ impl Node {
             }
         };
         let as_control: Arc<dyn Control> = control.clone();
-        let workflow = roles::workflow::start(
-            config.workflow,
-            stores.objects(),
-            Arc::clone(&runs),
-            values,
-            as_control.clone(),
-            as_worker.clone(),
-            &kit,
-        );
-        let workflow = match workflow.await {
+        let parts = roles::workflow::Parts {
+            objects: stores.objects(),
+            runs: runs.clone(),
+            blobs: values,
+            control: as_control.clone(),
+            worker: as_worker.clone(),
+            alone: true,
+        };
+        let workflow = match roles::workflow::start(config.workflow, parts, &kit).await {
             Ok(workflow) => workflow,
             Err(error) => {
                 control.stop().await;

@@ -1,9 +1,9 @@
-//! The workflow role over the embedded store.
+//! The workflow role.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use lyra_store::{Blobs, DirLock, Objects, SqliteRuns};
+use lyra_store::{Blobs, DirLock, Objects, Runs, SqliteRuns};
 use lyra_wire::{Control, Worker};
 use lyra_workflow::{Config, Deps, Service};
 
@@ -16,26 +16,29 @@ pub(crate) fn open(dir: &Path, lock: &Arc<DirLock>) -> Result<Arc<SqliteRuns>, E
     Ok(Arc::new(runs.map_err(Error::Store)?))
 }
 
+/// Where the role keeps what it knows, and who does its work.
+pub(crate) struct Parts {
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) runs: Arc<dyn Runs>,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) worker: Arc<dyn Worker>,
+    /// No other process uses the store of runs.
+    pub(crate) alone: bool,
+}
+
 /// Takes up runs that were under way, and starts to take new ones.
-pub(crate) async fn start(
-    config: Config,
-    objects: Arc<dyn Objects>,
-    runs: Arc<SqliteRuns>,
-    blobs: Arc<dyn Blobs>,
-    control: Arc<dyn Control>,
-    worker: Arc<dyn Worker>,
-    kit: &Kit,
-) -> Result<Service, Error> {
+pub(crate) async fn start(config: Config, parts: Parts, kit: &Kit) -> Result<Service, Error> {
     let deps = Deps {
-        objects,
-        blobs,
-        runs,
-        control,
-        worker,
+        objects: parts.objects,
+        blobs: parts.blobs,
+        runs: parts.runs,
+        control: parts.control,
+        worker: parts.worker,
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
-        alone: true,
+        alone: parts.alone,
     };
     Service::start(config, deps).await.map_err(Error::Workflow)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lyra_types::api::Page;
 use lyra_types::workflow::{Run, TraceToken, Workflow, WorkflowVersion};
-use lyra_types::{Result, RunId, TenantName, WorkflowName};
+use lyra_types::{Code, Result, RunId, TenantName, WorkflowName};
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -57,6 +57,22 @@ impl RemoteWorkflows {
             question(client, asked.clone())
         };
         self.peers.ask(repeat, limit, ask).await
+    }
+
+    /// Asks one process after the other until one has the run under way: the others say that it is with another host.
+    async fn ask_owner<M, T, F>(&self, asked: M, question: impl Fn(WorkflowsClient<Channel>, M) -> F) -> Result<T>
+    where
+        M: Clone,
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut left = self.peers.all().len();
+        loop {
+            left -= 1;
+            match self.ask(Repeat::Always, LONG, asked.clone(), &question).await {
+                Err(error) if error.code == Code::Unavailable && left > 0 => {}
+                answer => return answer,
+            }
+        }
     }
 }
 
@@ -115,7 +131,7 @@ impl Workflows for RemoteWorkflows {
 
     async fn command(&self, tenant: &TenantName, id: &RunId, command: RunCommand) -> Result<Run> {
         let message = CommandRun { tenant: tenant.clone(), id: id.clone(), command };
-        self.ask(Repeat::Unsent, LONG, message, |mut client, asked| async move { client.command(asked).await }).await
+        self.ask_owner(message, |mut client, asked| async move { client.command(asked).await }).await
     }
 
     async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {
@@ -127,13 +143,13 @@ impl Workflows for RemoteWorkflows {
     async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>> {
         let message = OfRun { tenant: tenant.clone(), id: id.clone(), wait: Duration::ZERO };
         let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.waiting(asked).await };
-        Ok(self.ask(Repeat::Always, SHORT, message, ask).await?.tasks)
+        Ok(self.ask_owner(message, ask).await?.tasks)
     }
 
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         let message = CompleteTask { token: token.to_owned(), completion };
         let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.complete(asked).await };
-        self.ask(Repeat::Always, SHORT, message, ask).await.map(drop)
+        self.ask_owner(message, ask).await.map(drop)
     }
 }
 

@@ -287,7 +287,7 @@ async fn pause_holds_and_cancel_ends_a_run_and_its_calls() {
     assert_eq!(runs.get(tenant.clone(), id.clone(), false).await.expect("the run").0.status, RunStatus::Paused);
     // It is paused over a restart too.
     engine.deps().tasks.stop(Duration::from_secs(1)).await;
-    drop(sender.send(true));
+    sender.send_replace(true);
     let engine = site.engine(&runs, enact.clone(), 2, true).await;
     let calls = || enact.calls.load(Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -296,11 +296,11 @@ async fn pause_holds_and_cancel_ends_a_run_and_its_calls() {
     command(&engine, "r", RunCommand::Resume).await;
     assert_eq!(ended(&engine, &runs, "r").await.0, RunStatus::Succeeded);
 
-    drop(sender.send(false));
+    sender.send_replace(false);
     begin(&engine, &chain(3, ""), mapping(&["http://a.test"]), "s", json!({"n": 1})).await;
     command(&engine, "s", RunCommand::Cancel).await;
     assert_eq!(ended(&engine, &runs, "s").await.0, RunStatus::Cancelled);
-    drop(sender.send(true));
+    sender.send_replace(true);
     engine.redrive(&key("s").0, &key("s").1).await.expect("redriven");
     assert_eq!(ended(&engine, &runs, "s").await.0, RunStatus::Succeeded);
 }
