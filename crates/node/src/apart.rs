@@ -168,11 +168,7 @@ impl Node {
             control = Some(service);
         }
         if let Some((worker, _)) = &worker {
-            let told: Arc<dyn Control> = match &control {
-                Some(control) => control.clone(),
-                None => Arc::new(RemoteControl::new(addresses, &security).map_err(Error::Refused)?),
-            };
-            worker.tell_usage(told);
+            worker.tell_usage(control_of(control.as_ref(), addresses, &security)?);
         }
         let mut node = Node {
             serving,
@@ -235,10 +231,7 @@ impl Node {
         kit: &Kit,
     ) -> Result<(), Error> {
         let (listener, address) = listen(config.node.listen).await?;
-        let control: Arc<dyn Control> = match &self.control {
-            Some(control) => control.clone(),
-            None => Arc::new(RemoteControl::new(&config.control, &self.security).map_err(Error::Refused)?),
-        };
+        let control = control_of(self.control.as_ref(), &config.control, &self.security)?;
         let accounts: Arc<dyn Accounts> = match &self.control {
             Some(control) => control.clone(),
             None => Arc::new(RemoteAccounts::new(&config.control, &self.security).map_err(Error::Refused)?),
@@ -345,6 +338,18 @@ impl Node {
         }
         served
     }
+}
+
+/// This node's own control, else that at the addresses.
+fn control_of(
+    own: Option<&Arc<lyra_control::Service>>,
+    addresses: &[String],
+    security: &Security,
+) -> Result<Arc<dyn Control>, Error> {
+    Ok(match own {
+        Some(control) => control.clone(),
+        None => Arc::new(RemoteControl::new(addresses, security).map_err(Error::Refused)?),
+    })
 }
 
 /// Whether a node without a gateway does its work. Its control has read functions and jobs before anything is served; where

@@ -1,3 +1,5 @@
+//! Each construct by itself: branches, loops, collections, limits, the trace.
+
 use super::*;
 
 pub(super) const WHILE: &str = r#"

@@ -1,3 +1,5 @@
+//! Tries that fail, runs that are taken up again, pauses.
+
 use super::constructs::{BRANCH, FAN};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Any order of answers, any point of a crash: the same run.
+
 use proptest::prelude::*;
 
 use super::constructs::{BRANCH, FAN, WHILE};

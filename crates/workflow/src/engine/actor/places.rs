@@ -1,0 +1,117 @@
+//! Which resources the tasks of a run get, and the places that they take there.
+
+use std::time::Duration;
+
+use lyra_types::workflow::{Cause, RunError};
+use serde_json::{Map, Value};
+use smallvec::SmallVec;
+
+use super::{Actor, BATCH};
+use crate::core::{Event, Schedulable, TaskKey};
+use crate::enact::Failure;
+use crate::engine::choose::Choice;
+use crate::schedule::{Bound, Lease, Outcome as Measured, TaskView};
+
+/// Places of a task that is called.
+pub(super) struct Places {
+    leases: Vec<Lease>,
+    input_bytes: u64,
+}
+
+impl Actor {
+    /// Gives resources to functions that wait for them, as many as may be called at a time; true if to any.
+    pub(super) fn schedule_some(&mut self) -> bool {
+        let mut any = false;
+        let told = std::mem::take(&mut self.freed);
+        self.listed &= !told;
+        let most = self.inner.deps.config.run_in_flight.max(1);
+        while self.core.in_flight_len() < most && self.entries.len() < BATCH {
+            let Some(waiting) = self.core.next_schedulable() else { break };
+            let Some(bound) = self.program.bound.get(&*waiting.function_type) else {
+                // One of Lyra's own types needs no resource.
+                self.record(Event::Scheduled { key: waiting.key, attempt: waiting.attempt, picks: SmallVec::new() });
+                any = true;
+                continue;
+            };
+            let input_bytes = self.core.input(&waiting.key).map_or(0, |input| size(&input));
+            match self.choose(&waiting, bound, input_bytes) {
+                Choice::Taken(picks, leases) => {
+                    let picks = picks.iter().copied().collect();
+                    self.leases.insert(waiting.key.clone(), Places { leases, input_bytes });
+                    self.record(Event::Scheduled { key: waiting.key, attempt: waiting.attempt, picks });
+                }
+                Choice::Full(view) => {
+                    self.core.wait_for_resources(waiting.key);
+                    if !std::mem::replace(&mut self.listed, true) {
+                        self.inner.chooser.wait(self.sender.clone(), &view);
+                    }
+                    break;
+                }
+                Choice::Impossible(reason) => {
+                    let task = Some(self.core.place(&waiting.key));
+                    let cause = Cause { code: "no_resource".to_owned(), message: reason, name: None, resource: None };
+                    let error = RunError { task, attempts: 0, cause, causes: Vec::new() };
+                    self.record(Event::Stopped { error: Some(error) });
+                    break;
+                }
+            }
+            any = true;
+        }
+        if told && !any && !self.listed {
+            // The place is for the next one then.
+            self.inner.chooser.freed();
+        }
+        any
+    }
+
+    fn choose(&self, waiting: &Schedulable, bound: &Bound, input_bytes: u64) -> Choice {
+        let place = self.core.place(&waiting.key);
+        let redundancy = self.core.settings(&waiting.key).and_then(|settings| settings.redundancy).unwrap_or(1);
+        let view = TaskView {
+            function_type: &waiting.function_type,
+            task: &place,
+            input_bytes,
+            attempt: waiting.attempt,
+            redundancy,
+        };
+        let rank = self.core.plan().rank(waiting.key.task);
+        self.inner.chooser.choose(&waiting.function_type, bound, &view, rank)
+    }
+
+    /// Frees the places of a try that has ended.
+    pub(super) fn release(
+        &mut self,
+        key: &TaskKey,
+        since: i64,
+        outcome: &Result<(Option<String>, Map<String, Value>), Failure>,
+    ) {
+        let Some(Places { mut leases, input_bytes }) = self.leases.remove(key) else { return };
+        // Of several that were called at once only the winner is known, and not how the others did.
+        if leases.len() == 1
+            && let Some(lease) = leases.pop()
+        {
+            let took = Duration::from_millis(u64::try_from(self.now().saturating_sub(since)).unwrap_or(0));
+            let measured = match outcome {
+                Ok(_) => Measured::Succeeded { input_bytes, took },
+                Err(_) => Measured::Failed,
+            };
+            lease.end(measured, self.inner.deps.clock.instant());
+        }
+        drop(leases);
+        self.inner.chooser.freed();
+    }
+}
+
+/// Size as JSON, about: exact for what is short, and not worth a second writing for what is long.
+fn size(input: &Map<String, Value>) -> u64 {
+    fn of(value: &Value) -> u64 {
+        match value {
+            Value::Null | Value::Bool(_) => 5,
+            Value::Number(_) => 8,
+            Value::String(text) => text.len() as u64 + 2,
+            Value::Array(elements) => elements.iter().map(|element| of(element) + 1).sum::<u64>() + 2,
+            Value::Object(members) => size(members),
+        }
+    }
+    input.iter().map(|(name, value)| name.len() as u64 + 4 + of(value)).sum::<u64>() + 2
+}
