@@ -62,7 +62,14 @@ async fn play<T>(script: Vec<Act>, work: impl AsyncFnOnce(Client) -> T) -> (T, V
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let token = Some("secret-token".to_owned());
-    let client = Client::new(Config { url, token, timeout: Duration::from_secs(20), ..Config::default() }).unwrap();
+    let client = Client::new(Config {
+        url,
+        token,
+        tenant: Some("default".to_owned()),
+        timeout: Duration::from_secs(20),
+        ..Config::default()
+    })
+    .unwrap();
     let mut requests = Vec::new();
     let mut open = Vec::new();
     let server = async {

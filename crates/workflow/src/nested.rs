@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::enact::function;
 use crate::enact::http::Http;
 use crate::enact::{Enactment, Failure, Nested};
-use crate::service::{Origin, Service};
+use crate::service::{Origin, Service, WeakService};
 
 /// How deep runs may stand in one another.
 const DEPTH: u32 = 16;
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// Runs tasks that are runs.
 pub(crate) struct NestedRuns {
-    service: OnceLock<Service>,
+    service: OnceLock<WeakService>,
     http: Arc<Http>,
     tasks: Tasks,
 }
@@ -41,11 +41,15 @@ impl NestedRuns {
 
     /// Says who starts sub-runs; once.
     pub(crate) fn belongs_to(&self, service: &Service) {
-        drop(self.service.set(service.clone()));
+        // Set once; a second service would be another one's.
+        let _ = self.service.set(service.downgrade());
     }
 
-    fn service(&self) -> Result<&Service, Failure> {
-        self.service.get().ok_or_else(|| Failure::passing("unavailable", "the workflow role is starting"))
+    fn service(&self) -> Result<Service, Failure> {
+        self.service
+            .get()
+            .and_then(WeakService::upgrade)
+            .ok_or_else(|| Failure::passing("unavailable", "the workflow role is starting"))
     }
 }
 
@@ -86,7 +90,7 @@ impl Nested for NestedRuns {
         let origin = Origin { parent: Some(parent), schedule: None, depth };
         let new = NewRun { input, id: Some(id.clone()), version };
         service.start_run(&enactment.tenant, &name, new, origin).await.map_err(failure_of)?;
-        let guard = Given { service, tasks: &self.tasks, run: Some((enactment.tenant.clone(), id.clone())) };
+        let guard = Given { service: &service, tasks: &self.tasks, run: Some((enactment.tenant.clone(), id.clone())) };
         let run = loop {
             let run = service.run(&enactment.tenant, &id, LOOK).await.map_err(failure_of)?;
             if run.status.is_final() {

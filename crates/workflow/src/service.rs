@@ -1,6 +1,6 @@
 //! The role: workflows, runs, and what is asked of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -76,7 +76,24 @@ pub(crate) struct Origin {
     pub depth: u32,
 }
 
+/// A handle on the service that does not keep it: what the service itself holds must not.
+pub(crate) struct WeakService {
+    engine: Weak<engine::Inner>,
+    definitions: Weak<Definitions>,
+}
+
+impl WeakService {
+    pub(crate) fn upgrade(&self) -> Option<Service> {
+        let engine = Engine::upgrade(&self.engine)?;
+        Some(Service { engine, definitions: self.definitions.upgrade()? })
+    }
+}
+
 impl Service {
+    pub(crate) fn downgrade(&self) -> WeakService {
+        WeakService { engine: self.engine.downgrade(), definitions: Arc::downgrade(&self.definitions) }
+    }
+
     /// Starts the role. Runs that an earlier process had under way go on when this returns.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ pub struct Args {
     #[command(flatten)]
     document: Document,
     /// How it is written: for Graphviz, for Markdown, or for a browser
-    #[arg(long, value_enum, value_name = "FORMAT", default_value = "dot")]
+    #[arg(id = "drawing", long = "format", value_enum, value_name = "FORMAT", default_value = "dot")]
     format: Drawn,
 }
 

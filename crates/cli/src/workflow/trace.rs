@@ -12,8 +12,8 @@ use crate::session::Session;
   lyra workflow trace run_01jd6gkz5w3v9q0x7y2m4n8abc
   lyra workflow trace run_01jd6gkz5w3v9q0x7y2m4n8abc -o json --limit 100000
 
-Steps: T a datum arrived, S to be scheduled, E called, F loops expanded, X output taken, R a try failed
-and the task is scheduled again, P paused, C continued, Q the run's end.")]
+Steps: T a datum arrived, S to be scheduled, E called, F loops expanded, X output taken,
+R a try failed and the task is scheduled again, P paused, C continued, Q the run's end.")]
 pub struct Args {
     #[command(flatten)]
     run: One,

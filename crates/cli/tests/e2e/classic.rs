@@ -72,6 +72,8 @@ impl Classic {
         let method = reqwest::Method::from_bytes(method.as_bytes())?;
         let request = self.http.request(method, format!("{}{path}", self.lyra.url()));
         let request = match body {
+            // An empty body is one only where its length is said, as curl does.
+            Some("") => request.header("content-length", "0"),
             Some(body) => request.body(body.to_owned()),
             None => request,
         };

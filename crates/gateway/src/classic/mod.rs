@@ -78,7 +78,6 @@ struct Asked<'a> {
     app: &'a Arc<App>,
     classic: &'a Classic,
     identity: &'a Identity,
-    route: Route,
     parts: Parts,
     body: Lingering,
 }
@@ -89,9 +88,7 @@ impl Asked<'_> {
     /// # Errors
     /// [`lyra_types::Code::PermissionDenied`] where it may not.
     fn allowed(&self, tenant: &TenantName) -> lyra_types::Result<()> {
-        let metrics = &self.app.metrics;
-        self.route.needs().check(self.identity).inspect_err(|_| metrics.denied("scope"))?;
-        self.identity.check_tenant(tenant.as_str()).inspect_err(|_| metrics.denied("tenant"))
+        self.identity.check_tenant(tenant.as_str()).inspect_err(|_| self.app.metrics.denied("tenant"))
     }
 }
 
@@ -148,8 +145,12 @@ pub(crate) async fn answer(
         return envelope::nothing_here();
     };
     let tag = if get { parts.headers.get(http::header::IF_NONE_MATCH).cloned() } else { None };
-    let asked = Asked { app, classic, identity, route, parts, body };
-    let envelope = serve(asked, route, target).await.unwrap_or_else(|error| Envelope::of(&error));
+    let asked = Asked { app, classic, identity, parts, body };
+    // Whose job it is must be looked up; whether the caller may ask for any need not.
+    let envelope = match route.needs().check(identity).inspect_err(|_| app.metrics.denied("scope")) {
+        Ok(()) => serve(asked, route, target).await.unwrap_or_else(|error| Envelope::of(&error)),
+        Err(error) => Envelope::of(&error),
+    };
     let response = envelope.into_response(get.then_some(tag));
     classic.metrics[route as usize].observe(response.status(), app.clock.instant().duration_since(begun));
     response

@@ -102,6 +102,8 @@ async fn of_two_processes_that_write_at_once_one_is_fenced_and_no_batch_is_lost_
         let first = async {
             let mut number = 1;
             loop {
+                // It does something beside writing, too.
+                one.memo(tenant(), [1; 32], at(1)).await.unwrap();
                 match one.append(batch(&name, 1, number)).await {
                     Ok(()) => number += 1,
                     Err(RunsError::Fenced(_)) => return number,

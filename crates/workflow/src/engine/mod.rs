@@ -15,7 +15,7 @@ mod summary;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -126,6 +126,16 @@ pub(crate) struct Inner {
 }
 
 impl Engine {
+    /// A handle that does not keep it.
+    pub(crate) fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.inner)
+    }
+
+    /// The engine of a handle, while there is one.
+    pub(crate) fn upgrade(handle: &Weak<Inner>) -> Option<Engine> {
+        handle.upgrade().map(|inner| Engine { inner })
+    }
+
     pub(crate) fn new(deps: Deps) -> Engine {
         let inner = Inner {
             owner: deps.random.u64(),

@@ -199,9 +199,9 @@ impl Bucket {
             let before = seen;
             let outcome = self.drain(&consumer, &mut seen, &mut each).await;
             // It goes by itself, too, but not at once.
-            if let Ok(name) = tokio::time::timeout(ATTEMPT, stream.delete_consumer(&consumer.cached_info().name)).await
-            {
-                name.map(drop).unwrap_or_else(|error| tracing::debug!(%error, "a reader stays for some seconds"));
+            let deleted = stream.delete_consumer(&consumer.cached_info().name);
+            if let Ok(Err(error)) = tokio::time::timeout(ATTEMPT, deleted).await {
+                tracing::debug!(%error, "a reader stays for some seconds");
             }
             match outcome {
                 Err(StoreError::Remote { detail, .. }) if seen != before || self.clock().instant() < end => {

@@ -4,7 +4,8 @@
 //! written only after the last one that its writer has read: so whoever takes a run over fences the former owner by the same
 //! write, and a batch is there once or not at all. Each message holds all that is known of the run by then; so the last
 //! one is the run, and all of them are its journal. Which runs there are is found in an index that each process makes
-//! from the last messages and keeps by following the stream. `docs/design` says what a `kill -9` at each step leaves behind.
+//! from the last messages and keeps by following the stream. `docs/design` says why, and what a `kill -9`
+//! at each step leaves behind.
 
 mod bucket;
 mod change;

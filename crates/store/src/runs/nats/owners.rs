@@ -120,8 +120,6 @@ impl Shared {
                 self.learn_gone_or_moved(name).await?;
                 return Ok(None);
             };
-            // The journal first: it is whole if nothing follows on the message up to which it was read.
-            let Some((head, batches)) = self.journal(name, &found).await? else { continue };
             let record = found.entry.state.record(name);
             let mut state = found.entry.state;
             state.owner = owner;
@@ -131,14 +129,19 @@ impl Shared {
             }
             let entry = Entry { state, token: self.bucket.channel.token(), head: Payload::None, batch: None };
             let claim = Claim::new(self, name);
-            match self.write(name, found.sequence, entry).await? {
-                Some(done) => {
-                    self.learn_run(name, &done).await?;
-                    let fence = done.entry.state.fence;
-                    return Ok(Some((TakenRun { record, fence, head, batches }, claim)));
-                }
-                None => claim.told(),
-            }
+            let Some(done) = self.write(name, found.sequence, entry).await? else {
+                claim.told();
+                continue;
+            };
+            self.learn_run(name, &done).await?;
+            // Not before: a former owner that goes on writing would be ahead for ever. Where it can't be read, the claim
+            // remembers the run.
+            let Some((head, batches)) = self.journal(name, &done).await? else {
+                claim.told();
+                continue;
+            };
+            let fence = done.entry.state.fence;
+            return Ok(Some((TakenRun { record, fence, head, batches }, claim)));
         }
         Err(StoreError::Overloaded.into())
     }

@@ -133,6 +133,7 @@ impl Actor {
         if self.core.is_paused() {
             self.recorded = RunStatus::Paused;
         }
+        self.seen.send_replace(Snapshot { status: self.recorded, counts: self.core.counts() });
     }
 
     /// Has everything done that was under way when the journal ended.
