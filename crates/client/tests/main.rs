@@ -65,7 +65,7 @@ async fn play<T>(script: Vec<Act>, work: impl AsyncFnOnce(Client) -> T) -> (T, V
     let client = Client::new(Config {
         url,
         token,
-        tenant: Some("default".to_owned()),
+        tenant: Some(lyra_types::TenantName::default_tenant()),
         timeout: Duration::from_secs(20),
         ..Config::default()
     })

@@ -110,7 +110,7 @@ impl Service {
         let (tenant, name) = names.ok_or_else(|| Error::internal("a schedule's key names no workflow"))?;
         let (tenant, name) = (TenantName::new(tenant)?, WorkflowName::new(name)?);
         let run = self.fire(&tenant, &name, &timed, tick).await?;
-        let next = Timed { last: tick, run: run.or(timed.run.clone()), ..timed };
+        let next = Timed { last: tick, run: run.or_else(|| timed.run.clone()), ..timed };
         let value = serde_json::to_vec(&next).map_err(|error| Error::internal(error.to_string()))?;
         let txn = Txn {
             checks: vec![Check::Modified(entry.key.clone(), entry.modified)],

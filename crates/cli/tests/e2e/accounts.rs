@@ -15,7 +15,7 @@ async fn guarded() -> Result<(Lyra, tempfile::TempDir)> {
     let dir = tempfile::tempdir()?;
     let tokens = dir.path().join("tokens");
     fs::write(&tokens, format!("{OPERATOR}\n"))?;
-    let args = vec!["--token-file".to_owned(), tokens.to_str().unwrap().to_owned()];
+    let args = vec!["--token-file".to_owned(), tokens.display().to_string()];
     let lyra = Lyra::start_with(Options { binary: Some(BINARY.into()), args, ..Options::default() }).await?;
     fs::write(lyra.scratch().join("echo.js"), ECHO)?;
     Ok((lyra, dir))

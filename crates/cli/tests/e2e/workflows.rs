@@ -198,7 +198,7 @@ async fn a_part_of_a_workflow_runs_on_another_lyra() -> Result<()> {
     }
     cloud.cli(["deploy", &example("functions/report.js"), "--runtime", "js"]).await?.ok()?;
     let mappings = std::fs::read_to_string(example("edge-cloud.mappings.json"))?;
-    let mappings = mappings.replace("http://127.0.0.1:8090", &edge.url().to_string());
+    let mappings = mappings.replace("http://127.0.0.1:8090", edge.url());
     std::fs::write(cloud.scratch().join("mappings.json"), mappings)?;
     cloud.cli(["workflow", "deploy", &example("edge-cloud.yaml"), "--mappings", "mappings.json"]).await?.ok()?;
     let output = run(&cloud, "edge-cloud", &json!({"camera": "hall", "frames": 7})).await?;

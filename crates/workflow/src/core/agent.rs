@@ -7,7 +7,7 @@ use lyra_types::workflow::Cause;
 use serde_json::Map;
 
 use super::queues::Extraction;
-use super::state::{CAUSES, Tries};
+use super::state::CAUSES;
 use super::{Core, Effect, Entry, Event, Next, Outcome, TaskKey};
 use crate::core::entry::Stored;
 
@@ -169,7 +169,7 @@ impl Core {
         }
         self.state.failed_attempts += 1;
         self.trace_end_of_attempt("R", key, attempt, cause.resource.clone(), Some(cause.clone()));
-        let tries = self.state.tries.entry(key.clone()).or_insert_with(Tries::default);
+        let tries = self.state.tries.entry(key.clone()).or_default();
         tries.attempts = attempt;
         tries.of_type += 1;
         tries.causes.push(cause.clone());

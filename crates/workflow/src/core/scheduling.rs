@@ -21,7 +21,7 @@ pub struct Schedulable {
 }
 
 impl Core {
-    pub(super) fn to_scheduling(&mut self, key: TaskKey) {
+    pub(super) fn hand_to_scheduling(&mut self, key: TaskKey) {
         match self.plan.graph.task(key.task).kind {
             TaskKind::Function { .. } => {
                 self.state.begun += 1;

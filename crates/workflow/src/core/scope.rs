@@ -36,7 +36,7 @@ impl Core {
     pub(super) fn look(&mut self, key: TaskKey) {
         match self.first_missing(&key) {
             Ok(Some(wait)) => self.state.waits.entry(wait).or_default().push(key),
-            Ok(None) => self.to_scheduling(key),
+            Ok(None) => self.hand_to_scheduling(key),
             Err(detail) => self.fail_helper(&key, detail),
         }
     }

@@ -12,12 +12,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Inner;
+use super::actor::Answered as Outcome;
 use super::program::{CALLBACK, DELAY, Program};
 use crate::core::{Enact, TaskKey};
 use crate::enact::{Enactment, Failure};
 use crate::mapping::Resource;
-
-type Outcome = Result<(Option<String>, Map<String, Value>), Failure>;
 
 pub(super) struct Attempt {
     pub inner: Arc<Inner>,

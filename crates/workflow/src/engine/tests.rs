@@ -356,7 +356,7 @@ async fn a_delay_and_a_callback_outlive_the_process() {
             Err(_) => Ok(()),
         }
     };
-    let forged = token.replace(|c: char| c == 'a' || c == 'b', "c");
+    let forged = token.replace(['a', 'b'], "c");
     assert!(forged == token || complete(forged).await.is_err(), "a guessed token completes nothing");
     complete(token.clone()).await.expect("completed");
     complete(token).await.expect("a repetition does nothing");

@@ -33,10 +33,13 @@ const INTAKE: usize = 512;
 const REWRITE: lyra_kit::retry::Backoff =
     lyra_kit::retry::Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5) };
 
+/// How a try ended: the resource that answered with its output, or why there is none.
+pub(crate) type Answered = Result<(Option<String>, Map<String, Value>), Failure>;
+
 /// What a run is told.
 pub(crate) enum Message {
     /// A try has ended.
-    Ended { key: TaskKey, attempt: u32, outcome: Result<(Option<String>, Map<String, Value>), Failure> },
+    Ended { key: TaskKey, attempt: u32, outcome: Answered },
     /// Its owner wants something.
     Command(RunCommand, oneshot::Sender<Result<()>>),
     /// Somebody outside completes a task.
@@ -304,7 +307,7 @@ impl Actor {
     }
 
     /// A try has ended, one way or the other.
-    fn ended(&mut self, key: &TaskKey, attempt: u32, outcome: Result<(Option<String>, Map<String, Value>), Failure>) {
+    fn ended(&mut self, key: &TaskKey, attempt: u32, outcome: Answered) {
         let current = self.core.is_in_flight(key, attempt);
         if !current || self.core.outcome().is_some() {
             return;
@@ -425,7 +428,7 @@ impl Actor {
         computed
     }
 
-    fn at_once(&self, enact: &Enact) -> Option<Result<(Option<String>, Map<String, Value>), Failure>> {
+    fn at_once(&self, enact: &Enact) -> Option<Answered> {
         let [pick] = enact.picks.as_slice() else { return None };
         let resource = self.program.resources(&enact.function_type).get(*pick as usize)?;
         let outcome = self.inner.deps.enact.at_once(&enact.function_type, resource, &enact.input)?;

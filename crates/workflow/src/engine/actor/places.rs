@@ -6,9 +6,8 @@ use lyra_types::workflow::{Cause, RunError};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
-use super::{Actor, BATCH};
+use super::{Actor, Answered, BATCH};
 use crate::core::{Event, Schedulable, TaskKey};
-use crate::enact::Failure;
 use crate::engine::choose::Choice;
 use crate::schedule::{Bound, Lease, Outcome as Measured, TaskView};
 
@@ -79,12 +78,7 @@ impl Actor {
     }
 
     /// Frees the places of a try that has ended.
-    pub(super) fn release(
-        &mut self,
-        key: &TaskKey,
-        since: i64,
-        outcome: &Result<(Option<String>, Map<String, Value>), Failure>,
-    ) {
+    pub(super) fn release(&mut self, key: &TaskKey, since: i64, outcome: &Answered) {
         let Some(Places { mut leases, input_bytes }) = self.leases.remove(key) else { return };
         // Of several that were called at once only the winner is known, and not how the others did.
         if leases.len() == 1
