@@ -78,7 +78,8 @@ pub(crate) struct Inner {
     /// Where what calls use is counted, if it is.
     usage: OnceLock<Arc<Usage>>,
     /// Whom that is told.
-    told: OnceLock<Arc<dyn Control>>,
+    /// Not held: in one process, control holds the worker.
+    told: OnceLock<Weak<dyn Control>>,
     /// Work was done since freed memory was last given back.
     untrimmed: AtomicBool,
 }
@@ -242,17 +243,19 @@ impl Service {
     /// applications, which go on for the next process of this worker where they can. Says whether all calls had ended.
     pub async fn shut_down(&self, limit: Duration) -> bool {
         self.inner.queue.close();
+        // While the task that tells it still holds it.
+        let told = self.inner.told.get().and_then(Weak::upgrade);
         let ended = self.inner.calls_end(limit).await;
         let stopped = self.tasks.stop(Duration::from_secs(1)).await;
         self.inner.sessions.leave().await;
         drop(self.inner.pool.take_all(Reason::Drained));
         self.inner.save_characteristics().await;
-        if let (Some(usage), Some(control)) = (self.inner.usage.get(), self.inner.told.get()) {
+        if let (Some(usage), Some(control)) = (self.inner.usage.get(), told) {
             // What can't be told now is told by the next process.
             let told = async {
                 // The first one tells what waits, the second what was counted since.
-                usage.flush(control).await;
-                usage.flush(control).await;
+                usage.flush(&control).await;
+                usage.flush(&control).await;
             };
             drop(tokio::time::timeout(LAST_COUNT, told).await);
         }
@@ -268,7 +271,7 @@ impl Service {
     pub fn tell_usage(&self, control: Arc<dyn Control>) {
         if let Some(usage) = self.inner.usage.get() {
             usage.tell(Arc::clone(&control), &self.tasks);
-            let _ = self.inner.told.set(control);
+            let _ = self.inner.told.set(Arc::downgrade(&control));
         }
     }
 
