@@ -80,6 +80,9 @@ class Threads(socketserver.ThreadingTCPServer):
 
 
 signal.signal(signal.SIGTERM, lambda *_: (print("asked to end"), os._exit(3)))
+# Python runs handlers in its first thread. Just after SIGCONT the system may well give a signal to another one, and the first would
+# not wake for it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 threading.stack_size(128 << 10)
 for server in (
     Threads(("127.0.0.1", int(os.environ.get("PORT", "7000"))), Echo),
@@ -87,4 +90,5 @@ for server in (
     Udp(("127.0.0.1", 7002), Datagrams),
 ):
     threading.Thread(target=server.serve_forever).start()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 print("up")

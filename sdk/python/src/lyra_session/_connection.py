@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 import socket
 import threading
 from typing import Callable, Optional, Union
@@ -32,6 +33,14 @@ def parse_address(text: str) -> Address:
     if not match or int(match[2]) > 65_535:
         raise ValueError(f"{text!r} is no address: write host:port or unix:/path")
     return match[1].strip("[]"), int(match[2])
+
+
+def _without_signals(run: Callable[[], None]) -> None:
+    """Leaves signals to the program's own threads: Python runs handlers in the first one, and that one may sleep on
+    when another thread is given the signal."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    run()
 
 
 class _Http(http.client.HTTPConnection):
@@ -66,7 +75,7 @@ class Connection:
         self._ended = threading.Event()
         self._socket: Optional[socket.socket] = None
         for name, run in (("lyra-session-stream", self._listen), ("lyra-session-post", self._post)):
-            threading.Thread(target=run, name=name, daemon=True).start()
+            threading.Thread(target=_without_signals, args=(run,), name=name, daemon=True).start()
 
     def end(self) -> None:
         self._ended.set()
