@@ -5,6 +5,7 @@
 //! | control | gRPC: registry of workers, functions, jobs, logs | stores |
 //! | worker | gRPC: calls | control's addresses, the blobs |
 //! | gateway | HTTP | control's addresses |
+//! | scaler | nothing | control's addresses |
 //!
 //! Roles that share a process speak with each other directly. The logs and workflow roles run with control.
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub fleet: lyra_fleet::Config,
     /// Isolation back ends that the worker offers; empty: all.
     pub isolation: Vec<String>,
+    /// The scaler.
+    pub scaler: lyra_scaler::Config,
 }
 
 /// Some roles in one process.
@@ -86,6 +89,7 @@ pub struct Node {
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
+    scaler: Option<lyra_scaler::Service>,
     status: Option<(TcpListener, Status)>,
     status_address: Option<SocketAddr>,
     /// Cancelled when callers of the worker shall begin no more calls.
@@ -180,6 +184,7 @@ impl Node {
             logs,
             worker,
             gateway: None,
+            scaler: None,
             status: None,
             status_address: None,
             closing,
@@ -194,6 +199,20 @@ impl Node {
                 node.start_gateway(&config, fleet, as_logs, &kit).await?;
             }
             _ => node.start_status(&config, joined, &kit).await?,
+        }
+        if has(Role::Scaler) {
+            let control = control_of(node.control.as_ref(), addresses, &node.security)?;
+            let own = grpc_address.filter(|_| has(Role::Control)).map(|address| address.to_string());
+            let parts = roles::scaler::Parts {
+                control,
+                controls: own.into_iter().chain(addresses.iter().cloned()).collect(),
+                name: config.name.clone(),
+                dir: config.node.data_dir.clone(),
+                helper: config.node.helper.clone(),
+            };
+            let scaler = roles::scaler::start(config.scaler.clone(), parts, &node.security, &kit).await?;
+            node.serving.push((Role::Scaler, scaler.backend().to_owned()));
+            node.scaler = Some(scaler);
         }
         Ok(node)
     }
@@ -272,7 +291,8 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, security, control, workflow, logs, worker, gateway, status, closing, .. } = self;
+        let Node { tasks, grpc, security, control, workflow, logs, worker, gateway, scaler, status, closing, .. } =
+            self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
@@ -317,6 +337,12 @@ impl Node {
                 control.stop().await;
             }
         };
+        let stop_scaler = async {
+            shutdown.cancelled().await;
+            if let Some(scaler) = &scaler {
+                scaler.stop().await;
+            }
+        };
         let stop_worker = async {
             shutdown.cancelled().await;
             if let Some((worker, agent)) = &worker {
@@ -329,7 +355,7 @@ impl Node {
                 }
             }
         };
-        let (served, (), ()) = tokio::join!(serve, stop_control, stop_worker);
+        let (served, (), (), ()) = tokio::join!(serve, stop_control, stop_worker, stop_scaler);
         end.cancel();
         tasks.stop(LAST).await;
         drop((control, workflow));
