@@ -125,13 +125,7 @@ impl Node {
             Some(logs) => logs.clone(),
             None => Arc::new(RemoteLogs::new(addresses, &security, &tasks).map_err(Error::Refused)?),
         };
-        let registry = has(Role::Control).then(|| {
-            lyra_control::Registry::new(config.node.control.registry, kit.random.u64(), kit.clock.clone(), &tasks)
-        });
-        let as_registry: Arc<dyn Registry> = match &registry {
-            Some(registry) => Arc::new(registry.clone()),
-            None => Arc::new(RemoteRegistry::new(addresses, &security).map_err(Error::Refused)?),
-        };
+        let (registry, as_registry) = registries(&config, &security, &kit, &tasks)?;
 
         let (mut worker, mut joined) = (None, None);
         if has(Role::Worker)
@@ -201,18 +195,7 @@ impl Node {
             _ => node.start_status(&config, joined, &kit).await?,
         }
         if has(Role::Scaler) {
-            let control = control_of(node.control.as_ref(), addresses, &node.security)?;
-            let own = grpc_address.filter(|_| has(Role::Control)).map(|address| address.to_string());
-            let parts = roles::scaler::Parts {
-                control,
-                controls: own.into_iter().chain(addresses.iter().cloned()).collect(),
-                name: config.name.clone(),
-                dir: config.node.data_dir.clone(),
-                helper: config.node.helper.clone(),
-            };
-            let scaler = roles::scaler::start(config.scaler.clone(), parts, &node.security, &kit).await?;
-            node.serving.push((Role::Scaler, scaler.backend().to_owned()));
-            node.scaler = Some(scaler);
+            node.start_scaler(&config, grpc_address, &kit).await?;
         }
         Ok(node)
     }
@@ -277,6 +260,22 @@ impl Node {
         }
         self.serving.push((Role::Gateway, format!("http://{address}")));
         self.gateway = Some((listener, gateway));
+        Ok(())
+    }
+
+    /// `grpc`: where control is reached, if it is one of the roles.
+    async fn start_scaler(&mut self, config: &Config, grpc: Option<SocketAddr>, kit: &Kit) -> Result<(), Error> {
+        let own = grpc.filter(|_| self.control.is_some()).map(|address| address.to_string());
+        let parts = roles::scaler::Parts {
+            control: control_of(self.control.as_ref(), &config.control, &self.security)?,
+            controls: own.into_iter().chain(config.control.iter().cloned()).collect(),
+            name: config.name.clone(),
+            dir: config.node.data_dir.clone(),
+            helper: config.node.helper.clone(),
+        };
+        let scaler = roles::scaler::start(config.scaler.clone(), parts, &self.security, kit).await?;
+        self.serving.push((Role::Scaler, scaler.backend().to_owned()));
+        self.scaler = Some(scaler);
         Ok(())
     }
 
@@ -364,6 +363,21 @@ impl Node {
         }
         served
     }
+}
+
+/// This node's own registry of workers, where control is one of its roles, and the one that it follows.
+fn registries(
+    config: &Config,
+    security: &Security,
+    kit: &Kit,
+    tasks: &Tasks,
+) -> Result<(Option<lyra_control::Registry>, Arc<dyn Registry>), Error> {
+    if config.roles.contains(&Role::Control) {
+        let (settings, process) = (config.node.control.registry, kit.random.u64());
+        let registry = lyra_control::Registry::new(settings, process, kit.clock.clone(), tasks);
+        return Ok((Some(registry.clone()), Arc::new(registry)));
+    }
+    Ok((None, Arc::new(RemoteRegistry::new(&config.control, security).map_err(Error::Refused)?)))
 }
 
 /// This node's own control, else that at the addresses.

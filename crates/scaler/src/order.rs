@@ -9,6 +9,7 @@ use std::time::Duration;
 use lyra_wire::scaler::Load;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::backends::{Backend, Change};
 use crate::drain::{empty, take_back};
@@ -68,8 +69,8 @@ impl Orders {
         self.wanted.send_if_modified(|wanted| wanted.take().is_some());
     }
 
-    /// Carries out orders, for ever.
-    pub(crate) async fn carry_out(&self) {
+    /// Carries out orders until `stopping`; what is under way then is to be given up.
+    pub(crate) async fn carry_out(&self, stopping: CancellationToken) {
         let mut wanted = self.wanted.subscribe();
         loop {
             let order = wanted.borrow_and_update().clone();
@@ -97,8 +98,9 @@ impl Orders {
                     is_it
                 });
             }
-            if wanted.changed().await.is_err() {
-                return;
+            tokio::select! {
+                _ = wanted.changed() => {}
+                () = stopping.cancelled() => return,
             }
         }
     }

@@ -27,9 +27,9 @@ const SHORTEST: Duration = Duration::from_secs(10);
 /// Decisions that wait to be told; the oldest are forgotten beyond.
 const UNTOLD: usize = 50;
 /// Longest wait for the last word to control.
-const LAST_WORD: Duration = Duration::from_secs(3);
-/// Longest wait for tasks to end.
-const LAST: Duration = Duration::from_secs(2);
+const LAST_WORD: Duration = Duration::from_secs(2);
+/// Longest wait for workers to be taken back.
+const LAST: Duration = Duration::from_secs(4);
 /// How often what was learnt is written down.
 const WRITE: Duration = Duration::from_secs(600);
 
@@ -83,6 +83,8 @@ struct State {
     report: Option<ScalerReport>,
     untold: Vec<ScalerDecision>,
     led: bool,
+    /// Until when it leads by its own clock, counted from before it asked.
+    leads_until: Instant,
     written: Instant,
     /// What the back end waits for was said.
     waiting: bool,
@@ -119,6 +121,7 @@ impl Service {
             report: None,
             untold: Vec::new(),
             led: false,
+            leads_until: deps.clock.instant(),
             written: deps.clock.instant(),
             waiting: false,
         };
@@ -134,8 +137,9 @@ impl Service {
 
     /// Begins to take turns.
     pub fn start(&self) {
-        let inner = Arc::clone(&self.inner);
-        self.tasks.spawn_cancellable("scaler-orders", async move { inner.orders.carry_out().await });
+        let (inner, stopping) = (Arc::clone(&self.inner), self.tasks.stopping());
+        // Not dropped: workers that were being emptied are taken back first.
+        self.tasks.spawn("scaler-orders", async move { inner.orders.carry_out(stopping).await });
         let inner = Arc::clone(&self.inner);
         // Each turn begins a while after the one before has ended, also after one that failed.
         self.tasks.spawn_cancellable("scaler-turns", async move {
@@ -157,7 +161,6 @@ impl Service {
                 tracing::debug!(%error, "another scaler leads when the lease is over");
             }
         };
-        // Workers that were being emptied are taken back meanwhile.
         let _ = tokio::time::timeout(LAST_WORD, leave).await;
         self.tasks.stop(LAST).await;
         self.inner.write_seasons().await;
@@ -192,8 +195,7 @@ impl Inner {
             Err(error) => {
                 self.metrics.leads.set(0);
                 tracing::warn!(%error, "control can't be asked; the workers stay as they are");
-                // An order that is under way was given while the lease held; it ends with it.
-                if self.deps.clock.instant().duration_since(asked) >= self.lease() {
+                if !self.holds() {
                     self.orders.give_up();
                 }
                 return;
@@ -202,6 +204,7 @@ impl Inner {
         {
             let mut state = self.state.lock();
             if answer.leads {
+                state.leads_until = asked + self.lease();
                 let told = told.min(state.untold.len());
                 state.untold.drain(..told);
             }
@@ -215,14 +218,19 @@ impl Inner {
         if !answer.leads {
             return self.orders.give_up();
         }
-        self.lead(answer, asked).await;
+        self.lead(answer).await;
         if self.deps.clock.instant().duration_since(self.state.lock().written) >= WRITE {
             self.write_seasons().await;
         }
     }
 
-    /// What the one that leads does, until the lease is over that it asked for at `asked`.
-    async fn lead(&self, answer: ScalerAnswer, asked: Instant) {
+    /// Whether the lease holds.
+    fn holds(&self) -> bool {
+        self.deps.clock.instant() < self.state.lock().leads_until
+    }
+
+    /// What the one that leads does.
+    async fn lead(&self, answer: ScalerAnswer) {
         let current = match self.backend.current(&answer.load).await {
             Ok(current) => current,
             Err(error) => return self.fault(&error),
@@ -236,14 +244,14 @@ impl Inner {
             self.orders.give_up();
             current
         } else {
-            self.decide(look, bounds, &answer.load, current, asked)
+            self.decide(look, bounds, &answer.load, current)
         };
         self.metrics.desired.set(i64::from(desired));
         self.state.lock().report = Some(self.report(bounds, desired, look, self.orders.fault()));
     }
 
     /// Decides, and has it done; returns how many workers there shall be.
-    fn decide(&self, look: ScalerLook, bounds: Bounds, load: &Load, current: u32, asked: Instant) -> u32 {
+    fn decide(&self, look: ScalerLook, bounds: Bounds, load: &Load, current: u32) -> u32 {
         let sample = Sample { time: self.deps.clock.now(), look };
         let mut state = self.state.lock();
         let decision = state.decider.decide(sample, bounds);
@@ -270,8 +278,7 @@ impl Inner {
             state.untold.remove(0);
         }
         drop(state);
-        let holds = self.deps.clock.instant().duration_since(asked) < self.lease();
-        if !dry_run && holds {
+        if !dry_run && self.holds() {
             self.orders.give(Order { from: current, to: decision.to, reason, load: load.clone() });
         }
         decision.to

@@ -84,7 +84,7 @@ async fn a_backlog_makes_workers_and_operators_steer() -> Result<()> {
     let lyra = cluster.commands();
     assert_eq!(status(&lyra).await?["state"], "absent");
     let config = settings(cluster.scratch(), "mode = \"queue\"\nqueue_per_worker = 2")?;
-    cluster.add_scaler("s1", &["--config", &config, "--listen", "127.0.0.1:0"]).await?;
+    cluster.add_scaler("s1", &["--config", &config]).await?;
     cluster.until_ready(1).await?;
     lyra.run(["scaler", "pause"]).await?.ok()?;
     until("it is paused", async || Ok(status(&lyra).await?["state"] == "paused")).await?;
@@ -93,7 +93,7 @@ async fn a_backlog_makes_workers_and_operators_steer() -> Result<()> {
     lyra.run(["deploy", "slow.js", "--name", "slow"]).await?.ok()?;
     let mut ids = Vec::new();
     for _ in 0..8 {
-        ids.push(lyra.run(["invoke", "slow", "--async", "-d", "20000"]).await?.ok()?.trim().to_owned());
+        ids.push(lyra.run(["invoke", "slow", "--async", "-d", "12000"]).await?.ok()?.trim().to_owned());
     }
     lyra.run(["scaler", "resume"]).await?.ok()?;
     cluster.until_ready(4).await?;

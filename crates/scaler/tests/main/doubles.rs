@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Drained, Page, ScalerDecision, ScalerOrders};
 use lyra_types::job::Job;
@@ -133,7 +132,7 @@ impl Worker for One {
     }
     async fn invoke(&self, call: Call) -> Reply {
         let report = lyra_types::invocation::Report::new(call.id, call.version.version);
-        Reply { report, outcome: unasked::<Bytes>() }
+        Reply { report, outcome: unasked() }
     }
     async fn serve(&self, call: HttpCall) -> HttpReply {
         HttpReply { report: lyra_types::invocation::Report::new(call.id, call.version.version), outcome: unasked() }

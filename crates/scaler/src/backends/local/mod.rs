@@ -32,7 +32,7 @@ use register::Registered;
 /// A worker that ran for so long has not crashed at once: the back-off begins anew.
 const SETTLED: Duration = Duration::from_secs(300);
 /// How long workers may take to end with the scaler. One of them ends within 30 s.
-const LAST: Duration = Duration::from_secs(25);
+const LAST: Duration = Duration::from_secs(22);
 
 /// Starts and ends processes.
 pub struct LocalBackend {
@@ -100,8 +100,11 @@ impl Shared {
         let this = Arc::clone(self);
         self.tasks.spawn("local-worker", async move {
             this.look_after(number, first, &end).await;
-            this.slots.lock().remove(&number);
-            this.register().await;
+            // Of those that live on, what is written down stays.
+            if !this.letting_go.is_cancelled() {
+                this.slots.lock().remove(&number);
+                this.register().await;
+            }
         });
     }
 
@@ -216,11 +219,11 @@ impl Backend for LocalBackend {
         let staying = self.shared.staying();
         let (have, want) = (staying.len(), change.to as usize);
         if have < want {
-            let mut free: Vec<u32> = {
+            let free: Vec<u32> = {
                 let slots = self.shared.slots.lock();
                 (1..).filter(|number| !slots.contains_key(number)).take(want - have).collect()
             };
-            free.drain(..).for_each(|number| self.shared.keep(number, None));
+            free.into_iter().for_each(|number| self.shared.keep(number, None));
             return Ok(());
         }
         let named = |number: &u32| change.going.contains(&self.shared.name(*number));
@@ -240,12 +243,5 @@ impl Backend for LocalBackend {
         if !self.shared.tasks.stop(LAST).await {
             tracing::warn!("some workers have not ended in time; they end by themselves");
         }
-    }
-}
-
-/// Of workers that live on, what is written down stays when they are let go.
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.letting_go.cancel();
     }
 }
