@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use lyra_kit::{Clock, Random, telemetry};
 use lyra_scaler::backends::{Backend, BackendError, Change};
 use lyra_scaler::{Config, Deps, Service};
+use lyra_types::Timestamp;
 use lyra_wire::Operated;
 use lyra_wire::scaler::Load;
 use parking_lot::Mutex;
@@ -79,7 +80,7 @@ async fn scaler(
     let deps = Deps {
         control: control.clone(),
         reach: Arc::new(move |name, _| Ok(Arc::new(One(name.to_owned(), Arc::clone(&emptied))) as Arc<dyn Operated>)),
-        clock: Clock::system(),
+        clock: Clock::simulated(Timestamp::from_millis(1_800_000_000_000)),
         random: Random::system(),
         metrics: telemetry::Metrics::new(),
         name: name.to_owned(),

@@ -120,7 +120,9 @@ impl Shared {
                         slot.process = Some(process.registered());
                     }
                     self.register().await;
+                    // In this order: those that live on are let go when the scaler ends, not ended.
                     tokio::select! {
+                        biased;
                         how = process.ended() => tracing::warn!(worker = name, %how, "a worker has ended by itself"),
                         () = end.cancelled() => return process.end(&name).await,
                         () = self.letting_go.cancelled() => return process.let_go(),
@@ -131,6 +133,7 @@ impl Shared {
             }
             crashes = if self.lasted(began) { 1 } else { crashes + 1 };
             tokio::select! {
+                biased;
                 () = self.around.clock.sleep(self.backoff.delay(crashes, &self.around.random)) => {}
                 () = end.cancelled() => return,
                 () = self.letting_go.cancelled() => return,
