@@ -11,7 +11,7 @@ use crate::token::show_issued;
   lyra login ada --tenant acme < password.txt
   export LYRA_TOKEN=$(lyra login ada --tenant acme --password-file password.txt -q)
 
-Prints the token on stdout, and nothing else. It ends soon; `lyra token create` makes one that lasts.")]
+Prints the token on stdout and nothing else. It ends soon; `lyra token create` makes one that lasts.")]
 pub struct Args {
     /// The user
     #[arg(value_name = "USER")]

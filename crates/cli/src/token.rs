@@ -30,8 +30,8 @@ pub enum Command {
   lyra token create ada --user ada --tenant acme
   TOKEN=$(lyra token create ci --no-user --scope invoke -q)
 
-Scopes: deploy, invoke, read, admin (the tenant's users, tokens and audit log), operator (everything, in
-every tenant; operators give it). Without --scope, a user's token has what the user's role allows.")]
+Scopes: deploy, invoke, read, admin (the tenant's users, tokens and audit log), operator (all, in every
+tenant; operators give it). Without --scope, a user's token has what the user's role allows.")]
     Create(Create),
     /// Revoke tokens
     #[command(after_help = "Example:

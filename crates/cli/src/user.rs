@@ -26,7 +26,7 @@ pub enum Command {
   lyra user create ada --role owner --password-file password.txt
   lyra user create ada --with-password < password.txt
 
-Roles: owner (everything in the tenant), developer (deploy, call, see), invoker (call), viewer (see).")]
+Roles: owner (all in the tenant), developer (deploy, call, see), invoker (call), viewer (see).")]
     Create(Create),
     /// Show a user
     #[command(after_help = "Example:

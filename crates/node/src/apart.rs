@@ -18,7 +18,7 @@ use std::time::Duration;
 use lyra_fleet::{Connect, Fleet};
 use lyra_gateway::{Ready, Status};
 use lyra_kit::Tasks;
-use lyra_store::{Access, Blobs, DirLock};
+use lyra_store::{Access, Blobs, DirLock, Shelf};
 use lyra_types::{Code, Error as LyraError};
 pub use lyra_wire::Role;
 use lyra_wire::grpc::{
@@ -431,10 +431,10 @@ fn access(config: &Config) -> Result<Access, Error> {
     Ok(Access { data_dir: Some(dir.clone()), lock: Some(lock), ..config.access.clone() })
 }
 
-async fn open_blobs(config: &Config, access: &Access) -> Result<Arc<dyn Blobs>, Error> {
+async fn open_blobs(config: &Config, access: &Access, shelf: Shelf) -> Result<Arc<dyn Blobs>, Error> {
     let fallback = config.node.data_dir.join("blobs").display().to_string();
     let address = if config.blobs.is_empty() { &fallback } else { &config.blobs };
-    lyra_store::open_blobs(address, access).await.map_err(Error::Store)
+    lyra_store::open_blobs(address, access, shelf).await.map_err(Error::Store)
 }
 
 /// Where sessions are reached on this machine: where the worker itself is.
@@ -468,7 +468,7 @@ async fn start_worker(
         isolation: config.isolation.clone(),
         usage: dir.join("usage"),
     };
-    let blobs = open_blobs(config, access).await?;
+    let blobs = open_blobs(config, access, Shelf::Code).await?;
     let mut worker = config.node.worker.clone();
     worker.sessions.address.get_or_insert(sessions);
     roles::worker::start(worker, &places, blobs, logs, kit).await
@@ -508,7 +508,7 @@ async fn start_workflow(
     let parts = roles::workflow::Parts {
         objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
         runs: lyra_store::open_runs(&config.jobs, access).await.map_err(Error::Store)?,
-        blobs: open_blobs(config, access).await?,
+        blobs: open_blobs(config, access, Shelf::Values).await?,
         control,
         worker: Arc::new(fleet.clone()),
         alone: config.jobs == "sqlite",
@@ -528,7 +528,7 @@ async fn start_control(
     let deps = lyra_control::Deps {
         objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
         jobs: lyra_store::open_jobs(&config.jobs, access).await.map_err(Error::Store)?,
-        blobs: open_blobs(config, access).await?,
+        blobs: open_blobs(config, access, Shelf::Code).await?,
         worker: Arc::new(fleet.clone()),
         logs,
         clock: kit.clock.clone(),

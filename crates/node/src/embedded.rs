@@ -1,7 +1,8 @@
 //! All roles in one process over in-process clients, with the embedded store, jobs and blobs.
 //!
-//! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `runs.db`, `blobs/` (code),
-//! `logs/`, `images/` (compiled code) and `process/` (unpacked code), both made again when they are missing.
+//! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `runs.db`, `blobs/` (code, and in
+//! `values/` what workflows keep), `logs/`, `images/` (compiled code) and `process/` (unpacked code), both made again when they are
+//! missing.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use lyra_isolation::process;
 use lyra_isolation::wasm::EngineError;
 use lyra_kit::Tasks;
 pub use lyra_store::StoreError;
-use lyra_store::{Blobs, DirLock, DirectoryBlobs};
+use lyra_store::{Blobs, DirLock, DirectoryBlobs, Shelf};
 use lyra_types::Error as LyraError;
 use lyra_wire::workers::{LOCAL, Sole};
 use lyra_wire::{Accounts, Control, Logs, Operated, Worker};
@@ -169,7 +170,7 @@ impl Node {
         let workers = Arc::new(Sole(operated));
         let stores = Stores::open(dir, &lock)?;
         let runs = roles::workflow::open(dir, &lock)?;
-        let values = Arc::clone(&blobs);
+        let values = DirectoryBlobs::open_shelf(&dir.join("blobs"), Shelf::Values).map_err(Error::Store)?;
         let tasks = Tasks::new();
         // The one worker is here from the start: there is nobody to wait for.
         let settings = RegistryConfig { settle: Duration::ZERO, ..config.control.registry };
@@ -194,7 +195,7 @@ impl Node {
         let parts = roles::workflow::Parts {
             objects: stores.objects(),
             runs: runs.clone(),
-            blobs: values,
+            blobs: Arc::new(values),
             control: as_control.clone(),
             worker: as_worker.clone(),
             alone: true,

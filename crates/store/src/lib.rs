@@ -29,7 +29,7 @@ pub mod runs;
 mod sqlite;
 mod tls;
 
-pub use blobs::{Blobs, DirectoryBlobs, S3Blobs, S3Keys, S3Settings};
+pub use blobs::{Blobs, DirectoryBlobs, S3Blobs, S3Keys, S3Settings, Shelf};
 pub use error::StoreError;
 pub use jobs::{Jobs, JobsError, NatsJobs, NatsSettings, SqliteJobs};
 pub use lock::DirLock;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use lyra_kit::tasks::blocking;
 use url::Url;
 
-use crate::blobs::{S3Blobs, S3Keys, S3Settings};
+use crate::blobs::{S3Blobs, S3Keys, S3Settings, Shelf};
 use crate::jobs::NatsSettings;
 use crate::objects::{EtcdSettings, History};
 use crate::{
@@ -75,20 +75,24 @@ pub async fn open_runs(address: &str, access: &Access) -> Result<Arc<dyn Runs>, 
     Ok(Arc::new(NatsRuns::connect(&nats_settings(address, access, "lyra-runs")?).await?))
 }
 
-/// Opens the blobs of a directory, or of `s3://BUCKET[?endpoint=…&region=…&prefix=…&style=path|virtual]`.
+/// Opens a shelf of the blobs of a directory, or of `s3://BUCKET[?endpoint=…&region=…&prefix=…&style=path|virtual]`.
 ///
 /// # Errors
 /// As [`open_objects`].
-pub async fn open_blobs(address: &str, access: &Access) -> Result<Arc<dyn Blobs>, StoreError> {
+pub async fn open_blobs(address: &str, access: &Access, shelf: Shelf) -> Result<Arc<dyn Blobs>, StoreError> {
     if !address.contains("://") {
         if address.is_empty() {
             return Err(bad("it is empty: name a directory or s3://BUCKET"));
         }
         let path = PathBuf::from(address);
-        let opened = blocking(move || DirectoryBlobs::open(&path)).await;
+        let opened = blocking(move || DirectoryBlobs::open_shelf(&path, shelf)).await;
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
-    Ok(Arc::new(S3Blobs::connect(s3_settings(address, access)?).await?))
+    let mut settings = s3_settings(address, access)?;
+    if shelf == Shelf::Values {
+        settings.prefix.push_str("values/");
+    }
+    Ok(Arc::new(S3Blobs::connect(settings).await?))
 }
 
 impl Access {
@@ -331,7 +335,7 @@ mod tests {
             ("gs://b", "none of"),
             ("", "empty"),
         ] {
-            let error = open_blobs(address, &access).await.map(|_| ()).unwrap_err();
+            let error = open_blobs(address, &access, Shelf::Code).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(said), "{address}: {error}");
         }
     }
@@ -343,7 +347,7 @@ mod tests {
         open_objects("sqlite", &access).await.unwrap();
         open_jobs("sqlite", &access).await.unwrap();
         open_runs("sqlite", &access).await.unwrap();
-        open_blobs(dir.path().join("blobs").to_str().unwrap(), &access).await.unwrap();
+        open_blobs(dir.path().join("blobs").to_str().unwrap(), &access, Shelf::Code).await.unwrap();
         for file in ["objects.db", "jobs.db", "runs.db"] {
             assert!(dir.path().join(file).is_file(), "{file}");
         }

@@ -36,7 +36,10 @@ impl Gateway {
 fn example(method: &str, path: &str) -> String {
     let path = path.replace("{tenant}/{function}/{path}", "default/web/x").replace("{name}", "echo");
     let path = path.replace("{tenant}/{session}/{path}", "default/none/x").replace("{tenant}", "default");
+    // A classic user is a tenant of the same name.
+    let path = if path.starts_with("/u/") { path.replace("{user}", "default") } else { path };
     let path = path.replace("{alias}", "live").replace("{version}", "1").replace("{user}", "bob");
+    let path = path.replace("{job}", "000000010000000200000003");
     let path = match path.contains("/tokens/") {
         true => path.replace("{id}", "tok_00000000000000000000000000"),
         false => path.replace("{id}", "job_00000000000000000000000000"),

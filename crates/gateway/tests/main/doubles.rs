@@ -16,10 +16,12 @@ use lyra_types::function::{Contract, Digest};
 use lyra_types::invocation::{Phases, Report, Start};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::log::LogLine;
+use lyra_types::usage::{UsageQuery, UsageSum};
 use lyra_types::{
     Alias, AliasName, Code, Error, FunctionName, FunctionVersion, InvocationId, JobId, Result, Runtime, TenantName,
     Timestamp,
 };
+use lyra_wire::classic::{ClassicAnswer, ClassicRequest};
 use lyra_wire::control::*;
 use lyra_wire::logs::Query;
 use lyra_wire::worker::*;
@@ -338,6 +340,18 @@ impl Control for FakeControl {
             epoch,
         };
         Ok(vec![process("c1", None), process("c2", Some(7))])
+    }
+
+    /// Classic jobs of the number 3 are the default tenant's; there are no users.
+    async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
+        match request {
+            ClassicRequest::Owner(3) => Ok(ClassicAnswer::Owner(Some(TenantName::default_tenant()))),
+            _ => Err(Error::new(Code::Unavailable, "there are no others here")),
+        }
+    }
+
+    async fn usage(&self, _: UsageQuery) -> Result<Vec<UsageSum>> {
+        Ok(Vec::new())
     }
 
     async fn submit(&self, submit: Submit) -> Result<Submitted> {

@@ -3,15 +3,20 @@
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::function::Digest;
 
-use super::{Blobs, digest, is_digest};
+use super::{Blobs, Shelf, digest, is_digest};
 use crate::StoreError;
 
-/// [`Blobs`] in a directory of one process.
+/// A file that nobody has written to for so long belongs to a process that was killed: of those that share a directory, one may
+/// write a blob while another one starts.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// [`Blobs`] in a directory, which several processes may share.
 #[derive(Debug, Clone)]
 pub struct DirectoryBlobs {
     root: PathBuf,
@@ -23,15 +28,22 @@ impl DirectoryBlobs {
     /// # Errors
     /// When the directory can't be made.
     pub fn open(root: &Path) -> Result<DirectoryBlobs, StoreError> {
+        DirectoryBlobs::open_shelf(root, Shelf::Code)
+    }
+
+    /// Opens or makes a shelf of the directory, as [`DirectoryBlobs::open`] does.
+    ///
+    /// # Errors
+    /// When the directory can't be made.
+    pub fn open_shelf(root: &Path, shelf: Shelf) -> Result<DirectoryBlobs, StoreError> {
+        let root = match shelf {
+            Shelf::Code => root.to_owned(),
+            Shelf::Values => root.join("values"),
+        };
         let partial = root.join("partial");
-        match std::fs::remove_dir_all(&partial) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(StoreError::File { operation: "clear half-written blobs", source: error });
-            }
-            _ => {}
-        }
         std::fs::create_dir_all(&partial).map_err(StoreError::file("make the blob directory"))?;
-        Ok(DirectoryBlobs { root: root.to_owned() })
+        clear_abandoned(&partial).map_err(StoreError::file("clear half-written blobs"))?;
+        Ok(DirectoryBlobs { root })
     }
 
     fn path(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
@@ -105,6 +117,20 @@ impl DirectoryBlobs {
     }
 }
 
+fn clear_abandoned(partial: &Path) -> std::io::Result<()> {
+    for file in std::fs::read_dir(partial)? {
+        let file = file?;
+        let Ok(written) = file.metadata().and_then(|found| found.modified()) else { continue };
+        if written.elapsed().is_ok_and(|age| age >= ABANDONED) {
+            match std::fs::remove_file(file.path()) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::file("sync a blob folder"))
 }
@@ -148,11 +174,14 @@ mod tests {
     async fn what_a_killed_process_left_half_written_is_cleared_away() {
         let dir = tempfile::tempdir().unwrap();
         let blobs = DirectoryBlobs::open(&dir.path().join("blobs")).unwrap();
-        let left = dir.path().join("blobs/partial/left");
+        let (left, fresh) = (dir.path().join("blobs/partial/left"), dir.path().join("blobs/partial/fresh"));
         std::fs::write(&left, b"hal").unwrap();
+        std::fs::write(&fresh, b"hal").unwrap();
+        let of_old = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        File::options().write(true).open(&left).unwrap().set_modified(of_old).unwrap();
         drop(blobs);
         let blobs = DirectoryBlobs::open(&dir.path().join("blobs")).unwrap();
-        assert!(!left.exists());
+        assert!(!left.exists() && fresh.exists());
         assert!(blobs.list().await.unwrap().is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! Blobs: bytes under the name of their own SHA-256.
 //!
 //! What must hold: a blob that was put is durable when `put` returns; what `get` returns has the digest that
-//! was asked for, or is an error. Whoever deletes a blob has to know that nothing refers to it.
+//! was asked for, or is an error. Whoever deletes a blob has to know that nothing refers to it: so whoever lists blobs to delete those
+//! without a reference has a [`Shelf`] of its own, and sees none of the others'.
 
 mod directory;
 mod s3;
@@ -15,6 +16,15 @@ pub use directory::DirectoryBlobs;
 pub use s3::{S3Blobs, S3Keys, S3Settings};
 
 use crate::StoreError;
+
+/// Which blobs of a store are meant. One role alone keeps its blobs on a shelf and deletes from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// Code of functions, kept by control: the place that an address names.
+    Code,
+    /// Definitions, programs and large values of workflows: `values/` in that place.
+    Values,
+}
 
 /// Keeps blobs.
 #[async_trait]

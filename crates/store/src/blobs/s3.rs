@@ -32,6 +32,8 @@ const SIGNED: Duration = Duration::from_secs(300);
 const CONNECT: Duration = Duration::from_secs(5);
 const READ: Duration = Duration::from_secs(20);
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(2) };
+/// What comes after each digest in the order of texts.
+const AFTER: &str = "g";
 /// Most of an error's document that is read, in bytes.
 const ERROR: usize = 16 << 10;
 
@@ -417,11 +419,13 @@ impl Blobs for S3Blobs {
         let (mut digests, mut from) = (Vec::new(), None);
         loop {
             let (keys, next) = self.page("list blobs", from.as_deref(), 1_000).await?;
+            // Keys come in order; those of other shelves follow all digests.
+            let past = keys.last().is_some_and(|key| key.strip_prefix(&self.prefix).is_some_and(|name| name > AFTER));
             let names = keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
             digests.extend(names.map(|name| Digest(name.to_owned())).filter(is_digest));
             match next {
-                Some(next) => from = Some(next),
-                None => return Ok(digests),
+                Some(next) if !past => from = Some(next),
+                _ => return Ok(digests),
             }
         }
     }

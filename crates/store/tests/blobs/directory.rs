@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use lyra_store::{Blobs, DirectoryBlobs};
+use lyra_store::{Blobs, DirectoryBlobs, Shelf};
 use lyra_types::function::Digest;
 
 use super::Subject;
@@ -36,3 +36,10 @@ impl Subject for Directory {
 }
 
 keeps_the_promises!(Directory);
+
+#[tokio::test]
+async fn a_shelf_sees_nothing_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |shelf| Arc::new(DirectoryBlobs::open_shelf(dir.path(), shelf).unwrap());
+    super::shelves_are_apart(open(Shelf::Code), open(Shelf::Values)).await;
+}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use lyra_store::Blobs;
 use lyra_types::function::Digest;
 
@@ -35,6 +36,23 @@ macro_rules! keeps_the_promises {
 mod claims;
 mod directory;
 mod s3;
+
+/// What one shelf keeps is not listed, found or deleted through another, also where both keep the same bytes.
+async fn shelves_are_apart(code: Arc<dyn Blobs>, values: Arc<dyn Blobs>) {
+    let [in_both, in_code, in_values] = [&b"both"[..], b"code", b"value"].map(Bytes::from_static);
+    let both = code.put(in_both.clone()).await.unwrap();
+    assert_eq!(values.put(in_both).await.unwrap(), both);
+    let (only_code, only_values) = (code.put(in_code).await.unwrap(), values.put(in_values).await.unwrap());
+    let mut listed = code.list().await.unwrap();
+    listed.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut expected = vec![both.clone(), only_code];
+    expected.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(listed, expected);
+    assert!(code.get(&only_values).await.unwrap().is_none() && !code.delete(&only_values).await.unwrap());
+    assert!(code.delete(&both).await.unwrap());
+    assert!(values.exists(&both).await.unwrap());
+    assert_eq!(values.list().await.unwrap().len(), 2);
+}
 
 /// An implementation under test, with an empty store.
 #[async_trait]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lyra_store::{Access, Blobs, S3Blobs, S3Keys, S3Settings, StoreError, open_blobs};
+use lyra_store::{Access, Blobs, S3Blobs, S3Keys, S3Settings, Shelf, StoreError, open_blobs};
 use lyra_testkit::engines::S3 as Server;
 use lyra_types::function::Digest;
 
@@ -57,9 +57,19 @@ async fn an_address_opens_the_bucket() {
     let server = Server::start().await.unwrap();
     let access = Access { s3_keys: Some(keys()), ..Access::default() };
     let address = format!("s3://{}?endpoint={}&region=eu-west-1&prefix=site/b/", Server::BUCKET, server.url());
-    let blobs = open_blobs(&address, &access).await.unwrap();
+    let blobs = open_blobs(&address, &access, Shelf::Code).await.unwrap();
     let digest = blobs.put(Bytes::from_static(b"x")).await.unwrap();
     assert!(server.bucket_dir().join("site/b").join(&digest.0).is_file());
+}
+
+#[tokio::test]
+async fn a_shelf_sees_nothing_of_another() {
+    let server = Server::start().await.unwrap();
+    let access = Access { s3_keys: Some(keys()), ..Access::default() };
+    let address = format!("s3://{}?endpoint={}&prefix=b/", Server::BUCKET, server.url());
+    let shelves =
+        (open_blobs(&address, &access, Shelf::Code).await.unwrap(), open_blobs(&address, &access, Shelf::Values).await);
+    super::shelves_are_apart(shelves.0, shelves.1.unwrap()).await;
 }
 
 #[tokio::test]
