@@ -10,7 +10,7 @@
 //! They are a layer of settings of their own, over the file and under Lyra's own variables and flags. A `PORT` leaves the address as it
 //! is: what listens beyond loopback is asked for by name. Nothing here reads the environment: the values are handed in.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use figment::Figment;
 use lyra_wire::Role;
@@ -95,7 +95,7 @@ impl Classic {
         let port: u16 = text.parse().map_err(|_| invalid(PORT, text, "a port"))?;
         let at = |setting: &str| {
             let below: Option<SocketAddr> = below.extract_inner(setting).ok();
-            let ip = below.map_or(Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+            let ip = below.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
             Some(SocketAddr::new(ip, port))
         };
         Ok(Some(match role {

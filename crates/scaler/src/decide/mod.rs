@@ -90,7 +90,7 @@ impl Bounds {
     /// These, with what operators ask for over them. Where that leaves no number, the most wins.
     #[must_use]
     pub fn ordered(self, min: Option<u32>, max: Option<u32>) -> Bounds {
-        let max = max.unwrap_or(self.max.max(min.unwrap_or(0))).max(1);
+        let max = max.unwrap_or_else(|| self.max.max(min.unwrap_or(0))).max(1);
         Bounds { min: min.unwrap_or(self.min).clamp(1, max), max }
     }
 }

@@ -1,4 +1,5 @@
 //! The scaler from outside: its turns against a control that is played, and its back ends against programs and servers that are real.
+#![expect(clippy::unwrap_used, reason = "a test that meets an error shall fail")]
 
 mod doubles;
 mod hook;
