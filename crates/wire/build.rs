@@ -59,6 +59,9 @@ const CONTROL: &[Row] = &[
     ("RecordUsage", "UsageBatch", "Nothing", Unary),
     ("Usage", "UsageQuery", "UsageSums", Unary),
     ("Classic", "ClassicRequest", "ClassicAnswer", Unary),
+    ("ScalerTurn", "ScalerTurn", "ScalerAnswer", Unary),
+    ("Scaler", "Nothing", "ScalerStatus", Unary),
+    ("SteerScaler", "ScalerChange", "ScalerStatus", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
-    logs, node, openapi, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
+    logs, node, openapi, scaler, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -79,6 +79,9 @@ enum Command {
     /// Control processes: which one leads, which stand by
     #[command(subcommand)]
     Control(control::Command),
+    /// The scaler: how many workers it wants, why, and what it is to keep to
+    #[command(subcommand)]
+    Scaler(scaler::Command),
     /// Tenants: who owns functions, sessions and everything else
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -144,6 +147,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Tls(command) => tls::run(&command, &global),
         Command::Workflow(command) => workflow::run(command, &global),
         Command::Kubeconfig(args) => kubeconfig::run(&args, &global),
+        Command::Scaler(scaler::Command::Decide(args)) => scaler::decide(&args, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),
         Command::Node(args) => on_many_threads(node::run(*args)),
@@ -174,6 +178,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::Worker(command) => worker::run(command, &session).await,
         Command::Usage(args) => usage::run(args, &session).await,
         Command::Control(command) => control::run(command, &session).await,
+        Command::Scaler(command) => scaler::run(command, &session).await,
         Command::Openapi(_) => openapi::run(&session).await,
         Command::Completions(_)
         | Command::Config(_)

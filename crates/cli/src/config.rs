@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use lyra_node::settings::{Flags, Layers, Settings, SettingsError};
+use lyra_node::apart::Role;
+use lyra_node::settings::{Classic, Flags, Layers, Settings, SettingsError};
 
 use crate::failure::{Failure, Result};
 use crate::output::{print, print_line};
@@ -27,8 +28,19 @@ pub enum Command {
     #[command(after_help = "Examples:
   lyra config print
   lyra config print --config lyra.toml -o json
-  LYRA__WORKER__MAX_RUNNING=50 lyra config print")]
-    Print(File),
+  LYRA__WORKER__MAX_RUNNING=50 lyra config print
+  DB_URL=tcp://c1:7070 PORT=8080 lyra config print --role gateway")]
+    Print(Print),
+}
+
+/// Flags of `config print`.
+#[derive(Debug, clap::Args)]
+pub struct Print {
+    #[command(flatten)]
+    file: File,
+    /// As `lyra node --role ROLE` reads them: with the variables DB_URL, JQ_URL and PORT
+    #[arg(long, value_name = "ROLE", value_parser = crate::node::parse_role)]
+    role: Option<Role>,
 }
 
 /// Puts the layers together: defaults, the file, the environment, flags.
@@ -36,9 +48,17 @@ pub enum Command {
 /// # Errors
 /// When the file can't be read.
 pub fn layers(file: &File, flags: &Flags) -> Result<Layers> {
+    layers_with(file, &Classic::default(), flags)
+}
+
+/// The same with the variables of the classic system.
+///
+/// # Errors
+/// When the file can't be read, or nothing can be made of a variable.
+pub fn layers_with(file: &File, classic: &Classic, flags: &Flags) -> Result<Layers> {
     // An empty variable counts as one that is not set.
     let path = file.config.as_deref().filter(|path| !path.as_os_str().is_empty());
-    Layers::read(path, flags).map_err(refused)
+    Layers::read_with(path, classic, flags).map_err(refused)
 }
 
 /// The settings that hold.
@@ -60,8 +80,9 @@ pub fn refused(error: SettingsError) -> Failure {
 /// # Errors
 /// When a layer can't be read, or holds what is not a setting.
 pub fn run(command: &Command, global: &Global) -> Result<()> {
-    let Command::Print(file) = command;
-    let origins = layers(file, &Flags::default())?.origins().map_err(refused)?;
+    let Command::Print(Print { file, role }) = command;
+    let classic = crate::node::classic(role.as_slice());
+    let origins = layers_with(file, &classic, &Flags::default())?.origins().map_err(refused)?;
     if global.format == Format::Json {
         let text = serde_json::to_string_pretty(&origins);
         return print_line(&text.map_err(|error| Failure::internal(format!("settings can't be printed: {error}")))?);

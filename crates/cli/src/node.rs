@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::apart::{Config, Node, Role};
-use lyra_node::settings::{ClusterFlags, Flags, ResourceFlags, Settings, WorkerFlags};
+use lyra_node::settings::{Classic, ClusterFlags, Flags, ResourceFlags, ScalerFlags, Settings, WorkerFlags};
 use lyra_node::{Access, S3Keys, Tokens};
 
 use crate::config::{self, File};
@@ -25,15 +25,17 @@ use crate::up;
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
   lyra node --role worker --name w1 --tls-dir tls/w1 --control 10.0.0.1:7070 \\
       --listen-grpc 10.0.0.11:7070 --blobs 's3://lyra?endpoint=https://s3.example'
+  lyra node --role scaler --name s1 --control 127.0.0.1:7070 --config scaler.toml --dry-run
 
 Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. Control and its workers need the
 same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes the files),
 without in plain text, which is for loopback addresses only. SIGTERM or Ctrl-C: the worker takes
-leave, what runs ends, exit 0 within 30 s; a second one ends at once.")]
+leave, what runs ends, exit 0 within 30 s; a second one ends at once. The variables DB_URL, JQ_URL
+and PORT of the classic system are honoured; docs/reference/configuration.md says how.")]
 pub struct Args {
     #[command(flatten)]
     file: File,
-    /// Roles of this process: control, worker, gateway
+    /// Roles of this process: control, worker, gateway, scaler
     #[arg(long = "role", value_name = "ROLE,…", value_delimiter = ',', required = true, value_parser = parse_role)]
     roles: Vec<Role>,
     /// Name of the node, and of its worker [default: that of its first role]
@@ -82,6 +84,12 @@ pub struct Args {
     /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The scaler decides and does nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// End in good order when stdin closes, for programs that start nodes and may die
+    #[arg(long)]
+    until_stdin_closes: bool,
     /// How Lyra's own log on stderr looks: text or json [default: text]
     #[arg(long, value_name = "FORMAT", value_parser = up::parse_format)]
     log: Option<Format>,
@@ -90,7 +98,11 @@ pub struct Args {
     log_filter: Option<String>,
 }
 
-fn parse_role(text: &str) -> Result<Role, String> {
+/// A role by its name.
+///
+/// # Errors
+/// When there is none.
+pub fn parse_role(text: &str) -> Result<Role, String> {
     Role::parse(text).ok_or_else(|| {
         let known = Role::ALL.map(Role::as_str).join(", ");
         match text {
@@ -127,6 +139,7 @@ fn flags(args: &Args) -> Result<Flags> {
         worker: Some(WorkerFlags {
             resources: ResourceFlags { memory: args.memory_mb.map(|mb| mb.saturating_mul(1 << 20)), cpu_millis },
         }),
+        scaler: args.dry_run.then_some(ScalerFlags { dry_run: Some(true) }),
     })
 }
 
@@ -166,7 +179,31 @@ fn config(args: &Args, settings: &Settings, listens: bool) -> Result<Config> {
         access: Access { tls_dir: of_stores, s3_keys: s3_keys(), ..Access::default() },
         fleet: cluster.fleet,
         isolation: cluster.isolation.clone(),
+        scaler: settings.scaler.clone(),
     })
+}
+
+/// The variables of the classic system, for the first of these roles.
+pub fn classic(roles: &[Role]) -> Classic {
+    let of = |name: &str| std::env::var_os(name)?.into_string().ok();
+    match roles.first() {
+        Some(role) => Classic { role: Some(*role), db_url: of("DB_URL"), jq_url: of("JQ_URL"), port: of("PORT") },
+        None => Classic::default(),
+    }
+}
+
+/// Cancels `shutdown` when stdin, which has to be a pipe, closes.
+fn end_with_stdin(shutdown: &tokio_util::sync::CancellationToken) -> Result<()> {
+    let fault = |error: std::io::Error| Failure::usage(format!("--until-stdin-closes needs a pipe as stdin: {error}"));
+    let pipe = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned().map_err(fault)?;
+    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe).map_err(fault)?;
+    let shutdown = shutdown.clone();
+    lyra_kit::tasks::spawn("stdin", async move {
+        // What is written there means nothing.
+        drop(tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await);
+        shutdown.cancel();
+    });
+    Ok(())
 }
 
 /// Keys for S3, from the variables that every program for S3 reads.
@@ -181,12 +218,15 @@ fn s3_keys() -> Option<S3Keys> {
 /// # Errors
 /// When a role can't start, or does not stop in time.
 pub async fn run(args: Args) -> Result<()> {
-    let layers = config::layers(&args.file, &flags(&args)?)?;
+    let layers = config::layers_with(&args.file, &classic(&args.roles), &flags(&args)?)?;
     let (settings, origins) = (layers.settings().map_err(config::refused)?, layers.origins().map_err(config::refused)?);
     let listens = origins.get("listen").is_some_and(|origin| origin.source != "default");
     telemetry::init(settings.log, &settings.log_filter);
     let shutdown = lyra_kit::shutdown::on_signals()
         .map_err(|error| Failure::internal(format!("signals can't be handled: {error}")))?;
+    if args.until_stdin_closes {
+        end_with_stdin(&shutdown)?;
+    }
     let config = config(&args, &settings, listens)?;
     let started = tokio::select! {
         started = Box::pin(Node::start(config)) => started,

@@ -50,7 +50,7 @@ Shows the certificate in DIR and those in the directories in it. Exit code 2 whe
 /// Flags of `tls init`.
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// Nodes and the roles that they may play: control, worker, gateway
+    /// Nodes and the roles that they may play: control, worker, gateway, scaler
     #[arg(value_name = "NAME:ROLE[,ROLE…]", value_parser = NodeSpec::parse)]
     nodes: Vec<NodeSpec>,
     /// Where the authority is, or is to be

@@ -19,6 +19,7 @@ mod leader;
 mod metrics;
 pub mod placement;
 pub mod registry;
+mod scaler;
 mod service;
 mod sessions;
 #[cfg(test)]

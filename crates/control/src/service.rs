@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
-use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
@@ -17,6 +17,7 @@ use lyra_wire::control::{
     Submitted,
 };
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
+use lyra_wire::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
@@ -29,6 +30,7 @@ use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::registry::Registry;
+use crate::scaler::Scaler;
 use crate::sessions::Sessions;
 
 /// What the control role needs of others.
@@ -67,6 +69,7 @@ pub struct Service {
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
+    scaler: Scaler,
     /// There once this was started.
     sessions: OnceLock<Arc<Sessions>>,
     config: Config,
@@ -105,6 +108,7 @@ impl Service {
             placement: Arc::new(placement),
             leader,
             registry: deps.registry.clone(),
+            scaler: Scaler::new(&deps),
             sessions: OnceLock::new(),
             config,
             deps,
@@ -327,6 +331,18 @@ impl Control for Service {
 
     async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
         self.jobs.usage(query).await
+    }
+
+    async fn scaler_turn(&self, turn: ScalerTurn) -> Result<ScalerAnswer> {
+        self.scaler.turn(turn).await
+    }
+
+    async fn scaler(&self) -> Result<ScalerStatus> {
+        self.scaler.status().await
+    }
+
+    async fn steer_scaler(&self, change: ScalerChange) -> Result<ScalerStatus> {
+        self.scaler.steer(change).await
     }
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {

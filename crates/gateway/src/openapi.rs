@@ -10,8 +10,8 @@ use utoipa::{IntoResponses, OpenApi};
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, usage,
-    users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, scaler, tenants, tokens,
+    usage, users, versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -33,6 +33,7 @@ use crate::trigger;
         trigger::documented, sessions::documented,
         usage::get,
         control::list,
+        scaler::get, scaler::history, scaler::change,
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,

@@ -20,8 +20,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, tenants, tokens, usage,
-    users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, scaler, tenants, tokens,
+    usage, users, versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -82,6 +82,9 @@ fn table() -> Vec<Row> {
         row("DELETE", "/v1/dead-letters/{id}", Needs::DEPLOY, dead_letters::delete),
         row("POST", "/v1/dead-letters/{id}/redrive", Needs::INVOKE, dead_letters::redrive),
         row("GET", "/v1/control", Needs::OPERATOR, control::list),
+        row("GET", "/v1/scaler", Needs::OPERATOR, scaler::get),
+        row("PATCH", "/v1/scaler", Needs::OPERATOR, scaler::change),
+        row("GET", "/v1/scaler/history", Needs::OPERATOR, scaler::history),
         row("GET", "/v1/workers", Needs::OPERATOR, workers::list),
         row("GET", "/v1/workers/{worker}", Needs::OPERATOR, workers::get),
         row("GET", "/v1/workers/{worker}/characteristics", Needs::OPERATOR, workers::known),

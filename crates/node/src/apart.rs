@@ -5,6 +5,7 @@
 //! | control | gRPC: registry of workers, functions, jobs, logs | stores |
 //! | worker | gRPC: calls | control's addresses, the blobs |
 //! | gateway | HTTP | control's addresses |
+//! | scaler | nothing | control's addresses |
 //!
 //! Roles that share a process speak with each other directly. The logs and workflow roles run with control.
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub fleet: lyra_fleet::Config,
     /// Isolation back ends that the worker offers; empty: all.
     pub isolation: Vec<String>,
+    /// The scaler.
+    pub scaler: lyra_scaler::Config,
 }
 
 /// Some roles in one process.
@@ -86,6 +89,7 @@ pub struct Node {
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
+    scaler: Option<lyra_scaler::Service>,
     status: Option<(TcpListener, Status)>,
     status_address: Option<SocketAddr>,
     /// Cancelled when callers of the worker shall begin no more calls.
@@ -121,13 +125,7 @@ impl Node {
             Some(logs) => logs.clone(),
             None => Arc::new(RemoteLogs::new(addresses, &security, &tasks).map_err(Error::Refused)?),
         };
-        let registry = has(Role::Control).then(|| {
-            lyra_control::Registry::new(config.node.control.registry, kit.random.u64(), kit.clock.clone(), &tasks)
-        });
-        let as_registry: Arc<dyn Registry> = match &registry {
-            Some(registry) => Arc::new(registry.clone()),
-            None => Arc::new(RemoteRegistry::new(addresses, &security).map_err(Error::Refused)?),
-        };
+        let (registry, as_registry) = registries(&config, &security, &kit, &tasks)?;
 
         let (mut worker, mut joined) = (None, None);
         if has(Role::Worker)
@@ -180,6 +178,7 @@ impl Node {
             logs,
             worker,
             gateway: None,
+            scaler: None,
             status: None,
             status_address: None,
             closing,
@@ -194,6 +193,9 @@ impl Node {
                 node.start_gateway(&config, fleet, as_logs, &kit).await?;
             }
             _ => node.start_status(&config, joined, &kit).await?,
+        }
+        if has(Role::Scaler) {
+            node.start_scaler(&config, grpc_address, &kit).await?;
         }
         Ok(node)
     }
@@ -261,6 +263,22 @@ impl Node {
         Ok(())
     }
 
+    /// `grpc`: where control is reached, if it is one of the roles.
+    async fn start_scaler(&mut self, config: &Config, grpc: Option<SocketAddr>, kit: &Kit) -> Result<(), Error> {
+        let own = grpc.filter(|_| self.control.is_some()).map(|address| address.to_string());
+        let parts = roles::scaler::Parts {
+            control: control_of(self.control.as_ref(), &config.control, &self.security)?,
+            controls: own.into_iter().chain(config.control.iter().cloned()).collect(),
+            name: config.name.clone(),
+            dir: config.node.data_dir.clone(),
+            helper: config.node.helper.clone(),
+        };
+        let scaler = roles::scaler::start(config.scaler.clone(), parts, &self.security, kit).await?;
+        self.serving.push((Role::Scaler, scaler.backend().to_owned()));
+        self.scaler = Some(scaler);
+        Ok(())
+    }
+
     /// The roles, and where each is reached.
     pub fn serving(&self) -> &[(Role, String)] {
         &self.serving
@@ -272,7 +290,8 @@ impl Node {
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, security, control, workflow, logs, worker, gateway, status, closing, .. } = self;
+        let Node { tasks, grpc, security, control, workflow, logs, worker, gateway, scaler, status, closing, .. } =
+            self;
         // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
         let end = CancellationToken::new();
         if let Some((listener, routes)) = grpc {
@@ -317,6 +336,12 @@ impl Node {
                 control.stop().await;
             }
         };
+        let stop_scaler = async {
+            shutdown.cancelled().await;
+            if let Some(scaler) = &scaler {
+                scaler.stop().await;
+            }
+        };
         let stop_worker = async {
             shutdown.cancelled().await;
             if let Some((worker, agent)) = &worker {
@@ -329,7 +354,7 @@ impl Node {
                 }
             }
         };
-        let (served, (), ()) = tokio::join!(serve, stop_control, stop_worker);
+        let (served, (), (), ()) = tokio::join!(serve, stop_control, stop_worker, stop_scaler);
         end.cancel();
         tasks.stop(LAST).await;
         drop((control, workflow));
@@ -338,6 +363,21 @@ impl Node {
         }
         served
     }
+}
+
+/// This node's own registry of workers, where control is one of its roles, and the one that it follows.
+fn registries(
+    config: &Config,
+    security: &Security,
+    kit: &Kit,
+    tasks: &Tasks,
+) -> Result<(Option<lyra_control::Registry>, Arc<dyn Registry>), Error> {
+    if config.roles.contains(&Role::Control) {
+        let (settings, process) = (config.node.control.registry, kit.random.u64());
+        let registry = lyra_control::Registry::new(settings, process, kit.clock.clone(), tasks);
+        return Ok((Some(registry.clone()), Arc::new(registry)));
+    }
+    Ok((None, Arc::new(RemoteRegistry::new(&config.control, security).map_err(Error::Refused)?)))
 }
 
 /// This node's own control, else that at the addresses.

@@ -9,6 +9,7 @@ pub mod child;
 pub mod embedded;
 pub mod settings;
 
+mod classic;
 mod joined;
 mod machine;
 mod resources;
@@ -17,5 +18,6 @@ mod security;
 
 pub use embedded::{Config, Node};
 pub use lyra_gateway::Tokens;
+pub use lyra_scaler as scaler;
 pub use lyra_store::{Access, S3Keys};
 pub use lyra_wire::tls;

@@ -15,6 +15,8 @@ use lyra_isolation::process;
 use lyra_kit::telemetry::Format;
 use serde::{Deserialize, Serialize};
 
+pub use crate::classic::Classic;
+
 /// What variables of settings begin with.
 const PREFIX: &str = "LYRA__";
 
@@ -49,6 +51,8 @@ pub struct Settings {
     pub workflow: lyra_workflow::Config,
     /// The logs role.
     pub logs: lyra_logs::Config,
+    /// The scaler role.
+    pub scaler: lyra_scaler::Config,
     /// What holds for nodes with some of the roles only.
     pub cluster: Cluster,
 }
@@ -115,6 +119,7 @@ impl Default for Settings {
             process: embedded.process,
             workflow: embedded.workflow,
             logs: embedded.logs,
+            scaler: lyra_scaler::Config::default(),
             cluster: Cluster::default(),
         }
     }
@@ -157,6 +162,17 @@ pub struct Flags {
     /// See [`Settings::worker`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<WorkerFlags>,
+    /// See [`Settings::scaler`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaler: Option<ScalerFlags>,
+}
+
+/// Flags of the scaler.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ScalerFlags {
+    /// See [`lyra_scaler::Config::dry_run`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
 }
 
 /// Flags of a node whose other roles are elsewhere.
@@ -248,11 +264,22 @@ impl Layers {
     /// # Errors
     /// [`SettingsError::Read`].
     pub fn read(file: Option<&Path>, flags: &Flags) -> Result<Layers, SettingsError> {
+        Layers::read_with(file, &Classic::default(), flags)
+    }
+
+    /// The same with the variables of the classic system, which stand between the file and Lyra's own variables.
+    ///
+    /// # Errors
+    /// [`SettingsError::Read`]; [`SettingsError::Invalid`] for a variable of which nothing can be made.
+    pub fn read_with(file: Option<&Path>, classic: &Classic, flags: &Flags) -> Result<Layers, SettingsError> {
         let mut figment = Figment::from(layer("default", Settings::default()));
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
             figment = figment.merge(Named { name: path.display().to_string(), inner: Toml::string(&text) });
+        }
+        for (name, flags) in classic.layers(&figment)? {
+            figment = figment.merge(layer(&name, flags));
         }
         figment = figment
             .merge(Named { name: VARIABLES.to_owned(), inner: Env::prefixed(PREFIX).split("__") })
@@ -270,6 +297,7 @@ impl Layers {
             SettingsError::Invalid(all.join("; "))
         })?;
         settings.process.check().map_err(|reason| SettingsError::Invalid(format!("process.{reason}")))?;
+        settings.scaler.check().map_err(|reason| SettingsError::Invalid(format!("scaler.{reason}")))?;
         Ok(settings)
     }
 

@@ -30,6 +30,7 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Node {
     arguments: Vec<String>,
+    env: Vec<(String, String)>,
     /// What it printed as its address; the same again after a restart.
     address: String,
     child: Option<(Child, BufReader<ChildStdout>)>,
@@ -106,7 +107,36 @@ impl Cluster {
         added
     }
 
+    /// No nodes yet; [`Cluster::add_node`] adds each.
+    ///
+    /// # Errors
+    /// When there is no binary, or no temporary directory.
+    pub fn bare() -> Result<Cluster> {
+        Cluster::empty()
+    }
+
+    /// Adds a scaler with further flags.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_scaler(&mut self, name: &str, flags: &[&str]) -> Result<()> {
+        let control = self.controls.join(",");
+        self.add("scaler", name, &[&["--control", &control], flags].concat()).await
+    }
+
+    /// Adds a node of any role with these flags and variables and no others.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_node(&mut self, role: &str, name: &str, flags: &[&str], env: &[(&str, &str)]) -> Result<()> {
+        self.add_with(role, name, flags, env).await
+    }
+
     async fn add(&mut self, role: &str, name: &str, flags: &[&str]) -> Result<()> {
+        self.add_with(role, name, flags, &[]).await
+    }
+
+    async fn add_with(&mut self, role: &str, name: &str, flags: &[&str], env: &[(&str, &str)]) -> Result<()> {
         let data = self.directory.path().join(name).display().to_string();
         let own = ["node", "--role", role, "--name", name, "--data-dir", &data];
         let mut arguments: Vec<String> = own.iter().chain(flags).map(|&flag| flag.to_owned()).collect();
@@ -114,7 +144,8 @@ impl Cluster {
             let dir = self.certify(name, role).await?;
             arguments.extend(["--tls-dir".to_owned(), dir.display().to_string()]);
         }
-        self.nodes.insert(name.to_owned(), Node { arguments, address: String::new(), child: None });
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.nodes.insert(name.to_owned(), Node { arguments, env, address: String::new(), child: None });
         self.spawn(name).await
     }
 
@@ -135,6 +166,10 @@ impl Cluster {
         let mut command = Command::new(&self.binary);
         // Short leases, so that tests see workers lost.
         command.env("LYRA__CONTROL__REGISTRY__HEARTBEAT", "500ms").env("LYRA__CONTROL__REGISTRY__LEASE", "2s");
+        for classic in ["DB_URL", "JQ_URL", "PORT"] {
+            command.env_remove(classic);
+        }
+        command.envs(node.env.iter().map(|(name, value)| (name, value)));
         command.args(&node.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut child = command.spawn()?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);

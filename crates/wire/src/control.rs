@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::resources::{ResourceAnswer, ResourceRequest};
+use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A function as control knows it and as gateways route it.
@@ -306,6 +307,23 @@ pub trait Control: Send + Sync + 'static {
     async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
         let _ = query;
         Err(Error::new(lyra_types::Code::Unavailable, "this control process counts no usage"))
+    }
+
+    /// A scaler's turn: it tells what it did, and learns whether it leads, what operators ask for, and what there is to do.
+    async fn scaler_turn(&self, turn: ScalerTurn) -> Result<ScalerAnswer> {
+        let _ = turn;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process has no scaler"))
+    }
+
+    /// How the scaler stands, and what it decided of late.
+    async fn scaler(&self) -> Result<ScalerStatus> {
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process has no scaler"))
+    }
+
+    /// Has every scaler keep to this from now on.
+    async fn steer_scaler(&self, change: ScalerChange) -> Result<ScalerStatus> {
+        let _ = change;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process has no scaler"))
     }
 
     /// Does what a classic route asks for.

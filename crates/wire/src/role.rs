@@ -11,11 +11,13 @@ pub enum Role {
     Worker,
     /// The public HTTP interface.
     Gateway,
+    /// Says how many workers there shall be, and has them made and ended.
+    Scaler,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 3] = [Role::Control, Role::Worker, Role::Gateway];
+    pub const ALL: [Role; 4] = [Role::Control, Role::Worker, Role::Gateway, Role::Scaler];
 
     /// The name on the command line.
     pub const fn as_str(self) -> &'static str {
@@ -23,6 +25,7 @@ impl Role {
             Role::Control => "control",
             Role::Worker => "worker",
             Role::Gateway => "gateway",
+            Role::Scaler => "scaler",
         }
     }
 

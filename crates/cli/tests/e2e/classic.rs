@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::start::server;
 
 /// The reference session: a user, a function, two runs, polling, the result, removal.
-const SESSION: &str = r#"
+pub const SESSION: &str = r#"
 set -eu
 curl -s -X POST $URL/u/user1; echo
 curl -s $URL/u/user1/fn; echo
@@ -29,6 +29,18 @@ curl -s -X DELETE $URL/j/$JOB_ID; echo
 curl -s $URL/j/$JOB_ID | sed "s/$JOB_ID/ID/"; echo
 "#;
 
+/// What it prints.
+pub const SAID: &str = r#"{"error":false,"res":1}
+{"error":false,"res":{}}
+{"error":false,"res":1}
+{"error":false,"res":{"add":"function add(a,b){return a+b;}"}}
+{"error":false,"res":1}
+{"error":false,"res":"9"}
+{"error":false,"res":1}
+{"error":false,"res":0}
+{"error":true,"res":"[ERR] Job <ID> not found."}
+"#;
+
 #[tokio::test]
 async fn the_reference_session_works_as_it_always_did() -> Result<()> {
     let lyra = server().await?;
@@ -41,17 +53,7 @@ async fn the_reference_session_works_as_it_always_did() -> Result<()> {
         .await
         .context("bash")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let expected = r#"{"error":false,"res":1}
-{"error":false,"res":{}}
-{"error":false,"res":1}
-{"error":false,"res":{"add":"function add(a,b){return a+b;}"}}
-{"error":false,"res":1}
-{"error":false,"res":"9"}
-{"error":false,"res":1}
-{"error":false,"res":0}
-{"error":true,"res":"[ERR] Job <ID> not found."}
-"#;
-    assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), SAID);
     Ok(())
 }
 

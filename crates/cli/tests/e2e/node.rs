@@ -175,7 +175,7 @@ async fn with_servers_behind_it_control_keeps_nothing_of_its_own() -> Result<()>
 async fn what_cannot_work_is_refused_with_what_to_do() -> Result<()> {
     let lyra = Cli::new(&binary()?);
     for (arguments, says) in [
-        (&["--role", "king"][..], "control, worker, gateway"),
+        (&["--role", "king"][..], "control, worker, gateway, scaler"),
         (&["--role", "logs"], "run with the role control"),
         (&["--role", "worker"], "control"),
         (&["--role", "control", "--listen-grpc", "0.0.0.0:0"], "loopback"),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use lyra_testkit::{Cli, binary};
+use serde_json::Value;
 
 fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(path)
@@ -64,5 +65,79 @@ async fn the_compose_file_starts_what_lyra_understands() -> Result<()> {
         starts += 1;
     }
     assert_eq!(starts, 5, "a control, two workers, two gateways");
+    Ok(())
+}
+
+/// The nodes that a classic component is, by their names in `classic.yaml` and by their roles.
+const COMPONENTS: [(&str, &str); 5] = [
+    ("dbmanager", "control"),
+    ("jqmanager", "control"),
+    ("frontend", "gateway"),
+    ("worker", "worker"),
+    ("scaler", "scaler"),
+];
+
+#[tokio::test]
+async fn the_classic_compose_file_starts_each_component_as_a_process() -> Result<()> {
+    let file: Value = serde_saphyr::from_str(&std::fs::read_to_string(deploy("compose/classic.yaml"))?)?;
+    let services = file["services"].as_object().context("services")?;
+    assert!(["database", "queue"].iter().all(|engine| services.contains_key(*engine)));
+    let mut seen = Vec::new();
+    for (name, service) in services {
+        let Some(command) = service["command"].as_str() else { continue };
+        let arguments: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+        is_understood(&arguments).await.with_context(|| format!("{arguments:?}"))?;
+        let role = arguments.iter().skip_while(|word| *word != "--role").nth(1).context("a role")?.clone();
+        let variables = service["environment"].as_object().with_context(|| format!("{name} has no variables"))?;
+        is_read(&role, variables.iter().map(|(name, value)| (name.as_str(), value))).await?;
+        seen.push((name.clone(), role));
+    }
+    let expected = COMPONENTS.map(|(name, role)| (name.to_owned(), role.to_owned()));
+    assert!(seen.len() == expected.len() && expected.iter().all(|one| seen.contains(one)), "{seen:?}");
+    settings_are_read(&std::fs::read_to_string(deploy("compose/scaler.toml"))?).await
+}
+
+/// Whether the classic variables of a role can be read.
+async fn is_read(role: &str, variables: impl Iterator<Item = (&str, &Value)>) -> Result<()> {
+    let mut cli = Cli::new(binary()?);
+    for (name, value) in variables.filter(|(name, _)| ["DB_URL", "JQ_URL", "PORT"].contains(name)) {
+        cli = cli.env(name, value.as_str().with_context(|| format!("{name} is a text"))?);
+    }
+    let shown = cli.run(["config", "print", "--role", role]).await?.ok()?;
+    ensure!(shown.contains("_URL"), "{role} reads none of its variables: {shown}");
+    Ok(())
+}
+
+async fn settings_are_read(text: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("scaler.toml"), text)?;
+    let cli = Cli::new(binary()?).within(dir.path());
+    cli.run(["config", "print", "--config", "scaler.toml"]).await?.ok()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_kubernetes_manifests_start_what_lyra_understands() -> Result<()> {
+    let text = std::fs::read_to_string(deploy("kubernetes/lyra.yaml"))?;
+    let mut roles = Vec::new();
+    for document in text.split("\n---\n") {
+        let object: Value = serde_saphyr::from_str(document).with_context(|| document.to_owned())?;
+        ensure!(object["kind"].is_string() && object["apiVersion"].is_string(), "{object}");
+        if let Some(settings) = object["data"]["scaler.toml"].as_str() {
+            settings_are_read(settings).await?;
+        }
+        for container in object["spec"]["template"]["spec"]["containers"].as_array().into_iter().flatten() {
+            let Some(arguments) = container["args"].as_array() else { continue };
+            // As Kubernetes puts variables into arguments.
+            let word = |word: &Value| word.as_str().map(|word| word.replace("$(POD)", "pod-0"));
+            let arguments: Vec<String> = arguments.iter().map(word).collect::<Option<_>>().context("words")?;
+            is_understood(&arguments).await.with_context(|| format!("{arguments:?}"))?;
+            let role = arguments.iter().skip_while(|word| *word != "--role").nth(1).context("a role")?.clone();
+            let variables = container["env"].as_array().into_iter().flatten();
+            is_read(&role, variables.filter_map(|one| Some((one["name"].as_str()?, &one["value"])))).await?;
+            roles.push(role);
+        }
+    }
+    assert_eq!(roles, ["control", "gateway", "worker", "scaler"]);
     Ok(())
 }

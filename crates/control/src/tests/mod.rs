@@ -5,6 +5,7 @@ mod churn;
 mod crashes;
 mod functions;
 mod jobs;
+mod scaler;
 mod sessions;
 
 use std::collections::HashMap;

@@ -3,6 +3,7 @@
 pub(crate) mod control;
 pub(crate) mod gateway;
 pub(crate) mod logs;
+pub(crate) mod scaler;
 pub(crate) mod worker;
 pub(crate) mod workflow;
 

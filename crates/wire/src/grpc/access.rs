@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use super::accept::Asker;
 use super::seldom::is_time_to_say;
 use crate::Role;
-use crate::Role::{Control, Gateway, Worker};
+use crate::Role::{Control, Gateway, Scaler, Worker};
 
 /// In place of a method: each one of the service.
 const EACH: &str = "*";
@@ -25,6 +25,10 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Registry", EACH, &[Gateway, Control]),
     // Workers count what calls use.
     ("lyra.v1.Control", "RecordUsage", &[Worker]),
+    // A scaler is told of the load, and empties the workers that it ends.
+    ("lyra.v1.Control", "ScalerTurn", &[Scaler]),
+    ("lyra.v1.Worker", "Uncordon", &[Gateway, Control, Scaler]),
+    ("lyra.v1.Worker", "Drain", &[Gateway, Control, Scaler]),
     ("lyra.v1.Control", EACH, &[Gateway, Control]),
     ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.
@@ -163,6 +167,18 @@ mod tests {
             assert_eq!(may("a:control,worker,gateway", path), control || worker || gateway, "{path}");
             assert!(check(None, path).is_err(), "{path}");
         }
+        for (path, scaler) in [
+            ("/lyra.v1.Control/ScalerTurn", true),
+            ("/lyra.v1.Control/SteerScaler", false),
+            ("/lyra.v1.Control/Deploy", false),
+            ("/lyra.v1.Worker/Drain", true),
+            ("/lyra.v1.Worker/Clean", false),
+            ("/lyra.v1.Registry/Join", false),
+            ("/lyra.calls.v1.Calls/Exchange", false),
+        ] {
+            assert_eq!(may("a:scaler", path), scaler, "{path}");
+        }
+        assert!(!may("a:control,worker,gateway", "/lyra.v1.Control/ScalerTurn"));
     }
 
     #[test]

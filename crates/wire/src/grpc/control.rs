@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
@@ -31,6 +31,7 @@ use crate::control::{
     Submitted,
 };
 use crate::resources::{ResourceAnswer, ResourceRequest};
+use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A control role that is reached over gRPC.
@@ -251,6 +252,21 @@ impl Control for RemoteControl {
         Ok(self.ask(Repeat::Always, SHORT, query, ask).await?.sums)
     }
 
+    async fn scaler_turn(&self, turn: ScalerTurn) -> Result<ScalerAnswer> {
+        // A turn that is taken twice tells the same twice.
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.scaler_turn(asked).await };
+        self.ask(Repeat::Always, SHORT, turn, ask).await
+    }
+
+    async fn scaler(&self) -> Result<ScalerStatus> {
+        self.ask(Repeat::Always, SHORT, Nothing, |mut client, asked| async move { client.scaler(asked).await }).await
+    }
+
+    async fn steer_scaler(&self, change: ScalerChange) -> Result<ScalerStatus> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.steer_scaler(asked).await };
+        self.ask(Repeat::Always, SHORT, change, ask).await
+    }
+
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         use ClassicRequest::{Function, Functions, Owner, Time, User};
         let reads = matches!(request, User(_) | Time(_) | Functions { .. } | Function { .. } | Owner(_));
@@ -379,6 +395,18 @@ impl ControlService for Served {
 
     async fn usage(&self, request: Request<UsageQuery>) -> Result<Response<UsageSums>, Status> {
         answer(self.0.usage(request.into_inner()).await.map(|sums| UsageSums { sums }))
+    }
+
+    async fn scaler_turn(&self, request: Request<ScalerTurn>) -> Result<Response<ScalerAnswer>, Status> {
+        answer(self.0.scaler_turn(request.into_inner()).await)
+    }
+
+    async fn scaler(&self, _: Request<Nothing>) -> Result<Response<ScalerStatus>, Status> {
+        answer(self.0.scaler().await)
+    }
+
+    async fn steer_scaler(&self, request: Request<ScalerChange>) -> Result<Response<ScalerStatus>, Status> {
+        answer(self.0.steer_scaler(request.into_inner()).await)
     }
 
     async fn classic(&self, request: Request<ClassicRequest>) -> Result<Response<ClassicAnswer>, Status> {

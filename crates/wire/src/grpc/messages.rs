@@ -22,10 +22,12 @@ pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};
 pub use crate::logs::Query;
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
 pub use crate::resources::{ResourceAnswer, ResourceRequest};
+pub use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
 pub use crate::workflows::{Made, Started};
 
+pub use lyra_types::api::ScalerChange;
 pub use lyra_types::job::Job;
 pub use lyra_types::log::LogLine;
 pub use lyra_types::usage::{UsageBatch, UsageQuery};

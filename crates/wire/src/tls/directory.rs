@@ -310,7 +310,7 @@ mod tests {
             ("w1", "names no role"),
             ("w1:", "is no role"),
             ("w1:worker,", "is no role"),
-            ("w1:logs", "control, worker, gateway"),
+            ("w1:logs", "control, worker, gateway, scaler"),
             (":worker", "is no name"),
             ("W1:worker", "is no name"),
             ("a.b:worker", "is no name"),
