@@ -20,6 +20,7 @@ mod metering;
 mod node;
 mod placement;
 mod processes;
+mod quotas;
 mod reference;
 mod session_site;
 mod sessions;

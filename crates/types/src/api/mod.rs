@@ -2,6 +2,7 @@
 
 mod accounts;
 mod control;
+mod quotas;
 mod usage;
 mod worker;
 pub mod workflows;
@@ -24,6 +25,7 @@ pub use accounts::{
     UserChange, UserRequest, UserView, WhoAmI,
 };
 pub use control::ControlView;
+pub use quotas::{QuotaUse, QuotaView};
 pub use usage::{UsageReport, UsageView};
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
