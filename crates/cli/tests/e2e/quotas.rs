@@ -125,21 +125,17 @@ async fn two_gateways_keep_one_rate_together_also_without_control() -> Result<()
         cluster.commands_at(gateway).until_shown(&["invoke", "echo", "-d", "7"], "7").await?;
     }
     let begun = lyra_kit::Clock::system().instant();
-    cluster.commands().run(["quota", "set", "--rate", "40/s", "--burst", "20"]).await?.ok()?;
-    // What the other gateway lets in before it has heard is not counted.
-    let told = async {
-        while cluster.commands_at("g2").run(["quota", "get", "-o", "json"]).await?.json()?["quota"]["rate"] != 40.0 {}
-        tokio::time::sleep(Duration::from_millis(600)).await;
-        anyhow::Ok(())
-    };
-    told.await?;
+    // Each answers once it holds to it.
+    for gateway in ["g1", "g2"] {
+        cluster.commands_at(gateway).run(["quota", "set", "--rate", "40/s", "--burst", "20"]).await?.ok()?;
+    }
     let http = reqwest::Client::new();
     let url = |gateway: &str| format!("{}/v1/functions/echo/invoke", cluster.address(gateway));
     let (heavy, light) = (Flood::start(&http, &url("g1"), 6), Flood::start(&http, &url("g2"), 2));
     while heavy.ok() + light.ok() < 120 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let (with, without) = ((heavy.ok(), light.ok()), begun.elapsed());
+    let with = (heavy.ok(), light.ok());
     assert!(with.0 > 0 && with.1 > 0, "both gateways let some in: {with:?}");
     cluster.kill("c1").await?;
     while heavy.ok() + light.ok() < 200 {
@@ -149,7 +145,7 @@ async fn two_gateways_keep_one_rate_together_also_without_control() -> Result<()
     let seconds = begun.elapsed().as_secs_f64();
     let ok = (one.0 + other.0) as f64;
     // The promise: limit times time, the burst, and one call for each gateway.
-    assert!(ok <= 40.0 * seconds + 20.0 + 2.0, "{ok} in {seconds} s ({with:?} in {without:?})");
+    assert!(ok <= 40.0 * seconds + 20.0 + 2.0, "{ok} in {seconds} s");
     assert!(one.1 + other.1 > 0 && one.2 + other.2 == 0, "{one:?} {other:?}");
     Ok(())
 }
