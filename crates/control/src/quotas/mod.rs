@@ -72,7 +72,7 @@ impl Quotas {
     /// When the default can't be one, or the store can't be read.
     pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<()> {
         self.default.check(false).map_err(|error| {
-            let fault = error.errors.first().map_or(error.detail.clone(), |fault| fault.reason.clone());
+            let fault = error.errors.first().map_or_else(|| error.detail.clone(), |fault| fault.reason.clone());
             let field = error.errors.first().map_or("", |fault| &fault.field);
             Error::field(Code::InvalidField, format!("quota.{field}"), fault)
         })?;

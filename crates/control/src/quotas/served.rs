@@ -53,7 +53,7 @@ impl Quotas {
             stored_bytes,
             functions: routes.len() as u64,
             queued_jobs,
-            cpu_ms: quota.cpu_ms.and(cpu_ms.or(Some(0))),
+            cpu_ms: quota.cpu_ms.map(|_| cpu_ms.unwrap_or(0)),
         })
     }
 

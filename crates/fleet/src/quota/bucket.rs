@@ -84,7 +84,7 @@ impl Bucket {
             Err(tokens) => {
                 let missing = u128::from((TOKEN - tokens).unsigned_abs());
                 let rate = u128::from(self.rate.load(Ordering::Relaxed));
-                let nanos = (missing * RATE).checked_div(rate).unwrap_or(u128::from(u64::MAX));
+                let nanos = (missing * RATE).checked_div(rate).unwrap_or_else(|| u64::MAX.into());
                 Err(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
             }
         }
