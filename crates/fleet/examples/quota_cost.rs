@@ -42,9 +42,10 @@ async fn main() -> Result<()> {
             Shares { session: 1, number: 1, tell_all: false, whole: true, limits: vec![limit], gone: Vec::new() };
         let share = |_: Claim| std::future::ready(Ok(answer.clone()));
         let follow = meters.follow(share, || std::future::ready(HashMap::new()));
+        let clock = Clock::system();
         tokio::select! {
             () = follow => {}
-            () = Clock::system().sleep(std::time::Duration::from_millis(50)) => {}
+            () = clock.sleep(std::time::Duration::from_millis(50)) => {}
         }
         measure(what, &meters).await?;
     }

@@ -78,7 +78,7 @@ fn alone(now: Instant) -> Ledger {
 
 #[tokio::test(start_paused = true)]
 async fn a_sole_member_has_it_all_at_once() {
-    let now = Instant::now();
+    let now = lyra_kit::Clock::system().instant();
     let (mut ledger, mut gateway) = (alone(now), Gateway::new(1, 0));
     gateway.talk(&mut ledger, now);
     let whole = Share { rate: Some(100_000_000), burst: Some(100_000), concurrency: Some(10), memory_mb: Some(1_000) };
@@ -96,7 +96,7 @@ async fn a_sole_member_has_it_all_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn shares_follow_what_is_wanted_within_a_few_claims() {
-    let now = Instant::now();
+    let now = lyra_kit::Clock::system().instant();
     let (mut ledger, mut busy, mut idle) = (alone(now), Gateway::new(1, 50), Gateway::new(2, 0));
     for _ in 0..3 {
         busy.talk(&mut ledger, now);
@@ -114,7 +114,7 @@ async fn shares_follow_what_is_wanted_within_a_few_claims() {
 
 #[tokio::test(start_paused = true)]
 async fn what_runs_counts_until_it_has_ended() {
-    let now = Instant::now();
+    let now = lyra_kit::Clock::system().instant();
     let (mut ledger, mut one, mut other) = (alone(now), Gateway::new(1, 10), Gateway::new(2, 0));
     one.talk(&mut ledger, now);
     one.work(0);
@@ -135,7 +135,7 @@ async fn what_runs_counts_until_it_has_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn the_share_of_a_member_that_is_gone_comes_back_after_a_lease() {
-    let now = Instant::now();
+    let now = lyra_kit::Clock::system().instant();
     let (mut ledger, mut one, mut other) = (alone(now), Gateway::new(1, 10), Gateway::new(2, 10));
     for _ in 0..3 {
         one.talk(&mut ledger, now);
@@ -151,7 +151,7 @@ async fn the_share_of_a_member_that_is_gone_comes_back_after_a_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_confirms_what_is_held_and_gives_new_ones_little_for_a_lease() {
-    let now = Instant::now();
+    let now = lyra_kit::Clock::system().instant();
     let (mut first, mut one) = (alone(now), Gateway::new(1, 10));
     one.talk(&mut first, now);
     let mut second = Ledger::new(2, now, false);
@@ -174,7 +174,7 @@ proptest! {
         steps in prop::collection::vec((0_usize..3, 0_u64..40, 0_u64..5, 0_u64..2_000, 0_u8..20), 1..200)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let mut now = runtime.block_on(async { Instant::now() });
+        let mut now = runtime.block_on(async { lyra_kit::Clock::system().instant() });
         let mut ledger = alone(now);
         let mut gateways: Vec<Gateway> = (1..=3).map(|id| Gateway::new(id, 0)).collect();
         let mut born = 3;
