@@ -175,8 +175,7 @@ async fn processor_time_is_held_to_its_period() {
 #[tokio::test(start_paused = true)]
 async fn quotas_are_there_after_a_restart_and_go_with_their_tenant() {
     let dir = tempfile::tempdir().unwrap();
-    let mut config = Config::default();
-    config.quota = Quota { functions: Some(1), ..Quota::default() };
+    let config = Config { quota: Quota { functions: Some(1), ..Quota::default() }, ..Config::default() };
     let acme = QuotaKey { tenant: TenantName::new("acme").unwrap(), function: None };
     let quota = Quota { rate: Some(5.0), ..Quota::default() };
     {
