@@ -85,6 +85,14 @@ const ACCOUNTS: &[Row] = &[
     ("Audit", "AuditQuery", "AuditPage", Unary),
 ];
 
+const QUOTAS: &[Row] = &[
+    ("Quota", "QuotaKey", "QuotaView", Unary),
+    ("Quotas", "PageQuery", "QuotaPage", Unary),
+    ("SetQuota", "SetQuota", "QuotaView", Unary),
+    ("RemoveQuota", "QuotaKey", "Nothing", Unary),
+    ("Share", "Claim", "Shares", Unary),
+];
+
 const LOGS: &[Row] = &[
     ("Offer", "LogLine", "Nothing", Feed),
     ("Query", "Query", "Lines", Unary),
@@ -118,6 +126,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("Worker", WORKER),
         ("Control", CONTROL),
         ("Accounts", ACCOUNTS),
+        ("Quotas", QUOTAS),
         ("Logs", LOGS),
         ("Registry", REGISTRY),
         ("Workflows", WORKFLOWS),

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
-    logs, node, openapi, scaler, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
+    logs, node, openapi, quota, scaler, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -85,6 +85,9 @@ enum Command {
     /// Tenants: who owns functions, sessions and everything else
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// Quotas: how much a tenant or a function may take
+    #[command(subcommand)]
+    Quota(quota::Command),
     /// Users of a tenant
     #[command(subcommand)]
     User(user::Command),
@@ -161,6 +164,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
     let session = global.session()?;
     match command {
         Command::Tenant(command) => tenant::run(command, &session).await,
+        Command::Quota(command) => quota::run(command, &session.in_own_tenant(global).await?).await,
         Command::User(command) => user::run(command, &session.in_own_tenant(global).await?).await,
         Command::Token(command) => token::run(command, &session).await,
         Command::Login(args) => login::run(args, &session).await,

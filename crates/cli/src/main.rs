@@ -29,6 +29,7 @@ mod openapi;
 mod output;
 mod paint;
 mod password;
+mod quota;
 mod scaler;
 mod session;
 mod source;

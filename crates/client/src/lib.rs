@@ -20,6 +20,7 @@ mod invoke;
 mod job;
 mod log;
 mod object;
+mod quota;
 mod run;
 mod scaler;
 mod server;

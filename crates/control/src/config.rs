@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lyra_kit::retry::Backoff;
+use lyra_types::quota::Quota;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountsConfig;
@@ -29,6 +30,9 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// Applications and sessions.
     pub sessions: SessionsConfig,
+    /// Quota of tenants that have none of their own; it has a section of its own among the settings.
+    #[serde(skip)]
+    pub quota: Quota,
     /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
     /// etcd grants.
     #[serde(with = "humantime_serde")]
@@ -45,6 +49,7 @@ impl Default for Config {
             registry: RegistryConfig::default(),
             accounts: AccountsConfig::default(),
             sessions: SessionsConfig::default(),
+            quota: Quota::default(),
             leader_lease: Duration::from_secs(2),
         }
     }

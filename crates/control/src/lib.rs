@@ -18,6 +18,7 @@ mod jobs;
 mod leader;
 mod metrics;
 pub mod placement;
+mod quotas;
 pub mod registry;
 mod scaler;
 mod service;

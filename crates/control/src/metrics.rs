@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) job_wait: Histogram,
     pub(crate) job_run: Histogram,
     pub(crate) in_flight: IntGauge,
+    /// By limit.
+    pub(crate) quota_held: IntCounterVec,
     pub(crate) leader: IntGauge,
     /// By outcome: `ok`, or the error's code.
     pub(crate) placement_commands: IntCounterVec,
@@ -55,6 +57,11 @@ impl Metrics {
             job_wait: seconds("lyra_job_wait_seconds", "From when a job was accepted to its first try."),
             job_run: seconds("lyra_job_run_seconds", "Duration of a try, with its wait in the worker's queue."),
             in_flight: plain("lyra_job_dispatcher_in_flight", "Jobs that the dispatcher runs now."),
+            quota_held: registry.counter(
+                "lyra_job_quota_held_total",
+                "Jobs that were put back since their try found no place under a quota, by limit.",
+                &["limit"],
+            ),
             leader: plain("lyra_control_epoch", "Epoch of this control process while it leads; else 0."),
             placement_commands: registry.counter(
                 "lyra_placement_commands_total",

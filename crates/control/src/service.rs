@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
+use lyra_store::objects::{Change, Check};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::Job;
@@ -29,6 +30,7 @@ use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 use crate::placement::Placement;
+use crate::quotas::Quotas;
 use crate::registry::Registry;
 use crate::scaler::Scaler;
 use crate::sessions::Sessions;
@@ -66,6 +68,7 @@ pub struct Service {
     classic: Arc<Classic>,
     jobs: Arc<Jobs>,
     accounts: Arc<Accounts>,
+    quotas: Arc<Quotas>,
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
@@ -95,7 +98,9 @@ impl Service {
         let numbers = Arc::new(Numbers::new(&deps));
         let classic = Arc::new(Classic::new(&deps, Arc::clone(&functions), Arc::clone(&numbers)));
         let table = Arc::clone(functions.table());
-        let jobs = Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, Arc::clone(&metrics)));
+        let quotas = Arc::new(Quotas::new(config.quota.clone(), &deps, Arc::clone(&table)));
+        let (limits, of_jobs) = (Arc::clone(&quotas), config.jobs.clone());
+        let jobs = Arc::new(Jobs::new(of_jobs, &deps, owner, table, numbers, limits, Arc::clone(&metrics)));
         let table = Arc::clone(functions.table());
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
         let accounts = Accounts::new(config.accounts.clone(), &deps, Arc::clone(&functions), Arc::clone(&metrics));
@@ -105,6 +110,7 @@ impl Service {
             classic,
             jobs,
             accounts: Arc::new(accounts),
+            quotas,
             placement: Arc::new(placement),
             leader,
             registry: deps.registry.clone(),
@@ -125,6 +131,7 @@ impl Service {
     /// When the store can't be read.
     pub async fn start(&self) -> Result<()> {
         self.functions.start(&self.tasks).await?;
+        self.quotas.start(&self.tasks).await?;
         self.jobs.start(&self.tasks).await;
         let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
         let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
@@ -141,11 +148,11 @@ impl Service {
             Arc::clone(&self.functions),
             Arc::clone(&self.placement),
         );
-        let accounts = Arc::clone(&self.accounts);
+        let (accounts, quotas) = (Arc::clone(&self.accounts), Arc::clone(&self.quotas));
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
-                let (sessions, accounts, classic) = (&sessions, &accounts, &classic);
+                let (sessions, accounts, classic, quotas) = (&sessions, &accounts, &classic, &quotas);
                 async move {
                     tokio::join!(
                         jobs.lead(leader, &term),
@@ -153,7 +160,8 @@ impl Service {
                         classic.lead(&term),
                         placement.lead(&term),
                         sessions.lead(&term),
-                        accounts.lead(&term)
+                        accounts.lead(&term),
+                        quotas.lead(&term)
                     );
                 }
             };
@@ -174,6 +182,35 @@ impl Service {
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {
         &self.accounts
+    }
+
+    pub(crate) fn quota_book(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// Whether there is a tenant, or a function of one that nobody has made.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`].
+    pub(crate) fn tenant_is_there(&self, tenant: &TenantName) -> Result<()> {
+        match self.accounts.tenant(tenant) {
+            Err(error) if self.functions.table().count_of(tenant) == 0 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What must hold, and what is to be written with it, where something is given to a tenant.
+    ///
+    /// # Errors
+    /// As [`Service::tenant_is_there`]; [`Code::Conflict`] where the tenant is being deleted.
+    pub(crate) async fn holder_of_quota(&self, tenant: &TenantName) -> Result<(Check, Option<Change>)> {
+        match self.accounts.holder(tenant).await {
+            Err(error) if error.code == Code::NotFound => {
+                self.tenant_is_there(tenant)?;
+                Ok((Accounts::absent(tenant), None))
+            }
+            found => found,
+        }
     }
 
     /// The epoch of this process while it leads.

@@ -5,6 +5,8 @@
 //!
 //! A [`RouteTable`] follows the functions in the same way: what a call's name means.
 //!
+//! [`quota::Meters`] hold calls to quotas, of which each process has a share.
+//!
 //! Gateway, control and workflow role need these, and none may know another: hence a crate.
 
 pub mod balance;
@@ -14,6 +16,7 @@ mod footprint;
 mod metrics;
 mod node;
 mod popularity;
+pub mod quota;
 mod replay;
 mod route_table;
 mod tries;

@@ -23,6 +23,7 @@ mod metrics;
 mod openapi;
 mod problem;
 mod query;
+mod quota;
 mod resources;
 mod rest;
 mod routes;

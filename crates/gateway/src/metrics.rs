@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     pub grants_age: IntGauge,
     /// Entries of the audit log that found no place.
     pub audit_lost: IntCounter,
+    /// Calls that a quota did not let in, by limit.
+    pub quota_refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -65,6 +67,11 @@ impl Metrics {
             grants_age: registry
                 .gauge("lyra_gateway_tokens_age_seconds", "Time since control last said which tokens are good", &[])
                 .with_label_values::<&str>(&[]),
+            quota_refused: registry.counter(
+                "lyra_quota_refused_total",
+                "Calls and jobs that a quota did not let in, by limit: rate, concurrency, memory_mb or cpu_ms",
+                &["limit"],
+            ),
             audit_lost: registry
                 .counter("lyra_gateway_audit_lost_total", "Entries of the audit log that found no place", &[])
                 .with_label_values::<&str>(&[]),

@@ -10,8 +10,8 @@ use utoipa::{IntoResponses, OpenApi};
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, scaler, tenants, tokens,
-    usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, tenants,
+    tokens, usage, users, versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -42,6 +42,8 @@ use crate::trigger;
         login::login, login::whoami,
         tenants::list, tenants::create, tenants::get, tenants::delete,
         users::list, users::create, users::get, users::change, users::delete, users::set_password,
+        quotas::list, quotas::get, quotas::put, quotas::delete,
+        quotas::get_of_function, quotas::put_of_function, quotas::delete_of_function,
         tokens::list, tokens::create, tokens::get, tokens::delete,
         audit::list,
         classic::put_user, classic::remove_user, classic::time, classic::functions, classic::function,

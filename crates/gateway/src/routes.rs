@@ -20,8 +20,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, runs, scaler, tenants, tokens,
-    usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, tenants,
+    tokens, usage, users, versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -128,6 +128,13 @@ fn table() -> Vec<Row> {
         row("PATCH", "/v1/tenants/{tenant}/users/{user}", Needs::ADMIN, users::change),
         row("DELETE", "/v1/tenants/{tenant}/users/{user}", Needs::ADMIN, users::delete),
         row("PUT", "/v1/tenants/{tenant}/users/{user}/password", Needs::Somebody, users::set_password),
+        row("GET", "/v1/quotas", Needs::OPERATOR, quotas::list),
+        row("GET", "/v1/tenants/{tenant}/quota", Needs::READ, quotas::get),
+        row("PUT", "/v1/tenants/{tenant}/quota", Needs::OPERATOR, quotas::put),
+        row("DELETE", "/v1/tenants/{tenant}/quota", Needs::OPERATOR, quotas::delete),
+        row("GET", "/v1/tenants/{tenant}/quota/functions/{name}", Needs::READ, quotas::get_of_function),
+        row("PUT", "/v1/tenants/{tenant}/quota/functions/{name}", Needs::ADMIN, quotas::put_of_function),
+        row("DELETE", "/v1/tenants/{tenant}/quota/functions/{name}", Needs::ADMIN, quotas::delete_of_function),
         row("GET", "/v1/tokens", Needs::Somebody, tokens::list),
         row("POST", "/v1/tokens", Needs::Somebody, tokens::create),
         row("GET", "/v1/tokens/{id}", Needs::Somebody, tokens::get),

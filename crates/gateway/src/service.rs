@@ -1,5 +1,6 @@
 //! The gateway service: what its parts share, and its life from start to drain.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +11,11 @@ use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use lyra_fleet::RouteTable;
+use lyra_fleet::quota::Meters;
 use lyra_kit::telemetry;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
-use lyra_wire::{Accounts, Control, Logs, Worker, Workers, Workflows};
+use lyra_wire::{Accounts, Control, Logs, Quotas, Worker, Workers, Workflows};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +45,8 @@ pub struct Deps {
     pub control: Arc<dyn Control>,
     /// Tenants, users, tokens and the audit log.
     pub accounts: Arc<dyn Accounts>,
+    /// Quotas, and this gateway's shares of them.
+    pub quotas: Arc<dyn Quotas>,
     /// Runs calls, wherever.
     pub worker: Arc<dyn Worker>,
     /// The workers one by one, for operators.
@@ -66,6 +70,9 @@ pub(crate) struct App {
     pub config: Config,
     pub control: Arc<dyn Control>,
     pub accounts: Arc<dyn Accounts>,
+    pub quotas: Arc<dyn Quotas>,
+    /// What this gateway may let in.
+    pub meters: Meters,
     pub grants: Arc<Grants>,
     pub audit: Arc<AuditLog>,
     pub worker: Arc<dyn Worker>,
@@ -136,6 +143,8 @@ impl Service {
             stopping: CancellationToken::new(),
             control: deps.control,
             accounts: deps.accounts,
+            quotas: deps.quotas,
+            meters: Meters::new(deps.clock.clone(), deps.random.u64(), false, metrics.quota_refused.clone()),
             grants: Arc::new(Grants::new(deps.clock.clone(), config.tokens_stale_after)),
             audit: Arc::new(AuditLog::new(deps.clock.clone(), metrics.audit_lost.clone())),
             worker: deps.worker,
@@ -221,6 +230,11 @@ impl Service {
         let app = Arc::clone(&self.entry.app);
         self.tasks.spawn_cancellable("watch tokens", async move {
             app.grants.follow(&*app.accounts, &app.random).await;
+        });
+        let app = Arc::clone(&self.entry.app);
+        self.tasks.spawn_cancellable("claim shares", async move {
+            let share = |claim| app.quotas.share(claim);
+            app.meters.follow(share, || std::future::ready(HashMap::new())).await;
         });
         let app = Arc::clone(&self.entry.app);
         self.tasks.spawn_cancellable("audit log", async move { app.audit.run(&app.accounts).await });

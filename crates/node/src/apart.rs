@@ -22,9 +22,10 @@ use lyra_store::{Access, Blobs, DirLock, Shelf};
 use lyra_types::{Code, Error as LyraError};
 pub use lyra_wire::Role;
 use lyra_wire::grpc::{
-    self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteRegistry, RemoteWorker, RemoteWorkflows, Security,
+    self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteQuotas, RemoteRegistry, RemoteWorker, RemoteWorkflows,
+    Security,
 };
-use lyra_wire::{Accounts, Control, Logs, Operated, Registry, Worker, Workflows};
+use lyra_wire::{Accounts, Control, Logs, Operated, Quotas, Registry, Worker, Workflows};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -157,6 +158,7 @@ impl Node {
             let service = start_control(&config, &access, &registry, reached, fleet, as_logs.clone(), &kit).await?;
             grpc::add_control(&mut routes, service.clone());
             grpc::add_accounts(&mut routes, service.clone());
+            grpc::add_quotas(&mut routes, service.clone());
             grpc::add_registry(&mut routes, Arc::new(registry));
             grpc::add_logs(&mut routes, as_logs.clone());
             let runs = Arc::new(start_workflow(&config, &access, service.clone(), fleet, &kit).await?);
@@ -206,6 +208,17 @@ impl Node {
         Ok(Arc::new(RemoteLogs::new(&all, &self.security, &self.tasks).map_err(Error::Refused)?))
     }
 
+    /// The control processes by which shares of quotas are given; this one, at `own`, is asked like the others.
+    fn all_quotas(&self, own: SocketAddr, others: &[String]) -> Result<Arc<dyn Quotas>, Error> {
+        let all = [&[own.to_string()], others].concat();
+        Ok(Arc::new(RemoteQuotas::new(&all, &self.security).map_err(Error::Refused)?))
+    }
+
+    /// Where gRPC is served.
+    fn own_grpc(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
     /// Listens for those who ask how this process is, where that was asked for.
     async fn start_status(&mut self, config: &Config, joined: Option<Joined>, kit: &Kit) -> Result<(), Error> {
         let Some(address) = config.status else { return Ok(()) };
@@ -238,6 +251,12 @@ impl Node {
             Some(control) => control.clone(),
             None => Arc::new(RemoteAccounts::new(&config.control, &self.security).map_err(Error::Refused)?),
         };
+        let quotas: Arc<dyn Quotas> = match (&self.control, self.own_grpc()) {
+            (Some(control), _) if config.control.is_empty() => control.clone(),
+            // Of several processes only the one that leads gives shares.
+            (Some(_), Some(own)) => self.all_quotas(own, &config.control)?,
+            _ => Arc::new(RemoteQuotas::new(&config.control, &self.security).map_err(Error::Refused)?),
+        };
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
         let resources = ThroughControl(Arc::clone(&control));
@@ -246,7 +265,7 @@ impl Node {
             None => Arc::new(RemoteWorkflows::new(&config.control, &self.security).map_err(Error::Refused)?),
         };
         let workflows = Some(workflows);
-        let others = roles::gateway::Roles { control, accounts, worker: as_worker, workers, logs, workflows };
+        let others = roles::gateway::Roles { control, accounts, quotas, worker: as_worker, workers, logs, workflows };
         let gateway = roles::gateway::new(config.node.gateway.clone(), others, kit);
         gateway.mount_resources(Arc::new(resources));
         gateway.check(address).map_err(Error::Refused)?;

@@ -213,6 +213,7 @@ impl Node {
         let others = roles::gateway::Roles {
             control: as_control,
             accounts,
+            quotas: control.clone(),
             worker: as_worker,
             workers,
             logs: as_logs,

@@ -43,6 +43,8 @@ pub struct Settings {
     pub gateway: lyra_gateway::Config,
     /// The control role.
     pub control: lyra_control::Config,
+    /// Quota of tenants that have none of their own; nothing is limited by default.
+    pub quota: lyra_types::quota::Quota,
     /// The worker.
     pub worker: lyra_worker::Config,
     /// How functions run as processes.
@@ -115,6 +117,7 @@ impl Default for Settings {
             oidc: lyra_gateway::OidcConfig::default(),
             gateway: embedded.gateway,
             control: embedded.control,
+            quota: lyra_types::quota::Quota::default(),
             worker: lyra_worker::Config::default(),
             process: embedded.process,
             workflow: embedded.workflow,
@@ -130,8 +133,9 @@ impl Settings {
     pub fn embedded(&self, data_dir: impl Into<PathBuf>) -> crate::Config {
         let fresh = crate::Config::new(data_dir, self.listen);
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
-        let (mut gateway, control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        let (mut gateway, mut control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
         gateway.oidc = self.oidc.clone();
+        control.quota = self.quota.clone();
         worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
         let (process, workflow) = (self.process.clone(), self.workflow.clone());
         crate::Config { gateway, control, worker, process, workflow, logs, ..fresh }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lyra_kit::{Clock, Ids, Random};
-use lyra_store::jobs::{LeaseRequest, NewJob, Outcome};
+use lyra_store::jobs::{LeaseRequest, MostQueued, NewJob, Outcome};
 use lyra_store::{Access, Jobs, SqliteJobs, open_jobs};
 use lyra_types::{FunctionName, TenantName};
 
@@ -74,6 +74,7 @@ async fn accept(jobs: &Arc<dyn Jobs>, callers: usize, time: Duration) -> Result<
                         event: Bytes::from_static(b"{\"hello\":\"world\",\"n\":1}"),
                         idempotency: None,
                         user: None,
+                        most_queued: MostQueued::default(),
                         now: clock.now(),
                     };
                     jobs.accept(job).await?;
@@ -111,6 +112,7 @@ async fn drain(jobs: &Arc<dyn Jobs>) -> Result<(), Failure> {
             max_bytes: 64 << 20,
             per_function: 64,
             running: HashMap::new(),
+            rooms: Vec::new(),
         };
         let leased = jobs.lease(request).await?.jobs;
         if leased.is_empty() {

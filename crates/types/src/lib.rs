@@ -15,6 +15,7 @@ pub mod invocation;
 pub mod job;
 pub mod log;
 pub mod name;
+pub mod quota;
 pub mod resources;
 pub mod time;
 pub mod usage;

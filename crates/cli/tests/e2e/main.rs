@@ -20,6 +20,7 @@ mod metering;
 mod node;
 mod placement;
 mod processes;
+mod quotas;
 mod reference;
 mod scaler;
 mod session_site;

@@ -142,6 +142,17 @@ impl Accounts {
         Ok((tenant, Check::Absent(key), Some(change)))
     }
 
+    /// What must hold of a tenant's record, and what is to be written of it, where something is given to the tenant.
+    pub(crate) async fn holder(&self, name: &TenantName) -> Result<(Check, Option<Change>)> {
+        let (_, check, change) = self.tenant_record(name).await?;
+        Ok((check, change))
+    }
+
+    /// That a tenant has no record.
+    pub(crate) fn absent(name: &TenantName) -> Check {
+        Check::Absent(keys::tenant(name))
+    }
+
     fn new_tenant(&self) -> TenantRecord {
         TenantRecord { uid: self.random.u64(), created_at: self.clock.now(), state: TenantState::Active }
     }

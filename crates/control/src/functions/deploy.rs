@@ -16,7 +16,8 @@ use lyra_wire::worker::Prepare;
 use super::code::Pin;
 use super::record::{Meta, Record, put_alias, put_meta, put_version};
 use super::request::{Checked, check, raw_code};
-use super::{Functions, keys};
+use super::{Functions, SHOWN, TRIES, Updated, keys};
+use crate::quotas::gate::Gate;
 
 impl Functions {
     pub(crate) async fn deploy(
@@ -73,6 +74,7 @@ impl Functions {
     ) -> Result<Changed<Deployed>> {
         // Looked at again when the version is made; here it spares the work.
         check_precondition(function, self.read(tenant, function).await?.as_ref(), precondition)?;
+        self.check_room(tenant, function).await?;
         let prepare = Prepare {
             runtime: checked.runtime,
             code: checked.code.clone(),
@@ -117,13 +119,62 @@ impl Functions {
         let fresh = self.random.u64() >> 11;
         let pinned = self.pinned_if_full(tenant, function).await?;
         let new = New { tenant, function, checked, contract, code, now, fresh };
-        let made = self
-            .update_while(Some(&pin.key), tenant, function, |record| {
-                check_precondition(function, record, precondition)?;
-                new.changes(record, self.config.max_versions, &pinned)
-            })
-            .await?;
-        made.ok_or_else(|| Error::new(Code::Unavailable, "storing the code took too long; try again"))
+        for _ in 0..TRIES {
+            let gate = self.gate(tenant, function).await?;
+            let made = self
+                .update_while(Some(&pin.key), gate.as_ref(), tenant, function, |record| {
+                    check_precondition(function, record, precondition)?;
+                    let (changes, outcome) = new.changes(record, self.config.max_versions, &pinned)?;
+                    if let Some(gate) = &gate {
+                        self.admit(gate, &outcome.0)?;
+                    }
+                    Ok((changes, outcome))
+                })
+                .await?;
+            match made {
+                Updated::Done(changed) => return Ok(changed),
+                Updated::Overtaken => {}
+                Updated::Gone => {
+                    return Err(Error::new(Code::Unavailable, "storing the code took too long; try again"));
+                }
+            }
+        }
+        Err(Error::new(Code::Conflict, "others deploy in this tenant all the time; try again"))
+    }
+
+    /// What limits this deploy, once the table shows all that counts.
+    async fn gate(&self, tenant: &TenantName, function: &FunctionName) -> Result<Option<Gate>> {
+        let gate = Gate::of(&*self.objects, &self.config.quota, tenant, function).await?;
+        if let Some(gate) = &gate
+            && tokio::time::timeout(SHOWN, self.table.reaches(gate.revision)).await.is_err()
+        {
+            return Err(Error::new(Code::Unavailable, "the route table is behind; try again"));
+        }
+        Ok(gate)
+    }
+
+    /// Holds what would be stored against the limits.
+    fn admit(&self, gate: &Gate, deployed: &Deployed) -> Result<()> {
+        let route = &deployed.route;
+        let others: Vec<Arc<Route>> =
+            self.table.all_of(&route.tenant).into_iter().filter(|other| other.function != route.function).collect();
+        let versions = others.iter().flat_map(|other| other.versions.values()).map(|version| &**version);
+        let own = route.versions.values().map(|version| &**version);
+        gate.admit(others.len() + 1, deployed.created, versions, own)
+    }
+
+    /// Refuses a new function where there is no room for one, before any work is done for it.
+    async fn check_room(&self, tenant: &TenantName, function: &FunctionName) -> Result<()> {
+        if self.table.get(tenant, function).is_some() {
+            return Ok(());
+        }
+        match self.gate(tenant, function).await? {
+            Some(gate) => {
+                let count = self.table.count_of(tenant) + 1;
+                gate.admit(count, true, std::iter::empty(), std::iter::empty())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Has the worker drop what it holds of versions that are gone. What it still holds harms nobody: no route leads there.

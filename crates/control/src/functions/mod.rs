@@ -42,6 +42,7 @@ use lyra_wire::{Logs, Worker};
 
 use crate::leader::Term;
 use crate::metrics::Metrics;
+use crate::quotas::gate::Gate;
 use record::{Record, delete_alias, put_meta};
 pub(crate) use table::Table;
 
@@ -53,6 +54,15 @@ const SHOWN: Duration = Duration::from_secs(10);
 const PAGE: usize = 100;
 /// Most items of a page.
 const MAX_PAGE: usize = 1_000;
+
+/// What became of a change that depends on something.
+enum Updated<T> {
+    Done(Changed<T>),
+    /// What it depends on is not there any more.
+    Gone,
+    /// Somebody else has passed the gate.
+    Overtaken,
+}
 
 /// The registry.
 pub(crate) struct Functions {
@@ -135,35 +145,46 @@ impl Functions {
         function: &FunctionName,
         change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
     ) -> Result<Changed<T>> {
-        let changed = self.update_while(None, tenant, function, change).await?;
-        changed.ok_or_else(|| Error::internal("a change without a condition was not made for one"))
+        match self.update_while(None, None, tenant, function, change).await? {
+            Updated::Done(changed) => Ok(changed),
+            Updated::Gone | Updated::Overtaken => {
+                Err(Error::internal("a change without a condition was not made for one"))
+            }
+        }
     }
 
-    /// As [`Functions::update`], and takes the object `there` away; `None`, with nothing done, where that is not there any more.
+    /// As [`Functions::update`], and takes the object `there` away, and passes the gate; nothing is done where the one is not there any
+    /// more, or somebody else has passed the other.
     async fn update_while<T>(
         &self,
         there: Option<&str>,
+        gate: Option<&Gate>,
         tenant: &TenantName,
         function: &FunctionName,
         mut change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
-    ) -> Result<Option<Changed<T>>> {
+    ) -> Result<Updated<T>> {
         for _ in 0..TRIES {
             let record = self.read(tenant, function).await?;
             let (mut changes, value) = change(record.as_ref())?;
             changes.extend(there.map(|key| Change::Delete(key.to_owned())));
+            changes.extend(gate.map(Gate::change));
             let meta = keys::meta(tenant, function);
             let check = match &record {
                 Some(record) => Check::Modified(meta, record.modified),
                 None => Check::Absent(meta),
             };
-            let checks = [check].into_iter().chain(there.map(|key| Check::Exists(key.to_owned()))).collect();
+            let there = there.map(|key| Check::Exists(key.to_owned()));
+            let checks = [check].into_iter().chain(there).chain(gate.map(|gate| gate.check.clone())).collect();
             match self.objects.txn(Txn { checks, changes }).await {
                 Ok(revision) => {
                     self.shown(revision).await;
-                    return Ok(Some(Changed { value, revision }));
+                    return Ok(Updated::Done(Changed { value, revision }));
                 }
                 Err(TxnError::Failed { index: 0, .. }) => {}
-                Err(TxnError::Failed { .. }) => return Ok(None),
+                Err(TxnError::Failed { key, .. }) if gate.is_some_and(|gate| gate.check.key() == key) => {
+                    return Ok(Updated::Overtaken);
+                }
+                Err(TxnError::Failed { .. }) => return Ok(Updated::Gone),
                 Err(TxnError::Store(error)) => return Err(error.into()),
             }
         }

@@ -54,6 +54,16 @@ impl Table {
         self.tenants.read().get(tenant).map_or(0, BTreeMap::len)
     }
 
+    /// Every function of a tenant.
+    pub(crate) fn all_of(&self, tenant: &TenantName) -> Vec<Arc<Route>> {
+        self.tenants.read().get(tenant).map(|routes| routes.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Tenants that have functions.
+    pub(crate) fn tenants(&self) -> Vec<TenantName> {
+        self.tenants.read().keys().cloned().collect()
+    }
+
     /// A tenant's functions.
     pub(crate) fn names_of(&self, tenant: &TenantName) -> Vec<FunctionName> {
         self.tenants.read().get(tenant).map(|routes| routes.keys().cloned().collect()).unwrap_or_default()

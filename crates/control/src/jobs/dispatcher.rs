@@ -7,12 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lyra_fleet::quota::{Called, Pass};
 use lyra_store::JobsError;
 use lyra_store::jobs::{Held, LeaseRequest, Leased, LeasedJob, Outcome};
 use lyra_types::function::{ResultForm, VersionKey};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::usage::Usage;
 use lyra_types::{Code, Error, Timestamp};
+use lyra_wire::quotas::PERIOD;
 use lyra_wire::worker::{Account, Call};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -34,13 +36,19 @@ impl Jobs {
             let mut sleep = LONGEST;
             if room > 0 {
                 match self.lease(room).await {
+                    // Under quotas those that had room may stand before others that have: these come with the next look.
+                    Ok((leased, _)) if leased > 0 && !self.meters.is_empty() && !stopping.is_cancelled() => continue,
                     // Every place was filled, or more may have become due meanwhile: the end of a try wakes this.
-                    Ok(leased) => sleep = leased.map_or(LONGEST, |at| self.until(at)),
+                    Ok((_, next)) => sleep = next.map_or(LONGEST, |at| self.until(at)),
                     Err(error) => {
                         tracing::warn!(%error, "jobs can't be leased");
                         sleep = AGAIN;
                     }
                 }
+            }
+            if !self.meters.is_empty() {
+                // What is held back may have room when shares change.
+                sleep = sleep.min(PERIOD);
             }
             tokio::select! {
                 biased;
@@ -56,8 +64,8 @@ impl Jobs {
         (at.since(self.clock.now()) + Duration::from_millis(1)).min(LONGEST)
     }
 
-    /// Leases up to `room` jobs and starts them; returns when to look again.
-    async fn lease(self: &Arc<Self>, room: usize) -> Result<Option<Timestamp>, JobsError> {
+    /// Leases up to `room` jobs and starts them; returns how many, and when to look again.
+    async fn lease(self: &Arc<Self>, room: usize) -> Result<(usize, Option<Timestamp>), JobsError> {
         let _adding = self.running.leasing().await;
         let request = LeaseRequest {
             owner: self.owner,
@@ -67,21 +75,46 @@ impl Jobs {
             max_bytes: self.config.max_leased_bytes,
             per_function: self.config.max_in_flight_per_function,
             running: self.running.by_function(),
+            rooms: self.meters.rooms(),
         };
         let Leased { jobs, ended, next } = self.store.lease(request).await?;
         for job in &ended {
             self.ended(job);
         }
+        let mut started = 0;
         for leased in jobs {
+            let pass = match self.pass(&leased.job) {
+                Ok(pass) => pass,
+                // The rooms do not tell how much memory each takes.
+                Err(_) => {
+                    self.give_back(&leased).await;
+                    continue;
+                }
+            };
+            started += 1;
             let stop = self.running.add(leased.lease(), leased.job.function.clone());
             self.metrics.in_flight.inc();
             let this = Arc::clone(self);
-            self.tries.spawn("run-job", async move { this.run(leased, stop).await });
+            self.tries.spawn("run-job", async move { this.run(leased, stop, pass).await });
         }
-        Ok(next)
+        Ok((started, next))
     }
 
-    async fn run(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) {
+    /// Takes a place under the quotas for a try.
+    fn pass(&self, job: &Job) -> lyra_types::Result<Pass> {
+        let memory_mb = self.table.version(&key(job)).map_or(0, |version| version.memory_mb);
+        self.meters.try_now(Called { tenant: &job.tenant, function: Some(&job.function), memory_mb })
+    }
+
+    /// Puts a job back that finds no place under a quota; that is no try.
+    async fn give_back(&self, leased: &LeasedJob) {
+        self.metrics.quota_held.with_label_values(&["memory_mb"]).inc();
+        let now = self.clock.now();
+        self.record(&leased.lease(), Outcome::Released { run_at: now + PERIOD, error: None }, Usage::default()).await;
+    }
+
+    /// Runs a try; it counts against quotas until `pass` is dropped.
+    async fn run(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>, pass: Pass) {
         let lease = leased.lease();
         let begun = self.clock.now();
         if leased.fence == 1 {
@@ -95,6 +128,7 @@ impl Jobs {
         }
         self.running.remove(&lease);
         self.metrics.in_flight.dec();
+        drop(pass);
         self.wake.notify_one();
     }
 

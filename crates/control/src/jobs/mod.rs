@@ -15,17 +15,20 @@ mod outcome;
 mod running;
 mod waiters;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lyra_fleet::quota::Meters;
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_store::Jobs as Store;
 use lyra_store::JobsError;
-use lyra_store::jobs::{Filter, Idempotency, NewJob, Retention};
+use lyra_store::jobs::{Filter, Idempotency, MostQueued, NewJob, Retention};
 use lyra_types::api::Page;
 use lyra_types::function::label;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::quota::QuotaKey;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Code, Error, JobId, Result, TenantName};
 use lyra_wire::Worker;
@@ -39,6 +42,7 @@ use crate::config::JobsConfig;
 use crate::functions::Table;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
+use crate::quotas::Quotas;
 use running::{Running, Stop};
 use waiters::Waiters;
 
@@ -65,6 +69,9 @@ pub(crate) struct Jobs {
     ids: Ids,
     /// Ids of the jobs of classic functions.
     numbers: Arc<Numbers>,
+    quotas: Arc<Quotas>,
+    /// What tries may take, of quotas that are shared with gateways.
+    meters: Meters,
     metrics: Arc<Metrics>,
     config: JobsConfig,
     /// Who this process is to the store.
@@ -86,9 +93,14 @@ impl Jobs {
         owner: u64,
         table: Arc<Table>,
         numbers: Arc<Numbers>,
+        quotas: Arc<Quotas>,
         metrics: Arc<Metrics>,
     ) -> Jobs {
+        // Jobs make nobody wait: they are held back.
+        let meters = Meters::new(deps.clock.clone(), deps.random.u64(), true, metrics.quota_held.clone());
         Jobs {
+            quotas,
+            meters,
             store: Arc::clone(&deps.jobs),
             worker: Arc::clone(&deps.worker),
             table,
@@ -140,11 +152,30 @@ impl Jobs {
                 self.clock.sleep(self.config.sweep_every).await;
             }
         };
+        let share = |claim| std::future::ready(self.quotas.share(claim));
+        let claim = self.meters.follow(share, || self.held_back());
         tokio::join!(
             Arc::clone(self).dispatch(term.over.clone()),
+            term.over.run_until_cancelled(claim),
             term.over.run_until_cancelled(recover),
             term.over.run_until_cancelled(sweep),
         );
+    }
+
+    /// Jobs that wait under each quota, as many as could run.
+    async fn held_back(&self) -> HashMap<QuotaKey, u64> {
+        let most = self.config.max_in_flight as u64;
+        let mut waiting = HashMap::new();
+        for key in self.meters.of_places() {
+            match self.store.queued(key.tenant.clone(), key.function.clone(), most).await {
+                Ok(count) => drop(waiting.insert(key, count)),
+                Err(error) => {
+                    tracing::warn!(%error, "jobs that wait can't be counted");
+                    break;
+                }
+            }
+        }
+        waiting
     }
 
     /// Lets what runs end within the drain limit, and gives the rest back. Nothing is dispatched any more when it is called.
@@ -227,6 +258,8 @@ impl Jobs {
             None => None,
         };
         let version = &submit.version;
+        let (of_tenant, of_function) = self.quotas.queued_jobs(&version.tenant, &version.function);
+        let most_queued = MostQueued { of_tenant, of_function };
         let id = match version.labels.contains_key(label::CLASSIC) {
             true => self.numbers.job(&version.tenant).await?,
             false => None,
@@ -241,11 +274,13 @@ impl Jobs {
             event: submit.event,
             idempotency,
             user: submit.user,
+            most_queued,
             now,
         };
         let accepted = self.store.accept(job).await?;
         if accepted.created {
             self.metrics.jobs_accepted.inc();
+            self.meters.claim_soon();
             self.wake.notify_one();
         }
         Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })

@@ -88,6 +88,9 @@ impl Jobs for Crashing {
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
         self.pass(self.inner.cancel(tenant, id, now)).await
     }
+    async fn queued(&self, tenant: TenantName, function: Option<FunctionName>, limit: u64) -> Result<u64, JobsError> {
+        self.pass(self.inner.queued(tenant, function, limit)).await
+    }
     async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError> {
         self.inner.get(tenant, id, with_result).await
     }

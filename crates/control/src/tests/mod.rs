@@ -5,6 +5,7 @@ mod churn;
 mod crashes;
 mod functions;
 mod jobs;
+mod quotas;
 mod scaler;
 mod sessions;
 
@@ -157,6 +158,7 @@ pub(crate) struct Site {
     pub(crate) blobs: Arc<DirectoryBlobs>,
     pub(crate) metrics: telemetry::Metrics,
     pub(crate) registry: crate::Registry,
+    pub(crate) clock: Clock,
 }
 
 pub(crate) fn start_of_time() -> Timestamp {
@@ -195,13 +197,14 @@ impl Site {
         let (worker, logs) = (Arc::new(Scripted::default()), Arc::new(Forgetful::default()));
         let metrics = telemetry::Metrics::new();
         let registry = crate::Registry::new(config.registry, seed, Clock::simulated(now), tasks);
+        let clock = Clock::simulated(now);
         let deps = Deps {
             objects: Arc::new(SqliteObjects::open(&dir.join("objects.db"), History::default(), None).unwrap()),
             jobs: wrap(Arc::clone(&jobs) as Arc<dyn lyra_store::Jobs>),
             blobs: Arc::clone(&blobs) as Arc<dyn lyra_store::Blobs>,
             worker: Arc::clone(&worker) as Arc<dyn Worker>,
             logs: Arc::clone(&logs) as Arc<dyn Logs>,
-            clock: Clock::simulated(now),
+            clock: clock.clone(),
             random: Random::seeded(seed),
             metrics: metrics.clone(),
             registry: registry.clone(),
@@ -213,7 +216,7 @@ impl Site {
         while service.epoch().is_none() {
             tokio::task::yield_now().await;
         }
-        Site { service, worker, logs, jobs, blobs, metrics, registry }
+        Site { service, worker, logs, jobs, blobs, metrics, registry, clock }
     }
 
     pub(crate) async fn deploy(&self, function: &str, change: impl FnOnce(&mut DeployRequest)) -> u64 {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lyra_fleet::quota::Entry;
 use lyra_types::function::label;
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, FieldError, FunctionVersion, Result};
@@ -16,6 +17,7 @@ use super::{Asked, body, jobs};
 use crate::extract::check_json;
 use crate::headers;
 use crate::query::Params;
+use crate::quota;
 
 /// Sources that one list gives, in bytes.
 const MAX_LISTED: usize = 64 << 20;
@@ -125,6 +127,7 @@ pub(super) async fn run(mut asked: Asked<'_>, name: &str, function: &str) -> Res
         Found::NoUser => return Ok(no_user(name)),
         Found::NoFunction => return Ok(no_function(function)),
     };
+    let _pass = quota::enter(asked.app, &version, Entry::Submit).await?;
     let event = match body::text(&mut asked).await? {
         None => Err("([object Object]) - invalid JSON".to_owned()),
         Some(text) => argv(text),

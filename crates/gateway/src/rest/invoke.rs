@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
+use lyra_fleet::quota::Entry;
 use lyra_types::api::JobAccepted;
 use lyra_types::function::{Contract, ResultForm};
 use lyra_types::name::Qualifier;
@@ -27,6 +28,7 @@ use crate::headers;
 use crate::openapi::{Busy, Failed, Missing, Refused};
 use crate::problem;
 use crate::query::Params;
+use crate::quota;
 use crate::service::App;
 
 /// Call a function with an event.
@@ -67,6 +69,7 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
     let later = headers::prefers_async(&parts.headers) || params.flag("async")?;
     let route = app.table.find(tenant, part(&path, "name"), app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
+    let _pass = quota::enter(&app, &version, if later { Entry::Submit } else { Entry::Call }).await?;
     let body = body::read(&app, &parts.headers, body, app.config.max_event_bytes).await?;
     let event = event(version.contract, body.bytes.clone())?;
     if let Some(binding) = &version.sessions {

@@ -10,6 +10,7 @@ pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod meta;
+pub(crate) mod quotas;
 pub(crate) mod runs;
 pub(crate) mod scaler;
 pub(crate) mod tenants;

@@ -21,6 +21,7 @@ use crate::extract::{Scope, expect_json, parse_json};
 use crate::headers;
 use crate::openapi::{Busy, Missing, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
+use crate::quota;
 use crate::service::App;
 
 /// The workflow role.
@@ -160,6 +161,7 @@ pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Re
         Some(_) => Some(scope.params().wait(app.config.max_wait)?),
     };
     expect_json(&scope.headers)?;
+    let _pass = quota::enter_start(&app, &scope.tenant).await?;
     let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
     let run: NewRun = match body.bytes.is_empty() {
         true => NewRun::default(),

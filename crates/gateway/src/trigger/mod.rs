@@ -17,9 +17,10 @@ use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use axum::response::Response;
 use http_body_util::BodyExt;
+use lyra_fleet::quota::Entry;
 use lyra_types::function::Contract;
 use lyra_types::name::Qualifier;
-use lyra_types::{Code, Error, Result};
+use lyra_types::{Code, Error, FunctionVersion, Result};
 use lyra_wire::BoxError;
 use lyra_wire::worker::{Account, Call, Reply};
 
@@ -31,6 +32,7 @@ use crate::headers::{self, TRIGGER_ID};
 use crate::ingress::Seen;
 use crate::openapi::{Busy, Failed, Missing, Refused};
 use crate::problem;
+use crate::quota;
 use crate::rest::invoke::result_response;
 use crate::service::App;
 
@@ -149,6 +151,19 @@ pub(crate) async fn serve(
     let route = app.table.find(&target.tenant, &target.function, app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&target.qualifier, app.random.u64())?);
     drop(route);
+    let pass = quota::enter(app, &version, Entry::Call).await?;
+    let response = answer_to(app, caller, target, version, parts, body).await?;
+    Ok(quota::until_sent(pass, response))
+}
+
+async fn answer_to(
+    app: &Arc<App>,
+    caller: Caller,
+    target: Target,
+    version: Arc<FunctionVersion>,
+    parts: Parts,
+    body: Lingering,
+) -> Result<Response> {
     if let Some(binding) = &version.sessions {
         let body = body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync();
         let seen = Seen { caller, path: target.path, prefix: &target.prefix };

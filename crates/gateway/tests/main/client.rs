@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::FakeAccounts;
 use crate::doubles::{FakeControl, FakeLogs, FakeWorker};
+use crate::quotas::FakeQuotas;
 use crate::workflows::double::FakeWorkflows;
 
 /// A gateway with its scripted neighbours.
@@ -80,6 +81,7 @@ pub fn deps() -> (Deps, Arc<FakeControl>, Arc<FakeWorker>, Arc<FakeLogs>) {
     let deps = Deps {
         control: control.clone(),
         accounts: Arc::new(FakeAccounts::default()),
+        quotas: Arc::new(FakeQuotas::default()),
         worker: worker.clone(),
         workers: Arc::new(lyra_wire::workers::Sole(worker.clone())),
         logs: logs.clone(),

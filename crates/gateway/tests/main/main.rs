@@ -15,6 +15,7 @@ mod jobs;
 mod logs;
 mod oidc;
 mod platform;
+mod quotas;
 mod resources;
 mod sessions;
 mod trigger;

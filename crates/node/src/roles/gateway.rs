@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lyra_gateway::{Config, Deps, Service};
-use lyra_wire::{Accounts, Control, Logs, Worker, Workers, Workflows};
+use lyra_wire::{Accounts, Control, Logs, Quotas, Worker, Workers, Workflows};
 
 use super::Kit;
 
@@ -11,6 +11,7 @@ use super::Kit;
 pub(crate) struct Roles {
     pub(crate) control: Arc<dyn Control>,
     pub(crate) accounts: Arc<dyn Accounts>,
+    pub(crate) quotas: Arc<dyn Quotas>,
     pub(crate) worker: Arc<dyn Worker>,
     pub(crate) workers: Arc<dyn Workers>,
     pub(crate) logs: Arc<dyn Logs>,
@@ -23,6 +24,7 @@ pub(crate) fn new(config: Config, roles: Roles, kit: &Kit) -> Service {
     let deps = Deps {
         control: roles.control,
         accounts: roles.accounts,
+        quotas: roles.quotas,
         worker: roles.worker,
         workers: roles.workers,
         logs: roles.logs,

@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::quota::{LimitKind, QuotaKey};
 use lyra_types::usage::{Usage, UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Code, Error, FunctionName, InvocationId, JobId, TenantName, Timestamp};
 use tokio::sync::broadcast;
@@ -51,8 +52,26 @@ pub struct NewJob {
     pub idempotency: Option<Idempotency>,
     /// Who called; `None` where that is not known.
     pub user: Option<Arc<str>>,
+    /// How many may wait, this one among them.
+    pub most_queued: MostQueued,
     /// Now.
     pub now: Timestamp,
+}
+
+/// How many jobs may wait; `None`: any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MostQueued {
+    /// Of the tenant.
+    pub of_tenant: Option<u64>,
+    /// Of the function.
+    pub of_function: Option<u64>,
+}
+
+impl MostQueued {
+    /// Whether any number may.
+    pub fn is_any(self) -> bool {
+        self == MostQueued::default()
+    }
 }
 
 /// A caller's key, good for one function of one generation.
@@ -94,6 +113,8 @@ pub struct LeaseRequest {
     pub per_function: usize,
     /// How many jobs of each function the dispatcher runs now.
     pub running: HashMap<(TenantName, FunctionName), usize>,
+    /// How many more jobs of these tenants and functions may be given; of others any number.
+    pub rooms: Vec<(QuotaKey, u64)>,
 }
 
 /// Outcome of [`Jobs::lease`].
@@ -222,6 +243,14 @@ pub enum JobsError {
         /// Where it stands.
         status: JobStatus,
     },
+    /// So many jobs wait that no further one may.
+    #[error("{key} has {most} jobs that wait, the most that may")]
+    QueueFull {
+        /// Whose they are.
+        key: QuotaKey,
+        /// The limit.
+        most: u64,
+    },
     /// The job runs, which does not allow it.
     #[error("job {0} runs")]
     Runs(JobId),
@@ -242,6 +271,9 @@ impl From<JobsError> for Error {
                 Code::IdempotencyMismatch,
                 "this Idempotency-Key was used in the last 24 hours with another body; use a new key for a new request",
             ),
+            JobsError::QueueFull { key, most } => {
+                LimitKind::QueuedJobs.refusal(&key, most, format!("{most} wait"), Duration::from_secs(1))
+            }
             JobsError::Store(error) => error.into(),
         }
     }
@@ -277,7 +309,11 @@ pub struct Changed {
 /// Keeps jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
-    /// Accepts a job. It is durable when this returns.
+    /// Accepts a job. It is durable when this returns. [`NewJob::most_queued`] is held exactly by this process, and as far as it has
+    /// heard of what others accept; a job that was accepted before by the same key is not counted again.
+    ///
+    /// # Errors
+    /// [`JobsError::QueueFull`], with nothing stored.
     async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError>;
 
     /// Leases due jobs. Leases that have run out are dealt with first: their tries count as failed.
@@ -313,6 +349,9 @@ pub trait Jobs: Send + Sync + 'static {
     /// Cancels a queued job at once; marks a running one, whose holder hears of it at its next heartbeat. A job
     /// that has ended stays as it is. Returns the job as it stands now.
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError>;
+
+    /// Jobs that wait, of a tenant or of one of its functions; counted up to `limit`.
+    async fn queued(&self, tenant: TenantName, function: Option<FunctionName>, limit: u64) -> Result<u64, JobsError>;
 
     /// A job, with its result if it has succeeded and `with_result`.
     async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError>;

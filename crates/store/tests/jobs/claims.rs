@@ -1,6 +1,7 @@
 //! What every implementation of [`Jobs`] must do: one claim for each thing that the record promises.
 
 use lyra_types::job::JobStatus;
+use lyra_types::quota::QuotaKey;
 use lyra_types::{Code, Error};
 
 use super::*;
@@ -281,4 +282,61 @@ pub async fn jobs_that_never_began_go_with_their_function(subject: impl Subject)
     assert_eq!(left.len(), 3);
     assert_eq!(jobs.pinned(tenant(), f.clone(), 7).await.unwrap(), [1]);
     assert_eq!(jobs.pinned(tenant(), f, 8).await.unwrap(), [3]);
+}
+
+pub async fn no_more_jobs_wait_than_may(subject: impl Subject) {
+    let jobs = subject.jobs();
+    let limited = |function: &str, number: u32| NewJob {
+        most_queued: MostQueued { of_tenant: Some(3), of_function: Some(2) },
+        ..new(function, number)
+    };
+    let together = (1..=8).map(|number| jobs.accept(limited("f", number)));
+    let outcomes = futures::future::join_all(together).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2, "however they come");
+    let full = |outcome: Result<_, JobsError>| match outcome {
+        Err(JobsError::QueueFull { key, most }) => (key.function.is_some(), most),
+        other => panic!("{:?}", other.map(|_: lyra_store::jobs::Accepted| ())),
+    };
+    assert_eq!(full(jobs.accept(limited("f", 9)).await), (true, 2));
+    jobs.accept(limited("g", 10)).await.unwrap();
+    assert_eq!(full(jobs.accept(limited("h", 11)).await), (false, 3));
+    assert_eq!((jobs.queued(tenant(), None, 9).await.unwrap(), jobs.queued(tenant(), None, 2).await.unwrap()), (3, 2));
+    assert_eq!(jobs.queued(tenant(), Some(FunctionName::new("f").unwrap()), 9).await.unwrap(), 2);
+    let leased = lease_one(jobs, 1, at(20)).await;
+    jobs.accept(limited("h", 12)).await.expect("what runs does not wait");
+    // A key that is known is no further job.
+    let idempotency = |number| Idempotency { key: "k".into(), request: [number; 32], expires_at: at(9_999) };
+    jobs.finish(leased.lease(), at(21), Outcome::Succeeded(Bytes::new())).await.unwrap();
+    let leased = lease_one(jobs, 1, at(22)).await;
+    let keyed = NewJob { idempotency: Some(idempotency(1)), ..limited("i", 13) };
+    assert!(jobs.accept(keyed.clone()).await.unwrap().created);
+    assert!(!jobs.accept(keyed).await.unwrap().created);
+    jobs.finish(leased.lease(), at(23), Outcome::Succeeded(Bytes::new())).await.unwrap();
+}
+
+pub async fn who_has_no_room_does_not_hold_up_the_others(subject: impl Subject) {
+    let jobs = subject.jobs();
+    let other = TenantName::new("other").unwrap();
+    for number in 1..=6 {
+        jobs.accept(new("f", number)).await.unwrap();
+    }
+    jobs.accept(new("g", 7)).await.unwrap();
+    jobs.accept(NewJob { tenant: other.clone(), ..new("f", 8) }).await.unwrap();
+    let key = |function: Option<&str>| QuotaKey {
+        tenant: tenant(),
+        function: function.map(|name| FunctionName::new(name).unwrap()),
+    };
+    let names = |jobs: &[lyra_store::jobs::LeasedJob]| {
+        let name = |leased: &lyra_store::jobs::LeasedJob| format!("{}/{}", leased.job.tenant, leased.job.function);
+        jobs.iter().map(name).collect::<Vec<_>>()
+    };
+    let rooms = vec![(key(None), 0)];
+    let first = jobs.lease(LeaseRequest { rooms, ..request(1, at(20), 9) }).await.unwrap().jobs;
+    assert_eq!(names(&first), ["other/f"]);
+    let rooms = vec![(key(None), 3), (key(Some("f")), 1)];
+    let second = jobs.lease(LeaseRequest { rooms, ..request(1, at(20), 9) }).await.unwrap().jobs;
+    assert_eq!(names(&second), ["default/f", "default/g"]);
+    let rooms = vec![(key(Some("f")), 0)];
+    assert!(jobs.lease(LeaseRequest { rooms, ..request(1, at(20), 9) }).await.unwrap().jobs.is_empty());
+    assert_eq!(jobs.lease(request(1, at(20), 9)).await.unwrap().jobs.len(), 5);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lyra_store::jobs::{Jobs, LeaseRequest, NewJob};
+use lyra_store::jobs::{Jobs, LeaseRequest, MostQueued, NewJob};
 use lyra_types::{FunctionName, InvocationId, JobId, TenantName, Timestamp};
 
 /// Makes a test of each claim for one subject.
@@ -29,6 +29,8 @@ macro_rules! keeps_the_promises {
             dead_jobs_are_redriven_with_their_event_or_purged
             ended_jobs_are_forgotten_after_their_time_and_the_dead_later
             jobs_that_never_began_go_with_their_function
+            no_more_jobs_wait_than_may
+            who_has_no_room_does_not_hold_up_the_others
         );
         keeps_the_promises!(% $subject,
             a_try_is_counted_with_its_end_or_not_at_all
@@ -114,6 +116,7 @@ fn new(function: &str, number: u32) -> NewJob {
         event: Bytes::from(format!("{{\"n\":{number}}}")),
         idempotency: None,
         user: None,
+        most_queued: MostQueued::default(),
         now,
     }
 }
@@ -127,5 +130,6 @@ fn request(owner: u64, now: Timestamp, limit: u32) -> LeaseRequest {
         max_bytes: 1 << 20,
         per_function: 1_000,
         running: HashMap::new(),
+        rooms: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod control;
+mod quotas;
 mod scaler;
 mod usage;
 mod worker;
@@ -25,6 +26,7 @@ pub use accounts::{
     UserChange, UserRequest, UserView, WhoAmI,
 };
 pub use control::ControlView;
+pub use quotas::{QuotaUse, QuotaView};
 pub use scaler::{ScalerChange, ScalerDecision, ScalerLook, ScalerOrders, ScalerView};
 pub use usage::{UsageReport, UsageView};
 pub use worker::{

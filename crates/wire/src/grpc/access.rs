@@ -31,6 +31,7 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Worker", "Drain", &[Gateway, Control, Scaler]),
     ("lyra.v1.Control", EACH, &[Gateway, Control]),
     ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
+    ("lyra.v1.Quotas", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.
     ("lyra.v1.Logs", "Offer", &[Worker]),
     ("lyra.v1.Logs", "Forget", &[Control]),

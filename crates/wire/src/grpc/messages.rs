@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::quota::Quota;
 use lyra_types::usage::UsageSum;
 use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};
 pub use crate::logs::Query;
+pub use crate::quotas::{Claim, Shares};
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
 pub use crate::resources::{ResourceAnswer, ResourceRequest};
 pub use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
@@ -27,9 +29,11 @@ pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
 pub use crate::workflows::{Made, Started};
 
+pub use lyra_types::api::QuotaView;
 pub use lyra_types::api::ScalerChange;
 pub use lyra_types::job::Job;
 pub use lyra_types::log::LogLine;
+pub use lyra_types::quota::QuotaKey;
 pub use lyra_types::usage::{UsageBatch, UsageQuery};
 pub use lyra_types::workflow::{Run, WorkflowVersion};
 
@@ -56,6 +60,8 @@ pub type UserPage = Page<User>;
 pub type ChangedToken = Changed<Issued>;
 /// Tokens, oldest first.
 pub type TokenPage = Page<Token>;
+/// Quotas, by whose they are.
+pub type QuotaPage = Page<QuotaView>;
 /// The audit log, newest first.
 pub type AuditPage = Page<AuditEvent>;
 
@@ -318,4 +324,13 @@ pub struct GrantChange {
 pub struct AuditEvents {
     /// In the order that they happened.
     pub events: Vec<AuditEvent>,
+}
+
+/// What [`crate::Quotas::set_quota`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SetQuota {
+    /// Whose.
+    pub key: QuotaKey,
+    /// The new one.
+    pub quota: Quota,
 }

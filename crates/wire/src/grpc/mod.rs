@@ -17,6 +17,7 @@ mod link;
 mod logs;
 pub mod messages;
 pub mod packed;
+mod quotas;
 mod registry;
 mod security;
 mod seldom;
@@ -27,6 +28,7 @@ mod workflows;
 pub use accounts::{RemoteAccounts, add_accounts};
 pub use control::{RemoteControl, add_control};
 pub use logs::{RemoteLogs, add_logs};
+pub use quotas::{RemoteQuotas, add_quotas};
 pub use registry::{RemoteRegistry, add_registry};
 pub use security::Security;
 pub use worker::{RemoteWorker, add_worker};
@@ -55,6 +57,7 @@ mod services {
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Logs.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Registry.rs"));
     include!(concat!(env!("OUT_DIR"), "/lyra.v1.Workflows.rs"));
+    include!(concat!(env!("OUT_DIR"), "/lyra.v1.Quotas.rs"));
 }
 
 /// Longest wait for a connection.

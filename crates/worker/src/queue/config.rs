@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which call runs next when several wait for the worker; `fcfs` by default.
+    /// Which call runs next when several wait for the worker; `fair-share` by default, so that no tenant keeps the others waiting.
     pub policy: PolicyKind,
     /// A call that has waited so long goes before all that came after it, whatever the policy says, where the policy
     /// could leave it waiting for ever; 5 s by default. Less than the longest wait in the queue, or it has no effect.
@@ -42,7 +42,6 @@ impl Default for Config {
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyKind {
     /// First come, first served.
-    #[default]
     Fcfs,
     /// The shortest expected execution first.
     ShortestFirst,
@@ -52,7 +51,8 @@ pub enum PolicyKind {
     InterArrival,
     /// The call that is expected to be done soonest, by what is in the pool right now.
     ColdPriority,
-    /// Fair share between tenants.
+    /// Fair share between tenants; within a tenant, who came first.
+    #[default]
     FairShare,
 }
 

@@ -14,6 +14,13 @@ use crate::jobs::{Accepted, Idempotency, JobsError, NewJob};
 
 impl Shared {
     pub(super) async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError> {
+        let _queueing = match job.most_queued.is_any() {
+            true => None,
+            false => Some(self.queueing.lock().await),
+        };
+        if job.idempotency.is_none() {
+            self.check_queue(&job).await?;
+        }
         let (event, large) = Payload::of(job.event.clone(), "e");
         if let Some(large) = large {
             self.bucket.put_payload(job.id, &event, large).await?;
@@ -29,6 +36,15 @@ impl Shared {
             self.bucket.drop_payloads(job.id).await?;
         }
         accepted
+    }
+
+    /// Refuses a job where as many wait as may, as far as is known here.
+    async fn check_queue(&self, job: &NewJob) -> Result<(), JobsError> {
+        if job.most_queued.is_any() {
+            return Ok(());
+        }
+        let job = job.clone();
+        self.ask(move |index| Ok(index.check_queue(&job))).await?
     }
 
     /// Makes the job, if nobody has.
@@ -59,6 +75,7 @@ impl Shared {
                     return Ok(accepted);
                 }
             }
+            self.check_queue(job).await?;
             let token = self.bucket.token();
             let mut key = Key {
                 request: request.clone(),

@@ -14,8 +14,8 @@ use super::record::{Name, Record, decode, encode};
 use super::usage::Entry;
 use crate::StoreError;
 use crate::jobs::sqlite::row::{job_id, key};
-use crate::jobs::sqlite::{SCHEMA, leases, lists};
-use crate::jobs::{Changed, Counts, Filter, LeaseRequest, Retention, status_number};
+use crate::jobs::sqlite::{SCHEMA, accept, leases, lists};
+use crate::jobs::{Changed, Counts, Filter, JobsError, LeaseRequest, NewJob, Retention, status_number};
 
 /// Beside those of `SqliteJobs`: the records themselves, the keys, and what was deleted.
 const TABLES: &str = "
@@ -238,6 +238,20 @@ impl Index {
 
     pub(super) fn list(&self, tenant: &TenantName, filter: &Filter) -> Result<Vec<Job>, StoreError> {
         lists::list(&self.conn.lock(), tenant, filter)
+    }
+
+    pub(super) fn queued(
+        &self,
+        tenant: &TenantName,
+        function: Option<&FunctionName>,
+        limit: u64,
+    ) -> Result<u64, StoreError> {
+        lists::queued(&self.conn.lock(), tenant, function, limit)
+    }
+
+    /// Says whether one more may wait.
+    pub(super) fn check_queue(&self, job: &NewJob) -> Result<(), JobsError> {
+        accept::check_queue(&self.conn.lock(), job)
     }
 
     pub(super) fn pinned(

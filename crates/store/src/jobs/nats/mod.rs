@@ -52,6 +52,8 @@ struct Shared {
     index: Arc<Index>,
     /// When orphans were last looked for.
     searched: Mutex<Option<tokio::time::Instant>>,
+    /// Held from the look at how many jobs wait until the index knows of the new one.
+    queueing: tokio::sync::Mutex<()>,
     /// Tells of what other processes change.
     others: broadcast::Sender<Changed>,
 }
@@ -88,8 +90,13 @@ impl NatsJobs {
         let bucket = Bucket::open(client, settings).await?;
         let index = Arc::new(blocking(Index::new).await.map_err(|_| StoreError::Closed)??);
         let follower = fill(&bucket, &index).await?;
-        let shared =
-            Arc::new(Shared { bucket, index, searched: Mutex::new(None), others: broadcast::channel(BEHIND).0 });
+        let shared = Arc::new(Shared {
+            bucket,
+            index,
+            searched: Mutex::new(None),
+            queueing: tokio::sync::Mutex::default(),
+            others: broadcast::channel(BEHIND).0,
+        });
         let tasks = Tasks::new();
         tasks.spawn_cancellable("jobs of others", follow(Arc::clone(&shared), follower, connections));
         Ok(NatsJobs { shared, tasks })
@@ -244,6 +251,10 @@ impl Jobs for NatsJobs {
 
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
         self.shared.cancel(&tenant, id, now).await
+    }
+
+    async fn queued(&self, tenant: TenantName, function: Option<FunctionName>, limit: u64) -> Result<u64, JobsError> {
+        Ok(self.shared.ask(move |index| index.queued(&tenant, function.as_ref(), limit)).await?)
     }
 
     async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError> {

@@ -1,8 +1,10 @@
 //! Accepting a job, with its idempotency key.
 
 use lyra_types::JobId;
+use lyra_types::quota::QuotaKey;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::lists::queued;
 use super::row::{add_payload, find, job_id, key};
 use crate::StoreError;
 use crate::jobs::{Accepted, Idempotency, JobsError, NewJob};
@@ -12,7 +14,10 @@ pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsEr
         if let Some(known) = known(conn, job, idempotency)? {
             return Ok(known);
         }
+        check_queue(conn, job)?;
         remember(conn, job, idempotency)?;
+    } else {
+        check_queue(conn, job)?;
     }
     let event = add_payload(conn, &job.event)?;
     conn.prepare_cached(
@@ -39,6 +44,20 @@ pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsEr
             .map_err(StoreError::sqlite("remember who called"))?;
     }
     Ok(Accepted { id: job.id, status: lyra_types::job::JobStatus::Queued, created: true })
+}
+
+/// Refuses a job where as many wait as may.
+pub(in crate::jobs) fn check_queue(conn: &Connection, job: &NewJob) -> Result<(), JobsError> {
+    let (tenant, function) = (&job.tenant, &job.function);
+    for (most, of) in [(job.most_queued.of_tenant, None), (job.most_queued.of_function, Some(function))] {
+        if let Some(most) = most
+            && queued(conn, tenant, of, most)? >= most
+        {
+            let key = QuotaKey { tenant: tenant.clone(), function: of.cloned() };
+            return Err(JobsError::QueueFull { key, most });
+        }
+    }
+    Ok(())
 }
 
 /// The job that the key was used for before, if it and the key are still there.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::quota::QuotaKey;
 use lyra_types::usage::{Hour, Usage, UsageKey, UsageRow};
 use lyra_types::{Error, JobId, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -51,11 +52,26 @@ pub(in crate::jobs) fn due(
     request: &mut LeaseRequest,
 ) -> Result<Vec<(TenantName, JobId)>, StoreError> {
     let at = StoreError::sqlite("look for due jobs");
-    let mut statement = conn
-        .prepare_cached("SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, function LIMIT ?2")
-        .map_err(&at)?;
+    let mut rooms = Rooms::of(request);
     let limit = i64::try_from(SCANNED).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![request.now.millis(), limit]).map_err(&at)?;
+    // Those without any room are left out before rows are counted, so that many jobs of theirs stand in nobody's way.
+    let sql = match rooms.closed.is_empty() {
+        true => {
+            "SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, function LIMIT ?2"
+        }
+        false => {
+            "SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= ?1
+             AND tenant NOT IN (SELECT value FROM json_each(?3)) AND tenant || '/' || function NOT IN (SELECT value FROM json_each(?3))
+             ORDER BY run_at, function LIMIT ?2"
+        }
+    };
+    let mut statement = conn.prepare_cached(sql).map_err(&at)?;
+    let now = request.now.millis();
+    let mut rows = match rooms.closed.is_empty() {
+        true => statement.query(params![now, limit]),
+        false => statement.query(params![now, limit, serde_json::to_string(&rooms.closed).unwrap_or_default()]),
+    }
+    .map_err(&at)?;
     let mut running: HashMap<(String, String), usize> =
         request.running.drain().map(|((tenant, function), count)| ((tenant.into(), function.into()), count)).collect();
     let mut due = Vec::new();
@@ -64,15 +80,54 @@ pub(in crate::jobs) fn due(
     {
         let function: (String, String) = (row.get(0).map_err(&at)?, row.get(2).map_err(&at)?);
         let tenant = TenantName::new(&function.0);
+        let of = function.1.clone();
         let count = running.entry(function).or_default();
         if let Ok(tenant) = tenant
             && *count < request.per_function
+            && rooms.take(&tenant, &of)
         {
             *count += 1;
             due.push((tenant, job_id(row, 1).map_err(&at)?));
         }
     }
     Ok(due)
+}
+
+/// How many more jobs of some tenants and functions may be given.
+struct Rooms {
+    /// By tenant, and by tenant and function with a stroke between.
+    left: HashMap<String, u64>,
+    /// Those that have no room.
+    closed: Vec<String>,
+}
+
+impl Rooms {
+    fn of(request: &mut LeaseRequest) -> Rooms {
+        let name = |key: QuotaKey| match key.function {
+            None => key.tenant.to_string(),
+            Some(function) => format!("{}/{function}", key.tenant),
+        };
+        let left: HashMap<String, u64> = request.rooms.drain(..).map(|(key, room)| (name(key), room)).collect();
+        let closed = left.iter().filter(|(_, room)| **room == 0).map(|(name, _)| name.clone()).collect();
+        Rooms { left, closed }
+    }
+
+    /// Takes a place, if there is one in both.
+    fn take(&mut self, tenant: &TenantName, function: &str) -> bool {
+        if self.left.is_empty() {
+            return true;
+        }
+        let names = [tenant.to_string(), format!("{tenant}/{function}")];
+        if names.iter().any(|name| self.left.get(name) == Some(&0)) {
+            return false;
+        }
+        for name in &names {
+            if let Some(left) = self.left.get_mut(name) {
+                *left -= 1;
+            }
+        }
+        true
+    }
 }
 
 /// When something will become due. Jobs that are due now and were not given don't count: they can be given when one

@@ -52,6 +52,25 @@ pub(in crate::jobs) fn list(conn: &Connection, tenant: &TenantName, filter: &Fil
         .map_err(StoreError::sqlite("list jobs"))
 }
 
+/// Jobs that wait, counted up to `limit`.
+pub(in crate::jobs) fn queued(
+    conn: &Connection,
+    tenant: &TenantName,
+    function: Option<&FunctionName>,
+    limit: u64,
+) -> Result<u64, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    conn.prepare_cached(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_status
+         WHERE tenant = ?1 AND status = 0 AND status <> 2 AND (?2 IS NULL OR function = ?2) LIMIT ?3)",
+    )
+    .and_then(|mut statement| {
+        let of = params![tenant.as_str(), function.map(FunctionName::as_str), limit];
+        statement.query_row(of, |row| row.get(0))
+    })
+    .map_err(StoreError::sqlite("count the jobs that wait"))
+}
+
 pub(in crate::jobs) fn pinned(
     conn: &Connection,
     tenant: &TenantName,

@@ -3,7 +3,7 @@
 //! One row for a job; events and results stand in a table of their own, so that lists do not read them. Triggers
 //! keep the count of each status, so that nothing has to count rows.
 
-mod accept;
+pub(super) mod accept;
 pub(super) mod leases;
 pub(super) mod lists;
 mod owner;
@@ -188,6 +188,10 @@ impl Jobs for SqliteJobs {
 
     async fn cancel(&self, tenant: TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
         self.write(move |conn| owner::cancel(conn, &tenant, id, now)).await
+    }
+
+    async fn queued(&self, tenant: TenantName, function: Option<FunctionName>, limit: u64) -> Result<u64, JobsError> {
+        Ok(self.readers.read(move |conn| lists::queued(conn, &tenant, function.as_ref(), limit)).await?)
     }
 
     async fn get(&self, tenant: TenantName, id: JobId, with_result: bool) -> Result<(Job, Option<Bytes>), JobsError> {

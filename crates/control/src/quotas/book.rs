@@ -1,0 +1,160 @@
+//! Quotas in memory: filled from the store, then kept up to date by its changes.
+//!
+//! An event only says which object to read again. Who has seen revision N has seen every change up to N.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use lyra_store::objects::{Batch, Change, Entry, WatchError};
+use lyra_types::quota::{Quota, QuotaKey};
+use lyra_types::{Error, FunctionName, Result, TenantName};
+
+use super::Quotas;
+
+/// What all keys of quotas start with.
+pub(super) const ALL: &str = "quotas/";
+/// Objects read at once.
+const PAGE: usize = 2_000;
+/// Wait before the store is asked again after it failed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait for the book to show a change.
+const SHOWN: Duration = Duration::from_secs(10);
+
+/// What the keys of all quotas of a tenant start with.
+pub(crate) fn of_tenant(tenant: &TenantName) -> String {
+    format!("{ALL}{tenant}/")
+}
+
+pub(crate) fn key(of: &QuotaKey) -> String {
+    let tenant = &of.tenant;
+    match &of.function {
+        None => format!("{ALL}{tenant}/own"),
+        Some(function) => format!("{ALL}{tenant}/functions/{function}"),
+    }
+}
+
+fn parse(key: &str) -> Option<QuotaKey> {
+    let (tenant, rest) = key.strip_prefix(ALL)?.split_once('/')?;
+    let tenant = TenantName::new(tenant).ok()?;
+    match rest.split_once('/') {
+        None if rest == "own" => Some(QuotaKey { tenant, function: None }),
+        Some(("functions", function)) => Some(QuotaKey { tenant, function: Some(FunctionName::new(function).ok()?) }),
+        _ => None,
+    }
+}
+
+/// Reads a quota; one that can't be read is none, and the log says so.
+pub(super) fn read(entry: &Entry) -> Option<Quota> {
+    serde_json::from_slice(&entry.value)
+        .inspect_err(|error| tracing::error!(key = entry.key, %error, "a quota can't be read"))
+        .ok()
+}
+
+pub(super) fn put(of: &QuotaKey, quota: &Quota) -> Result<Change> {
+    let json = serde_json::to_vec(quota).map_err(|error| {
+        tracing::error!(%error, "a quota can't be written");
+        Error::internal("the quota can't be stored")
+    })?;
+    Ok(Change::Put(key(of), Bytes::from(json)))
+}
+
+impl Quotas {
+    pub(super) async fn fill(&self) -> Result<()> {
+        let (mut start, mut after, mut found) = (None, None, BTreeMap::new());
+        loop {
+            let page = self.objects.list(ALL, PAGE, after.as_deref()).await?;
+            let revision = *start.get_or_insert(page.revision);
+            after = page.entries.last().map(|entry| entry.key.clone());
+            for entry in &page.entries {
+                if let (Some(key), Some(quota)) = (parse(&entry.key), read(entry)) {
+                    found.insert(key, quota);
+                }
+            }
+            if !page.more {
+                *self.set.write() = found;
+                // What was read later than the first page is read once more by who follows from here.
+                self.complete(revision);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Follows the store for ever.
+    pub(super) async fn follow(&self) {
+        loop {
+            match self.follow_once().await {
+                Ok(()) => {}
+                Err(WatchError::Compacted { oldest }) => {
+                    tracing::warn!(oldest, "quotas fell behind and are read anew");
+                    if let Err(error) = self.fill().await {
+                        tracing::warn!(%error, "quotas can't be read");
+                    }
+                }
+                Err(WatchError::Store(error)) => tracing::warn!(%error, "quotas can't be followed"),
+            }
+            self.clock.sleep(AGAIN).await;
+        }
+    }
+
+    async fn follow_once(&self) -> Result<(), WatchError> {
+        let from = *self.revision.borrow() + 1;
+        let mut batches = self.objects.watch(ALL, from).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            while let Err(error) = self.show(&batch).await {
+                tracing::warn!(%error, "a changed quota can't be read");
+                self.clock.sleep(AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn show(&self, batch: &Batch) -> Result<()> {
+        let changed: BTreeSet<&str> = batch.events.iter().map(|event| event.key.as_str()).collect();
+        for key in changed {
+            let Some(of) = parse(key) else { continue };
+            match self.objects.get(key).await?.as_ref().and_then(read) {
+                Some(quota) => drop(self.set.write().insert(of, quota)),
+                None => drop(self.set.write().remove(&of)),
+            }
+        }
+        self.complete(batch.revision);
+        Ok(())
+    }
+
+    fn complete(&self, revision: u64) {
+        self.revision.send_if_modified(|now| {
+            let newer = revision > *now;
+            *now = revision.max(*now);
+            newer
+        });
+    }
+
+    /// Waits until the book is complete up to `revision`, for a bounded time.
+    pub(super) async fn shown(&self, revision: u64) {
+        let mut revisions = self.revision.subscribe();
+        if tokio::time::timeout(SHOWN, revisions.wait_for(|now| *now >= revision)).await.is_err() {
+            tracing::warn!(revision, "the book of quotas is behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_taken_apart_as_they_were_put_together() {
+        let tenant = TenantName::new("acme").unwrap();
+        for function in [None, Some(FunctionName::new("own").unwrap())] {
+            let of = QuotaKey { tenant: tenant.clone(), function };
+            assert_eq!(parse(&key(&of)), Some(of.clone()));
+            assert!(key(&of).starts_with(&of_tenant(&tenant)));
+        }
+        for bad in ["", "quotas/", "quotas/acme/", "quotas/acme/x", "quotas/A/own", "quotas/acme/functions/"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
