@@ -15,6 +15,7 @@ pub mod registry;
 pub mod resources;
 pub mod role;
 pub mod sessions;
+pub mod spans;
 pub mod tls;
 pub mod worker;
 pub mod workers;
