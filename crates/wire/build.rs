@@ -112,6 +112,7 @@ const WORKFLOWS: &[Row] = &[
     ("Command", "CommandRun", "Run", Unary),
     ("Trace", "TraceOf", "Tokens", Unary),
     ("Waiting", "OfRun", "WaitingTasks", Unary),
+    ("Clear", "OfTenant", "Cleared", Unary),
     ("Complete", "CompleteTask", "Nothing", Unary),
 ];
 

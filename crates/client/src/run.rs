@@ -115,6 +115,14 @@ impl Client {
         self.command(id, "redrive").await
     }
 
+    /// What has ended of a run, as OpenTelemetry spans: the JSON of OTLP, for a collector's `/v1/traces`.
+    ///
+    /// # Errors
+    /// `not_found`; `too_large` where the run is too long for that.
+    pub async fn spans(&self, id: &RunId) -> Result<Answer<serde_json::Value>> {
+        self.fetch(self.request(Method::GET, self.run_url(id, &["trace"])).query(&[("format", "otlp")])).await
+    }
+
     /// What happened in a run: its tokens in order, `limit` at most.
     ///
     /// # Errors

@@ -321,7 +321,7 @@ async fn a_run_is_started_and_waited_for() {
     ];
     let work = async |client: Client| {
         let input = serde_json::json!({"n": 3}).as_object().unwrap().clone();
-        let new = NewRun { input, id: Some(RunId::new("mine").unwrap()), version: None };
+        let new = NewRun { input, id: Some(RunId::new("mine").unwrap()), ..NewRun::default() };
         let started = client.start_run(&WorkflowName::new("w").unwrap(), &new).await.unwrap();
         client.wait_run(&started.id, Duration::from_secs(60)).await
     };

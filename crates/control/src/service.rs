@@ -175,6 +175,16 @@ impl Service {
         self.sessions.get().map(|sessions| Arc::clone(sessions.api()))
     }
 
+    /// Says, before [`Service::start`], that [`Service::set_workflows`] will follow: until it does no tenant goes.
+    pub fn expect_workflows(&self) {
+        self.accounts.expect_workflows();
+    }
+
+    /// Says who has the workflows of tenants, so that they go with a tenant that is deleted.
+    pub fn set_workflows(&self, workflows: Arc<dyn lyra_wire::Workflows>) {
+        self.accounts.set_workflows(Some(workflows));
+    }
+
     fn started_sessions(&self) -> Result<&Sessions> {
         let starting = || Error::new(Code::Unavailable, "this control process is starting");
         self.sessions.get().map(|sessions| &**sessions).ok_or_else(starting)
@@ -227,6 +237,7 @@ impl Service {
         if !self.leading.stop(LET_GO).await {
             tracing::warn!("the leader's duties did not end in time");
         }
+        self.accounts.set_workflows(None);
         self.jobs.stop().await;
         self.tasks.stop(LAST).await;
         self.leader.leave().await;

@@ -163,6 +163,7 @@ impl Node {
             grpc::add_logs(&mut routes, as_logs.clone());
             let runs = Arc::new(start_workflow(&config, &access, service.clone(), fleet, &kit).await?);
             grpc::add_workflows(&mut routes, runs.clone());
+            service.set_workflows(all_workflows(runs.clone(), grpc_address, addresses, &security)?);
             workflow = Some(runs);
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
@@ -517,6 +518,22 @@ async fn start_agent(
     roles::worker::start_agent(identity, worker, dir, own, seeds, Box::new(reach), kit).await
 }
 
+/// The workflow roles of all control processes; this one, at `own`, is asked like the others.
+fn all_workflows(
+    service: Arc<lyra_workflow::Service>,
+    own: Option<SocketAddr>,
+    others: &[String],
+    security: &Security,
+) -> Result<Arc<dyn Workflows>, Error> {
+    match own.filter(|_| !others.is_empty()) {
+        Some(own) => {
+            let all = [&[own.to_string()], others].concat();
+            Ok(Arc::new(RemoteWorkflows::new(&all, security).map_err(Error::Refused)?))
+        }
+        None => Ok(service),
+    }
+}
+
 async fn start_workflow(
     config: &Config,
     access: &Access,
@@ -558,6 +575,7 @@ async fn start_control(
         address,
     };
     let service = Arc::new(lyra_control::Service::new(config.node.control.clone(), deps));
+    service.expect_workflows();
     service.start().await.map_err(Error::Control)?;
     Ok(service)
 }

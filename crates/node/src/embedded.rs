@@ -208,6 +208,7 @@ impl Node {
                 return Err(error);
             }
         };
+        control.set_workflows(Arc::new(workflow.clone()));
         worker.tell_usage(as_control.clone());
         let accounts: Arc<dyn Accounts> = control.clone();
         let others = roles::gateway::Roles {

@@ -183,6 +183,12 @@ pub struct Run {
     /// Schedule that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
+    /// The W3C trace context of whoever started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Why nothing moves, though it has not ended: its journal or its workflow can't be read. It is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<String>,
 }
 
 /// Function tasks of a run, by where they stand.

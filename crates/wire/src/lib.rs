@@ -17,6 +17,7 @@ pub mod resources;
 pub mod role;
 pub mod scaler;
 pub mod sessions;
+pub mod spans;
 pub mod tls;
 pub mod worker;
 pub mod workers;

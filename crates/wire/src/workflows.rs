@@ -78,6 +78,10 @@ pub trait Workflows: Send + Sync + 'static {
     /// Tasks that wait for an outside party.
     async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>>;
 
+    /// Ends and forgets everything that a tenant has here: workflows, schedules, runs, kept results. True once nothing is
+    /// left of it; until then it is to be asked again.
+    async fn clear(&self, tenant: &TenantName) -> Result<bool>;
+
     /// Completes a task that waits. Repeating the same completion does nothing.
     async fn complete(&self, token: &str, completion: Completion) -> Result<()>;
 }

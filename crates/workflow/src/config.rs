@@ -1,7 +1,10 @@
 //! Settings of the workflow role.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use lyra_types::TenantName;
 use serde::{Deserialize, Serialize};
 
 use crate::core::Limits;
@@ -32,6 +35,12 @@ pub struct Config {
     /// How long runs that have ended are kept.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
+    /// How often programs, definitions and values are looked for that no version and no run refers to.
+    #[serde(with = "humantime_serde")]
+    pub unused_every: Duration,
+    /// How long nobody has to have referred to such a thing before it is deleted.
+    #[serde(with = "humantime_serde")]
+    pub unused_grace: Duration,
     /// How long a host that is not heard of keeps its runs, where several hosts share a store.
     #[serde(with = "humantime_serde")]
     pub lease: Duration,
@@ -45,6 +54,51 @@ pub struct Config {
     pub max_elements: usize,
     /// Which resource a task gets.
     pub scheduling: Scheduling,
+    /// How values get from task to task.
+    pub transmission: Transmission,
+    /// A collector of OpenTelemetry, `http://HOST:4318`, that is sent the spans of each run that has ended; empty: none.
+    pub otlp_endpoint: String,
+    /// Tokens for parts of workflows that run on other Lyras, by the names that type mappings call them.
+    pub cut_tokens: BTreeMap<String, CutToken>,
+}
+
+/// How values get from task to task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transmission {
+    /// Where outputs are taken to when a task has ended.
+    pub extraction: Extraction,
+    /// Outputs above this many bytes are left in place.
+    pub reference_bytes: u64,
+}
+
+impl Default for Transmission {
+    fn default() -> Transmission {
+        Transmission { extraction: Extraction::default(), reference_bytes: 64 << 10 }
+    }
+}
+
+/// Where outputs are taken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extraction {
+    /// Large ones that the run only hands on stay in the blob store; the run has a reference.
+    #[default]
+    InPlace,
+    /// All into the run's memory and journal.
+    Home,
+}
+
+/// A token for another Lyra. A type mapping names it; what it is stands in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CutToken {
+    /// The other Lyra, `http://HOST:PORT`: the token goes nowhere else.
+    pub url: String,
+    /// The file that holds the token, and nothing else; read at each call, so that it can be changed.
+    pub file: PathBuf,
+    /// Tenants whose mappings may name it; empty: all.
+    pub tenants: Vec<TenantName>,
 }
 
 /// Which resource a task gets, and who waits.
@@ -72,12 +126,17 @@ impl Default for Config {
             inline_bytes: 64 << 10,
             max_value_bytes: 6 << 20,
             retention: Duration::from_secs(7 * 24 * 3_600),
+            unused_every: Duration::from_secs(3_600),
+            unused_grace: Duration::from_secs(3_600),
             lease: Duration::from_secs(10),
             live_iterations: limits.live_iterations,
             max_tasks: limits.tasks,
             max_loop_iterations: limits.loop_iterations,
             max_elements: limits.elements,
             scheduling: Scheduling::default(),
+            transmission: Transmission::default(),
+            otlp_endpoint: String::new(),
+            cut_tokens: BTreeMap::new(),
         }
     }
 }

@@ -22,8 +22,8 @@ use lyra_wire::workflows::{Made, NewPart, NewWorkflow, Schedule};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::engine::Compiled;
 use crate::engine::program::{CALLBACK, DELAY};
-use crate::engine::{Compiled, Engine};
 use crate::mapping::{Mapping, Resource, ResourceKind, TypeMapping};
 use crate::timetable::{self, Timed};
 
@@ -58,8 +58,11 @@ fn newest_key(tenant: &TenantName, name: &WorkflowName) -> String {
     format!("workflows/{tenant}/{name}")
 }
 
+/// What the keys of all versions begin with.
+pub(crate) const VERSIONS: &str = "workflow-versions/";
+
 fn versions_prefix(tenant: &TenantName, name: &WorkflowName) -> String {
-    format!("workflow-versions/{tenant}/{name}/")
+    format!("{VERSIONS}{tenant}/{name}/")
 }
 
 fn version_key(tenant: &TenantName, name: &WorkflowName, version: u64) -> String {
@@ -67,16 +70,15 @@ fn version_key(tenant: &TenantName, name: &WorkflowName, version: u64) -> String
 }
 
 impl Definitions {
-    /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
-    pub(crate) async fn deploy(&self, engine: &Engine, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
-        let (compiled, warnings) = compile(&new)?;
-        new.schedule.as_ref().map(timetable::check).transpose()?;
-        let bytes = serde_json::to_vec(&compiled)
-            .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
-        // What can't be run is not stored.
-        engine.check(compiled)?;
-        let program = self.blobs.put(Bytes::from(bytes)).await?.0;
-        let definition = self.blobs.put(Bytes::from(new.definition)).await?.0;
+    /// Stores a workflow as a new version, unless the newest is the same. Its program and its text are in the blob store
+    /// under these digests, and are not deleted meanwhile.
+    pub(crate) async fn store(
+        &self,
+        tenant: &TenantName,
+        new: NewWorkflow,
+        (program, definition): (String, String),
+        warnings: Vec<String>,
+    ) -> Result<Made> {
         for _ in 0..TRIES {
             let key = newest_key(tenant, &new.name);
             let known = self.objects.get(&key).await?;
@@ -173,6 +175,16 @@ impl Definitions {
         Ok(Page { items, next })
     }
 
+    /// Deletes all workflows of a tenant, with their versions and schedules.
+    pub(crate) async fn delete_all(&self, tenant: &TenantName) -> Result<()> {
+        let of = [format!("workflows/{tenant}/"), format!("{VERSIONS}{tenant}/"), timetable::of_tenant(tenant)];
+        let changes = of.into_iter().map(Change::DeletePrefix).collect();
+        match self.objects.txn(Txn { checks: Vec::new(), changes }).await {
+            Ok(_) | Err(TxnError::Failed { .. }) => Ok(()),
+            Err(TxnError::Store(error)) => Err(error.into()),
+        }
+    }
+
     /// Deletes a workflow with its versions.
     pub(crate) async fn delete(&self, tenant: &TenantName, name: &WorkflowName) -> Result<()> {
         let key = newest_key(tenant, name);
@@ -192,7 +204,7 @@ impl Definitions {
     }
 }
 
-fn read(bytes: &Bytes) -> Result<Version> {
+pub(crate) fn read(bytes: &Bytes) -> Result<Version> {
     serde_json::from_slice(bytes).map_err(|error| Error::internal(format!("a stored workflow can't be read: {error}")))
 }
 
@@ -213,7 +225,7 @@ pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
         graph = parent;
         let function_type = format!("{CUT_TYPE}{}", cut.name);
         if let Some(url) = cut.url {
-            let resources = vec![Resource { kind: ResourceKind::Cut { url } }];
+            let resources = vec![Resource { kind: ResourceKind::Cut { url, token: None } }];
             mapping.types.push(TypeMapping { function_type, resources });
         }
         cuts.insert(cut.name, sub);

@@ -1,10 +1,12 @@
 //! The workflow role: compositions of functions, run durably.
 
+mod clearing;
 mod config;
 pub mod core;
 mod definitions;
 pub mod enact;
 mod engine;
+mod export;
 pub mod mapping;
 mod metrics;
 mod nested;
@@ -12,5 +14,5 @@ pub mod schedule;
 mod service;
 mod timetable;
 
-pub use config::Config;
+pub use config::{Config, CutToken, Extraction, Transmission};
 pub use service::{Deps, Service};

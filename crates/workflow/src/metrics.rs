@@ -16,6 +16,9 @@ pub(crate) struct Metrics {
     pub(crate) entries: IntCounter,
     pub(crate) duration: Histogram,
     pub(crate) taken_over: IntCounter,
+    pub(crate) stuck: IntGauge,
+    pub(crate) blobs_deleted: IntCounter,
+    pub(crate) spans_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -40,6 +43,18 @@ impl Metrics {
             taken_over: counter(
                 "lyra_workflow_runs_taken_over_total",
                 "Runs that were taken up from another process or an earlier one.",
+            ),
+            stuck: gauge(
+                "lyra_workflow_runs_stuck",
+                "Runs of this host that can't go on, because their journal or workflow can't be read.",
+            ),
+            blobs_deleted: counter(
+                "lyra_workflow_blobs_deleted_total",
+                "Programs, definitions and values that no version and no run referred to any more, and were deleted.",
+            ),
+            spans_dropped: counter(
+                "lyra_workflow_spans_dropped_total",
+                "Runs whose spans were not sent, because too many waited or the collector did not take them.",
             ),
         }
     }

@@ -3,6 +3,7 @@
 //! What must hold: a sub-run is made once for each try, also when the engine is killed in between; it is cancelled when
 //! its task is given up; how deep runs nest is bounded. Only the data of a cut's edges cross.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_afcl::graph::CUT_TYPE;
 use lyra_kit::Tasks;
+use lyra_types::account::Secret;
 use lyra_types::workflow::{Parent, Run, RunStatus};
 use lyra_types::{Error, RunId, TenantName, WorkflowName};
 use lyra_wire::Workflows;
@@ -17,6 +19,7 @@ use lyra_wire::workflows::{NewRun, RunCommand};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::config::CutToken;
 use crate::enact::function;
 use crate::enact::http::Http;
 use crate::enact::{Enactment, Failure, Nested};
@@ -31,12 +34,35 @@ const LOOK: Duration = Duration::from_secs(60);
 pub(crate) struct NestedRuns {
     service: OnceLock<WeakService>,
     http: Arc<Http>,
+    tokens: BTreeMap<String, CutToken>,
     tasks: Tasks,
 }
 
 impl NestedRuns {
-    pub(crate) fn new(http: Arc<Http>, tasks: Tasks) -> NestedRuns {
-        NestedRuns { service: OnceLock::new(), http, tasks }
+    pub(crate) fn new(http: Arc<Http>, tokens: BTreeMap<String, CutToken>, tasks: Tasks) -> NestedRuns {
+        NestedRuns { service: OnceLock::new(), http, tokens, tasks }
+    }
+
+    /// The token of that name, for the Lyra at `url` and nowhere else.
+    async fn token(&self, enactment: &Enactment, name: &str, url: &str) -> Result<Secret, Failure> {
+        let refused = |why: &str| Failure::lasting("unauthenticated", format!("the token \"{name}\" {why}"));
+        let known = self.tokens.get(name);
+        let known = known.filter(|token| token.tenants.is_empty() || token.tenants.contains(&enactment.tenant));
+        let token = known.ok_or_else(|| refused("is none that the workflow role has for this tenant"))?;
+        if token.url.trim_end_matches('/') != url.trim_end_matches('/') {
+            return Err(refused("is for another Lyra than the one that is called"));
+        }
+        let file = token.file.clone();
+        let read = lyra_kit::tasks::blocking(move || std::fs::read_to_string(file)).await;
+        let text = read.map_err(|_| Failure::passing("unavailable", "the platform stops"))?;
+        match text {
+            Ok(text) if !text.trim().is_empty() => Ok(Secret::new(text.trim())),
+            Ok(_) => Err(refused("is empty")),
+            Err(error) => {
+                tracing::warn!(name, %error, "a token for another Lyra can't be read");
+                Err(Failure { retryable: true, ..refused("can't be read by the workflow role") })
+            }
+        }
     }
 
     /// Says who starts sub-runs; once.
@@ -88,7 +114,7 @@ impl Nested for NestedRuns {
         let id = sub_run(enactment)?;
         let parent = Parent { run: enactment.run.clone(), task: enactment.task.clone() };
         let origin = Origin { parent: Some(parent), schedule: None, depth };
-        let new = NewRun { input, id: Some(id.clone()), version };
+        let new = NewRun { input, id: Some(id.clone()), version, traceparent: Some(enactment.traceparent.clone()) };
         service.start_run(&enactment.tenant, &name, new, origin).await.map_err(failure_of)?;
         let guard = Given { service: &service, tasks: &self.tasks, run: Some((enactment.tenant.clone(), id.clone())) };
         let run = loop {
@@ -101,7 +127,11 @@ impl Nested for NestedRuns {
         output_of(run)
     }
 
-    async fn cut(&self, enactment: &Enactment, url: &str) -> Result<Bytes, Failure> {
+    async fn cut(&self, enactment: &Enactment, url: &str, token: Option<&str>) -> Result<Bytes, Failure> {
+        let token = match token {
+            Some(name) => Some(self.token(enactment, name, url).await?),
+            None => None,
+        };
         let name = enactment.function_type.strip_prefix(CUT_TYPE).unwrap_or_default();
         let active = self.service()?.active(&enactment.tenant, &enactment.run);
         let program =
@@ -118,7 +148,7 @@ impl Nested for NestedRuns {
         // Asked again with the same id, the other side waits for the same run.
         let address = format!("{}/v1/cuts?wait={}", url.trim_end_matches('/'), LOOK.as_secs() / 2);
         let run = loop {
-            let answer = self.http.enact(&sent, &address, Some(LOOK)).await?;
+            let answer = self.http.enact_as(&sent, &address, Some(LOOK), token.as_ref()).await?;
             let run: Run = serde_json::from_slice(&answer).map_err(|error| {
                 Failure::lasting("invalid_response", format!("the other Lyra's answer is no run: {error}"))
             })?;
@@ -173,5 +203,56 @@ impl Drop for Given<'_> {
                 tracing::debug!(%error, run = %id, "a sub-run could not be cancelled; it may have ended");
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lyra_kit::Clock;
+
+    use super::*;
+    use crate::enact::http;
+
+    fn enactment(tenant: &str) -> Enactment {
+        Enactment {
+            tenant: TenantName::new(tenant).expect("a name"),
+            run: RunId::new("r").expect("an id"),
+            task: "edge".to_owned(),
+            key: "r/0//1".to_owned(),
+            attempt: 1,
+            function_type: "lyra:cut/edge".to_owned(),
+            input: Bytes::from_static(b"{}"),
+            timeout: LOOK,
+            traceparent: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_goes_to_the_lyra_and_from_the_tenant_that_it_is_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("token");
+        std::fs::write(&file, "lyra_secret\n").expect("written");
+        let token = CutToken { url: "https://cloud.test/".to_owned(), file, tenants: vec![enactment("acme").tenant] };
+        let missing = CutToken { file: dir.path().join("none"), ..token.clone() };
+        let http = Http::new(http::Config::default(), Clock::system()).expect("a client");
+        let tokens = [("cloud".to_owned(), token), ("lost".to_owned(), missing)].into_iter().collect();
+        let nested = NestedRuns::new(Arc::new(http), tokens, Tasks::new());
+        let found = nested.token(&enactment("acme"), "cloud", "https://cloud.test").await.expect("the token");
+        assert_eq!(found.reveal(), "lyra_secret");
+        for (tenant, name, url, retryable) in [
+            ("acme", "cloud", "https://elsewhere.test", false),
+            ("acme", "cloud", "http://cloud.test", false),
+            ("other", "cloud", "https://cloud.test", false),
+            ("acme", "unknown", "https://cloud.test", false),
+            ("acme", "lost", "https://cloud.test", true),
+        ] {
+            let refused = nested.token(&enactment(tenant), name, url).await.expect_err("no token");
+            assert_eq!(
+                (refused.cause.code.as_str(), refused.retryable),
+                ("unauthenticated", retryable),
+                "{name} {url}"
+            );
+            assert!(!refused.cause.message.contains("secret"), "{}", refused.cause.message);
+        }
     }
 }

@@ -18,7 +18,7 @@ use lyra_wire::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, RunCo
 use lyra_wire::{Control, Worker, Workflows};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::definitions::{self, Definitions};
@@ -26,6 +26,7 @@ use crate::enact::function::{self, Functions};
 use crate::enact::http::{self, Http};
 use crate::enact::{Enactables, Nested};
 use crate::engine::{self, Begin, Engine, Handle, Head, Message, Summary};
+use crate::export;
 use crate::metrics::Metrics;
 use crate::nested::NestedRuns;
 
@@ -42,7 +43,8 @@ const COMMAND: Duration = Duration::from_secs(30);
 pub struct Deps {
     /// Where workflows are kept.
     pub objects: Arc<dyn Objects>,
-    /// Where texts, graphs and large values are kept.
+    /// Where texts, graphs and large values are kept. A place of the role's own: what no version and no run refers to is
+    /// deleted there.
     pub blobs: Arc<dyn Blobs>,
     /// Where runs are kept.
     pub runs: Arc<dyn Runs>,
@@ -115,8 +117,15 @@ impl Service {
             tasks: tasks.clone(),
         });
         let http = Arc::new(Http::new(http::Config::default(), deps.clock.clone())?);
-        let nested = Arc::new(NestedRuns::new(Arc::clone(&http), tasks.clone()));
-        let enact = Arc::new(Enactables::new(http, functions, Arc::clone(&nested) as Arc<dyn Nested>));
+        let nested = Arc::new(NestedRuns::new(Arc::clone(&http), config.cut_tokens.clone(), tasks.clone()));
+        let enact = Arc::new(Enactables::new(Arc::clone(&http), functions, Arc::clone(&nested) as Arc<dyn Nested>));
+        let (export, ended) = match config.otlp_endpoint.as_str() {
+            "" => (None, None),
+            endpoint => {
+                let (ended, receiver) = mpsc::channel(export::QUEUE);
+                (Some((export::address(endpoint)?, http.client(), receiver)), Some(ended))
+            }
+        };
         let definitions =
             Definitions { objects: deps.objects, blobs: Arc::clone(&deps.blobs), clock: deps.clock.clone() };
         let engine = Engine::new(engine::Deps {
@@ -128,12 +137,17 @@ impl Service {
             random: deps.random,
             tasks,
             metrics: Metrics::new(&deps.metrics),
+            ended,
         });
         let service = Service { engine, definitions: Arc::new(definitions) };
         nested.belongs_to(&service);
         service.engine.take_over(deps.alone).await?;
         let tasks = &service.engine.deps().tasks;
         tasks.spawn_cancellable("schedules of workflows", service.clone().follow_schedules());
+        if let Some((url, client, ended)) = export {
+            tasks.spawn_cancellable("spans of runs", service.clone().export_spans(url, client, ended));
+        }
+        tasks.spawn_cancellable("unused blobs", service.clone().collect_unused());
         Ok(service)
     }
 
@@ -178,10 +192,19 @@ impl Service {
                 parent: origin.parent,
                 depth: origin.depth,
                 schedule: origin.schedule,
+                traceparent: run.traceparent,
             },
         };
         let created = self.engine.begin(begin).await?;
         Ok(Started { id, created })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     /// The run, if it is under way here.
@@ -270,13 +293,15 @@ fn shown(record: RunRecord, handle: Option<&Handle>) -> Result<Run> {
         tasks: seen.map_or(summary.counts, |seen| seen.counts),
         parent: summary.parent,
         schedule: summary.schedule,
+        traceparent: summary.traceparent,
+        stuck: summary.stuck.filter(|_| handle.is_none() && !record.status.is_final()),
     })
 }
 
 #[async_trait]
 impl Workflows for Service {
     async fn deploy(&self, tenant: &TenantName, workflow: NewWorkflow) -> Result<Made> {
-        self.definitions.deploy(&self.engine, tenant, workflow).await
+        self.deploy_pinned(tenant, workflow).await
     }
 
     async fn workflows(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Workflow>> {
@@ -304,7 +329,7 @@ impl Workflows for Service {
         let (compiled, name) = definitions::part(&part)?;
         let bytes = serde_json::to_vec(&compiled)
             .map_err(|error| Error::internal(format!("a part can't be written: {error}")))?;
-        let digest = self.engine.deps().blobs.put(Bytes::from(bytes)).await?.0;
+        let (digest, pin) = self.put_pinned(Bytes::from(bytes)).await?;
         let program = self.engine.program(&digest).await?;
         check_input(&program, &part.input, self.engine.deps().config.max_value_bytes)?;
         let deps = self.engine.deps();
@@ -323,9 +348,11 @@ impl Workflows for Service {
                 parent: None,
                 depth: 0,
                 schedule: None,
+                traceparent: part.traceparent,
             },
         };
         let created = self.engine.begin(begin).await?;
+        self.unpin(pin);
         Ok(Started { id: part.id, created })
     }
 
@@ -380,6 +407,9 @@ impl Workflows for Service {
                 if self.engine.active(tenant, id).is_some() {
                     return Err(conflict("it is being redriven already"));
                 }
+                if run.ended_at.is_some_and(|at| self.engine.is_over(at)) {
+                    return Err(conflict("the time that runs are kept for is over, and it is about to be forgotten"));
+                }
                 self.engine.redrive(tenant, id).await?;
             }
             (RunCommand::Redrive, _) => {
@@ -388,6 +418,9 @@ impl Workflows for Service {
             (RunCommand::Cancel, RunStatus::Cancelled) => {}
             (_, status) if status.is_final() => return Err(conflict("it has ended")),
             _ => {
+                if command == RunCommand::Cancel && self.engine.cancel_stuck(tenant, id).await? {
+                    return self.look(tenant, id).await;
+                }
                 let handle = self.under_way(tenant, id)?;
                 let (reply, answer) = oneshot::channel();
                 self.tell(&handle, Message::Command(command, reply), answer).await?;
@@ -414,6 +447,10 @@ impl Workflows for Service {
             return Ok(Vec::new());
         }
         Ok(answer.await.unwrap_or_default())
+    }
+
+    async fn clear(&self, tenant: &TenantName) -> Result<bool> {
+        self.clear_tenant(tenant).await
     }
 
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {

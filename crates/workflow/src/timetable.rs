@@ -40,6 +40,11 @@ pub(crate) fn key(tenant: &TenantName, name: &WorkflowName) -> String {
     format!("{ALL}{tenant}/{name}")
 }
 
+/// What the keys of a tenant's schedules begin with.
+pub(crate) fn of_tenant(tenant: &TenantName) -> String {
+    format!("{ALL}{tenant}/")
+}
+
 /// Checks a schedule.
 ///
 /// # Errors
@@ -150,7 +155,7 @@ impl Service {
             _ => {}
         }
         let id = run_of(name, tick)?;
-        let new = NewRun { input: timed.schedule.input.clone(), id: Some(id.clone()), version: None };
+        let new = NewRun { input: timed.schedule.input.clone(), id: Some(id.clone()), ..NewRun::default() };
         let origin = Origin { schedule: Some(timed.schedule.cron.clone()), ..Origin::default() };
         match self.start_run(tenant, name, new, origin).await {
             Ok(_) => Ok(Some(id)),

@@ -140,7 +140,11 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     )
 }
 
-fn read_mappings(path: &str) -> Result<Value> {
+/// Reads a type mapping.
+///
+/// # Errors
+/// When the file can't be read, or is not JSON.
+pub fn read_mappings(path: &str) -> Result<Value> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| Failure::usage(format!("{path} can't be read: {error}")))?;
     serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{path} is not JSON: {error}")))

@@ -1,6 +1,7 @@
 //! `lyra workflow`: compositions of functions.
 
 mod check;
+mod cut;
 mod deploy;
 mod graph;
 mod input;
@@ -32,6 +33,8 @@ pub enum Command {
     Check(check::Args),
     /// Draw what a document says, without a server
     Graph(graph::Args),
+    /// Propose which part of a document another Lyra should run, without a server
+    Cut(cut::Args),
     /// Print the JSON Schema of documents, for editors
     #[command(after_help = "Example:
   lyra workflow schema > afcl.json
@@ -57,6 +60,7 @@ struct Document {
 pub fn run(command: Command, global: &Global) -> Result<()> {
     match command {
         Command::Check(args) => check::run(&args, global),
+        Command::Cut(args) => cut::run(&args, global),
         Command::Graph(args) => graph::run(&args),
         Command::Served(command) => {
             let session = global.session()?;

@@ -116,6 +116,7 @@ pub fn show(session: &Session, run: &Answer<Run>) -> Result<()> {
                 run.parent.as_ref().map(|parent| format!("{} ({})", parent.run, parent.task)).unwrap_or_default(),
             ),
             ("schedule", run.schedule.clone().unwrap_or_default()),
+            ("stuck", run.stuck.clone().unwrap_or_default()),
             ("error", run.error.as_ref().map(reason).unwrap_or_default()),
             ("output", output.unwrap_or_default()),
         ])

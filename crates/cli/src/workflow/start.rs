@@ -45,7 +45,7 @@ pub struct Args {
 /// Those of the API; with `--wait` the run's own failure.
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let id = args.id.as_deref().map(RunId::new).transpose()?;
-    let run = NewRun { input: read_object(args.data.as_deref())?, id, version: args.target.version };
+    let run = NewRun { input: read_object(args.data.as_deref())?, id, version: args.target.version, traceparent: None };
     let started = session.client.start_run(&args.target.name, &run).await?;
     if !started.created {
         session.note(&format!("run {} was started before", started.id));

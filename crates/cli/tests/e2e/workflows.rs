@@ -216,3 +216,86 @@ async fn a_part_of_a_workflow_runs_on_another_lyra() -> Result<()> {
     assert!(lost.stderr.contains("edge") || lost.stderr.contains("connect"), "{}", lost.stderr);
     Ok(())
 }
+
+const PASSED_ON: &str = r#"
+name: passed-on
+dataIns: [{ name: n, type: number, source: n }]
+workflowBody:
+  - function:
+      name: make
+      type: Make
+      dataIns: [{ name: n, type: number, source: passed-on/n }]
+      dataOuts: [{ name: text, type: string }]
+  - function:
+      name: ask
+      type: "lyra:callback"
+      dataIns: [{ name: n, type: number, source: passed-on/n }]
+      dataOuts: [{ name: go, type: boolean }]
+  - function:
+      name: measure
+      type: Measure
+      dataIns:
+        - { name: text, type: string, source: make/text }
+        - { name: go, type: boolean, source: ask/go }
+      dataOuts: [{ name: length, type: number }]
+dataOuts:
+  - { name: length, type: number, source: measure/length }
+  - { name: text, type: string, source: make/text }
+"#;
+
+#[tokio::test]
+async fn a_large_value_is_there_after_a_kill_and_its_run_is_a_tree_of_spans() -> Result<()> {
+    let mut lyra = Lyra::start_with(Options { binary: Some(BINARY.into()), ..Options::default() }).await?;
+    deploy(&lyra, "make", "export default (event) => ({ text: 'x'.repeat(event.n) })\n", &[]).await?;
+    deploy(&lyra, "measure", "export default (event) => ({ length: event.text.length })\n", &[]).await?;
+    std::fs::write(lyra.scratch().join("w.yaml"), PASSED_ON)?;
+    let mapping = ["Make", "Measure"].map(|of| {
+        json!({"functionType": of, "resources": [{"type": "Function", "properties": {"name": of.to_lowercase()}}]})
+    });
+    std::fs::write(lyra.scratch().join("w.json"), json!(mapping).to_string())?;
+    lyra.cli(["workflow", "deploy", "w.yaml", "--mappings", "w.json"]).await?.ok()?;
+    lyra.cli(["workflow", "run", "passed-on", "--id", "r", "-d", r#"{"n":300000}"#]).await?.ok()?;
+    until(&lyra, "r", |run| run["tasks"]["succeeded"] == 1).await?;
+    lyra.kill().await?;
+    lyra.restart().await?;
+    until(&lyra, "r", |run| run["tasks"]["active"] == 1).await?;
+    let waiting: Value = lyra.cli(["workflow", "waiting", "r", "-o", "json"]).await?.json()?;
+    let token = waiting["items"][0]["token"].as_str().context("a token")?.to_owned();
+    lyra.cli(["workflow", "complete", &token, "-d", r#"{"go":true}"#]).await?.ok()?;
+    let run = until(&lyra, "r", |run| run["status"] == "succeeded").await?;
+    assert_eq!(run["output"]["length"], 300_000);
+    assert_eq!(run["output"]["text"].as_str().map(str::len), Some(300_000));
+    let spans = lyra.cli(["workflow", "trace", "r", "--format", "otlp"]).await?.json()?;
+    let spans = spans["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().context("spans")?.clone();
+    let named = |name: &str| spans.iter().find(|span| span["name"] == name).with_context(|| format!("no {name}"));
+    let (whole, task, call) = (named("run passed-on")?, named("task measure")?, named("call measure")?);
+    assert_eq!((&task["parentSpanId"], &call["parentSpanId"]), (&whole["spanId"], &task["spanId"]));
+    assert!(spans.iter().all(|span| span["traceId"] == whole["traceId"]));
+    let again = lyra.cli(["workflow", "trace", "r", "--format", "otlp"]).await?.json()?;
+    assert_eq!(again["resourceSpans"][0]["scopeSpans"][0]["spans"], Value::from(spans));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cut_is_proposed_and_runs_on_the_lyra_that_it_names() -> Result<()> {
+    let (cloud, edge) = (server().await?, server().await?);
+    for function in ["capture", "detect"] {
+        edge.cli(["deploy", &example(&format!("functions/{function}.js")), "--runtime", "js"]).await?.ok()?;
+    }
+    cloud.cli(["deploy", &example("functions/report.js"), "--runtime", "js"]).await?.ok()?;
+    let text = std::fs::read_to_string(example("edge-cloud.yaml"))?;
+    let text = text.split("cuts:").next().context("a document")?;
+    std::fs::write(cloud.scratch().join("plain.yaml"), text)?;
+    let cut = ["workflow", "cut", "plain.yaml", "--capacity", "2", "--load", "detect=8", "--name", "edge"];
+    let sizes = ["--bytes", "capture/frames=50000000", "--bytes", "scan/found=200", "--bytes", "report/report=5000"];
+    let said = cloud.cli(cut.iter().chain(&sizes).copied().chain(["-o", "json"])).await?.json()?;
+    assert_eq!((&said["members"], &said["bytes"]), (&json!(["capture", "scan"]), &json!(308)));
+    let document = cloud.cli(cut.iter().chain(&sizes).copied()).await?.ok()?;
+    std::fs::write(cloud.scratch().join("cut.yaml"), document)?;
+    let mappings = std::fs::read_to_string(example("edge-cloud.mappings.json"))?;
+    std::fs::write(cloud.scratch().join("m.json"), mappings.replace("http://127.0.0.1:8090", edge.url()))?;
+    cloud.cli(["workflow", "deploy", "cut.yaml", "--mappings", "m.json"]).await?.ok()?;
+    let output = run(&cloud, "edge-cloud", &json!({"camera": "hall", "frames": 7})).await?;
+    assert_eq!(output["report"]["frames"], json!(["hall-0", "hall-3", "hall-6"]));
+    Ok(())
+}

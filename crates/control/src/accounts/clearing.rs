@@ -3,6 +3,7 @@
 //! What must hold: whatever process dies when, a tenant that was marked is gone in the end, and its record is what goes last; so the next
 //! leader finds it and goes on.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lyra_resources::{Caller, DeleteOptions, WriteOptions};
@@ -79,6 +80,15 @@ impl Accounts {
             }
         }
         if !self.clear_objects(tenant).await? {
+            return Ok(false);
+        }
+        // Before jobs, which tasks of runs may begin.
+        let workflows = self.workflows.lock().clone();
+        let cleared = match workflows {
+            Some(workflows) => workflows.clear(tenant).await?,
+            None => !self.expects_workflows.load(Ordering::Acquire),
+        };
+        if !cleared {
             return Ok(false);
         }
         if !self.clear_jobs(tenant).await? {

@@ -31,6 +31,7 @@ mod tokens;
 mod users;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use lyra_store::{Jobs, Objects, TxnError};
 use lyra_types::{Code, Error, Result, TenantName};
 use lyra_wire::accounts::{TenantState, UserKey};
 use lyra_wire::control::{Changed, PageQuery};
+use parking_lot::Mutex;
 
 use crate::functions::{Functions, page_limit};
 use crate::leader::Term;
@@ -70,6 +72,10 @@ pub(crate) struct Accounts {
     functions: Arc<Functions>,
     /// There once control was started.
     resources: OnceLock<Arc<ResourceApi>>,
+    /// There once the workflow role was found.
+    workflows: Mutex<Option<Arc<dyn lyra_wire::Workflows>>>,
+    /// Whether there will be one.
+    expects_workflows: AtomicBool,
     book: Book,
     passwords: Passwords,
     tries_of_user: Throttle<UserKey>,
@@ -95,6 +101,8 @@ impl Accounts {
             jobs: Arc::clone(&deps.jobs),
             functions,
             resources: OnceLock::new(),
+            workflows: Mutex::default(),
+            expects_workflows: AtomicBool::new(false),
             book: Book::default(),
             passwords: Passwords::new(deps.random.clone()),
             tries_of_user: Throttle::new(of_user, deps.clock.clone()),
@@ -113,6 +121,17 @@ impl Accounts {
         let this = Arc::clone(self);
         tasks.spawn_cancellable("follow-accounts", async move { this.follow().await });
         Ok(())
+    }
+
+    /// Says that there will be a workflow role: until it is known no tenant goes.
+    pub(crate) fn expect_workflows(&self) {
+        self.expects_workflows.store(true, Ordering::Release);
+    }
+
+    /// Says who has the workflows of tenants that are deleted. In one process they keep control, so they are let go when
+    /// control stops.
+    pub(crate) fn set_workflows(&self, workflows: Option<Arc<dyn lyra_wire::Workflows>>) {
+        *self.workflows.lock() = workflows;
     }
 
     /// What the leader does: clears away what tenants that are being deleted had, what has ended, and old entries of the log.

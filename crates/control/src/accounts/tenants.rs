@@ -62,7 +62,7 @@ impl Accounts {
                 return Ok(Changed { value: tenant.show(name), revision: entry.modified });
             }
             if !force {
-                self.check_empty(name)?;
+                self.check_empty(name).await?;
             }
             tenant.state = TenantState::Deleting;
             let change = record::put(key.clone(), &tenant)?;
@@ -76,20 +76,25 @@ impl Accounts {
     }
 
     /// Refuses while there is something that would be lost.
-    fn check_empty(&self, name: &TenantName) -> Result<()> {
+    async fn check_empty(&self, name: &TenantName) -> Result<()> {
         let functions = self.functions.table().count_of(name);
         let (applications, sessions) = self
             .resources
             .get()
             .map_or((0, 0), |api| (api.applications().list(Some(name)).len(), api.sessions().list(Some(name)).len()));
-        if functions + applications + sessions == 0 {
+        let workflows = self.workflows.lock().clone();
+        let workflows = match workflows {
+            Some(role) => role.workflows(name, PageQuery { limit: 1_000, cursor: None }).await?.items.len(),
+            None => 0,
+        };
+        if functions + applications + sessions + workflows == 0 {
             return Ok(());
         }
         Err(Error::new(
             Code::Conflict,
             format!(
-                "tenant {name} has {functions} functions, {applications} applications and {sessions} sessions; delete them \
-                 first, or force it (`?force=true`, `--force`)"
+                "tenant {name} has {functions} functions, {workflows} workflows, {applications} applications and {sessions} \
+                 sessions; delete them first, or force it (`?force=true`, `--force`)"
             ),
         ))
     }

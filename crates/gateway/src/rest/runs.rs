@@ -12,6 +12,7 @@ use lyra_types::api::workflows::{Completion, Waiting};
 use lyra_types::workflow::{Run, RunStatus, TraceToken};
 use lyra_types::{Code, Error, Result, RunId, TenantName, WorkflowName};
 use lyra_wire::control::PageQuery;
+use lyra_wire::spans::spans;
 use lyra_wire::workflows::{RunCommand, RunQuery};
 
 use super::Answer;
@@ -25,6 +26,8 @@ use crate::service::App;
 /// Tokens in a page when no `limit` is given, and the most there may be.
 const TOKENS: usize = 1_000;
 const MAX_TOKENS: usize = 10_000;
+/// Most tokens of a run whose spans are made.
+const MAX_SPANNED: usize = 100_000;
 
 /// The run that the path names; text that can't be an id is a run that does not exist.
 fn id(scope: &Scope) -> Result<RunId> {
@@ -163,6 +166,9 @@ pub(crate) async fn redrive(State(app): State<Arc<App>>, scope: Scope) -> Answer
 }
 
 /// Show what happened in a run: its tokens, in order.
+///
+/// With `?format=otlp` as OpenTelemetry spans: all of what has ended, in the JSON encoding of OTLP, for a collector's
+/// `/v1/traces`. Asked again, each span has the same id.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/trace", tag = "runs", operation_id = "traceRun",
     params(
@@ -170,12 +176,18 @@ pub(crate) async fn redrive(State(app): State<Arc<App>>, scope: Scope) -> Answer
         ("from" = Option<u64>, Query, description = "Number of the first token, from 0"),
         ("limit" = Option<u32>, Query, description = "Tokens in a page: 1 to 10000, default 1000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before, in place of `from`"),
+        ("format" = Option<String>, Query, description = "`tokens`, which is the default, or `otlp`, which has no pages"),
         ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
     ),
     responses((status = 200, description = "A page", body = Page<TraceToken>), Refused, Missing, Busy)
 )]
 pub(crate) async fn trace(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let params = scope.params();
+    match params.text("format")? {
+        None | Some("tokens") => {}
+        Some("otlp") => return otlp(&app, &scope).await,
+        Some(_) => return Err(Error::field(Code::BadRequest, "format", "must be tokens or otlp").into()),
+    }
     let from = match (params.number("from")?, params.number("cursor")?) {
         (Some(_), Some(_)) => {
             return Err(Error::field(Code::BadRequest, "from", "give from or cursor, not both").into());
@@ -187,6 +199,32 @@ pub(crate) async fn trace(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     // A full page may have been the last one: the next is empty then.
     let next = items.last().filter(|_| items.len() >= limit).map(|token| (token.seq + 1).to_string());
     Ok(Json(Page { items, next }).into_response())
+}
+
+/// A run's spans.
+async fn otlp(app: &App, scope: &Scope) -> Answer {
+    let params = scope.params();
+    for name in ["from", "limit", "cursor"] {
+        if params.text(name)?.is_some() {
+            return Err(Error::field(Code::BadRequest, name, "spans have no pages").into());
+        }
+    }
+    let (role, id) = (role(app)?, id(scope)?);
+    let run = role.run(&scope.tenant, &id, Duration::ZERO).await?;
+    let mut tokens = Vec::new();
+    loop {
+        let page = role.trace(&scope.tenant, &id, tokens.len() as u64, MAX_TOKENS).await?;
+        let last = page.len() < MAX_TOKENS;
+        tokens.extend(page);
+        if last {
+            break;
+        }
+        if tokens.len() >= MAX_SPANNED {
+            let detail = format!("the run has more than {MAX_SPANNED} tokens; read them page by page, as tokens");
+            return Err(Error::new(Code::TooLarge, detail).into());
+        }
+    }
+    Ok(Json(spans(&run, &tokens)).into_response())
 }
 
 /// List the tasks of a run that wait for an outside party.

@@ -13,6 +13,7 @@ use lyra_types::workflow::{Run, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, Result, WorkflowName};
 use lyra_wire::Workflows;
 use lyra_wire::control::PageQuery;
+use lyra_wire::spans::parse_traceparent;
 
 use super::runs::settled;
 use super::{Answer, json_with};
@@ -134,6 +135,24 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// The trace that a run's spans stand in: what the body says, else the header.
+///
+/// A header that is no trace context is left out, as its specification wants; in a body it is an error.
+fn traceparent(named: Option<String>, headers: &http::HeaderMap) -> Result<Option<String>> {
+    if let Some(text) = named {
+        return match parse_traceparent(&text) {
+            Some(_) => Ok(Some(text)),
+            None => Err(Error::field(
+                Code::InvalidField,
+                "traceparent",
+                "is no W3C trace context, such as 00-4bf9…-00f0…-01",
+            )),
+        };
+    }
+    let header = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    Ok(header.filter(|text| parse_traceparent(text).is_some()).map(|text| text.trim().to_owned()))
+}
+
 /// Start a run.
 ///
 /// The run is durable when the answer comes. A second start with the same `id` and input is the same run. With
@@ -163,11 +182,12 @@ pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Re
     expect_json(&scope.headers)?;
     let _pass = quota::enter_start(&app, &scope.tenant).await?;
     let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
-    let run: NewRun = match body.bytes.is_empty() {
+    let mut run: NewRun = match body.bytes.is_empty() {
         true => NewRun::default(),
         false => parse_json(&body.bytes)?,
     };
     drop(body);
+    run.traceparent = traceparent(run.traceparent.take(), &scope.headers)?;
     let started = role.start(&scope.tenant, &name, run).await?;
     let location = headers::value(format_args!("/v1/runs/{}", started.id));
     let respond = |status: StatusCode, body: Response| -> Response {
@@ -205,8 +225,9 @@ pub(crate) async fn start_part(State(app): State<Arc<App>>, scope: Scope, reques
     let wait = scope.params().wait(app.config.max_wait)?;
     expect_json(&scope.headers)?;
     let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
-    let part: NewPart = parse_json(&body.bytes)?;
+    let mut part: NewPart = parse_json(&body.bytes)?;
     drop(body);
+    part.traceparent = traceparent(part.traceparent.take(), &scope.headers)?;
     let started = role.start_part(&scope.tenant, part).await?;
     let run = settled(&app, &scope.tenant, &started.id, wait).await?;
     let status = if run.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };

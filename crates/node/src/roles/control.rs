@@ -61,6 +61,7 @@ pub(crate) async fn start(
         address: String::new(),
     };
     let service = Service::new(config, deps);
+    service.expect_workflows();
     service.start().await.map_err(Error::Control)?;
     Ok(service)
 }

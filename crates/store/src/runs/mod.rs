@@ -98,6 +98,9 @@ pub struct TakenRun {
     pub head: Bytes,
     /// Its journal.
     pub batches: Vec<Bytes>,
+    /// Why the journal can't be read, where the store is there and what it has is damaged; nothing of it is handed over
+    /// then.
+    pub damage: Option<String>,
 }
 
 /// A batch to write.
@@ -220,7 +223,20 @@ pub trait Runs: Send + Sync + 'static {
     /// Takes up a run that has ended; its place is `running` again.
     async fn reopen(&self, tenant: TenantName, id: RunId, owner: u64) -> Result<TakenRun, RunsError>;
 
-    /// Forgets up to `limit` runs that ended before this time, with all they hold; returns how many.
+    /// Up to `limit` runs that ended before this time.
+    async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<(TenantName, RunId)>, RunsError>;
+
+    /// Forgets a run, with all it holds, if it ended before this time; says whether it did.
+    async fn forget(&self, tenant: TenantName, id: RunId, ended_before: Timestamp) -> Result<bool, RunsError>;
+
+    /// Up to `limit` runs of all tenants whose order is above `after`, oldest first.
+    async fn all(&self, after: u64, limit: usize) -> Result<Vec<RunRecord>, RunsError>;
+
+    /// Forgets the results that are kept for a tenant.
+    async fn forget_memos(&self, tenant: TenantName) -> Result<(), RunsError>;
+
+    /// Forgets up to `limit` runs that ended before this time, with all they hold, and what processes that were killed
+    /// have left; returns how many runs.
     async fn sweep(&self, ended_before: Timestamp, limit: usize) -> Result<u64, RunsError>;
 
     /// How many runs have each status, of all tenants, in the order of [`RunStatus::ALL`].

@@ -289,3 +289,51 @@ pub async fn kept_results_are_found_until_their_time(mut subject: impl Subject) 
     assert_eq!(runs.memo(tenant(), [1; 32], at(10)).await.unwrap(), Some(Bytes::from_static(b"new")));
     assert_eq!(runs.memo(tenant(), [2; 32], at(10)).await.unwrap(), None, "forgotten");
 }
+
+pub async fn one_run_is_forgotten_only_once_it_has_ended_long_enough_ago(subject: impl Subject) {
+    let runs = subject.runs();
+    for name in ["a", "b", "c"] {
+        runs.create(new(name, 1)).await.unwrap();
+    }
+    runs.append(end("a", 1, 1)).await.unwrap();
+    runs.append(end("b", 1, 1)).await.unwrap();
+    assert_eq!(runs.ended(at(2), 10).await.unwrap(), []);
+    assert_eq!(runs.ended(at(3), 1).await.unwrap().len(), 1);
+    let mut ended = runs.ended(at(3), 10).await.unwrap();
+    ended.sort();
+    assert_eq!(ended, [(tenant(), id("a")), (tenant(), id("b"))]);
+    assert!(!runs.forget(tenant(), id("a"), at(2)).await.unwrap(), "not yet");
+    assert!(!runs.forget(tenant(), id("c"), at(9)).await.unwrap(), "it has not ended");
+    assert!(!runs.forget(tenant(), id("d"), at(9)).await.unwrap(), "there is none");
+    assert!(runs.forget(tenant(), id("a"), at(3)).await.unwrap());
+    assert!(!runs.forget(tenant(), id("a"), at(3)).await.unwrap());
+    assert!(matches!(runs.get(tenant(), id("a"), true).await, Err(RunsError::NotFound(_))));
+    assert_eq!(runs.journal(tenant(), id("b")).await.unwrap().1, bodies(2));
+}
+
+pub async fn all_runs_are_listed_page_by_page_whoever_owns_them(subject: impl Subject) {
+    let runs = subject.runs();
+    let other = TenantName::new("other").unwrap();
+    runs.create(new("a", 1)).await.unwrap();
+    runs.create(NewRunRecord { tenant: other.clone(), ..new("a", 2) }).await.unwrap();
+    runs.create(new("b", 1)).await.unwrap();
+    runs.append(end("b", 1, 1)).await.unwrap();
+    let mut after = 0;
+    for (of, name) in [(tenant(), "a"), (other, "a"), (tenant(), "b")] {
+        let page = runs.all(after, 1).await.unwrap();
+        assert_eq!(page.iter().map(|run| (run.tenant.clone(), run.id.as_str())).collect::<Vec<_>>(), [(of, name)]);
+        after = page[0].order;
+    }
+    assert_eq!(runs.all(after, 1).await.unwrap(), []);
+}
+
+pub async fn kept_results_of_one_tenant_are_forgotten_and_those_of_others_are_not(subject: impl Subject) {
+    let runs = subject.runs();
+    let other = TenantName::new("other").unwrap();
+    let large = Bytes::from(vec![b'x'; 2 << 20]);
+    runs.keep_memo(tenant(), [1; 32], large, at(10)).await.unwrap();
+    runs.keep_memo(other.clone(), [1; 32], Bytes::from_static(b"theirs"), at(10)).await.unwrap();
+    runs.forget_memos(tenant()).await.unwrap();
+    assert_eq!(runs.memo(tenant(), [1; 32], at(1)).await.unwrap(), None);
+    assert_eq!(runs.memo(other, [1; 32], at(1)).await.unwrap(), Some(Bytes::from_static(b"theirs")));
+}

@@ -29,6 +29,9 @@ macro_rules! keeps_the_promises {
             large_heads_batches_and_outputs_are_read_back_whole
             any_id_that_is_allowed_names_a_run
             kept_results_are_found_until_their_time
+            one_run_is_forgotten_only_once_it_has_ended_long_enough_ago
+            all_runs_are_listed_page_by_page_whoever_owns_them
+            kept_results_of_one_tenant_are_forgotten_and_those_of_others_are_not
         );
     };
     (@ $subject:ty, $($claim:ident)*) => {

@@ -233,6 +233,29 @@ async fn large_payloads_go_with_their_runs_and_kept_results() {
 }
 
 #[tokio::test]
+async fn a_damaged_journal_is_told_of_and_its_run_is_owned() {
+    let server = Server::start().await.unwrap();
+    let runs = connect(&settings(&server)).await;
+    let large = Bytes::from(vec![b'x'; 64 << 10]);
+    runs.create(new("a", 1)).await.unwrap();
+    runs.create(new("b", 1)).await.unwrap();
+    runs.append(Append { batch: large, ..batch("a", 1, 1) }).await.unwrap();
+    let streams = async_nats::jetstream::new(async_nats::connect(server.address()).await.unwrap());
+    streams.get_stream("RUNS_lyra-runs-data").await.unwrap().purge().await.unwrap();
+    heard(&runs, 2).await;
+    let mut taken = runs.take(2, at(60), false, 10).await.unwrap();
+    taken.sort_by(|a, b| a.record.id.cmp(&b.record.id));
+    let [damaged, whole] = &taken[..] else { panic!("both: {taken:?}") };
+    assert!(damaged.damage.as_ref().is_some_and(|damage| damage.contains("missing")), "{damaged:?}");
+    assert!(damaged.batches.is_empty());
+    assert_eq!((whole.damage.as_ref(), whole.batches.len()), (None, 1));
+    assert!(runs.take(2, at(61), false, 10).await.unwrap().is_empty(), "it has its owner, who knows");
+    // What its owner says of it is written.
+    runs.append(Append { number: 0, batch: Bytes::new(), ..end("a", damaged.fence, 2) }).await.unwrap();
+    assert_eq!(runs.get(tenant(), id("a"), false).await.unwrap().0.status, RunStatus::Succeeded);
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_in_time() {
     let mut settings = NatsSettings::new(vec!["127.0.0.1:1".into()]);
     settings.deadline = Duration::from_millis(500);

@@ -84,6 +84,9 @@ pub struct NewRun {
     /// The version; the newest where none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// The W3C trace context that the run's spans stand in; where none, that of the header `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// A part of another Lyra's workflow, to be run here; only what crosses the cut's edges comes with it.
@@ -103,6 +106,9 @@ pub struct NewPart {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub input: Map<String, Value>,
+    /// The W3C trace context that the run's spans stand in; where none, that of the header `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// What was started.

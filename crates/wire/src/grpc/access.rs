@@ -36,7 +36,9 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Logs", "Offer", &[Worker]),
     ("lyra.v1.Logs", "Forget", &[Control]),
     ("lyra.v1.Logs", EACH, &[Gateway, Control]),
-    // Gateways ask for clients.
+    // Control clears away what deleted tenants had; gateways ask for clients.
+    ("lyra.v1.Workflows", "Clear", &[Control]),
+    ("lyra.v1.Workflows", "Workflows", &[Gateway, Control]),
     ("lyra.v1.Workflows", EACH, &[Gateway]),
     // Gateways call for clients, control for jobs.
     ("lyra.v1.Worker", EACH, &[Gateway, Control]),

@@ -10,8 +10,8 @@ use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, Jo
 use serde::{Deserialize, Serialize};
 
 pub use super::workflow_messages::{
-    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens, TraceOf,
-    WaitingTasks, WorkflowPage,
+    Cleared, CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens,
+    TraceOf, WaitingTasks, WorkflowPage,
 };
 pub use crate::accounts::{
     AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,

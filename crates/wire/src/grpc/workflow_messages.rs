@@ -112,6 +112,13 @@ pub struct WaitingTasks {
     pub tasks: Vec<Waiting>,
 }
 
+/// What [`crate::Workflows::clear`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cleared {
+    /// Whether nothing is left.
+    pub all: bool,
+}
+
 /// What [`crate::Workflows::complete`] takes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompleteTask {

@@ -6,20 +6,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lyra_types::api::Page;
 use lyra_types::workflow::{Run, TraceToken, Workflow, WorkflowVersion};
-use lyra_types::{Code, Result, RunId, TenantName, WorkflowName};
+use lyra_types::{Code, Error, Result, RunId, TenantName, WorkflowName};
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::MAX_MESSAGE;
 use super::asking::{LONG, Peers, Repeat, SHORT, answer};
-use super::messages::{Nothing, PageOf};
+use super::failure;
+use super::messages::{Nothing, OfTenant, PageOf};
 use super::security::{Peer, Security};
 use super::services::workflows_client::WorkflowsClient;
 use super::services::workflows_server::{Workflows as WorkflowsService, WorkflowsServer};
 use super::workflow_messages::{
-    CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens, TraceOf,
-    WaitingTasks, WorkflowPage,
+    Cleared, CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens,
+    TraceOf, WaitingTasks, WorkflowPage,
 };
 use crate::Workflows;
 use crate::control::PageQuery;
@@ -146,6 +147,32 @@ impl Workflows for RemoteWorkflows {
         Ok(self.ask_owner(message, ask).await?.tasks)
     }
 
+    /// Every process clears what it has under way. One that can't be reached has nothing that lasts: others take its runs
+    /// over and clear them then.
+    async fn clear(&self, tenant: &TenantName) -> Result<bool> {
+        let (mut all, mut asked) = (true, false);
+        let mut away = None;
+        for channel in self.peers.all() {
+            let mut client = WorkflowsClient::new(channel.clone());
+            let answer = tokio::time::timeout(LONG, client.clear(OfTenant { tenant: tenant.clone() })).await;
+            match answer {
+                Ok(Ok(cleared)) => (all, asked) = (all && cleared.into_inner().all, true),
+                Ok(Err(status)) => {
+                    let error = failure::from_status(&status, self.peers.what());
+                    if error.code != Code::Unavailable {
+                        return Err(error);
+                    }
+                    away = Some(error);
+                }
+                Err(_) => away = Some(Error::new(Code::Unavailable, "workflows did not answer in time")),
+            }
+        }
+        match (asked, away) {
+            (false, Some(error)) => Err(error),
+            _ => Ok(all),
+        }
+    }
+
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         let message = CompleteTask { token: token.to_owned(), completion };
         let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.complete(asked).await };
@@ -216,6 +243,10 @@ impl WorkflowsService for Served {
     async fn waiting(&self, request: Request<OfRun>) -> Result<Response<WaitingTasks>, Status> {
         let OfRun { tenant, id, .. } = request.into_inner();
         answer(self.0.waiting(&tenant, &id).await.map(|tasks| WaitingTasks { tasks }))
+    }
+
+    async fn clear(&self, request: Request<OfTenant>) -> Result<Response<Cleared>, Status> {
+        answer(self.0.clear(&request.into_inner().tenant).await.map(|all| Cleared { all }))
     }
 
     async fn complete(&self, request: Request<CompleteTask>) -> Result<Response<Nothing>, Status> {

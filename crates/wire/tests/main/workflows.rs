@@ -53,6 +53,8 @@ fn run(id: &RunId) -> Run {
         tasks: TaskCounts { succeeded: 1, active: 2, failed_attempts: 3 },
         parent: None,
         schedule: None,
+        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned()),
+        stuck: Some("no".to_owned()),
     }
 }
 
@@ -153,6 +155,11 @@ impl Workflows for Echo {
         Ok(vec![Waiting { run: id.clone(), task, token, since: TIME, input: object() }])
     }
 
+    async fn clear(&self, tenant: &TenantName) -> Result<bool> {
+        self.ask(tenant);
+        Ok(tenant.as_str() != "busy")
+    }
+
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         self.ask((token, &completion));
         Ok(())
@@ -169,10 +176,17 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
     let bad = NewWorkflow { definition: "bad".to_owned(), schedule: None, ..workflow.clone() };
     let page = PageQuery { limit: 5, cursor: Some("c".to_owned()) };
     let query = RunQuery { workflow: Some(name()), status: Some(RunStatus::Paused), page: page.clone() };
-    let new = NewRun { input: object(), id: Some(id.clone()), version: Some(2) };
+    let new = NewRun { input: object(), id: Some(id.clone()), version: Some(2), traceparent: None };
     let error = Completion::Error { code: "refused".to_owned(), message: "no".to_owned() };
     let wait = Duration::from_millis(1_500);
-    let part = NewPart { id: id.clone(), graph: json!({"name": "w"}), mappings: json!([]), input: object() };
+    let part = NewPart {
+        id: id.clone(),
+        graph: json!({"name": "w"}),
+        mappings: json!([]),
+        input: object(),
+        traceparent: None,
+    };
+    let busy = TenantName::new("busy").unwrap();
     let mut answers = vec![
         format!("{:?}", asker.start_part(&tenant, part).await),
         format!("{:?}", asker.deploy(&tenant, workflow).await),
@@ -189,6 +203,8 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
         format!("{:?}", asker.waiting(&tenant, &id).await),
         format!("{:?}", asker.complete("cb_1", Completion::Output(object())).await),
         format!("{:?}", asker.complete("cb_1", error).await),
+        format!("{:?}", asker.clear(&tenant).await),
+        format!("{:?}", asker.clear(&busy).await),
     ];
     for command in [RunCommand::Pause, RunCommand::Resume, RunCommand::Cancel, RunCommand::Redrive] {
         answers.push(format!("{:?}", asker.command(&tenant, &id, command).await));

@@ -25,6 +25,7 @@ impl Core {
                 };
                 self.succeeded(key, *attempt, resource.clone(), output);
             }
+            Event::Left { .. } => {}
             Event::Failed { key, attempt, cause, next } => self.failed(key, *attempt, cause, next),
             Event::Paused => {
                 self.state.paused = true;

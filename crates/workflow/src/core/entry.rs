@@ -47,6 +47,12 @@ pub enum Event {
         /// The output, or where it is kept.
         output: Stored,
     },
+    /// Values of a try's output stay in the blob store, and have references in their places. Only those who delete blobs
+    /// need to know.
+    Left {
+        /// Their SHA-256 in hex.
+        blobs: Vec<String>,
+    },
     /// A try failed.
     Failed {
         /// The task.

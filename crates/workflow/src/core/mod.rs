@@ -25,6 +25,7 @@ pub mod compute;
 mod enactment;
 pub mod entry;
 mod extraction;
+mod needs;
 pub mod plan;
 mod queues;
 mod scheduling;

@@ -38,6 +38,8 @@ pub struct Plan {
     pub(super) types: Vec<Option<Arc<str>>>,
     /// For each function type: the ids of its resources, for traces.
     pub(super) resources: std::collections::HashMap<String, Vec<String>>,
+    /// For each datum: whether the run looks into it itself.
+    looked_into: Vec<bool>,
     /// For each task: how many tasks stand on the longest way from it to the end, itself included.
     pub(super) rank: Vec<u32>,
 }
@@ -65,6 +67,7 @@ impl Plan {
             awaited: vec![false; graph.tasks.len()],
             types: Vec::with_capacity(graph.tasks.len()),
             rank: Vec::new(),
+            looked_into: super::needs::looked_into(&graph),
             resources: std::collections::HashMap::new(),
             graph,
         };
@@ -95,6 +98,12 @@ impl Plan {
             }
         }
         types
+    }
+
+    /// Whether a function's output of this name may stay elsewhere: it is declared, and the run only hands it on.
+    pub fn may_stay(&self, task: TaskId, name: &str) -> bool {
+        let output = self.graph.task(task).outputs.iter().find(|output| output.name == name);
+        output.is_some_and(|output| !self.looked_into[output.data.0 as usize])
     }
 
     /// How many tasks stand on the longest way from this one to the end.

@@ -19,8 +19,8 @@ pub trait Nested: Send + Sync + 'static {
     /// Runs the workflow `name` (`NAME` or `NAME@VERSION`) of the same tenant with the input as its own.
     async fn workflow(&self, enactment: &Enactment, name: &str) -> Result<Bytes, Failure>;
 
-    /// Runs the part that the function type names (`lyra:cut/NAME`) on the Lyra at `url`.
-    async fn cut(&self, enactment: &Enactment, url: &str) -> Result<Bytes, Failure>;
+    /// Runs the part that the function type names (`lyra:cut/NAME`) on the Lyra at `url`, with the token of that name.
+    async fn cut(&self, enactment: &Enactment, url: &str, token: Option<&str>) -> Result<Bytes, Failure>;
 }
 
 /// Calls resources of every kind.
@@ -55,7 +55,9 @@ impl Enact for Enactables {
             ResourceKind::Serverless { uri, .. } => self.http.enact(enactment, uri, resource.timeout()).await,
             ResourceKind::Demo {} => within(enactment, demo::enact(&enactment.function_type, &enactment.input)).await,
             ResourceKind::Workflow { name } => within(enactment, self.nested.workflow(enactment, name)).await,
-            ResourceKind::Cut { url } => within(enactment, self.nested.cut(enactment, url)).await,
+            ResourceKind::Cut { url, token } => {
+                within(enactment, self.nested.cut(enactment, url, token.as_deref())).await
+            }
             // Refused at deploy; here for a mapping of another version of Lyra.
             ResourceKind::Local { image } => {
                 Err(Failure::lasting("unsupported", format!("there is no container back end to run {image}")))

@@ -41,6 +41,8 @@ pub struct Enactment {
     pub input: Bytes,
     /// Longest time to the answer.
     pub timeout: Duration,
+    /// The W3C trace context of the try, for what is called.
+    pub traceparent: String,
 }
 
 /// Why a try failed.
@@ -90,4 +92,4 @@ pub trait Enact: Send + Sync + 'static {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,12 +8,15 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lyra_afcl::graph::Settings;
 use lyra_types::{RunId, TenantName, Timestamp};
+use lyra_wire::spans::TraceIds;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::Inner;
-use super::actor::Answered as Outcome;
+use super::actor::{Answer, Answered as Outcome};
 use super::program::{CALLBACK, DELAY, Program};
+use super::values;
+use crate::config::Extraction;
 use crate::core::{Enact, TaskKey};
 use crate::enact::{Enactment, Failure};
 use crate::mapping::Resource;
@@ -26,6 +29,10 @@ pub(super) struct Attempt {
     /// The task's name with its place.
     pub place: String,
     pub settings: Settings,
+    /// Names of the run's spans.
+    pub ids: Arc<TraceIds>,
+    /// By which the run's references are known.
+    pub secret: Arc<str>,
     /// When the run began.
     pub begun: Timestamp,
     /// When this try was scheduled, which may have been in another process.
@@ -87,8 +94,8 @@ impl Attempt {
     async fn call(&self, resource: &Resource) -> Outcome {
         let deps = &self.inner.deps;
         let timeout = self.settings.timeout.or_else(|| resource.timeout()).unwrap_or(deps.config.task_timeout);
-        let input = serde_json::to_vec(&self.enact.input)
-            .map_err(|error| Failure::lasting("invalid_data", format!("the input can't be written: {error}")))?;
+        let input = values::written(&self.enact.input, &self.secret, deps.blobs.as_ref()).await;
+        let input = input.map_err(|error| fetched(&error))?;
         let enactment = Enactment {
             tenant: self.tenant.clone(),
             run: self.run.clone(),
@@ -96,15 +103,16 @@ impl Attempt {
             key: idempotency_key(&self.run, &self.enact.key, self.enact.attempt),
             attempt: self.enact.attempt,
             function_type: self.enact.function_type.to_string(),
-            input: Bytes::from(input),
+            input,
             timeout,
+            traceparent: self.ids.traceparent(&self.place, self.enact.attempt),
         };
         let memo = self.memo_key(resource);
         if let Some(key) = memo
             && let Ok(Some(kept)) = deps.runs.memo(self.tenant.clone(), key, deps.clock.now()).await
             && let Ok(output) = serde_json::from_slice(&kept)
         {
-            return Ok((Some("memo".to_owned()), output));
+            return self.leave(Some("memo".to_owned()), output).await;
         }
         let called = deps.enact.enact(&enactment, resource);
         let outcome = tokio::select! {
@@ -121,7 +129,28 @@ impl Attempt {
         if let Some(key) = memo {
             self.keep(key, &output).await;
         }
-        Ok((Some(id), output))
+        self.leave(Some(id), output).await
+    }
+
+    /// The answer, with what is large and only handed on left in the blob store.
+    async fn leave(&self, resource: Option<String>, output: Map<String, Value>) -> Outcome {
+        let deps = &self.inner.deps;
+        let mut answer = Answer::new(resource, output);
+        let transmission = deps.config.transmission;
+        if transmission.extraction == Extraction::Home {
+            return Ok(answer);
+        }
+        let task = self.enact.key.task;
+        for (name, value) in &mut answer.output {
+            if values::size_of(value) <= transmission.reference_bytes || !self.program.plan.may_stay(task, name) {
+                continue;
+            }
+            let left = values::leave(value, &self.secret, deps.blobs.as_ref(), &deps.random).await;
+            let (reference, digest) = left.map_err(|error| fetched(&error))?;
+            *value = reference;
+            answer.left.push(digest);
+        }
+        Ok(answer)
     }
 
     /// The key under which the result is kept, where the document wants that.
@@ -165,7 +194,7 @@ impl Attempt {
         loop {
             let left = until.since(deps.clock.now());
             if left.is_zero() {
-                return Ok((None, self.enact.input.clone()));
+                return Ok(Answer::new(None, self.enact.input.clone()));
             }
             deps.clock.sleep(left.min(Duration::from_secs(60))).await;
         }
@@ -179,6 +208,11 @@ impl Attempt {
         deps.clock.sleep(left).await;
         Err(Failure::lasting("timeout", format!("nobody completed it within {}", shown(timeout))))
     }
+}
+
+/// A large value that can't be read or written. The blob store may only be away.
+fn fetched(error: &lyra_types::Error) -> Failure {
+    Failure::passing(error.code.as_str(), format!("a large value can't be had: {}", error.detail))
 }
 
 fn shown(duration: Duration) -> String {

@@ -1,16 +1,30 @@
 //! Batches of a journal: entries as lines of JSON, large outputs in the blob store.
 
 use bytes::Bytes;
+use lyra_kit::Random;
 use lyra_store::Blobs;
 use lyra_types::function::Digest;
 use lyra_types::{Error, Result};
+use serde::Serialize;
 
 use crate::core::entry::Stored;
 use crate::core::{Entry, Event};
 
+/// What a value in the blob store begins with: a line of its own that makes it unlike any other, so that it belongs to
+/// one run, and goes with it.
+const KEPT: &[u8] = b"lyra-value ";
+
+/// A batch to append.
+pub(super) struct Written {
+    pub batch: Bytes,
+    /// Whether it names blobs.
+    pub spilled: bool,
+}
+
 /// Writes entries as one batch. Outputs above `inline` bytes go to the blob store first, and the batch names them.
-pub(super) async fn write(entries: &[Entry], blobs: &dyn Blobs, inline: usize) -> Result<Bytes> {
+pub(super) async fn write(entries: &[Entry], blobs: &dyn Blobs, inline: usize, random: &Random) -> Result<Written> {
     let mut batch = Vec::with_capacity(entries.len() * 128);
+    let mut spilled = false;
     for entry in entries {
         if !batch.is_empty() {
             batch.push(b'\n');
@@ -21,14 +35,50 @@ pub(super) async fn write(entries: &[Entry], blobs: &dyn Blobs, inline: usize) -
             continue;
         }
         let Event::Succeeded { key, attempt, resource, output: Stored::Value(output) } = &entry.event else { continue };
-        let bytes = serde_json::to_vec(output).map_err(unwritable)?;
-        let digest = blobs.put(Bytes::from(bytes)).await?;
-        let output = Stored::Blob(digest.0);
+        spilled = true;
+        let output = Stored::Blob(keep(output, blobs, random).await?);
         let event = Event::Succeeded { key: key.clone(), attempt: *attempt, resource: resource.clone(), output };
         batch.truncate(start);
         put(&mut batch, &Entry { at: entry.at, event })?;
     }
-    Ok(Bytes::from(batch))
+    Ok(Written { batch: Bytes::from(batch), spilled })
+}
+
+/// Puts a value into the blob store and returns its digest.
+pub(super) async fn keep(value: &impl Serialize, blobs: &dyn Blobs, random: &Random) -> Result<String> {
+    let mut bytes = Vec::with_capacity(1_024);
+    bytes.extend_from_slice(KEPT);
+    bytes.extend_from_slice(format!("{:032x}\n", random.u128()).as_bytes());
+    serde_json::to_writer(&mut bytes, value).map_err(unwritable)?;
+    Ok(blobs.put(Bytes::from(bytes)).await?.0)
+}
+
+/// The JSON of a value that was kept; those of earlier versions of Lyra have no line before it.
+pub(crate) fn value_of(bytes: &Bytes) -> Bytes {
+    let end =
+        if bytes.starts_with(KEPT) { bytes.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1) } else { 0 };
+    bytes.slice(end..)
+}
+
+/// The digests of what a journal has in the blob store.
+pub(crate) fn blobs(batches: &[Bytes]) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    each(batches, |entry| match entry.event {
+        Event::Succeeded { output: Stored::Blob(digest), .. } => found.push(digest),
+        Event::Left { blobs } => found.extend(blobs),
+        _ => {}
+    })?;
+    Ok(found)
+}
+
+fn each(batches: &[Bytes], mut take: impl FnMut(Entry)) -> Result<()> {
+    for batch in batches {
+        for line in batch.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let entry = serde_json::from_slice(line);
+            take(entry.map_err(|error| Error::internal(format!("a journal's entry can't be read: {error}")))?);
+        }
+    }
+    Ok(())
 }
 
 fn put(batch: &mut Vec<u8>, entry: &Entry) -> Result<()> {
@@ -42,14 +92,10 @@ fn unwritable(error: serde_json::Error) -> Error {
 /// Reads batches back, with every output in its place.
 pub(super) async fn read(batches: &[Bytes], blobs: &dyn Blobs) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for batch in batches {
-        for line in batch.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let mut entry: Entry = serde_json::from_slice(line)
-                .map_err(|error| Error::internal(format!("a journal's entry can't be read: {error}")))?;
-            if let Event::Succeeded { output, .. } = &mut entry.event {
-                bring_back(output, blobs).await?;
-            }
-            entries.push(entry);
+    each(batches, |entry| entries.push(entry))?;
+    for entry in &mut entries {
+        if let Event::Succeeded { output, .. } = &mut entry.event {
+            bring_back(output, blobs).await?;
         }
     }
     Ok(entries)
@@ -59,7 +105,7 @@ async fn bring_back(output: &mut Stored, blobs: &dyn Blobs) -> Result<()> {
     let Stored::Blob(digest) = output else { return Ok(()) };
     let found = blobs.get(&Digest(digest.clone())).await?;
     let bytes = found.ok_or_else(|| Error::internal(format!("the output {digest} is not in the blob store")))?;
-    let value = serde_json::from_slice(&bytes)
+    let value = serde_json::from_slice(&value_of(&bytes))
         .map_err(|error| Error::internal(format!("the output {digest} can't be read: {error}")))?;
     *output = Stored::Value(value);
     Ok(())

@@ -8,11 +8,13 @@ mod actor;
 mod attempt;
 mod choose;
 mod failure;
-mod journal;
+pub(crate) mod journal;
 pub(crate) mod program;
+mod stuck;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -21,9 +23,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use lyra_kit::{Clock, Random, Tasks};
 use lyra_store::runs::{NewRunRecord, TakenRun};
-use lyra_store::{Blobs, Runs};
+use lyra_store::{Blobs, Runs, RunsError, StoreError};
+use lyra_types::function::Digest;
 use lyra_types::workflow::{Parent, RunStatus, TaskCounts};
-use lyra_types::{Code, Error, Result, RunId, TenantName, WorkflowName};
+use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -44,6 +47,8 @@ use choose::Chooser;
 const MAILBOX: usize = 1_024;
 /// Runs that are taken over at a time.
 const TAKE: usize = 64;
+/// Old runs that are forgotten at a time.
+const SWEPT: usize = 256;
 /// Programs kept ready.
 const PROGRAMS: usize = 1_024;
 
@@ -65,6 +70,9 @@ pub(crate) struct Head {
     /// The schedule that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
+    /// The W3C trace context of whoever started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// A run to start.
@@ -111,6 +119,8 @@ pub(crate) struct Deps {
     pub random: Random,
     pub tasks: Tasks,
     pub metrics: Metrics,
+    /// Who wants to know which runs have ended.
+    pub ended: Option<mpsc::Sender<(TenantName, RunId)>>,
 }
 
 pub(crate) struct Inner {
@@ -122,6 +132,8 @@ pub(crate) struct Inner {
     /// Places for calls.
     pub permits: Arc<Semaphore>,
     active: Mutex<HashMap<(TenantName, RunId), Handle>>,
+    /// Runs of this process that can't go on.
+    stuck: Mutex<HashMap<(TenantName, RunId), stuck::Stuck>>,
     programs: Mutex<HashMap<String, Arc<Program>>>,
 }
 
@@ -142,6 +154,7 @@ impl Engine {
             chooser: Chooser::new(deps.config.scheduling, deps.clock.clone(), deps.random.clone()),
             permits: Arc::new(Semaphore::new(deps.config.in_flight.clamp(1, Semaphore::MAX_PERMITS))),
             active: Mutex::default(),
+            stuck: Mutex::default(),
             programs: Mutex::default(),
             deps,
         };
@@ -215,7 +228,7 @@ impl Engine {
         if let Some(known) = self.inner.programs.lock().get(digest) {
             return Ok(Arc::clone(known));
         }
-        let found = self.inner.deps.blobs.get(&lyra_types::function::Digest(digest.to_owned())).await?;
+        let found = self.inner.deps.blobs.get(&Digest(digest.to_owned())).await?;
         let bytes = found.ok_or_else(|| Error::internal("the program of a workflow is not in the blob store"))?;
         let program = Arc::new(Program::read(&bytes, &self.inner.chooser)?);
         let mut programs = self.inner.programs.lock();
@@ -242,6 +255,7 @@ impl Engine {
                 if let Err(error) = engine.take_all(false).await {
                     tracing::warn!(%error, "runs of other processes can't be looked for");
                 }
+                engine.try_stuck().await;
                 engine.sweep().await;
             }
         });
@@ -264,21 +278,24 @@ impl Engine {
         }
     }
 
-    /// Takes up a run where its journal ends.
+    /// Takes up a run where its journal ends. One that can't be taken up is told of, and tried again.
     async fn take_up(&self, taken: TakenRun) {
-        let (tenant, id, fence) = (taken.record.tenant.clone(), taken.record.id.clone(), taken.fence);
+        let (record, fence) = (taken.record.clone(), taken.fence);
         match self.revive(taken).await {
             Ok((mut actor, mail)) => {
                 actor.resume();
                 self.inner.deps.metrics.taken_over.inc();
+                self.unstick(&record, fence, &actor).await;
                 self.run(actor, mail, fence);
             }
-            // Left as it is: a later version of Lyra, or a mended blob store, can take it up.
-            Err(error) => tracing::error!(%tenant, run = %id, %error, "a run can't be taken up"),
+            Err(error) => self.stick(record, fence, &error).await,
         }
     }
 
     async fn revive(&self, taken: TakenRun) -> Result<(Actor, mpsc::Sender<Message>)> {
+        if let Some(damage) = taken.damage {
+            return Err(Error::internal(format!("its journal is damaged: {damage}")));
+        }
         let head: Head = serde_json::from_slice(&taken.head)
             .map_err(|error| Error::internal(format!("a run's head can't be read: {error}")))?;
         let program = self.program(&head.program).await?;
@@ -293,28 +310,76 @@ impl Engine {
             head,
         };
         let (mut actor, mail) = Actor::new(&self.inner, &begin);
-        actor.replay(&entries, taken.batches.len() as u64, taken.record.created_at);
+        let spilled = !journal::blobs(&taken.batches)?.is_empty();
+        actor.replay(&entries, taken.batches.len() as u64, spilled, taken.record.created_at);
         Ok((actor, mail))
     }
 
     /// Takes up a run that has failed or was cancelled.
     pub(crate) async fn redrive(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
         let taken = self.inner.deps.runs.reopen(tenant.clone(), id.clone(), self.inner.owner).await?;
-        let fence = taken.fence;
-        let (mut actor, mail) = self.revive(taken).await?;
-        actor.redrive();
-        self.run(actor, mail, fence);
-        Ok(())
+        let (record, fence) = (taken.record.clone(), taken.fence);
+        match self.revive(taken).await {
+            Ok((mut actor, mail)) => {
+                actor.redrive();
+                self.run(actor, mail, fence);
+                Ok(())
+            }
+            Err(error) => {
+                self.stick(record, fence, &error).await;
+                Err(error)
+            }
+        }
     }
 
+    /// Forgets runs that ended long ago: first what they have in the blob store, so that a kill in between leaves nothing
+    /// that nobody refers to. Nobody may redrive them any more by then ([`Engine::is_over`]).
     async fn sweep(&self) {
         let deps = &self.inner.deps;
         let before = deps.clock.now() - deps.config.retention;
-        match deps.runs.sweep(before, 256).await {
+        let swept = async {
+            let (mut forgotten, mut left) = (0_u64, 0_usize);
+            for (tenant, id) in deps.runs.ended(before, SWEPT).await? {
+                match self.forget(&tenant, &id, before).await {
+                    Ok(gone) => forgotten += u64::from(gone),
+                    Err(error) => {
+                        left += 1;
+                        tracing::warn!(%tenant, run = %id, %error, "an old run can't be forgotten yet");
+                    }
+                }
+            }
+            // What is left is for the next round, with its blobs.
+            let rest = if left == 0 && forgotten < SWEPT as u64 { deps.runs.sweep(before, SWEPT).await? } else { 0 };
+            Ok::<u64, Error>(forgotten + rest)
+        };
+        match swept.await {
             Ok(0) => {}
             Ok(forgotten) => tracing::info!(forgotten, "runs that ended long ago are forgotten"),
             Err(error) => tracing::warn!(%error, "old runs can't be forgotten"),
         }
+    }
+
+    /// Forgets a run that ended before this time, with what it has in the blob store; says whether there was one.
+    pub(crate) async fn forget(&self, tenant: &TenantName, id: &RunId, ended_before: Timestamp) -> Result<bool> {
+        let deps = &self.inner.deps;
+        let (_, batches) = match deps.runs.journal(tenant.clone(), id.clone()).await {
+            Ok(found) => found,
+            Err(RunsError::NotFound(_)) => return Ok(false),
+            // What it names is found by the search for blobs that nobody refers to.
+            Err(RunsError::Store(StoreError::Damaged { .. })) => (Bytes::new(), Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        for digest in journal::blobs(&batches)? {
+            deps.blobs.delete(&Digest(digest)).await?;
+        }
+        Ok(deps.runs.forget(tenant.clone(), id.clone(), ended_before).await?)
+    }
+
+    /// Whether the time that a run is kept for is over, or will be in a moment: it may be being forgotten.
+    pub(crate) fn is_over(&self, ended_at: Timestamp) -> bool {
+        let deps = &self.inner.deps;
+        let margin = (deps.config.retention / 10).min(Duration::from_secs(60));
+        deps.clock.now().since(ended_at) >= deps.config.retention - margin
     }
 
     /// Everything that a run did, token by token.

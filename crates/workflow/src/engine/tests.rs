@@ -1,5 +1,7 @@
 //! The engine over real files, with functions that the test answers for.
 
+mod recovery;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -89,6 +91,7 @@ impl Site {
             random: Random::seeded(seed),
             tasks: Tasks::new(),
             metrics: Metrics::new(&telemetry::Metrics::new()),
+            ended: None,
         });
         engine.take_over(alone).await.expect("taken over");
         engine
@@ -122,7 +125,15 @@ async fn begin(engine: &Engine, document: &str, mapping: Mapping, id: &str, inpu
     let digest = engine.deps().blobs.put(bytes).await.expect("stored").0;
     let program = engine.program(&digest).await.expect("a program");
     let input = input.as_object().expect("an object").clone();
-    let head = Head { program: digest, input, secret: "secret".to_owned(), parent: None, depth: 0, schedule: None };
+    let head = Head {
+        program: digest,
+        input,
+        secret: "secret".to_owned(),
+        parent: None,
+        depth: 0,
+        schedule: None,
+        traceparent: None,
+    };
     let begin = Begin {
         tenant: TenantName::default_tenant(),
         id: RunId::new(id).expect("an id"),

@@ -82,6 +82,9 @@ pub enum ResourceKind {
     Cut {
         /// Its address, `http://HOST:PORT`.
         url: String,
+        /// Name of the token to call it with, which the settings of the workflow role know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token: Option<String>,
     },
 }
 
@@ -102,7 +105,7 @@ impl Resource {
             ResourceKind::Local { image } => format!("image:{image}"),
             ResourceKind::Demo {} => "Demo".to_owned(),
             ResourceKind::Workflow { name } => format!("workflow:{name}"),
-            ResourceKind::Cut { url } => format!("cut:{url}"),
+            ResourceKind::Cut { url, .. } => format!("cut:{url}"),
         }
     }
 

@@ -253,7 +253,16 @@ fn workflow(properties: &mut Fields<'_>, faults: &mut Faults) -> Option<Resource
 fn cut(properties: &mut Fields<'_>, faults: &mut Faults) -> Option<ResourceKind> {
     let url = properties.text("url", faults)?;
     properties.check_url("url", &url, true, faults);
-    Some(ResourceKind::Cut { url })
+    let token = match properties.optional("token") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(name.clone()),
+        Some(other) => {
+            let reason = format!("must be the name of a token that the operator has set, not {}", kind_of(other));
+            faults.add(properties.path_of("token"), reason);
+            None
+        }
+    };
+    Some(ResourceKind::Cut { url, token })
 }
 
 /// The members of an object, of which each must be asked for.

@@ -44,6 +44,7 @@ pub fn schema() -> Value {
     });
     let cut = json!({
         "url": {"type": "string", "pattern": "^https?://[^/]+/?$", "description": "Address of the other Lyra, http://HOST:PORT."},
+        "token": {"type": ["string", "null"], "description": "Name of a token in the settings of the workflow role."},
     });
     let own = json!({"type": "string", "minLength": 1, "maxLength": MAX_TYPE_LEN, "pattern": "^(?!lyra:)|^lyra:cut/."});
     let demo_about = format!("Built in: {}.", demo::TYPES.join(", "));

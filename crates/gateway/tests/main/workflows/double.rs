@@ -123,6 +123,8 @@ impl Workflows for FakeWorkflows {
             tasks: TaskCounts::default(),
             parent: None,
             schedule: None,
+            traceparent: run.traceparent,
+            stuck: None,
         };
         self.runs.send_modify(|runs| drop(runs.insert(id.clone(), run)));
         Ok(Started { id, created: true })
@@ -136,7 +138,7 @@ impl Workflows for FakeWorkflows {
         let workflow =
             NewWorkflow { name: name.clone(), definition: String::new(), mappings: part.mappings, schedule: None };
         self.versions.lock().insert(name.clone(), vec![workflow]);
-        self.start(tenant, &name, NewRun { input: part.input, id: Some(part.id), version: None }).await
+        self.start(tenant, &name, NewRun { input: part.input, id: Some(part.id), ..NewRun::default() }).await
     }
 
     async fn run(&self, _: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {
@@ -187,6 +189,10 @@ impl Workflows for FakeWorkflows {
         self.known(id)?;
         let (run, task, token) = (id.clone(), "approve".to_owned(), "cb_1".to_owned());
         Ok(vec![Waiting { run, task, token, since: TIME, input: Map::new() }])
+    }
+
+    async fn clear(&self, _: &TenantName) -> Result<bool> {
+        Ok(true)
     }
 
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {

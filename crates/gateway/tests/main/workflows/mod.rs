@@ -163,6 +163,32 @@ async fn a_trace_comes_in_pages() {
 }
 
 #[tokio::test]
+async fn a_trace_comes_as_spans_in_the_trace_of_the_starter() {
+    const HEADER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (gateway, role) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    let start = |id: &str, header: &'static str| {
+        let (gateway, body) = (&gateway, json!({ "id": id }).to_string());
+        let headers = [("content-type", "application/json"), ("traceparent", header)];
+        async move { gateway.send("POST /v1/workflows/thumbs/runs", &headers, body).await.status }
+    };
+    assert_eq!(start("r", HEADER).await, 202);
+    assert_eq!(start("s", "nonsense").await, 202, "a header that is none is left out");
+    let named = post(&gateway, "/v1/workflows/thumbs/runs", &json!({"traceparent": "nonsense"})).await;
+    assert_eq!((named.status, &named.json()["errors"][0]["field"]), (422, &json!("traceparent")));
+    assert_eq!(gateway.get("/v1/runs/r").await.json()["traceparent"], HEADER);
+    assert_eq!(gateway.get("/v1/runs/s").await.json()["traceparent"], Value::Null);
+    role.end("r", RunStatus::Succeeded, json!({}));
+    let spans = gateway.get("/v1/runs/r/trace?format=otlp").await.json();
+    assert_eq!(spans["resourceSpans"][0]["resource"]["attributes"][0]["key"], "service.name", "{spans}");
+    assert_eq!(gateway.get("/v1/runs/r/trace?format=tokens&limit=2").await.json()["next"], "2");
+    for bad in ["format=xml", "format=otlp&limit=2", "format=otlp&from=1"] {
+        assert_eq!(gateway.get(&format!("/v1/runs/r/trace?{bad}")).await.fault(), (400, "bad_request".into()), "{bad}");
+    }
+    assert_eq!(gateway.get("/v1/runs/none/trace?format=otlp").await.fault(), (404, "not_found".into()));
+}
+
+#[tokio::test]
 async fn an_outside_party_completes_a_task() {
     let (gateway, role) = with_role().await;
     post(&gateway, "/v1/workflows", &workflow("v1")).await;

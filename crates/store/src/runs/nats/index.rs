@@ -108,10 +108,12 @@ impl Index {
 
     /// Runs that ended before this time.
     pub(super) fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<Name>, StoreError> {
-        self.names(
-            "SELECT tenant, id FROM runs INDEXED BY runs_ended WHERE status >= 2 AND ended_at < ?1 LIMIT ?2",
-            params![before.millis(), limit],
-        )
+        let found = read::ended(&self.conn.lock(), before, limit)?;
+        Ok(found.into_iter().map(|(tenant, id)| Name { tenant, id }).collect())
+    }
+
+    pub(super) fn all(&self, after: u64, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+        read::all(&self.conn.lock(), after, limit)
     }
 
     fn names(&self, sql: &str, of: impl Params) -> Result<Vec<Name>, StoreError> {

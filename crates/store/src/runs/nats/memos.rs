@@ -60,6 +60,13 @@ impl Shared {
         }
     }
 
+    pub(super) async fn forget_memos(&self, tenant: &TenantName) -> Result<(), StoreError> {
+        for kind in [self.bucket.data_subject("m", &format!("{tenant}.>")), self.memo_parts(tenant.as_str(), ">")] {
+            self.bucket.channel.purge(&self.bucket.data, &kind).await?;
+        }
+        Ok(())
+    }
+
     fn memo_parts(&self, rest: &str, place: &str) -> String {
         self.bucket.data_subject("d", &format!("m.{rest}.{place}"))
     }

@@ -227,6 +227,23 @@ impl Runs for NatsRuns {
         self.shared.reopen(&Name { tenant, id }, owner).await
     }
 
+    async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<(TenantName, RunId)>, RunsError> {
+        let names = self.shared.ask(move |index| index.ended(before, limit)).await?;
+        Ok(names.into_iter().map(|name| (name.tenant, name.id)).collect())
+    }
+
+    async fn forget(&self, tenant: TenantName, id: RunId, ended_before: Timestamp) -> Result<bool, RunsError> {
+        Ok(self.shared.remove(&Name { tenant, id }, ended_before).await?)
+    }
+
+    async fn all(&self, after: u64, limit: usize) -> Result<Vec<RunRecord>, RunsError> {
+        Ok(self.shared.ask(move |index| index.all(after, limit)).await?)
+    }
+
+    async fn forget_memos(&self, tenant: TenantName) -> Result<(), RunsError> {
+        Ok(self.shared.forget_memos(&tenant).await?)
+    }
+
     async fn sweep(&self, ended_before: Timestamp, limit: usize) -> Result<u64, RunsError> {
         Ok(self.shared.sweep(ended_before, limit).await?)
     }

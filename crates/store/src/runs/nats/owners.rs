@@ -136,12 +136,18 @@ impl Shared {
             self.learn_run(name, &done).await?;
             // Not before: a former owner that goes on writing would be ahead for ever. Where it can't be read, the claim
             // remembers the run.
-            let Some((head, batches)) = self.journal(name, &done).await? else {
-                claim.told();
-                continue;
+            let (head, batches, damage) = match self.journal(name, &done).await {
+                Ok(Some((head, batches))) => (head, batches, None),
+                Ok(None) => {
+                    claim.told();
+                    continue;
+                }
+                // It will not be better the next time: the owner says so to whoever asks.
+                Err(StoreError::Damaged { detail, .. }) => (Bytes::new(), Vec::new(), Some(detail)),
+                Err(error) => return Err(error.into()),
             };
             let fence = done.entry.state.fence;
-            return Ok(Some((TakenRun { record, fence, head, batches }, claim)));
+            return Ok(Some((TakenRun { record, fence, head, batches, damage }, claim)));
         }
         Err(StoreError::Overloaded.into())
     }

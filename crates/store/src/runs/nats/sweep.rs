@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// Deletes a run if it ended before this time still.
-    async fn remove(&self, name: &Name, ended_before: Timestamp) -> Result<bool, StoreError> {
+    pub(super) async fn remove(&self, name: &Name, ended_before: Timestamp) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
             let Some((sequence, Some(found))) = self.bucket.last(name).await? else { return Ok(false) };
             let state = &found.entry.state;

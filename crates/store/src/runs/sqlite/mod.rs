@@ -166,6 +166,22 @@ impl Runs for SqliteRuns {
         self.write(move |conn| write::reopen(conn, &tenant, &id, owner)).await
     }
 
+    async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<(TenantName, RunId)>, RunsError> {
+        Ok(self.readers.read(move |conn| read::ended(conn, before, limit)).await?)
+    }
+
+    async fn forget(&self, tenant: TenantName, id: RunId, ended_before: Timestamp) -> Result<bool, RunsError> {
+        self.write(move |conn| write::forget(conn, &tenant, &id, ended_before)).await
+    }
+
+    async fn all(&self, after: u64, limit: usize) -> Result<Vec<RunRecord>, RunsError> {
+        Ok(self.readers.read(move |conn| read::all(conn, after, limit)).await?)
+    }
+
+    async fn forget_memos(&self, tenant: TenantName) -> Result<(), RunsError> {
+        self.write(move |conn| write::forget_memos(conn, &tenant)).await
+    }
+
     async fn sweep(&self, ended_before: Timestamp, limit: usize) -> Result<u64, RunsError> {
         self.write(move |conn| write::sweep(conn, ended_before, limit)).await
     }

@@ -121,6 +121,37 @@ pub(in crate::runs) fn counts(conn: &Connection) -> Result<[u64; RunStatus::ALL.
     Ok(counts)
 }
 
+/// Runs that ended before this time.
+pub(in crate::runs) fn ended(
+    conn: &Connection,
+    before: Timestamp,
+    limit: usize,
+) -> Result<Vec<(TenantName, RunId)>, StoreError> {
+    let sql = "SELECT tenant, id FROM runs INDEXED BY runs_ended WHERE status >= 2 AND ended_at < ?1 LIMIT ?2";
+    conn.prepare_cached(sql)
+        .and_then(|mut statement| {
+            let rows = statement.query_map(params![before.millis(), limit], |row| {
+                let text = |at: usize| row.get_ref(at)?.as_str().map_err(|error| damaged(at, error));
+                let tenant = TenantName::new(text(0)?).map_err(|error| damaged(0, error))?;
+                Ok((tenant, RunId::new(text(1)?).map_err(|error| damaged(1, error))?))
+            })?;
+            rows.collect()
+        })
+        .map_err(StoreError::sqlite("look for runs that ended long ago"))
+}
+
+/// Runs of all tenants, oldest first.
+pub(in crate::runs) fn all(conn: &Connection, after: u64, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM runs WHERE number > ?1 ORDER BY number LIMIT ?2");
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    conn.prepare_cached(&sql)
+        .and_then(|mut statement| {
+            let rows = statement.query_map(params![after, limit], record)?;
+            rows.collect()
+        })
+        .map_err(StoreError::sqlite("list all runs"))
+}
+
 pub(super) fn memo(
     conn: &Connection,
     tenant: &TenantName,

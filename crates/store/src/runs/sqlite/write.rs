@@ -137,7 +137,7 @@ fn take_one(conn: &Connection, found: RunRecord, owner: u64) -> Result<TakenRun,
         .and_then(|mut statement| statement.query_row(params![found.order, stored_owner(owner)], |row| row.get(0)))
         .map_err(StoreError::sqlite("take over a run"))?;
     let (head, batches) = journal(conn, found.order)?;
-    Ok(TakenRun { record: found, fence, head, batches })
+    Ok(TakenRun { record: found, fence, head, batches, damage: None })
 }
 
 pub(super) fn reopen(conn: &Connection, tenant: &TenantName, id: &RunId, owner: u64) -> Result<TakenRun, RunsError> {
@@ -158,14 +158,7 @@ pub(super) fn sweep(conn: &Connection, ended_before: Timestamp, limit: usize) ->
         })
         .map_err(&at)?;
     for number in &numbers {
-        for sql in [
-            "DELETE FROM batches WHERE run = ?1",
-            "DELETE FROM heads WHERE run = ?1",
-            "DELETE FROM outputs WHERE run = ?1",
-            "DELETE FROM runs WHERE number = ?1",
-        ] {
-            conn.prepare_cached(sql).and_then(|mut statement| statement.execute([number])).map_err(&at)?;
-        }
+        drop_run(conn, *number)?;
     }
     conn.execute(
         "DELETE FROM memos WHERE (tenant, key) IN (SELECT tenant, key FROM memos WHERE until < ?1 LIMIT ?2)",
@@ -173,6 +166,45 @@ pub(super) fn sweep(conn: &Connection, ended_before: Timestamp, limit: usize) ->
     )
     .map_err(&at)?;
     Ok(numbers.len() as u64)
+}
+
+fn drop_run(conn: &Connection, number: i64) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM batches WHERE run = ?1",
+        "DELETE FROM heads WHERE run = ?1",
+        "DELETE FROM outputs WHERE run = ?1",
+        "DELETE FROM runs WHERE number = ?1",
+    ] {
+        conn.prepare_cached(sql)
+            .and_then(|mut statement| statement.execute([number]))
+            .map_err(StoreError::sqlite("forget a run"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn forget(
+    conn: &Connection,
+    tenant: &TenantName,
+    id: &RunId,
+    ended_before: Timestamp,
+) -> Result<bool, RunsError> {
+    let number: Option<i64> = conn
+        .prepare_cached("SELECT number FROM runs WHERE tenant = ?1 AND id = ?2 AND status >= 2 AND ended_at < ?3")
+        .and_then(|mut statement| {
+            let of = params![tenant.as_str(), id.as_str(), ended_before.millis()];
+            statement.query_row(of, |row| row.get(0)).optional()
+        })
+        .map_err(StoreError::sqlite("find a run to forget"))?;
+    let Some(number) = number else { return Ok(false) };
+    drop_run(conn, number)?;
+    Ok(true)
+}
+
+pub(super) fn forget_memos(conn: &Connection, tenant: &TenantName) -> Result<(), RunsError> {
+    conn.prepare_cached("DELETE FROM memos WHERE tenant = ?1")
+        .and_then(|mut statement| statement.execute([tenant.as_str()]))
+        .map_err(StoreError::sqlite("forget kept results"))?;
+    Ok(())
 }
 
 pub(super) fn keep_memo(

@@ -17,6 +17,7 @@ use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 use jiff::fmt::rfc2822::DateTimeParser;
 use lyra_kit::Clock;
+use lyra_types::account::Secret;
 use lyra_types::{Error, Timestamp};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
@@ -31,6 +32,9 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RUN: HeaderName = HeaderName::from_static("lyra-run-id");
 const TASK: HeaderName = HeaderName::from_static("lyra-task");
 const ATTEMPT: HeaderName = HeaderName::from_static("lyra-attempt");
+
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Of the body of an answer that is no success: how much is shown, and how long it is waited for.
 const SHOWN: usize = 1 << 10;
@@ -118,9 +122,25 @@ impl Http {
         Ok(Http { client, config, refused, places, clock })
     }
 
+    /// The client, for calls that are no enactments.
+    pub(crate) fn client(&self) -> reqwest::Client {
+        self.client.clone()
+    }
+
     /// Posts the input to `uri` and returns the answer, a JSON object. `limit`, where there is one, shortens the
     /// enactment's own.
     pub async fn enact(&self, enactment: &Enactment, uri: &str, limit: Option<Duration>) -> Result<Bytes, Failure> {
+        self.enact_as(enactment, uri, limit, None).await
+    }
+
+    /// The same, with a token where there is one.
+    pub(crate) async fn enact_as(
+        &self,
+        enactment: &Enactment,
+        uri: &str,
+        limit: Option<Duration>,
+        token: Option<&Secret>,
+    ) -> Result<Bytes, Failure> {
         let limit = limit.map_or(enactment.timeout, |limit| limit.min(enactment.timeout));
         let deadline = self.clock.instant() + limit;
         let url = Url::parse(uri).map_err(|error| Failure::lasting("invalid_url", format!("\"{uri}\": {error}")))?;
@@ -130,7 +150,10 @@ impl Http {
         let places = self.places.of(&url.origin().ascii_serialization());
         let place = timeout_at(deadline, places.acquire_owned()).await.map_err(|_| self.no_place())?;
         let _place = place.map_err(|_| self.no_place())?;
-        let request = self.client.post(url).headers(headers(enactment)).body(enactment.input.clone());
+        let mut request = self.client.post(url).headers(headers(enactment)).body(enactment.input.clone());
+        if let Some(token) = token {
+            request = request.bearer_auth(token.reveal());
+        }
         let response = match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(fault::of(&error)),
@@ -225,12 +248,13 @@ fn retry_after(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Optio
 }
 
 fn headers(enactment: &Enactment) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(5);
+    let mut headers = HeaderMap::with_capacity(6);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(IDEMPOTENCY_KEY, value(&enactment.key));
     headers.insert(RUN, value(enactment.run.as_str()));
     headers.insert(TASK, value(&enactment.task));
     headers.insert(ATTEMPT, HeaderValue::from(enactment.attempt));
+    headers.insert(TRACEPARENT, value(&enactment.traceparent));
     headers
 }
 

@@ -35,16 +35,16 @@ use crate::enact::function::{Deps, Functions};
 const TIME: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// Callers of functions, over doubles.
-pub(super) struct Site {
-    pub(super) worker: Arc<FakeWorker>,
-    pub(super) control: Arc<FakeControl>,
-    pub(super) functions: Functions,
-    pub(super) tasks: Tasks,
+pub(crate) struct Site {
+    pub(crate) worker: Arc<FakeWorker>,
+    pub(crate) control: Arc<FakeControl>,
+    pub(crate) functions: Functions,
+    pub(crate) tasks: Tasks,
     routes: Arc<RouteTable>,
 }
 
 impl Site {
-    pub(super) fn new() -> Site {
+    pub(crate) fn new() -> Site {
         let (worker, control) = (Arc::new(FakeWorker::default()), Arc::new(FakeControl::default()));
         let (clock, random, tasks) = (Clock::system(), Random::seeded(1), Tasks::new());
         let routes = Arc::new(RouteTable::new(clock.clone()));
@@ -62,7 +62,7 @@ impl Site {
     }
 
     /// Makes a function with these versions, of which `live` is the live one.
-    pub(super) fn deploy(&self, name: &str, versions: &[u64], live: u64) {
+    pub(crate) fn deploy(&self, name: &str, versions: &[u64], live: u64) {
         let function = FunctionName::new(name).expect("a name");
         let made = |version: &u64| {
             let made = FunctionVersion::new(function.clone(), Runtime::Js, Digest("00".repeat(32)));
@@ -82,16 +82,16 @@ impl Site {
     }
 
     /// Waits until the callers know all that was deployed.
-    pub(super) async fn synced(&self) {
+    pub(crate) async fn synced(&self) {
         assert!(self.routes.wait_for(self.control.revision(), Duration::from_secs(60)).await);
     }
 }
 
 /// A worker that answers with the event, with what it is told, or never (`Ok(None)` hangs).
-pub(super) struct FakeWorker {
-    pub(super) calls: Mutex<Vec<Call>>,
+pub(crate) struct FakeWorker {
+    pub(crate) calls: Mutex<Vec<Call>>,
     /// `Ok(Some(""))` stands for the event itself.
-    pub(super) answer: Mutex<Result<Option<&'static str>>>,
+    pub(crate) answer: Mutex<Result<Option<&'static str>>>,
     dropped: Arc<AtomicUsize>,
 }
 
@@ -103,7 +103,7 @@ impl Default for FakeWorker {
 
 impl FakeWorker {
     /// Calls that were given up.
-    pub(super) fn dropped(&self) -> usize {
+    pub(crate) fn dropped(&self) -> usize {
         self.dropped.load(Ordering::SeqCst)
     }
 }
@@ -156,11 +156,11 @@ type Event = Result<(u64, RouteEvent)>;
 type End = (JobStatus, Option<&'static str>, Option<Error>);
 
 /// A control with routes, and jobs that end as they are told.
-pub(super) struct FakeControl {
+pub(crate) struct FakeControl {
     events: Mutex<Vec<(u64, RouteEvent)>>,
     watchers: Mutex<Vec<mpsc::UnboundedSender<Event>>>,
-    pub(super) submits: Mutex<Vec<Submit>>,
-    pub(super) cancelled: Mutex<Vec<JobId>>,
+    pub(crate) submits: Mutex<Vec<Submit>>,
+    pub(crate) cancelled: Mutex<Vec<JobId>>,
     keys: Mutex<HashMap<String, JobId>>,
     end: Mutex<Option<End>>,
     away: AtomicUsize,
@@ -198,29 +198,29 @@ impl FakeControl {
     }
 
     /// Jobs that are handed in from now on have ended like this; until told, they run for ever.
-    pub(super) fn end_with(&self, status: JobStatus, result: Option<&'static str>, error: Option<Error>) {
+    pub(crate) fn end_with(&self, status: JobStatus, result: Option<&'static str>, error: Option<Error>) {
         *self.end.lock() = Some((status, result, error));
         self.keys.lock().clear();
     }
 
     /// The next `looks` looks at jobs fail.
-    pub(super) fn away(&self, looks: usize) {
+    pub(crate) fn away(&self, looks: usize) {
         self.away.store(looks, Ordering::SeqCst);
     }
 
-    pub(super) fn hold_submits(&self, hold: bool) {
+    pub(crate) fn hold_submits(&self, hold: bool) {
         self.hold.send_replace(hold);
     }
 
-    pub(super) async fn submitted(&self, count: usize) {
+    pub(crate) async fn submitted(&self, count: usize) {
         self.seen.subscribe().wait_for(|seen| seen.0 >= count).await.expect("control lives");
     }
 
-    pub(super) async fn looked(&self) {
+    pub(crate) async fn looked(&self) {
         self.seen.subscribe().wait_for(|seen| seen.1 > 0).await.expect("control lives");
     }
 
-    pub(super) async fn cancelled(&self, count: usize) {
+    pub(crate) async fn cancelled(&self, count: usize) {
         self.seen.subscribe().wait_for(|seen| seen.2 >= count).await.expect("control lives");
     }
 

@@ -26,7 +26,7 @@ impl Nested for Adding {
         }
     }
 
-    async fn cut(&self, enactment: &Enactment, _: &str) -> Result<Bytes, Failure> {
+    async fn cut(&self, enactment: &Enactment, _: &str, _: Option<&str>) -> Result<Bytes, Failure> {
         demo::enact("Addition", &enactment.input).await
     }
 }

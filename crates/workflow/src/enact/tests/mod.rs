@@ -1,10 +1,10 @@
 //! Tests of the callers: real sockets for URLs, doubles of worker and control for functions, and all kinds together.
 
-mod doubles;
+pub(crate) mod doubles;
 mod function;
 mod http;
 mod mixture;
-mod target;
+pub(crate) mod target;
 
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ fn enactment(function_type: &str, input: &Value) -> Enactment {
         function_type: function_type.to_owned(),
         input: Bytes::from(input.to_string()),
         timeout: Duration::from_secs(60),
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 /// What a target does once it has read a request.
 #[derive(Clone)]
-pub(super) enum Act {
+pub(crate) enum Act {
     /// Sends these bytes and reads on.
     Answer(Vec<u8>),
     /// Sends these bytes and closes.
@@ -21,37 +21,37 @@ pub(super) enum Act {
 
 impl Act {
     /// A whole answer with this status line and body.
-    pub(super) fn json(status: &str, body: &str) -> Act {
+    pub(crate) fn json(status: &str, body: &str) -> Act {
         let length = body.len();
         Act::Answer(format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes())
     }
 
-    pub(super) fn close(bytes: &str) -> Act {
+    pub(crate) fn close(bytes: &str) -> Act {
         Act::Close(bytes.as_bytes().to_vec())
     }
 
-    pub(super) fn hang(bytes: &str) -> Act {
+    pub(crate) fn hang(bytes: &str) -> Act {
         Act::Hang(bytes.as_bytes().to_vec())
     }
 }
 
 /// The server; it ends with the test's runtime.
-pub(super) struct Target {
-    pub(super) address: SocketAddr,
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
     /// Requests as they came: head and body.
-    pub(super) requests: Arc<Mutex<Vec<String>>>,
+    pub(crate) requests: Arc<Mutex<Vec<String>>>,
     /// Connections that were accepted.
-    pub(super) connections: Arc<AtomicUsize>,
+    pub(crate) connections: Arc<AtomicUsize>,
 }
 
 impl Target {
     /// Does `act` on each request of each connection.
-    pub(super) async fn start(act: Act) -> Target {
+    pub(crate) async fn start(act: Act) -> Target {
         Target::with(move |_| act.clone(), None).await
     }
 
     /// Does what `act` says of each request.
-    pub(super) async fn with(
+    pub(crate) async fn with(
         act: impl Fn(&str) -> Act + Send + Sync + 'static,
         tls: Option<tokio_rustls::TlsAcceptor>,
     ) -> Target {
@@ -78,7 +78,7 @@ impl Target {
         Target { address, requests, connections }
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }

@@ -1,17 +1,16 @@
 //! One run: takes messages in, moves the core, writes the journal, then has done what the core wants done.
 
 mod places;
+mod writing;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use lyra_store::RunsError;
-use lyra_store::runs::{Append, RunUpdate};
 use lyra_types::workflow::{Cause, RunError, RunStatus, no_such_run};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp};
+use lyra_wire::spans::TraceIds;
 use lyra_wire::workflows::{Completion, RunCommand, Waiting};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::{self, Tried};
 use super::program::{CALLBACK, Program};
-use super::{Begin, Handle, Head, Inner, MAILBOX, Snapshot, Summary, attempt, journal};
+use super::{Begin, Handle, Head, Inner, MAILBOX, Snapshot, attempt, values};
 use crate::core::entry::Stored;
-use crate::core::{Core, Effect, Enact, Entry, Event, Next, Outcome, TaskKey};
+use crate::core::{Core, Effect, Enact, Entry, Event, Next, TaskKey};
 use crate::enact::Failure;
 use places::Places;
 
@@ -29,12 +28,25 @@ use places::Places;
 const BATCH: usize = 4_096;
 /// Messages taken in before the journal is written.
 const INTAKE: usize = 512;
-/// Waits between tries to write a journal.
-const REWRITE: lyra_kit::retry::Backoff =
-    lyra_kit::retry::Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5) };
+/// How a try ended: its output, or why there is none.
+pub(crate) type Answered = Result<Answer, Failure>;
 
-/// How a try ended: the resource that answered with its output, or why there is none.
-pub(crate) type Answered = Result<(Option<String>, Map<String, Value>), Failure>;
+/// What a try gave.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The resource that answered.
+    pub resource: Option<String>,
+    /// The output, with references where values were left in the blob store.
+    pub output: Map<String, Value>,
+    /// The digests of those.
+    pub left: Vec<String>,
+}
+
+impl Answer {
+    pub(crate) fn new(resource: Option<String>, output: Map<String, Value>) -> Answer {
+        Answer { resource, output, left: Vec::new() }
+    }
+}
 
 /// What a run is told.
 pub(crate) enum Message {
@@ -59,6 +71,9 @@ pub(super) struct Actor {
     pub(super) tenant: TenantName,
     pub(super) id: RunId,
     head: Head,
+    ids: Arc<TraceIds>,
+    /// By which references and tokens of this run are known.
+    secret: Arc<str>,
     core: Core,
     fence: u64,
     /// Batches written.
@@ -77,6 +92,8 @@ pub(super) struct Actor {
     calls: HashMap<TaskKey, CancellationToken>,
     /// Places of the tasks that are called.
     leases: HashMap<TaskKey, Places>,
+    /// Calls that were under way when the journal ended, and wait for a place here.
+    resumed: VecDeque<Enact>,
     /// It is on the list of those that wait for a place.
     listed: bool,
     /// It was told of a place.
@@ -85,6 +102,8 @@ pub(super) struct Actor {
     timers: BinaryHeap<Reverse<(i64, TaskKey)>>,
     /// The status that the record has.
     recorded: RunStatus,
+    /// Whether its journal names blobs.
+    spilled: bool,
 }
 
 impl Actor {
@@ -99,6 +118,8 @@ impl Actor {
             tenant: begin.tenant.clone(),
             id: begin.id.clone(),
             head: begin.head.clone(),
+            ids: Arc::new(TraceIds::new(&begin.tenant, &begin.id, begin.head.traceparent.as_deref())),
+            secret: Arc::from(begin.head.secret.as_str()),
             core,
             fence: 0,
             batches: 0,
@@ -111,10 +132,12 @@ impl Actor {
             replies: Vec::new(),
             calls: HashMap::new(),
             leases: HashMap::new(),
+            resumed: VecDeque::new(),
             listed: false,
             freed: false,
             timers: BinaryHeap::new(),
             recorded: RunStatus::Running,
+            spilled: false,
         };
         (actor, sender)
     }
@@ -126,12 +149,13 @@ impl Actor {
     }
 
     /// The state after these entries, which are written.
-    pub(super) fn replay(&mut self, entries: &[Entry], batches: u64, created_at: Timestamp) {
+    pub(super) fn replay(&mut self, entries: &[Entry], batches: u64, spilled: bool, created_at: Timestamp) {
         for entry in entries {
             self.core.apply(entry);
         }
         self.core.take_effects();
         self.batches = batches;
+        self.spilled = spilled;
         self.created_at = created_at;
         if self.core.is_paused() {
             self.recorded = RunStatus::Paused;
@@ -143,6 +167,8 @@ impl Actor {
     pub(super) fn resume(&mut self) {
         let effects = self.core.resume();
         self.take_in(effects);
+        // They had places in the process that is gone, and need new ones.
+        self.resumed = std::mem::take(&mut self.outward).into();
         self.turn();
     }
 
@@ -159,31 +185,6 @@ impl Actor {
     /// How others reach it.
     pub(super) fn handle(&self, mail: mpsc::Sender<Message>) -> Handle {
         Handle { mail, seen: self.seen.subscribe(), program: Arc::clone(&self.program), depth: self.head.depth }
-    }
-
-    /// The entries that are not written, as a batch that is the caller's to write.
-    pub(super) async fn take_batch(&mut self) -> Result<Bytes> {
-        let deps = &self.inner.deps;
-        let batch = journal::write(&self.entries, deps.blobs.as_ref(), deps.config.inline_bytes).await?;
-        deps.metrics.batches.inc();
-        deps.metrics.entries.inc_by(self.entries.len() as u64);
-        self.entries.clear();
-        self.batches += 1;
-        Ok(batch)
-    }
-
-    pub(super) fn summary(&self) -> Bytes {
-        let error = match self.core.outcome() {
-            Some(Outcome::Failed(error)) => Some(error.clone()),
-            _ => None,
-        };
-        let summary = Summary {
-            counts: self.core.counts(),
-            error,
-            parent: self.head.parent.clone(),
-            schedule: self.head.schedule.clone(),
-        };
-        Bytes::from(serde_json::to_vec(&summary).unwrap_or_default())
     }
 
     fn now(&self) -> i64 {
@@ -209,7 +210,7 @@ impl Actor {
                 break;
             }
             self.turn();
-            if !self.entries.is_empty() {
+            if !self.entries.is_empty() || !self.outward.is_empty() {
                 continue;
             }
             self.listen().await;
@@ -217,9 +218,6 @@ impl Actor {
         }
         for call in self.calls.values() {
             call.cancel();
-        }
-        for _ in self.leases.drain() {
-            self.inner.chooser.freed();
         }
         let gone = self.id.clone();
         for reply in self.replies.drain(..) {
@@ -314,18 +312,22 @@ impl Actor {
         }
         let since = self.core.since(key).unwrap_or_default();
         self.release(key, since, &outcome);
-        let outcome = outcome.and_then(|(resource, output)| match self.core.keep_declared(key, output) {
-            Ok(output) => Ok((resource, output)),
+        let outcome = outcome.and_then(|answer| match self.core.keep_declared(key, answer.output) {
+            Ok(output) => Ok(Answer { output, ..answer }),
             Err(name) => {
                 let detail = format!("the output has no \"{name}\", which the document declares");
                 let mut failure = Failure::lasting("missing_output", detail);
-                failure.cause.resource = resource;
+                failure.cause.resource = answer.resource;
                 Err(failure)
             }
         });
         match outcome {
-            Ok((resource, output)) => {
+            Ok(Answer { resource, output, left }) => {
                 self.inner.deps.metrics.attempts.with_label_values(&["ok"]).inc();
+                if !left.is_empty() {
+                    self.spilled = true;
+                    self.record(Event::Left { blobs: left });
+                }
                 let output = Stored::Value(output);
                 self.record(Event::Succeeded { key: key.clone(), attempt, resource, output });
             }
@@ -364,7 +366,7 @@ impl Actor {
         }
         let outcome = match completion {
             Completion::Output(output) => match self.core.keep_declared(key, output) {
-                Ok(output) => Ok((None, output)),
+                Ok(output) => Ok(Answer::new(None, output)),
                 Err(name) => {
                     let detail = format!("the output has no \"{name}\", which the workflow's document declares");
                     drop(reply.send(Err(Error::field(Code::InvalidField, "output", detail))));
@@ -430,74 +432,13 @@ impl Actor {
 
     fn at_once(&self, enact: &Enact) -> Option<Answered> {
         let [pick] = enact.picks.as_slice() else { return None };
+        // What is not here has to be fetched.
+        if values::any(&enact.input) {
+            return None;
+        }
         let resource = self.program.resources(&enact.function_type).get(*pick as usize)?;
         let outcome = self.inner.deps.enact.at_once(&enact.function_type, resource, &enact.input)?;
-        Some(outcome.map(|output| (Some(resource.id()), output)))
-    }
-
-    /// Where the run stands now.
-    fn status(&self) -> RunStatus {
-        match self.core.outcome() {
-            Some(Outcome::Succeeded(_)) => RunStatus::Succeeded,
-            Some(Outcome::Failed(_)) => RunStatus::Failed,
-            Some(Outcome::Cancelled) => RunStatus::Cancelled,
-            None if self.core.is_paused() => RunStatus::Paused,
-            None => RunStatus::Running,
-        }
-    }
-
-    /// Writes what is not written. Tries again for as long as the store fails: nothing is done meanwhile.
-    async fn commit(&mut self) -> Result<(), Lost> {
-        let status = self.status();
-        if self.entries.is_empty() && status == self.recorded {
-            return Ok(());
-        }
-        let deps = &self.inner.deps;
-        let output = match self.core.outcome() {
-            Some(Outcome::Succeeded(output)) => Some(Bytes::from(serde_json::to_vec(output).unwrap_or_default())),
-            _ => None,
-        };
-        let ended_at = status.is_final().then(|| deps.clock.now());
-        let update = (status != self.recorded).then(|| RunUpdate { status, ended_at, summary: self.summary(), output });
-        let mut tries = 0;
-        loop {
-            let outcome = match journal::write(&self.entries, deps.blobs.as_ref(), deps.config.inline_bytes).await {
-                Ok(batch) => self.append(batch, update.clone()).await,
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(()) => break,
-                Err(error) if error.code == Code::NotFound => return Err(Lost),
-                Err(error) => {
-                    tries += 1;
-                    tracing::warn!(tenant = %self.tenant, run = %self.id, %error, "a journal can't be written; the run waits");
-                    deps.clock.sleep(REWRITE.delay(tries, &deps.random)).await;
-                }
-            }
-        }
-        deps.metrics.entries.inc_by(self.entries.len() as u64);
-        deps.metrics.batches.inc();
-        self.batches += u64::from(!self.entries.is_empty());
-        self.entries.clear();
-        self.recorded = status;
-        Ok(())
-    }
-
-    /// Appends a batch. A run that is no longer this process's, or is gone, is [`Code::NotFound`].
-    async fn append(&self, batch: Bytes, update: Option<RunUpdate>) -> Result<()> {
-        let append = Append {
-            tenant: self.tenant.clone(),
-            id: self.id.clone(),
-            fence: self.fence,
-            number: self.batches,
-            batch,
-            update,
-        };
-        match self.inner.deps.runs.append(append).await {
-            Ok(()) => Ok(()),
-            Err(RunsError::Fenced(id) | RunsError::NotFound(id)) => Err(no_such_run(&id)),
-            Err(error) => Err(error.into()),
-        }
+        Some(outcome.map(|output| Answer::new(Some(resource.id()), output)))
     }
 
     /// Does what the written entries ask for.
@@ -528,6 +469,8 @@ impl Actor {
             run: self.id.clone(),
             place: self.core.place(&enact.key),
             settings: self.core.settings(&enact.key).cloned().unwrap_or_default(),
+            ids: Arc::clone(&self.ids),
+            secret: Arc::clone(&self.secret),
             begun: self.created_at,
             since: Timestamp::from_millis(since),
             enact,
@@ -546,5 +489,27 @@ impl Actor {
         let deps = &self.inner.deps;
         deps.metrics.ended.with_label_values(&[self.status().as_str()]).inc();
         deps.metrics.duration.observe(deps.clock.now().since(self.created_at).as_secs_f64());
+        if let Some(ended) = &deps.ended
+            && ended.try_send((self.tenant.clone(), self.id.clone())).is_err()
+        {
+            deps.metrics.spans_dropped.inc();
+        }
+    }
+}
+
+impl Drop for Actor {
+    /// Its places are free, however it ended: also when its task is cancelled, or it never began.
+    fn drop(&mut self) {
+        let mut free = usize::from(self.freed);
+        for (_, places) in std::mem::take(&mut self.leases) {
+            free += places.len();
+        }
+        self.mail.close();
+        while let Ok(message) = self.mail.try_recv() {
+            free += usize::from(matches!(message, Message::Freed));
+        }
+        for _ in 0..free {
+            self.inner.chooser.freed();
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use lyra_types::workflow::{Cause, RunError};
-use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::{Actor, Answered, BATCH};
 use crate::core::{Event, Schedulable, TaskKey};
 use crate::engine::choose::Choice;
-use crate::schedule::{Bound, Lease, Outcome as Measured, TaskView};
+use crate::engine::values::size;
+use crate::schedule::{Bound, Lease, Outcome as Measured, TaskView, WaitingView};
 
 /// Places of a task that is called.
 pub(super) struct Places {
@@ -17,14 +17,59 @@ pub(super) struct Places {
     input_bytes: u64,
 }
 
+impl Places {
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.leases.len()
+    }
+}
+
 impl Actor {
+    /// Has calls made again that were under way in a process that is gone, as far as there are places for them; true if
+    /// any. They have been scheduled: which resources they get stands in the journal.
+    fn admit_resumed(&mut self) -> bool {
+        let mut any = false;
+        while let Some(mut enact) = self.resumed.pop_front() {
+            if !self.core.is_in_flight(&enact.key, enact.attempt) {
+                // Completed from outside meanwhile.
+                continue;
+            }
+            let Some(bound) = self.program.bound.get(&*enact.function_type) else {
+                self.outward.push(enact);
+                any = true;
+                continue;
+            };
+            let (mut picks, mut leases) = (SmallVec::new(), Vec::new());
+            for pick in &enact.picks {
+                if let Some(lease) = bound.begin(*pick) {
+                    picks.push(*pick);
+                    leases.push(lease);
+                }
+            }
+            if leases.is_empty() && !enact.picks.is_empty() {
+                let view = WaitingView { expected: None, critical_path: self.core.plan().rank(enact.key.task) };
+                self.resumed.push_front(enact);
+                if !std::mem::replace(&mut self.listed, true) {
+                    self.inner.chooser.wait(self.sender.clone(), &view);
+                }
+                return any;
+            }
+            any = true;
+            enact.picks = picks;
+            self.leases.insert(enact.key.clone(), Places { leases, input_bytes: size(&enact.input) });
+            self.outward.push(enact);
+        }
+        any
+    }
+
     /// Gives resources to functions that wait for them, as many as may be called at a time; true if to any.
     pub(super) fn schedule_some(&mut self) -> bool {
-        let mut any = false;
         let told = std::mem::take(&mut self.freed);
         self.listed &= !told;
+        let mut any = self.admit_resumed();
         let most = self.inner.deps.config.run_in_flight.max(1);
-        while self.core.in_flight_len() < most && self.entries.len() < BATCH {
+        // What waits for a time or for somebody outside takes no place, and does not count.
+        while self.leases.len() < most && self.entries.len() < BATCH {
             let Some(waiting) = self.core.next_schedulable() else { break };
             let Some(bound) = self.program.bound.get(&*waiting.function_type) else {
                 // One of Lyra's own types needs no resource.
@@ -80,6 +125,7 @@ impl Actor {
     /// Frees the places of a try that has ended.
     pub(super) fn release(&mut self, key: &TaskKey, since: i64, outcome: &Answered) {
         let Some(Places { mut leases, input_bytes }) = self.leases.remove(key) else { return };
+        let free = leases.len();
         // Of several that were called at once only the winner is known, and not how the others did.
         if leases.len() == 1
             && let Some(lease) = leases.pop()
@@ -92,20 +138,8 @@ impl Actor {
             lease.end(measured, self.inner.deps.clock.instant());
         }
         drop(leases);
-        self.inner.chooser.freed();
-    }
-}
-
-/// Size as JSON, about: exact for what is short, and not worth a second writing for what is long.
-fn size(input: &Map<String, Value>) -> u64 {
-    fn of(value: &Value) -> u64 {
-        match value {
-            Value::Null | Value::Bool(_) => 5,
-            Value::Number(_) => 8,
-            Value::String(text) => text.len() as u64 + 2,
-            Value::Array(elements) => elements.iter().map(|element| of(element) + 1).sum::<u64>() + 2,
-            Value::Object(members) => size(members),
+        for _ in 0..free {
+            self.inner.chooser.freed();
         }
     }
-    input.iter().map(|(name, value)| name.len() as u64 + 4 + of(value)).sum::<u64>() + 2
 }

@@ -1,0 +1,244 @@
+//! What nobody refers to any more is deleted: programs and definitions that no version and no run has, values of runs that
+//! were killed between blob and journal, and all that a deleted tenant had.
+//!
+//! What must hold: nothing that a version or a run refers to is deleted, whatever other hosts do meanwhile. What a run alone
+//! refers to goes with it (`Engine::forget`) and is like no other blob, so nobody can be about to refer to it. A program or a
+//! definition may be like another one: whoever is about to refer to it *pins* it first, by an object; before a blob is
+//! deleted it is *marked*, and deleted only if it has no pin then and is still referred to by nobody. No pin is made on
+//! what is marked. Both end with their leases, so a process that is killed stands in nobody's way for long.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lyra_store::TxnError;
+use lyra_store::objects::{Change, Check, LeaseId, Txn};
+use lyra_store::runs::RunFilter;
+use lyra_types::function::Digest;
+use lyra_types::{Code, Error, Result, TenantName};
+use lyra_wire::workflows::{Made, NewWorkflow, RunCommand};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::definitions::{self, VERSIONS};
+use crate::engine::{Head, Message, Summary, journal};
+use crate::service::Service;
+use crate::timetable;
+
+/// How long a mark holds.
+const MARKED: Duration = Duration::from_secs(30);
+/// How long after the mark something may be deleted.
+const MAY_DELETE: Duration = Duration::from_secs(15);
+/// How long a pin holds: what refers to the blob must be written in this time.
+const PINNED: Duration = Duration::from_secs(120);
+/// Between two looks at a mark.
+const LOOK: Duration = Duration::from_millis(50);
+/// Blobs that are marked together.
+const AT_ONCE: usize = 64;
+/// Versions, and runs, that are read at once.
+const PAGE: usize = 1_000;
+/// Runs of a deleted tenant that are looked at in one round.
+const RUNS: usize = 500;
+
+fn pins(digest: &str) -> String {
+    format!("workflow-pins/{digest}/")
+}
+
+fn deleting(digest: &str) -> String {
+    format!("workflow-deleting/{digest}")
+}
+
+/// A blob that is not deleted for now.
+pub(crate) struct Pin(LeaseId);
+
+impl Service {
+    /// Puts a blob, and keeps it from being deleted until [`Service::unpin`], or for a while.
+    pub(crate) async fn put_pinned(&self, bytes: Bytes) -> Result<(String, Pin)> {
+        let digest = lyra_store::blobs::digest(&bytes).0;
+        let lease = self.objects().grant(PINNED).await?.id;
+        let key = format!("{}{:016x}", pins(&digest), self.engine().deps().random.u64());
+        let until = self.clock().instant() + MARKED + LOOK;
+        loop {
+            let txn = Txn {
+                checks: vec![Check::Absent(deleting(&digest))],
+                changes: vec![Change::PutLeased(key.clone(), Bytes::new(), lease)],
+            };
+            match self.objects().txn(txn).await {
+                Ok(_) => break,
+                Err(TxnError::Store(error)) => return Err(error.into()),
+                Err(TxnError::Failed { .. }) if self.clock().instant() >= until => {
+                    return Err(Error::new(Code::Conflict, "what has the same content is being deleted; try again"));
+                }
+                Err(TxnError::Failed { .. }) => self.clock().sleep(LOOK).await,
+            }
+        }
+        self.engine().deps().blobs.put(bytes).await?;
+        Ok((digest, Pin(lease)))
+    }
+
+    /// What refers to the blob is written. Nobody waits for the pin's end.
+    pub(crate) fn unpin(&self, Pin(lease): Pin) {
+        let service = self.clone();
+        self.engine().deps().tasks.spawn_cancellable("unpin a blob", async move {
+            if let Err(error) = service.objects().revoke(lease).await {
+                tracing::debug!(%error, "a pin is left to its lease");
+            }
+        });
+    }
+
+    /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
+    pub(crate) async fn deploy_pinned(&self, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
+        let (compiled, warnings) = definitions::compile(&new)?;
+        new.schedule.as_ref().map(timetable::check).transpose()?;
+        let bytes = serde_json::to_vec(&compiled)
+            .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
+        // What can't be run is not stored.
+        self.engine().check(compiled)?;
+        let (program, first) = self.put_pinned(Bytes::from(bytes)).await?;
+        let (definition, second) = self.put_pinned(Bytes::from(new.definition.clone())).await?;
+        let made = self.definitions().store(tenant, new, (program, definition), warnings).await;
+        self.unpin(first);
+        self.unpin(second);
+        made
+    }
+
+    /// Deletes what nobody refers to, for ever.
+    pub(crate) async fn collect_unused(self) {
+        let mut unused: HashMap<String, Instant> = HashMap::new();
+        loop {
+            let deps = self.engine().deps();
+            // Hosts that started together shall not all look at once.
+            let wait = deps.config.unused_every.mul_f64(0.5 + 0.5 * deps.random.unit()).max(Duration::from_secs(1));
+            deps.clock.sleep(wait).await;
+            match self.collect(&mut unused).await {
+                Ok(0) => {}
+                Ok(deleted) => tracing::info!(deleted, "blobs that no workflow and no run refers to are deleted"),
+                Err(error) => tracing::warn!(%error, "blobs that nobody refers to can't be looked for"),
+            }
+        }
+    }
+
+    /// One round. `unused`: since when nobody has been seen to refer to what.
+    pub(crate) async fn collect(&self, unused: &mut HashMap<String, Instant>) -> Result<usize> {
+        let deps = self.engine().deps();
+        let all = deps.blobs.list().await?;
+        let used = self.references().await?;
+        let now = deps.clock.instant();
+        let free: HashSet<String> = all.into_iter().map(|digest| digest.0).filter(|it| !used.contains(it)).collect();
+        unused.retain(|digest, _| free.contains(digest));
+        for digest in free {
+            unused.entry(digest).or_insert(now);
+        }
+        let grace = deps.config.unused_grace;
+        let over = unused.iter().filter(|(_, since)| now.duration_since(**since) >= grace);
+        let over: Vec<String> = over.map(|(digest, _)| digest.clone()).collect();
+        let mut deleted = 0;
+        for some in over.chunks(AT_ONCE) {
+            deleted += self.delete_marked(some).await?;
+        }
+        for digest in over {
+            unused.remove(&digest);
+        }
+        deps.metrics.blobs_deleted.inc_by(deleted as u64);
+        Ok(deleted)
+    }
+
+    async fn delete_marked(&self, digests: &[String]) -> Result<usize> {
+        let until = self.clock().instant() + MAY_DELETE;
+        let mark = self.objects().grant(MARKED).await?.id;
+        let outcome = tokio::time::timeout_at(until, self.delete_under(mark, digests)).await;
+        self.objects().revoke(mark).await?;
+        outcome.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "deleting unused blobs took too long")))
+    }
+
+    async fn delete_under(&self, mark: LeaseId, digests: &[String]) -> Result<usize> {
+        let marks = digests.iter().map(|digest| Change::PutLeased(deleting(digest), Bytes::new(), mark));
+        let txn = Txn { checks: Vec::new(), changes: marks.collect() };
+        if let Err(TxnError::Store(error)) = self.objects().txn(txn).await {
+            return Err(error.into());
+        }
+        let mut free = Vec::new();
+        for digest in digests {
+            if self.objects().list(&pins(digest), 1, None).await?.entries.is_empty() {
+                free.push(digest);
+            }
+        }
+        // Whoever's pin is gone by now has written what refers to it: so references are read after pins.
+        let used = if free.is_empty() { HashSet::new() } else { self.references().await? };
+        let mut deleted = 0;
+        for digest in free.into_iter().filter(|digest| !used.contains(*digest)) {
+            deleted += usize::from(self.engine().deps().blobs.delete(&Digest(digest.clone())).await?);
+        }
+        Ok(deleted)
+    }
+
+    /// Every blob that a version or a run refers to.
+    async fn references(&self) -> Result<HashSet<String>> {
+        let mut used = HashSet::new();
+        let mut after: Option<String> = None;
+        loop {
+            let listing = self.objects().list(VERSIONS, PAGE, after.as_deref()).await?;
+            for entry in &listing.entries {
+                let version = definitions::read(&entry.value)?;
+                used.extend([version.program, version.definition]);
+            }
+            after = listing.entries.last().map(|entry| entry.key.clone());
+            if !listing.more {
+                break;
+            }
+        }
+        let runs = &self.engine().deps().runs;
+        let mut after = 0;
+        loop {
+            let page = runs.all(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(used) };
+            after = last.order;
+            for record in page {
+                let summary: Summary = serde_json::from_slice(&record.summary)
+                    .unwrap_or_else(|_| Summary { spilled: true, ..Summary::default() });
+                // What is recorded of a run under way is as old as its last change of status.
+                let whole = summary.spilled || summary.program.is_none() || !record.status.is_final();
+                used.extend(summary.program);
+                if !whole {
+                    continue;
+                }
+                match runs.journal(record.tenant, record.id).await {
+                    Ok((head, batches)) => {
+                        let head: Result<Head, _> = serde_json::from_slice(&head);
+                        used.extend(head.map(|head| head.program));
+                        used.extend(journal::blobs(&batches)?);
+                    }
+                    Err(lyra_store::RunsError::NotFound(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+
+    /// Ends and forgets what a tenant has, as far as it is under way here or has ended; true once nothing is left.
+    pub(crate) async fn clear_tenant(&self, tenant: &TenantName) -> Result<bool> {
+        self.definitions().delete_all(tenant).await?;
+        let deps = self.engine().deps();
+        deps.runs.forget_memos(tenant.clone()).await?;
+        let found = deps.runs.list(tenant.clone(), RunFilter { limit: RUNS, ..RunFilter::default() }).await?;
+        for record in &found {
+            if record.status.is_final() {
+                // Whenever it ended: nobody is there who could want it.
+                self.engine().forget(tenant, &record.id, deps.clock.now() + Duration::from_secs(3_600)).await?;
+                continue;
+            }
+            if self.engine().cancel_stuck(tenant, &record.id).await? {
+                continue;
+            }
+            if let Some(handle) = self.active(tenant, &record.id) {
+                let (reply, _) = oneshot::channel();
+                // One that is full takes it in the next round.
+                drop(handle.mail.try_send(Message::Command(RunCommand::Cancel, reply)));
+            }
+        }
+        Ok(found.is_empty())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,216 @@
+//! Large values that stay in the blob store, with a reference in their place in the run.
+//!
+//! A function's output that the run only hands on is put into the blob store when the try has ended; what goes through
+//! the run's memory and journal is a reference of some hundred bytes. The value is fetched for the try that gets it as input,
+//! and for the run's output.
+//!
+//! What must hold: no caller sees a reference; nobody can make one: it carries a proof by the run's secret, and an object
+//! that only looks like a reference is data like any other.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use lyra_store::Blobs;
+use lyra_types::function::Digest;
+use lyra_types::{Error, Result};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::journal;
+
+/// The one member of a reference.
+const KEY: &str = "lyra:value";
+
+/// A reference: the blob, its size as JSON, and the proof.
+fn reference(digest: &str, bytes: u64, secret: &str) -> Value {
+    let mut object = Map::with_capacity(1);
+    object.insert(KEY.to_owned(), Value::String(format!("{digest}.{bytes}.{}", proof(digest, bytes, secret))));
+    Value::Object(object)
+}
+
+fn proof(digest: &str, bytes: u64, secret: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(secret.as_bytes());
+    hash.update(b"\0value\0");
+    hash.update(digest.as_bytes());
+    hash.update(bytes.to_be_bytes());
+    hex::encode(&hash.finalize()[..16])
+}
+
+/// Digest, size and proof of what looks like a reference.
+fn parts(object: &Map<String, Value>) -> Option<(&str, u64, &str)> {
+    if object.len() != 1 {
+        return None;
+    }
+    let mut parts = object.get(KEY)?.as_str()?.split('.');
+    let (digest, bytes, proof) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+    parts.next().is_none().then_some((digest, bytes, proof))
+}
+
+/// The digest of a reference of this run.
+fn named<'v>(object: &'v Map<String, Value>, secret: &str) -> Option<&'v str> {
+    let (digest, bytes, given) = parts(object)?;
+    let right = proof(digest, bytes, secret);
+    bool::from(subtle::ConstantTimeEq::ct_eq(right.as_bytes(), given.as_bytes())).then_some(digest)
+}
+
+/// Whether there is something in it that may be a reference.
+pub(super) fn any(input: &Map<String, Value>) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::Array(elements) => elements.iter().any(within),
+            Value::Object(members) => parts(members).is_some() || any(members),
+            _ => false,
+        }
+    }
+    input.values().any(within)
+}
+
+/// Size as JSON, about: exact for what is short, and not worth a second writing for what is long. What a reference stands
+/// for counts.
+pub(super) fn size(input: &Map<String, Value>) -> u64 {
+    if let Some((_, bytes, _)) = parts(input) {
+        return bytes;
+    }
+    input.iter().map(|(name, value)| name.len() as u64 + 4 + size_of(value)).sum::<u64>() + 2
+}
+
+/// The same of any value.
+pub(super) fn size_of(value: &Value) -> u64 {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => 8,
+        Value::String(text) => text.len() as u64 + 2,
+        Value::Array(elements) => elements.iter().map(|element| size_of(element) + 1).sum::<u64>() + 2,
+        Value::Object(members) => size(members),
+    }
+}
+
+/// Leaves a value in the blob store: the reference, and the blob's digest.
+pub(super) async fn leave(
+    value: &Value,
+    secret: &str,
+    blobs: &dyn Blobs,
+    random: &lyra_kit::Random,
+) -> Result<(Value, String)> {
+    let digest = journal::keep(value, blobs, random).await?;
+    Ok((reference(&digest, size_of(value), secret), digest))
+}
+
+/// An object as JSON, with each value in the place of its reference.
+///
+/// # Errors
+/// When a value is not there, or the blob store is away.
+pub(super) async fn written(object: &Map<String, Value>, secret: &str, blobs: &dyn Blobs) -> Result<Bytes> {
+    let mut fetched: HashMap<String, Bytes> = HashMap::new();
+    let mut open: Vec<&Value> = object.values().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Array(elements) => open.extend(elements),
+            Value::Object(members) => match named(members, secret) {
+                Some(digest) if fetched.contains_key(digest) => {}
+                Some(digest) => {
+                    let found = blobs.get(&Digest(digest.to_owned())).await?;
+                    let found = found.ok_or_else(|| Error::internal("a large value is not in the blob store"))?;
+                    fetched.insert(digest.to_owned(), journal::value_of(&found));
+                }
+                None => open.extend(members.values()),
+            },
+            _ => {}
+        }
+    }
+    let unwritable = |error: serde_json::Error| Error::internal(format!("a value can't be written: {error}"));
+    if fetched.is_empty() {
+        return serde_json::to_vec(object).map(Bytes::from).map_err(unwritable);
+    }
+    let mut out = Vec::with_capacity(fetched.values().map(Bytes::len).sum::<usize>() + 1_024);
+    members(object, secret, &fetched, &mut out).map_err(unwritable)?;
+    Ok(Bytes::from(out))
+}
+
+fn members(
+    object: &Map<String, Value>,
+    secret: &str,
+    fetched: &HashMap<String, Bytes>,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    out.push(b'{');
+    for (index, (name, value)) in object.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut *out, name)?;
+        out.push(b':');
+        any_value(value, secret, fetched, out)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+fn any_value(
+    value: &Value,
+    secret: &str,
+    fetched: &HashMap<String, Bytes>,
+    out: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    match value {
+        Value::Array(elements) => {
+            out.push(b'[');
+            for (index, element) in elements.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                any_value(element, secret, fetched, out)?;
+            }
+            out.push(b']');
+        }
+        Value::Object(object) => match named(object, secret).and_then(|digest| fetched.get(digest)) {
+            Some(text) => out.extend_from_slice(text),
+            None => members(object, secret, fetched, out)?,
+        },
+        plain => serde_json::to_writer(&mut *out, plain)?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use lyra_kit::Random;
+    use lyra_store::DirectoryBlobs;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: &Value) -> Map<String, Value> {
+        value.as_object().expect("an object").clone()
+    }
+
+    #[tokio::test]
+    async fn a_value_comes_back_wherever_its_reference_stands_and_only_by_the_run_s_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let blobs = DirectoryBlobs::open(dir.path()).expect("opens");
+        let value = json!({"text": "ü\"\n", "n": [1, 2.5, null]});
+        let (reference, digest) = leave(&value, "secret", &blobs, &Random::seeded(1)).await.expect("left");
+        let input = object(&json!({"a": reference, "b": [1, reference, {"c": reference}], "d": "x"}));
+        assert!(any(&input) && !any(&object(&json!({"a": [1, {"b": 2}]}))));
+        let text = written(&input, "secret", &blobs).await.expect("written");
+        let back: Value = serde_json::from_slice(&text).expect("JSON");
+        assert_eq!(back, json!({"a": value, "b": [1, value, {"c": value}], "d": "x"}));
+        // What another run's secret, or nobody's, has proved is data.
+        let text = written(&input, "another", &blobs).await.expect("written");
+        assert_eq!(serde_json::from_slice::<Value>(&text).expect("JSON"), Value::Object(input));
+        let forged = object(&json!({"a": {KEY: format!("{digest}.5.{}", "0".repeat(32))}}));
+        let text = written(&forged, "secret", &blobs).await.expect("written");
+        assert_eq!(serde_json::from_slice::<Value>(&text).expect("JSON"), Value::Object(forged));
+        blobs.delete(&Digest(digest)).await.expect("deleted");
+        assert!(written(&object(&json!({"a": reference})), "secret", &blobs).await.is_err());
+    }
+
+    #[test]
+    fn a_reference_is_as_large_as_what_it_stands_for() {
+        let plain = json!({"a": "x".repeat(10_000)});
+        let bytes = size(&object(&plain));
+        assert!((10_000..10_100).contains(&bytes));
+        assert_eq!(size_of(&reference("00", bytes, "secret")), bytes);
+    }
+}
