@@ -59,6 +59,14 @@ const CONTROL: &[Row] = &[
     ("RecordUsage", "UsageBatch", "Nothing", Unary),
     ("Usage", "UsageQuery", "UsageSums", Unary),
     ("Classic", "ClassicRequest", "ClassicAnswer", Unary),
+    ("PutSecret", "PutSecret", "SecretPut", Unary),
+    ("Secret", "SecretKey", "SecretInfo", Unary),
+    ("Secrets", "PageOf", "SecretPage", Unary),
+    ("DeleteSecret", "DeleteSecret", "Nothing", Unary),
+    ("FetchSecrets", "FetchSecrets", "SecretValues", Unary),
+    ("SecretStamps", "SecretKeys", "Stamps", Unary),
+    ("SealingKeys", "Nothing", "SealingKeys", Unary),
+    ("ResealSecrets", "Nothing", "Resealed", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[

@@ -29,6 +29,7 @@ mod openapi;
 mod output;
 mod paint;
 mod password;
+mod secret;
 mod session;
 mod source;
 mod table;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::apart::{Config, Node, Role};
-use lyra_node::settings::{ClusterFlags, Flags, ResourceFlags, Settings, WorkerFlags};
+use lyra_node::settings::{ClusterFlags, Flags, ResourceFlags, SecretsFlags, Settings, WorkerFlags};
 use lyra_node::{Access, S3Keys, Tokens};
 
 use crate::config::{self, File};
@@ -82,6 +82,10 @@ pub struct Args {
     /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with the keys that seal secrets of functions, the same for all control processes; `lyra
+    /// secret new-key` makes one [default: none, and no secrets]
+    #[arg(long, value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
     /// How Lyra's own log on stderr looks: text or json [default: text]
     #[arg(long, value_name = "FORMAT", value_parser = up::parse_format)]
     log: Option<Format>,
@@ -123,6 +127,7 @@ fn flags(args: &Args) -> Result<Flags> {
         token_file: args.token_file.clone(),
         log: args.log,
         log_filter: args.log_filter.clone(),
+        secrets: args.secrets_key.clone().map(|key_file| SecretsFlags { key_file }),
         cluster: Some(cluster),
         worker: Some(WorkerFlags {
             resources: ResourceFlags { memory: args.memory_mb.map(|mb| mb.saturating_mul(1 << 20)), cpu_millis },

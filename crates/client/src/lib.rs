@@ -21,6 +21,7 @@ mod job;
 mod log;
 mod object;
 mod run;
+mod secret;
 mod server;
 mod status;
 mod transport;

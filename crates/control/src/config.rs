@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountsConfig;
 use crate::registry::RegistryConfig;
+use crate::secrets::SecretsConfig;
 use crate::sessions::SessionsConfig;
 
 /// Settings of the control role. The defaults fit a laptop and a small server.
@@ -29,6 +30,9 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// Applications and sessions.
     pub sessions: SessionsConfig,
+    /// The key file of secrets; set by the section `secrets` of a node's settings.
+    #[serde(skip)]
+    pub secrets: SecretsConfig,
     /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
     /// etcd grants.
     #[serde(with = "humantime_serde")]
@@ -45,6 +49,7 @@ impl Default for Config {
             registry: RegistryConfig::default(),
             accounts: AccountsConfig::default(),
             sessions: SessionsConfig::default(),
+            secrets: SecretsConfig::default(),
             leader_lease: Duration::from_secs(2),
         }
     }

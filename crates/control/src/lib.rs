@@ -19,6 +19,7 @@ mod leader;
 mod metrics;
 pub mod placement;
 pub mod registry;
+pub mod secrets;
 mod service;
 mod sessions;
 #[cfg(test)]
@@ -27,5 +28,6 @@ mod tests;
 pub use accounts::AccountsConfig;
 pub use config::{Config, JobsConfig};
 pub use registry::{Registry, RegistryConfig};
+pub use secrets::SecretsConfig;
 pub use service::{Deps, Service};
 pub use sessions::SessionsConfig;

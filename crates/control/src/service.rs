@@ -10,13 +10,14 @@ use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
-use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
+use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, SecretName, TenantName};
 use lyra_wire::classic::{ClassicAnswer, ClassicRequest};
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
+use lyra_wire::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
@@ -29,6 +30,7 @@ use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::registry::Registry;
+use crate::secrets::{Sealer, SecretTable, Secrets};
 use crate::sessions::Sessions;
 
 /// What the control role needs of others.
@@ -64,6 +66,7 @@ pub struct Service {
     classic: Arc<Classic>,
     jobs: Arc<Jobs>,
     accounts: Arc<Accounts>,
+    secrets: Arc<Secrets>,
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
@@ -86,7 +89,11 @@ impl Service {
     /// Makes the service. It answers nothing of use before [`Service::start`].
     pub fn new(config: Config, deps: Deps) -> Service {
         let metrics = Arc::new(Metrics::new(&deps.metrics));
-        let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
+        let secret_table = Arc::new(SecretTable::new(Arc::clone(&deps.objects), deps.clock.clone()));
+        let known = Arc::clone(&secret_table);
+        let functions = Arc::new(Functions::new(config.clone(), &deps, known, Arc::clone(&metrics)));
+        let table = Arc::clone(functions.table());
+        let secrets = Secrets::new(config.secrets.clone(), &deps, secret_table, table);
         let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
         let numbers = Arc::new(Numbers::new(&deps));
@@ -102,6 +109,7 @@ impl Service {
             classic,
             jobs,
             accounts: Arc::new(accounts),
+            secrets: Arc::new(secrets),
             placement: Arc::new(placement),
             leader,
             registry: deps.registry.clone(),
@@ -120,6 +128,8 @@ impl Service {
     /// # Errors
     /// When the store can't be read.
     pub async fn start(&self) -> Result<()> {
+        // First: without its keys a process is of no use, and says so.
+        self.secrets.start(&self.tasks).await?;
         self.functions.start(&self.tasks).await?;
         self.jobs.start(&self.tasks).await;
         let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
@@ -166,6 +176,16 @@ impl Service {
     fn started_sessions(&self) -> Result<&Sessions> {
         let starting = || Error::new(Code::Unavailable, "this control process is starting");
         self.sessions.get().map(|sessions| &**sessions).ok_or_else(starting)
+    }
+
+    /// What seals secrets, with the keys of the key file.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        self.secrets.sealer()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn secrets_part(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {
@@ -327,6 +347,38 @@ impl Control for Service {
 
     async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageSum>> {
         self.jobs.usage(query).await
+    }
+
+    async fn put_secret(&self, put: PutSecret) -> Result<SecretPut> {
+        self.secrets.put(put).await
+    }
+
+    async fn secret(&self, key: &SecretKey) -> Result<SecretInfo> {
+        self.secrets.get(key).await
+    }
+
+    async fn secrets(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<SecretInfo>> {
+        self.secrets.list(tenant, &page)
+    }
+
+    async fn delete_secret(&self, key: &SecretKey, force: bool) -> Result<()> {
+        self.secrets.delete(key, force).await
+    }
+
+    async fn fetch_secrets(&self, tenant: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>> {
+        self.secrets.fetch(tenant, names).await
+    }
+
+    async fn secret_stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>> {
+        Ok(self.secrets.stamps(&keys))
+    }
+
+    async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {
+        Ok(self.secrets.keys().await)
+    }
+
+    async fn reseal_secrets(&self) -> Result<Resealed> {
+        self.secrets.reseal().await
     }
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {

@@ -14,6 +14,7 @@ mod octets;
 pub mod registry;
 pub mod resources;
 pub mod role;
+pub mod secrets;
 pub mod sessions;
 pub mod tls;
 pub mod worker;

@@ -94,6 +94,7 @@ impl Accounts {
         let rest = vec![
             Change::DeletePrefix(keys::users(tenant)),
             Change::DeletePrefix(keys::audit_of(tenant)),
+            Change::DeletePrefix(crate::secrets::table::of_tenant(tenant)),
             Change::Delete(keys::tenant(tenant)),
         ];
         self.commit(Vec::new(), rest, ()).await?;

@@ -232,7 +232,7 @@ impl Jobs {
             false => None,
         };
         let job = NewJob {
-            id: id.unwrap_or_else(|| self.ids.job()),
+            id: id.or(submit.id).unwrap_or_else(|| self.ids.job()),
             tenant: version.tenant.clone(),
             function: version.function.clone(),
             version: version.version,
@@ -248,7 +248,9 @@ impl Jobs {
             self.metrics.jobs_accepted.inc();
             self.wake.notify_one();
         }
-        Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })
+        // One that was handed in twice is new to whoever did so.
+        let created = accepted.created || submit.id == Some(accepted.id);
+        Ok(Submitted { id: accepted.id, status: accepted.status, created })
     }
 
     /// Takes what a worker has counted.

@@ -5,6 +5,7 @@ mod churn;
 mod crashes;
 mod functions;
 mod jobs;
+mod secrets;
 mod sessions;
 
 use std::collections::HashMap;
@@ -225,8 +226,13 @@ impl Site {
     pub(crate) async fn submit(&self, function: &str, event: &str) -> JobId {
         let route = self.service.function(&tenant(), &name(function)).await.unwrap();
         let version = Arc::clone(route.versions.values().next_back().unwrap());
-        let submit =
-            Submit { version, event: Bytes::copy_from_slice(event.as_bytes()), idempotency_key: None, user: None };
+        let submit = Submit {
+            id: None,
+            version,
+            event: Bytes::copy_from_slice(event.as_bytes()),
+            idempotency_key: None,
+            user: None,
+        };
         self.service.submit(submit).await.unwrap().id
     }
 }

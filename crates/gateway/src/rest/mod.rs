@@ -11,6 +11,7 @@ pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod meta;
 pub(crate) mod runs;
+pub(crate) mod secrets;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod usage;

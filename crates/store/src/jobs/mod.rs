@@ -277,7 +277,8 @@ pub struct Changed {
 /// Keeps jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
-    /// Accepts a job. It is durable when this returns.
+    /// Accepts a job. It is durable when this returns. One with an id that was accepted before is that job, as it stands now, and is
+    /// not made again; the rest of it must be the same.
     async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError>;
 
     /// Leases due jobs. Leases that have run out are dealt with first: their tries count as failed.

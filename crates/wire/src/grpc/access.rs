@@ -25,6 +25,9 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Registry", EACH, &[Gateway, Control]),
     // Workers count what calls use.
     ("lyra.v1.Control", "RecordUsage", &[Worker]),
+    // Only they are told values of secrets, for the instances that they start.
+    ("lyra.v1.Control", "FetchSecrets", &[Worker]),
+    ("lyra.v1.Control", "SecretStamps", &[Worker]),
     ("lyra.v1.Control", EACH, &[Gateway, Control]),
     ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.
@@ -147,6 +150,9 @@ mod tests {
             ("/lyra.v1.Registry/WatchWorkers", true, false, true),
             ("/lyra.v1.Control/Deploy", true, false, true),
             ("/lyra.v1.Control/PurgeDead", true, false, true),
+            ("/lyra.v1.Control/FetchSecrets", false, true, false),
+            ("/lyra.v1.Control/SecretStamps", false, true, false),
+            ("/lyra.v1.Control/PutSecret", true, false, true),
             ("/lyra.v1.Accounts/WatchGrants", true, false, true),
             ("/lyra.v1.Accounts/CreateToken", true, false, true),
             ("/lyra.v1.Logs/Offer", false, true, false),
