@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use lyra_isolation::Given;
 use lyra_kit::Clock;
 use lyra_types::error::Thrown;
-use lyra_types::{Code, Error, FunctionVersion, SecretName, SecretUse};
+use lyra_types::{Code, Error, FunctionVersion, SecretName, SecretUse, TenantName};
 use lyra_wire::Control;
 use lyra_wire::secrets::{SecretKey, SecretValue};
 use parking_lot::Mutex;
@@ -31,6 +32,27 @@ const MAX_MASKED: usize = 256;
 /// What stands in their place.
 const MASK: &str = "***";
 
+/// Whom values are asked of.
+#[async_trait]
+pub(crate) trait Vault: Send + Sync {
+    /// See [`Control::fetch_secrets`].
+    async fn fetch(&self, tenant: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>, Error>;
+
+    /// See [`Control::secret_stamps`].
+    async fn stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>, Error>;
+}
+
+#[async_trait]
+impl Vault for dyn Control {
+    async fn fetch(&self, tenant: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>, Error> {
+        self.fetch_secrets(tenant, names).await
+    }
+
+    async fn stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>, Error> {
+        self.secret_stamps(keys).await
+    }
+}
+
 /// What is known of a version's secrets.
 struct Known {
     version: Arc<FunctionVersion>,
@@ -47,6 +69,12 @@ pub(crate) struct Secrets {
     control: OnceLock<Weak<dyn Control>>,
     known: Mutex<HashMap<Key, Known>>,
     clock: Clock,
+}
+
+/// The secrets that a version is given, each once, in the order of their names.
+fn keys_of(version: &FunctionVersion) -> impl Iterator<Item = SecretKey> {
+    let tenant = version.tenant.clone();
+    names_of(version).into_iter().map(move |name| SecretKey { tenant: tenant.clone(), name })
 }
 
 /// The secrets that a version is given, each once.
@@ -67,33 +95,40 @@ impl Secrets {
         let _ = self.control.set(Arc::downgrade(control));
     }
 
+    fn control(&self) -> Option<Arc<dyn Control>> {
+        self.control.get().and_then(Weak::upgrade)
+    }
+
     /// What an instance of the version is given; `None` where that is nothing.
     ///
     /// # Errors
-    /// [`Code::Unavailable`] where a secret is not there any more, or control can't be asked.
+    /// [`Code::Conflict`] where a secret is not there any more, [`Code::Overloaded`] where control can't be asked: another worker may
+    /// know them, and this one is none the worse for other calls.
     pub(crate) async fn of(&self, version: &Arc<FunctionVersion>) -> Result<Option<Arc<Given>>, Error> {
         if version.secrets.is_empty() {
             return Ok(None);
         }
-        if let Some(known) = self.known.lock().get_mut(&key_of(version)) {
-            known.used = self.clock.instant();
-            return Ok(Some(Arc::clone(&known.given)));
+        if let Some(known) = self.known(version) {
+            return Ok(Some(known));
         }
-        self.learn(version).await.map(Some)
+        let control = self.control().ok_or_else(|| cant_start(version, "this worker knows no control process"))?;
+        self.learn(&*control, version).await.map(Some)
+    }
+
+    fn known(&self, version: &FunctionVersion) -> Option<Arc<Given>> {
+        let mut known = self.known.lock();
+        let known = known.get_mut(&key_of(version))?;
+        known.used = self.clock.instant();
+        Some(Arc::clone(&known.given))
     }
 
     /// Fetches what a version is given, and keeps it.
-    async fn learn(&self, version: &Arc<FunctionVersion>) -> Result<Arc<Given>, Error> {
-        let not_there = || cant_start(version, "this worker has no control process to fetch secrets from");
-        let control = self.control.get().and_then(Weak::upgrade).ok_or_else(not_there)?;
+    async fn learn(&self, vault: &(impl Vault + ?Sized), version: &Arc<FunctionVersion>) -> Result<Arc<Given>, Error> {
         let names = names_of(version);
-        let fetched =
-            control.fetch_secrets(&version.tenant, names.clone()).await.map_err(|error| match error.code {
-                Code::NotFound => {
-                    cant_start(version, &format!("{}; set it, or deploy the function without", error.detail))
-                }
-                _ => cant_start(version, &error.detail),
-            })?;
+        let fetched = vault.fetch(&version.tenant, names.clone()).await.map_err(|error| match error.code {
+            Code::NotFound => missing(version, &format!("{}; set it, or deploy the function without", error.detail)),
+            _ => cant_start(version, &error.detail),
+        })?;
         if fetched.len() != names.len() {
             return Err(cant_start(version, "control did not answer with all of its secrets"));
         }
@@ -122,37 +157,43 @@ impl Secrets {
     }
 
     /// Versions with a secret that has changed or is gone.
-    async fn outdated(&self) -> Result<Vec<Arc<FunctionVersion>>, Error> {
-        let mut keys: BTreeMap<SecretKey, Option<u64>> = BTreeMap::new();
+    async fn outdated(&self, vault: &(impl Vault + ?Sized)) -> Result<Vec<Arc<FunctionVersion>>, Error> {
+        let mut stamps: BTreeMap<SecretKey, Option<u64>> = BTreeMap::new();
         for known in self.known.lock().values() {
-            let tenant = &known.version.tenant;
-            keys.extend(
-                names_of(&known.version).into_iter().map(|name| (SecretKey { tenant: tenant.clone(), name }, None)),
-            );
+            stamps.extend(keys_of(&known.version).map(|key| (key, None)));
         }
-        let Some(control) = self.control.get().and_then(Weak::upgrade).filter(|_| !keys.is_empty()) else {
+        if stamps.is_empty() {
             return Ok(Vec::new());
-        };
-        let stamps = control.secret_stamps(keys.keys().cloned().collect()).await?;
-        for (now, stamp) in keys.values_mut().zip(stamps) {
+        }
+        let found = vault.stamps(stamps.keys().cloned().collect()).await?;
+        for (now, stamp) in stamps.values_mut().zip(found) {
             *now = stamp;
         }
-        let is_current = |known: &Known| {
-            let tenant = &known.version.tenant;
-            let now = |name| keys.get(&SecretKey { tenant: tenant.clone(), name }).copied();
-            // One that was learned meanwhile is of no concern.
-            names_of(&known.version)
-                .into_iter()
-                .zip(&known.stamps)
-                .all(|(name, old)| now(name).is_none_or(|now| now == Some(*old)))
-        };
-        Ok(self
-            .known
-            .lock()
-            .values()
-            .filter(|known| !is_current(known))
-            .map(|known| Arc::clone(&known.version))
-            .collect())
+        // What was learned meanwhile is of no concern.
+        let is_same = |(key, old): (SecretKey, &u64)| stamps.get(&key).is_none_or(|now| *now == Some(*old));
+        let is_current = |known: &Known| keys_of(&known.version).zip(&known.stamps).all(is_same);
+        let known = self.known.lock();
+        Ok(known.values().filter(|known| !is_current(known)).map(|known| Arc::clone(&known.version)).collect())
+    }
+
+    /// Learns what has changed; gives the versions whose instances have to go. While control is away all stays as it is.
+    async fn look(&self, vault: &(impl Vault + ?Sized)) -> Result<Vec<Arc<FunctionVersion>>, Error> {
+        let mut changed = Vec::new();
+        for version in self.outdated(vault).await? {
+            match self.learn(vault, &version).await {
+                Ok(_) => tracing::info!(version = %version.key(), "a secret has changed: instances are renewed"),
+                Err(error) if error.code == Code::Conflict => {
+                    tracing::warn!(version = %version.key(), %error, "a secret is gone: instances are ended");
+                    self.forget(version.generation, Some(version.version));
+                }
+                Err(error) => {
+                    tracing::warn!(version = %version.key(), %error, "a changed secret can't be fetched now");
+                    continue;
+                }
+            }
+            changed.push(version);
+        }
+        Ok(changed)
     }
 
     fn drop_unused(&self, has_instances: impl Fn(Key) -> bool) {
@@ -165,27 +206,22 @@ impl Inner {
     /// Asks control what has changed, and sees to it that no instance serves with an old value for long.
     pub(crate) async fn look_at_secrets(&self) {
         self.secrets.drop_unused(|key| self.pool.has_any(key));
-        let outdated = match self.secrets.outdated().await {
-            Ok(outdated) => outdated,
-            Err(error) => return tracing::debug!(%error, "control can't be asked for changed secrets"),
-        };
-        for version in outdated {
-            match self.secrets.learn(&version).await {
-                Ok(_) => tracing::info!(version = %version.key(), "a secret has changed: instances are renewed"),
-                Err(error) => {
-                    tracing::warn!(version = %version.key(), %error, "a secret has changed or is gone, and can't be fetched");
-                    self.secrets.forget(version.generation, Some(version.version));
-                }
-            }
+        let Some(control) = self.secrets.control() else { return };
+        match self.secrets.look(&*control).await {
             // Only now: what starts from here on has the new value.
-            self.pool.renew(key_of(&version));
+            Ok(changed) => changed.iter().for_each(|version| self.pool.renew(key_of(version))),
+            Err(error) => tracing::debug!(%error, "control can't be asked for changed secrets"),
         }
     }
 }
 
-fn cant_start(version: &FunctionVersion, why: &str) -> Error {
+fn missing(version: &FunctionVersion, why: &str) -> Error {
     let detail = format!("instances of {} can't start without their secrets: {why}", version.function);
-    Error::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1))
+    Error::new(Code::Conflict, detail)
+}
+
+fn cant_start(version: &FunctionVersion, why: &str) -> Error {
+    Error { code: Code::Overloaded, ..missing(version, why) }.with_retry_after(Duration::from_secs(1))
 }
 
 /// The values where the version wants them.
@@ -197,7 +233,7 @@ fn given(version: &FunctionVersion, names: &[SecretName], values: &[SecretValue]
     let given = Given::new(version.secrets.iter().map(|secret| (secret, value_of(secret))));
     given.map_err(|secret| {
         let why = format!("the value of secret {} is not UTF-8 text without NUL, as a variable must be", secret.name);
-        cant_start(version, &why)
+        missing(version, &why)
     })
 }
 
@@ -247,6 +283,80 @@ mod tests {
             .collect();
         let values = values.iter().map(|value| SecretBytes::new(value.as_bytes().to_vec()));
         Masks::new(&Given::new(uses.iter().zip(values)).unwrap(), before)
+    }
+
+    /// Has what it is told to have, or is away.
+    #[derive(Default)]
+    struct Scripted(Mutex<Option<HashMap<&'static str, (u64, &'static str)>>>);
+
+    impl Scripted {
+        fn has(&self, secrets: &[(&'static str, u64, &'static str)]) {
+            *self.0.lock() = Some(secrets.iter().map(|(name, stamp, value)| (*name, (*stamp, *value))).collect());
+        }
+
+        fn is_away(&self) {
+            *self.0.lock() = None;
+        }
+
+        fn get(&self, name: &SecretName) -> Result<Option<(u64, &'static str)>, Error> {
+            let secrets = self.0.lock();
+            let secrets = secrets.as_ref().ok_or_else(|| Error::new(Code::Unavailable, "control is away"))?;
+            Ok(secrets.get(name.as_str()).copied())
+        }
+    }
+
+    #[async_trait]
+    impl Vault for Scripted {
+        async fn fetch(&self, _: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>, Error> {
+            let value = |name: &SecretName| {
+                let (stamp, value) = self.get(name)?.ok_or_else(|| Error::not_found("secret", name))?;
+                Ok(SecretValue { stamp, value: SecretBytes::new(value.as_bytes().to_vec()) })
+            };
+            names.iter().map(value).collect()
+        }
+
+        async fn stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>, Error> {
+            keys.iter().map(|key| Ok(self.get(&key.name)?.map(|(stamp, _)| stamp))).collect()
+        }
+    }
+
+    fn version(number: u64, secret: &str) -> Arc<FunctionVersion> {
+        let mut version = crate::fixtures::version("default", 7, number);
+        let of = SecretUse { name: secret.parse().unwrap(), env: Some("KEY".to_owned()), file: None };
+        version.secrets = vec![of];
+        Arc::new(version)
+    }
+
+    fn value_of(secrets: &Secrets, version: &FunctionVersion) -> Option<String> {
+        let given = secrets.known(version)?;
+        given.env().next().map(|(_, value)| value.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_change_is_learned_of_and_while_control_is_away_all_stays_as_it_is() {
+        let (secrets, vault) = (Secrets::new(Clock::simulated(lyra_types::Timestamp::default())), Scripted::default());
+        let (a, b) = (version(1, "a"), version(2, "b"));
+        assert_eq!(secrets.of(&a).await.unwrap_err().code, Code::Overloaded);
+        vault.has(&[("a", 1, "old"), ("b", 1, "other")]);
+        for version in [&a, &b] {
+            secrets.learn(&vault, version).await.unwrap();
+        }
+        assert!(secrets.look(&vault).await.unwrap().is_empty());
+        vault.is_away();
+        assert!(secrets.look(&vault).await.is_err());
+        assert_eq!(value_of(&secrets, &a).as_deref(), Some("old"));
+        assert!(secrets.of(&a).await.unwrap().is_some(), "what is known is enough to start");
+        vault.has(&[("a", 2, "new"), ("b", 1, "other")]);
+        assert_eq!(secrets.look(&vault).await.unwrap(), std::slice::from_ref(&a));
+        assert_eq!(value_of(&secrets, &a).as_deref(), Some("new"));
+        assert!(secrets.look(&vault).await.unwrap().is_empty());
+        vault.has(&[("b", 1, "other")]);
+        assert_eq!(secrets.look(&vault).await.unwrap(), std::slice::from_ref(&a));
+        assert_eq!(value_of(&secrets, &a), None);
+        let gone = secrets.learn(&vault, &a).await.unwrap_err();
+        assert!(gone.code == Code::Conflict && gone.detail.contains("can't start without their secrets"), "{gone}");
+        secrets.forget(b.generation, Some(b.version));
+        assert_eq!(value_of(&secrets, &b), None);
     }
 
     #[test]

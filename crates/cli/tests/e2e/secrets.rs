@@ -200,7 +200,7 @@ async fn secrets_reach_their_functions_and_nothing_else() -> Result<()> {
         }
     };
     let gone = tokio::time::timeout(LONG, gone).await.context("a deleted secret is still in use")??;
-    ensure!(gone.code == 7 && gone.stderr.contains("db-password"), "{}: {}", gone.code, gone.stderr);
+    ensure!(gone.code == 2 && gone.stderr.contains("db-password"), "{}: {}", gone.code, gone.stderr);
     Ok(())
 }
 

@@ -32,7 +32,6 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.
     ("lyra.v1.Logs", "Offer", &[Worker]),
-    ("lyra.v1.Logs", "Forget", &[Control]),
     ("lyra.v1.Logs", EACH, &[Gateway, Control]),
     // Gateways ask for clients.
     ("lyra.v1.Workflows", EACH, &[Gateway]),
@@ -157,7 +156,7 @@ mod tests {
             ("/lyra.v1.Accounts/CreateToken", true, false, true),
             ("/lyra.v1.Logs/Offer", false, true, false),
             ("/lyra.v1.Logs/Query", true, false, true),
-            ("/lyra.v1.Logs/Forget", true, false, false),
+            ("/lyra.v1.Logs/Forget", true, false, true),
             ("/lyra.v1.Worker/Drain", true, false, true),
             ("/lyra.v1.Workflows/Start", false, false, true),
             ("/lyra.calls.v1.Calls/Exchange", true, false, true),
