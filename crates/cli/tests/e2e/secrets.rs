@@ -174,8 +174,8 @@ async fn secrets_reach_their_functions_and_nothing_else() -> Result<()> {
         shown.contains("keeper, report") && function.contains("tls-key in /run/secrets/tls.key"),
         "{shown}{function}"
     );
+    lyra.commands().until_shown(&["audit", "ls"], "/v1/secrets/db-password").await?;
     let audit = lyra.cli(["audit", "ls", "-o", "json"]).await?.ok()?;
-    ensure!(audit.contains("/v1/secrets/db-password"), "{audit}");
     let texts = [PASSWORD, NEW_PASSWORD, TLS_LINE];
     for (what, output) in [("list", listed), ("secret", shown), ("function", function), ("audit", audit)] {
         ensure!(!texts.iter().any(|text| output.contains(text)), "{what}: {output}");

@@ -32,7 +32,7 @@ const ROOT_OPTIONS: &str = "size=1m,nr_inodes=4096,mode=755";
 const BYTES_PER_INODE: u64 = 4096;
 
 /// Size of the memory file system with secrets: a page for each is lost at most.
-const SECRETS_OPTIONS: &str = "size=512k,nr_inodes=256,mode=500";
+const SECRETS_OPTIONS: &str = "size=512k,nr_inodes=256,mode=700";
 
 const USERS: &str = "root:x:0:0::/:/usr/sbin/nologin\nsandbox:x:1000:1000::/tmp:/bin/sh\n";
 const GROUPS: &str = "root:x:0:\nsandbox:x:1000:\n";
