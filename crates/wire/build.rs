@@ -62,6 +62,14 @@ const CONTROL: &[Row] = &[
     ("ScalerTurn", "ScalerTurn", "ScalerAnswer", Unary),
     ("Scaler", "Nothing", "ScalerStatus", Unary),
     ("SteerScaler", "ScalerChange", "ScalerStatus", Unary),
+    ("PutSecret", "PutSecret", "SecretPut", Unary),
+    ("Secret", "SecretKey", "SecretInfo", Unary),
+    ("Secrets", "PageOf", "SecretPage", Unary),
+    ("DeleteSecret", "DeleteSecret", "Nothing", Unary),
+    ("FetchSecrets", "FetchSecrets", "SecretValues", Unary),
+    ("SecretStamps", "SecretKeys", "Stamps", Unary),
+    ("SealingKeys", "Nothing", "SealingKeys", Unary),
+    ("ResealSecrets", "Nothing", "Resealed", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
-    logs, node, openapi, quota, scaler, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
+    logs, node, openapi, quota, scaler, secret, tenant, tls, token, up, usage, user, version, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -82,6 +82,9 @@ enum Command {
     /// The scaler: how many workers it wants, why, and what it is to keep to
     #[command(subcommand)]
     Scaler(scaler::Command),
+    /// Secrets that functions are given, and the keys that seal them
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Tenants: who owns functions, sessions and everything else
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -148,6 +151,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Config(command) => config::run(&command, &global),
         Command::Tls(command) => tls::run(&command, &global),
+        Command::Secret(secret::Command::NewKey(args)) => secret::new_key(&args, &global),
         Command::Workflow(command) => workflow::run(command, &global),
         Command::Kubeconfig(args) => kubeconfig::run(&args, &global),
         Command::Scaler(scaler::Command::Decide(args)) => scaler::decide(&args, &global),
@@ -180,6 +184,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::App(command) => app::run(command, &session.in_own_tenant(global).await?).await,
         Command::Session(command) => app_session::run(command, &session.in_own_tenant(global).await?).await,
         Command::Worker(command) => worker::run(command, &session).await,
+        Command::Secret(command) => secret::run(command, &session).await,
         Command::Usage(args) => usage::run(args, &session).await,
         Command::Control(command) => control::run(command, &session).await,
         Command::Scaler(command) => scaler::run(command, &session).await,

@@ -31,6 +31,7 @@ mod paint;
 mod password;
 mod quota;
 mod scaler;
+mod secret;
 mod session;
 mod source;
 mod table;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::apart::{Config, Node, Role};
-use lyra_node::settings::{Classic, ClusterFlags, Flags, ResourceFlags, ScalerFlags, Settings, WorkerFlags};
+use lyra_node::settings::{
+    Classic, ClusterFlags, Flags, ResourceFlags, ScalerFlags, SecretsFlags, Settings, WorkerFlags,
+};
 use lyra_node::{Access, S3Keys, Tokens};
 
 use crate::config::{self, File};
@@ -90,6 +92,10 @@ pub struct Args {
     /// End in good order when stdin closes, for programs that start nodes and may die
     #[arg(long)]
     until_stdin_closes: bool,
+    /// File with the keys that seal secrets of functions, the same for all control processes; `lyra
+    /// secret new-key` makes one [default: none, and no secrets]
+    #[arg(long, value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
     /// How Lyra's own log on stderr looks: text or json [default: text]
     #[arg(long, value_name = "FORMAT", value_parser = up::parse_format)]
     log: Option<Format>,
@@ -135,6 +141,7 @@ fn flags(args: &Args) -> Result<Flags> {
         token_file: args.token_file.clone(),
         log: args.log,
         log_filter: args.log_filter.clone(),
+        secrets: args.secrets_key.clone().map(|key_file| SecretsFlags { key_file }),
         cluster: Some(cluster),
         worker: Some(WorkerFlags {
             resources: ResourceFlags { memory: args.memory_mb.map(|mb| mb.saturating_mul(1 << 20)), cpu_millis },

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::Tokens;
 use lyra_node::embedded::{Error, Node, StoreError};
-use lyra_node::settings::Flags;
+use lyra_node::settings::{Flags, SecretsFlags};
 use lyra_types::Code;
 
 use crate::config::{self, File};
@@ -44,6 +44,10 @@ pub struct Args {
     /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, env = "LYRA_TOKEN_FILE", value_name = "FILE", hide_env_values = true)]
     token_file: Option<PathBuf>,
+    /// File with the keys that seal secrets of functions [default: secrets.key in the data directory,
+    /// which is made]
+    #[arg(long, value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
     /// How Lyra's own log on stderr looks: text or json [default: text]
     #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
     log: Option<Format>,
@@ -97,6 +101,7 @@ pub async fn run(args: Args) -> Result<()> {
         token_file: args.token_file,
         log: args.log,
         log_filter: args.log_filter,
+        secrets: args.secrets_key.map(|key_file| SecretsFlags { key_file }),
         ..Flags::default()
     };
     let settings = config::settings(&args.file, &flags)?;

@@ -23,6 +23,7 @@ mod object;
 mod quota;
 mod run;
 mod scaler;
+mod secret;
 mod server;
 mod status;
 mod transport;

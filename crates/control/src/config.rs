@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountsConfig;
 use crate::registry::RegistryConfig;
+use crate::secrets::SecretsConfig;
 use crate::sessions::SessionsConfig;
 
 /// Settings of the control role. The defaults fit a laptop and a small server.
@@ -33,6 +34,9 @@ pub struct Config {
     /// Quota of tenants that have none of their own; it has a section of its own among the settings.
     #[serde(skip)]
     pub quota: Quota,
+    /// The key file of secrets; set by the section `secrets` of a node's settings.
+    #[serde(skip)]
+    pub secrets: SecretsConfig,
     /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
     /// etcd grants.
     #[serde(with = "humantime_serde")]
@@ -50,6 +54,7 @@ impl Default for Config {
             accounts: AccountsConfig::default(),
             sessions: SessionsConfig::default(),
             quota: Quota::default(),
+            secrets: SecretsConfig::default(),
             leader_lease: Duration::from_secs(2),
         }
     }

@@ -21,6 +21,7 @@ pub mod placement;
 mod quotas;
 pub mod registry;
 mod scaler;
+pub mod secrets;
 mod service;
 mod sessions;
 #[cfg(test)]
@@ -29,5 +30,6 @@ mod tests;
 pub use accounts::AccountsConfig;
 pub use config::{Config, JobsConfig};
 pub use registry::{Registry, RegistryConfig};
+pub use secrets::SecretsConfig;
 pub use service::{Deps, Service};
 pub use sessions::SessionsConfig;

@@ -11,7 +11,7 @@ use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
-use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, TenantName};
+use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, SecretName, TenantName};
 use lyra_wire::classic::{ClassicAnswer, ClassicRequest};
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
@@ -19,6 +19,7 @@ use lyra_wire::control::{
 };
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
 use lyra_wire::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
+use lyra_wire::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
 
@@ -33,6 +34,7 @@ use crate::placement::Placement;
 use crate::quotas::Quotas;
 use crate::registry::Registry;
 use crate::scaler::Scaler;
+use crate::secrets::{Sealer, SecretTable, Secrets};
 use crate::sessions::Sessions;
 
 /// What the control role needs of others.
@@ -69,6 +71,7 @@ pub struct Service {
     jobs: Arc<Jobs>,
     accounts: Arc<Accounts>,
     quotas: Arc<Quotas>,
+    secrets: Arc<Secrets>,
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
@@ -92,7 +95,11 @@ impl Service {
     /// Makes the service. It answers nothing of use before [`Service::start`].
     pub fn new(config: Config, deps: Deps) -> Service {
         let metrics = Arc::new(Metrics::new(&deps.metrics));
-        let functions = Arc::new(Functions::new(config.clone(), &deps, Arc::clone(&metrics)));
+        let secret_table = Arc::new(SecretTable::new(Arc::clone(&deps.objects), deps.clock.clone()));
+        let known = Arc::clone(&secret_table);
+        let functions = Arc::new(Functions::new(config.clone(), &deps, known, Arc::clone(&metrics)));
+        let table = Arc::clone(functions.table());
+        let secrets = Secrets::new(config.secrets.clone(), &deps, secret_table, table);
         let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
         let numbers = Arc::new(Numbers::new(&deps));
@@ -111,6 +118,7 @@ impl Service {
             jobs,
             accounts: Arc::new(accounts),
             quotas,
+            secrets: Arc::new(secrets),
             placement: Arc::new(placement),
             leader,
             registry: deps.registry.clone(),
@@ -130,6 +138,8 @@ impl Service {
     /// # Errors
     /// When the store can't be read.
     pub async fn start(&self) -> Result<()> {
+        // First: without its keys a process is of no use, and says so.
+        self.secrets.start(&self.tasks).await?;
         self.functions.start(&self.tasks).await?;
         self.quotas.start(&self.tasks).await?;
         self.jobs.start(&self.tasks).await;
@@ -188,6 +198,16 @@ impl Service {
     fn started_sessions(&self) -> Result<&Sessions> {
         let starting = || Error::new(Code::Unavailable, "this control process is starting");
         self.sessions.get().map(|sessions| &**sessions).ok_or_else(starting)
+    }
+
+    /// What seals secrets, with the keys of the key file.
+    pub fn sealer(&self) -> &Arc<Sealer> {
+        self.secrets.sealer()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn secrets_part(&self) -> &Arc<Secrets> {
+        &self.secrets
     }
 
     pub(crate) fn accounts(&self) -> &Arc<Accounts> {
@@ -391,6 +411,38 @@ impl Control for Service {
 
     async fn steer_scaler(&self, change: ScalerChange) -> Result<ScalerStatus> {
         self.scaler.steer(change).await
+    }
+
+    async fn put_secret(&self, put: PutSecret) -> Result<SecretPut> {
+        self.secrets.put(put).await
+    }
+
+    async fn secret(&self, key: &SecretKey) -> Result<SecretInfo> {
+        self.secrets.get(key).await
+    }
+
+    async fn secrets(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<SecretInfo>> {
+        self.secrets.list(tenant, &page)
+    }
+
+    async fn delete_secret(&self, key: &SecretKey, force: bool) -> Result<()> {
+        self.secrets.delete(key, force).await
+    }
+
+    async fn fetch_secrets(&self, tenant: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>> {
+        self.secrets.fetch(tenant, names).await
+    }
+
+    async fn secret_stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>> {
+        Ok(self.secrets.stamps(&keys))
+    }
+
+    async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {
+        Ok(self.secrets.keys().await)
+    }
+
+    async fn reseal_secrets(&self) -> Result<Resealed> {
+        self.secrets.reseal().await
     }
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {

@@ -10,8 +10,8 @@ use utoipa::{IntoResponses, OpenApi};
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, tenants,
-    tokens, usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, secrets,
+    tenants, tokens, usage, users, versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -32,6 +32,7 @@ use crate::trigger;
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented, sessions::documented,
         usage::get,
+        secrets::list, secrets::get, secrets::put, secrets::delete, secrets::keys, secrets::rotate,
         control::list,
         scaler::get, scaler::history, scaler::change,
         workers::list, workers::get, workers::known, workers::health,

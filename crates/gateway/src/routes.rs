@@ -20,8 +20,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, tenants,
-    tokens, usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, secrets,
+    tenants, tokens, usage, users, versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -116,6 +116,12 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
         row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
         row("GET", "/v1/usage", Needs::READ, usage::get),
+        row("GET", "/v1/secrets", Needs::READ, secrets::list),
+        row("GET", "/v1/secrets/{name}", Needs::READ, secrets::get),
+        row("PUT", "/v1/secrets/{name}", Needs::DEPLOY, secrets::put),
+        row("DELETE", "/v1/secrets/{name}", Needs::DEPLOY, secrets::delete),
+        row("GET", "/v1/secret-keys", Needs::OPERATOR, secrets::keys),
+        row("POST", "/v1/secret-keys/rotate", Needs::OPERATOR, secrets::rotate),
         row("POST", "/v1/login", Needs::Nothing, login::login),
         row("GET", "/v1/whoami", Needs::Somebody, login::whoami),
         row("GET", "/v1/tenants", Needs::Somebody, tenants::list),

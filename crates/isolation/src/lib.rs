@@ -26,7 +26,7 @@ pub mod session;
 pub mod simulated;
 pub mod wasm;
 
-pub use grant::{Gpu, Grant};
+pub use grant::{Given, Gpu, Grant};
 pub use session::{Exit, Exposed, Files, Hosted, Hosting, Port, Protocol, Traffic};
 
 /// An error of a body that streams.
@@ -132,16 +132,20 @@ pub trait Template: Send + Sync + 'static {
     /// [`lyra_types::Code::Overloaded`] when there is no room for one more now.
     async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error>;
 
-    /// Starts an instance that was granted devices. Called in place of [`Template::start`] where there are any.
+    /// Starts an instance that was granted devices or secrets. Called in place of [`Template::start`] where there are any.
     ///
     /// # Errors
-    /// As [`Template::start`]; [`lyra_types::Code::InvalidField`] where this kind of instance can't have devices.
+    /// As [`Template::start`]; [`lyra_types::Code::InvalidField`] where this kind of instance can't have devices, or secrets.
     async fn start_with(
         &self,
         id: InstanceId,
         version: &Arc<FunctionVersion>,
         grant: &Grant,
     ) -> Result<Box<dyn Sandbox>, Error> {
+        if grant.secrets.is_some() {
+            let reason = format!("instances of runtime {} can't be given secrets", version.runtime);
+            return Err(Error::field(lyra_types::Code::InvalidField, "secrets", reason));
+        }
         if grant.gpus.is_empty() {
             return self.start(id, version).await;
         }

@@ -169,7 +169,9 @@ impl Node {
             control = Some(service);
         }
         if let Some((worker, _)) = &worker {
-            worker.tell_usage(control_of(control.as_ref(), addresses, &security)?);
+            let told = control_of(control.as_ref(), addresses, &security)?;
+            worker.tell_usage(Arc::clone(&told));
+            worker.fetch_secrets_from(told);
         }
         let mut node = Node {
             serving,

@@ -1,15 +1,15 @@
 //! All roles in one process over in-process clients, with the embedded store, jobs and blobs.
 //!
-//! What a data directory holds: `lock` (one process at a time), `objects.db` (functions), `jobs.db`, `runs.db`, `blobs/` (code, and in
-//! `values/` what workflows keep), `logs/`, `images/` (compiled code) and `process/` (unpacked code), both made again when they are
-//! missing.
+//! What a data directory holds: `lock` (one process at a time), `secrets.key` (what seals secrets), `objects.db` (functions),
+//! `jobs.db`, `runs.db`, `blobs/` (code, and in `values/` what workflows keep), `logs/`, `images/` (compiled code) and `process/`
+//! (unpacked code), both made again when they are missing.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_control::{Registry, RegistryConfig};
+use lyra_control::{Registry, RegistryConfig, SecretsConfig};
 use lyra_isolation::process;
 use lyra_isolation::wasm::EngineError;
 use lyra_kit::Tasks;
@@ -150,6 +150,10 @@ impl Node {
     pub async fn start(config: Config) -> Result<Node, Error> {
         let kit = Kit::system();
         let dir = &config.data_dir;
+        let mut config_of_control = config.control;
+        if config_of_control.secrets.key_file.is_none() {
+            config_of_control.secrets = SecretsConfig { key_file: Some(dir.join("secrets.key")), make_key: true };
+        }
         let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
         let (listener, address) = listen(config.listen).await?;
         let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
@@ -173,7 +177,7 @@ impl Node {
         let values = DirectoryBlobs::open_shelf(&dir.join("blobs"), Shelf::Values).map_err(Error::Store)?;
         let tasks = Tasks::new();
         // The one worker is here from the start: there is nobody to wait for.
-        let settings = RegistryConfig { settle: Duration::ZERO, ..config.control.registry };
+        let settings = RegistryConfig { settle: Duration::ZERO, ..config_of_control.registry };
         let registry = Registry::new(settings, kit.random.u64(), kit.clock.clone(), &tasks);
         let own: Arc<dyn lyra_wire::Registry> = Arc::new(registry.clone());
         let identity = Identity { name: LOCAL.to_owned(), address: String::new() };
@@ -182,8 +186,15 @@ impl Node {
         let agent =
             roles::worker::start_agent(identity, worker.clone(), dir, Some(own), Vec::new(), Box::new(nowhere), &kit)
                 .await?;
-        let control =
-            roles::control::start(config.control, &stores, blobs, as_worker.clone(), as_logs.clone(), registry, &kit);
+        let control = roles::control::start(
+            config_of_control,
+            &stores,
+            blobs,
+            as_worker.clone(),
+            as_logs.clone(),
+            registry,
+            &kit,
+        );
         let control = match control.await {
             Ok(control) => Arc::new(control),
             Err(error) => {
@@ -210,6 +221,7 @@ impl Node {
         };
         control.set_workflows(Arc::new(workflow.clone()));
         worker.tell_usage(as_control.clone());
+        worker.fetch_secrets_from(as_control.clone());
         let accounts: Arc<dyn Accounts> = control.clone();
         let others = roles::gateway::Roles {
             control: as_control,

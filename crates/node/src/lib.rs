@@ -17,6 +17,7 @@ mod roles;
 mod security;
 
 pub use embedded::{Config, Node};
+pub use lyra_control::secrets::key_file;
 pub use lyra_gateway::Tokens;
 pub use lyra_scaler as scaler;
 pub use lyra_store::{Access, S3Keys};

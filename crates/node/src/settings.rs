@@ -45,6 +45,8 @@ pub struct Settings {
     pub control: lyra_control::Config,
     /// Quota of tenants that have none of their own; nothing is limited by default.
     pub quota: lyra_types::quota::Quota,
+    /// Secrets of functions.
+    pub secrets: Secrets,
     /// The worker.
     pub worker: lyra_worker::Config,
     /// How functions run as processes.
@@ -57,6 +59,15 @@ pub struct Settings {
     pub scaler: lyra_scaler::Config,
     /// What holds for nodes with some of the roles only.
     pub cluster: Cluster,
+}
+
+/// What holds for secrets of functions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// File with the keys that seal them, for the control role; an empty path: where all roles are in one process, `secrets.key` in
+    /// the data directory, which is made where it is missing; else none, and there can be no secrets.
+    pub key_file: PathBuf,
 }
 
 /// Settings of a node whose other roles are elsewhere (`lyra node`).
@@ -118,6 +129,7 @@ impl Default for Settings {
             gateway: embedded.gateway,
             control: embedded.control,
             quota: lyra_types::quota::Quota::default(),
+            secrets: Secrets::default(),
             worker: lyra_worker::Config::default(),
             process: embedded.process,
             workflow: embedded.workflow,
@@ -134,6 +146,8 @@ impl Settings {
         let fresh = crate::Config::new(data_dir, self.listen);
         let logs = lyra_logs::Config { dir: fresh.logs.dir.clone(), ..self.logs.clone() };
         let (mut gateway, mut control, mut worker) = (self.gateway.clone(), self.control.clone(), self.worker.clone());
+        let key_file = Some(self.secrets.key_file.clone()).filter(|path| !path.as_os_str().is_empty());
+        control.secrets = lyra_control::SecretsConfig { key_file, make_key: false };
         gateway.oidc = self.oidc.clone();
         control.quota = self.quota.clone();
         worker.characteristics.file = worker.characteristics.file.or_else(|| fresh.worker.characteristics.file.clone());
@@ -160,6 +174,9 @@ pub struct Flags {
     /// See [`Settings::log_filter`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_filter: Option<String>,
+    /// See [`Settings::secrets`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretsFlags>,
     /// See [`Settings::cluster`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterFlags>,
@@ -212,6 +229,13 @@ pub struct ClusterFlags {
     /// See [`Cluster::isolation`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Vec<String>>,
+}
+
+/// Flags about secrets.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SecretsFlags {
+    /// See [`Secrets::key_file`].
+    pub key_file: PathBuf,
 }
 
 /// Flags of the worker.

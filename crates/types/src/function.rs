@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AliasName, Balancing, FunctionName, SessionBinding, TenantName, Timestamp};
+use crate::{AliasName, Balancing, FunctionName, SecretUse, SessionBinding, TenantName, Timestamp};
 
 /// Limits on what a deploy may ask for; each is named in the error that it causes.
 pub mod limit {
@@ -259,6 +259,9 @@ pub struct FunctionVersion {
     pub timeout_ms: u64,
     /// Environment, given to the function by its runtime's custom.
     pub env: BTreeMap<String, String>,
+    /// Secrets that instances are given: their names, never their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// Isolation back end that was asked for; `auto` lets the worker choose.
     pub isolation: String,
     /// Keep instances between calls.
@@ -302,6 +305,7 @@ impl FunctionVersion {
             network: Network::None,
             timeout_ms: limit::DEFAULT_TIMEOUT_MS,
             env: BTreeMap::new(),
+            secrets: Vec::new(),
             isolation: "auto".to_owned(),
             reuse: runtime.default_reuse(),
             concurrency: limit::DEFAULT_CONCURRENCY,

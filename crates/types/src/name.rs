@@ -106,6 +106,12 @@ name!(
     |_| Ok(())
 );
 name!(
+    /// Name of a secret, unique in its tenant.
+    SecretName,
+    "secret",
+    |_| Ok(())
+);
+name!(
     /// Name of a function, unique in its tenant.
     FunctionName,
     "function",

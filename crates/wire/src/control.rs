@@ -11,12 +11,15 @@ use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
-use lyra_types::{Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, TenantName, Timestamp};
+use lyra_types::{
+    Alias, AliasName, Error, FunctionName, FunctionVersion, JobId, Result, SecretName, TenantName, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
+use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use crate::sessions::{SessionEvent, SessionRoute};
 
 /// A function as control knows it and as gateways route it.
@@ -119,6 +122,9 @@ pub enum Precondition {
 /// A new job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Submit {
+    /// The job's id, where whoever asks has made it: then asking twice makes one job. `None`: control makes it.
+    #[serde(default)]
+    pub id: Option<JobId>,
     /// The version, pinned.
     pub version: Arc<FunctionVersion>,
     /// The event.
@@ -265,7 +271,7 @@ pub trait Control: Send + Sync + 'static {
     /// The control processes that there are, by name; the one that leads has an epoch.
     async fn processes(&self) -> Result<Vec<ControlProcess>>;
 
-    /// Accepts a job. It is durable when this returns.
+    /// Accepts a job. It is durable when this returns. One with an id that was accepted before is that job.
     async fn submit(&self, submit: Submit) -> Result<Submitted>;
 
     /// A job; waits up to `wait` for it to end.
@@ -326,11 +332,71 @@ pub trait Control: Send + Sync + 'static {
         Err(Error::new(lyra_types::Code::Unavailable, "this control process has no scaler"))
     }
 
+    /// Sets a secret.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::InvalidField`] for a value that is empty, too large, or that no variable can hold where functions want it
+    /// as one; [`lyra_types::Code::Unavailable`] where control has no key.
+    async fn put_secret(&self, put: PutSecret) -> Result<SecretPut> {
+        let _ = put;
+        Err(no_secrets())
+    }
+
+    /// What is known of a secret.
+    async fn secret(&self, key: &SecretKey) -> Result<SecretInfo> {
+        let _ = key;
+        Err(no_secrets())
+    }
+
+    /// What is known of a tenant's secrets, by name.
+    async fn secrets(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<SecretInfo>> {
+        let _ = (tenant, page);
+        Err(no_secrets())
+    }
+
+    /// Deletes a secret.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::Conflict`] where a function is given it, unless `force` is set.
+    async fn delete_secret(&self, key: &SecretKey, force: bool) -> Result<()> {
+        let _ = (key, force);
+        Err(no_secrets())
+    }
+
+    /// Values of a tenant's secrets, in the order of their names, for a worker that starts an instance.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`] with the first that is not there.
+    async fn fetch_secrets(&self, tenant: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>> {
+        let _ = (tenant, names);
+        Err(no_secrets())
+    }
+
+    /// The stamps of secrets, in their order; `None` for one that is not there.
+    async fn secret_stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>> {
+        let _ = keys;
+        Err(no_secrets())
+    }
+
+    /// The keys that secrets are sealed with, those of the key file first.
+    async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {
+        Err(no_secrets())
+    }
+
+    /// Seals every secret with the first key of the key file, which is read anew. Where it is broken off, doing it once more goes on.
+    async fn reseal_secrets(&self) -> Result<Resealed> {
+        Err(no_secrets())
+    }
+
     /// Does what a classic route asks for.
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         let _ = request;
         Err(Error::new(lyra_types::Code::Unavailable, "this control process has no classic users"))
     }
+}
+
+fn no_secrets() -> Error {
+    Error::new(lyra_types::Code::Unavailable, "this control process keeps no secrets")
 }
 
 /// The raw body of `PUT …/code`.

@@ -16,6 +16,7 @@ pub mod registry;
 pub mod resources;
 pub mod role;
 pub mod scaler;
+pub mod secrets;
 pub mod sessions;
 pub mod spans;
 pub mod tls;

@@ -172,7 +172,7 @@ impl<'a> Call<'a> {
         };
         let Some(lease) = lease else {
             let id = worker.ids.instance();
-            return Ok((start, template.start(id, version).await?, None, id));
+            return Ok((start, worker.start_sandbox(version, &*template, id, None).await?, None, id));
         };
         let Instance { sandbox, lease, .. } = worker.start_instance(version, &*template, lease, begun).await?;
         Pool::begin_call(&lease);
@@ -193,6 +193,7 @@ impl<'a> Call<'a> {
             self.version.clone(),
             self.report.invocation,
             running.instance,
+            worker.secrets.masks(&self.version),
         ));
         let context = CallContext {
             invocation: self.report.invocation,

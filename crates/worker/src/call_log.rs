@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use lyra_isolation::LogSink;
 use lyra_kit::Clock;
 use lyra_types::log::{Level, LogLine};
-use lyra_types::{FunctionVersion, InstanceId, InvocationId};
+use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId};
 use lyra_wire::Logs;
 
 use crate::config::Config;
+use crate::secrets::Masks;
 
 /// Passes a call's lines to the log service until the call has used its share up; then one line says so.
 pub(crate) struct CallLog {
@@ -18,6 +19,8 @@ pub(crate) struct CallLog {
     pub(crate) invocation: InvocationId,
     pub(crate) instance: InstanceId,
     pub(crate) version: Arc<FunctionVersion>,
+    /// What no line shows.
+    masks: Option<Arc<Masks>>,
     lines_left: AtomicU32,
     bytes_left: AtomicU64,
     full: AtomicBool,
@@ -31,6 +34,7 @@ impl CallLog {
         version: Arc<FunctionVersion>,
         invocation: InvocationId,
         instance: InstanceId,
+        masks: Option<Arc<Masks>>,
     ) -> CallLog {
         CallLog {
             logs,
@@ -38,6 +42,7 @@ impl CallLog {
             invocation,
             instance,
             version,
+            masks,
             lines_left: AtomicU32::new(config.max_log_lines),
             bytes_left: AtomicU64::new(config.max_log_bytes),
             full: AtomicBool::new(false),
@@ -46,6 +51,10 @@ impl CallLog {
 
     /// Writes a line whatever is left of the call's share.
     pub(crate) fn write(&self, level: Level, message: String) {
+        let message = match &self.masks {
+            Some(masks) => masks.apply(message),
+            None => message,
+        };
         self.logs.offer(LogLine {
             time: self.clock.now(),
             level,
@@ -56,6 +65,14 @@ impl CallLog {
             tenant: self.version.tenant.clone(),
             function: self.version.function.clone(),
         });
+    }
+
+    /// An error of the call, without the function's secrets.
+    pub(crate) fn masked(&self, error: Error) -> Error {
+        match &self.masks {
+            Some(masks) => masks.apply_to(error),
+            None => error,
+        }
     }
 
     fn take_share(&self, bytes: u64) -> bool {

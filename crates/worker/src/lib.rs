@@ -28,6 +28,7 @@ mod error;
 mod fixtures;
 mod health;
 mod metrics;
+mod secrets;
 mod start;
 mod templates;
 

@@ -32,6 +32,7 @@ use crate::metrics::{Metrics, PoolMetrics};
 use crate::pool::{Lease, Pool, Reason, Told};
 use crate::queue::{Instances, Limits, LoadKind, Permit, Queue};
 use crate::resources::gpu::{NoGpus, Source};
+use crate::secrets::{LOOK, Secrets};
 use crate::sessions::{SessionDeps, SessionMetrics, Sessions};
 use crate::start::Cordon;
 use crate::templates::Templates;
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) cordon: Arc<Cordon>,
     pub(crate) sessions: Sessions,
+    pub(crate) secrets: Secrets,
     pub(crate) watch_beat: Beat,
     pub(crate) sweep_beat: Beat,
     begin: tokio::time::Instant,
@@ -124,6 +126,7 @@ impl Service {
             templates,
             pool,
             cordon,
+            secrets: Secrets::new(deps.clock.clone()),
             watch_beat: Beat::new("watch", config.watchdog * 3, deps.clock.instant()),
             sweep_beat: Beat::new("sweep", SWEEP * 3, deps.clock.instant()),
             begin: deps.clock.instant(),
@@ -275,6 +278,17 @@ impl Service {
         }
     }
 
+    /// Fetches secrets of functions there from now on, and looks after those that it has.
+    pub fn fetch_secrets_from(&self, control: Arc<dyn Control>) {
+        self.inner.secrets.fetch_from(&control);
+        let inner = self.inner.clone();
+        self.tasks.every("worker-secrets", LOOK, move || {
+            // Held by this task: nobody else may do so.
+            let (inner, _control) = (inner.clone(), Arc::clone(&control));
+            async move { inner.look_at_secrets().await }
+        });
+    }
+
     /// What is known of each version from its calls.
     pub fn characteristics(&self) -> &Characteristics {
         &self.inner.characteristics
@@ -416,6 +430,7 @@ impl Worker for Service {
         self.inner.templates.forget(generation, version);
         self.inner.pool.forget(generation, version);
         self.inner.characteristics.forget(generation, version);
+        self.inner.secrets.forget(generation, version);
         Ok(())
     }
 
@@ -428,7 +443,7 @@ impl Worker for Service {
             Err(error) => return Reply { report: call.end(Some(&error), 0), outcome: Err(error) },
         };
         let (context, logs) = call.context(&running, request.timeout);
-        let outcome = running.sandbox.call(context, request.event).await;
+        let outcome = running.sandbox.call(context, request.event).await.map_err(|error| logs.masked(error));
         call.executed(running.began());
         if let Err(error) = &outcome {
             call::log_failure(&logs, error);
@@ -450,7 +465,7 @@ impl Worker for Service {
         let (context, logs) = call.context(&running, None);
         let began = running.began();
         let Running { sandbox, lease, permit, .. } = running;
-        let served_outcome = sandbox.serve(context, request.request).await;
+        let served_outcome = sandbox.serve(context, request.request).await.map_err(|error| logs.masked(error));
         call.executed(began);
         match served_outcome {
             Ok(answer) => {

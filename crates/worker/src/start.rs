@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use lyra_isolation::Template;
+use lyra_isolation::{Grant, Sandbox, Template};
 use lyra_types::{Code, Error, FunctionVersion, InstanceId};
 use lyra_wire::worker::Drained;
 use tokio::time::Instant;
@@ -59,11 +59,31 @@ impl Inner {
         lease: Lease,
         begun: Instant,
     ) -> Result<Instance, Error> {
-        let sandbox = match lease.devices() {
-            Some(devices) => template.start_with(lease.id(), version, devices).await?,
-            None => template.start(lease.id(), version).await?,
-        };
+        let sandbox = self.start_sandbox(version, template, lease.id(), lease.devices()).await?;
         Ok(Instance::new(sandbox, lease, self.clock.instant() - begun))
+    }
+
+    /// Starts a sandbox with what it is granted.
+    pub(crate) async fn start_sandbox(
+        &self,
+        version: &Arc<FunctionVersion>,
+        template: &dyn Template,
+        id: InstanceId,
+        devices: Option<&Grant>,
+    ) -> Result<Box<dyn Sandbox>, Error> {
+        let Some(secrets) = self.secrets.of(version).await? else {
+            return match devices {
+                Some(devices) => template.start_with(id, version, devices).await,
+                None => template.start(id, version).await,
+            };
+        };
+        let grant = Grant { secrets: Some(secrets), ..devices.cloned().unwrap_or_default() };
+        let started = template.start_with(id, version, &grant).await;
+        // It may say what the program wrote before it ended.
+        started.map_err(|error| match self.secrets.masks(version) {
+            Some(masks) => masks.apply_to(error),
+            None => error,
+        })
     }
 
     /// Loads a version's code and starts instances of it until `instances` are idle, waiting for resources as calls do.

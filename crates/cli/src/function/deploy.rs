@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lyra_client::{Client, Deployed, Precondition};
 use lyra_types::api::{CodeInput, DeployRequest};
-use lyra_types::{FunctionName, Runtime, SessionsRequest};
+use lyra_types::{FunctionName, Runtime, SecretName, SecretUse, SessionsRequest};
 
 use crate::failure::{Failure, Result};
 use crate::output::error_line;
@@ -22,6 +22,7 @@ use crate::table::millis;
   lyra deploy hello.js
   lyra deploy hello.js --watch                 and again each time it is saved
   lyra deploy ./resize --memory 256 --timeout 5s --env QUALITY=80
+  lyra deploy report.py --secret db-password=DB_PASSWORD --secret tls-key:tls.key
   lyra deploy ./thumbnails --runtime python --handler app.run
   lyra fn deploy api.wasm --no-promote         `live` stays where it points
   echo 'export default e => e' | lyra deploy - --name echo --runtime js
@@ -54,6 +55,10 @@ pub struct Args {
     /// File with a K=V on each line: keeps secrets off the command line
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
+    /// Give instances a secret, as a variable (NAME=VARIABLE) or as the file /run/secrets/FILE
+    /// (NAME:FILE; not for js and wasm); may be given many times
+    #[arg(long, value_name = "NAME=VAR|NAME:FILE", value_parser = parse_secret)]
+    secret: Vec<SecretUse>,
     /// Keep instances between calls, with their state [default for js and wasm: a fresh instance for
     /// every call; for the others: kept]
     #[arg(long)]
@@ -113,6 +118,16 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn parse_secret(text: &str) -> Result<SecretUse, String> {
+    let at = text.find(['=', ':']).ok_or("a secret's name, then =VARIABLE or :FILE")?;
+    let (name, place) = (&text[..at], text[at + 1..].to_owned());
+    let name = SecretName::new(name).map_err(|error| error.detail)?;
+    Ok(match text.as_bytes()[at] {
+        b'=' => SecretUse { name, env: Some(place), file: None },
+        _ => SecretUse { name, env: None, file: Some(place) },
+    })
+}
+
 /// Reads `K=V` lines as Docker's `--env-file` does: no quotes, no expansion; empty lines and `#` lines are left out.
 fn read_env_file(path: &Path) -> Result<Vec<(String, String)>> {
     let shown = path.display();
@@ -159,6 +174,7 @@ impl Plan {
             memory_mb: args.memory,
             timeout_ms: args.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
             env,
+            secrets: args.secret.clone(),
             cpus: args.cpus,
             gpus: args.gpus,
             network: args.network.clone(),
@@ -267,6 +283,14 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_given_as_a_variable_or_as_a_file() {
+        let read = |text: &str| parse_secret(text).map(|of| (of.name.to_string(), of.env, of.file));
+        assert_eq!(read("db=DB_PASSWORD"), Ok(("db".into(), Some("DB_PASSWORD".into()), None)));
+        assert_eq!(read("tls-key:tls.key"), Ok(("tls-key".into(), None, Some("tls.key".into()))));
+        assert!(read("db").is_err() && read("Db=A").is_err() && read("=A").is_err());
+    }
 
     #[test]
     fn an_env_file_is_read_line_by_line_without_quoting() {

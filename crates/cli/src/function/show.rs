@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lyra_types::FunctionName;
 use lyra_types::api::{FunctionView, Settings, VersionView};
 use lyra_types::function::Contract;
+use lyra_types::secret::SECRETS_DIRECTORY;
+use lyra_types::{FunctionName, SecretUse};
 
 use crate::failure::Result;
 use crate::session::Session;
@@ -91,6 +92,16 @@ fn names(map: &BTreeMap<String, String>) -> String {
     names.join(", ")
 }
 
+/// Which secret is where.
+fn secrets(uses: &[SecretUse]) -> String {
+    let shown = |secret: &SecretUse| match (&secret.env, &secret.file) {
+        (Some(env), _) => format!("{} in {env}", secret.name),
+        (None, Some(file)) => format!("{} in {SECRETS_DIRECTORY}/{file}", secret.name),
+        (None, None) => secret.name.to_string(),
+    };
+    uses.iter().map(shown).collect::<Vec<_>>().join(", ")
+}
+
 /// `fn get`.
 ///
 /// # Errors
@@ -117,6 +128,7 @@ pub async fn function(name: &FunctionName, session: &Session) -> Result<()> {
             ("sessions", s.sessions.as_ref().map(|s| format!("{} by {}", s.application, s.key)).unwrap_or_default()),
             ("job tries", s.max_attempts.to_string()),
             ("env", names(&s.env)),
+            ("secrets", secrets(&s.secrets)),
             ("labels", pairs(&s.labels)),
             ("code", format!("{}, sha256 {}", size(s.code_size), s.code_sha256)),
             ("created", format!("{} ({} ago)", f.created_at, age(&session.clock, f.created_at))),

@@ -1,11 +1,19 @@
 //! Several control processes: one leads, the others stand by.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use anyhow::Result;
 use lyra_testkit::Cluster;
 use lyra_testkit::control::leader;
 use lyra_testkit::engines::{Etcd, Nats};
 
 const ECHO: &str = "export default (event) => { console.log('called'); return event }";
+
+/// Longest wait for a job's end.
+const LONG: Duration = Duration::from_secs(60);
 
 struct Site {
     cluster: Cluster,
@@ -96,4 +104,67 @@ async fn a_job_ends_for_who_waits_at_another_control_than_its_leader() -> Result
         assert!(there.run(["logs", "echo"]).await?.stdout.is_empty(), "nobody called it");
     }
     Ok(())
+}
+
+/// Hands in jobs from several clients until told to stop; gives their ids, or the first answer that was none.
+async fn hand_in(cluster: &Cluster, stop: Arc<AtomicBool>) -> Vec<tokio::task::JoinHandle<Result<Vec<String>>>> {
+    let url = format!("{}/v1/functions/echo/invoke", cluster.address("g1"));
+    let client = |_| {
+        let (url, stop, http) = (url.clone(), Arc::clone(&stop), reqwest::Client::new());
+        tokio::spawn(async move {
+            let mut ids = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let request = http.post(&url).header("prefer", "respond-async").body("1");
+                let answer = request.send().await?;
+                let (status, body) = (answer.status().as_u16(), answer.text().await?);
+                anyhow::ensure!(status == 202, "{status}: {body}");
+                let body: serde_json::Value = serde_json::from_str(&body)?;
+                ids.push(body["id"].as_str().unwrap_or_default().to_owned());
+                // So many that the rest of the test takes seconds.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(ids)
+        })
+    };
+    (0..4).map(client).collect()
+}
+
+/// Kills each of `controls` while jobs are handed in, and has it come back; no client notices.
+async fn kill_while_jobs_are_handed_in(cluster: &mut Cluster, controls: &[&str]) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients = hand_in(cluster, Arc::clone(&stop)).await;
+    for control in controls {
+        cluster.kill(control).await?;
+        cluster.restart(control).await?;
+        // Some more are handed in to those that are there now.
+        let one = cluster.commands().run(["invoke", "echo", "--async", "-d", "1"]).await?.ok()?;
+        cluster.commands().run(["job", "wait", one.trim()]).await?.ok()?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut ids = BTreeSet::new();
+    for client in clients {
+        ids.extend(client.await??);
+    }
+    let client = cluster.client()?;
+    for id in &ids {
+        let ended = client.wait_job(id.parse()?, LONG).await?;
+        assert_eq!(ended.status, lyra_types::job::JobStatus::Succeeded, "{id}");
+    }
+    // As many as were answered, and those of the commands above: none was made twice.
+    let listed = cluster.commands().run(["job", "ls", "--limit", "100000", "-q"]).await?.ok()?;
+    assert_eq!(listed.lines().count(), ids.len() + controls.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn jobs_are_handed_in_while_control_processes_are_killed() -> Result<()> {
+    let mut site = site(2, 1).await?;
+    kill_while_jobs_are_handed_in(&mut site.cluster, &["c1", "c2"]).await
+}
+
+#[tokio::test]
+async fn jobs_are_handed_in_while_the_only_control_process_is_killed() -> Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    deploy(&cluster, "echo", ECHO).await?;
+    kill_while_jobs_are_handed_in(&mut cluster, &["c1"]).await
 }

@@ -23,6 +23,7 @@ mod processes;
 mod quotas;
 mod reference;
 mod scaler;
+mod secrets;
 mod session_site;
 mod sessions;
 mod start;

@@ -105,6 +105,7 @@ impl Accounts {
             Change::DeletePrefix(keys::users(tenant)),
             Change::DeletePrefix(keys::audit_of(tenant)),
             Change::DeletePrefix(crate::quotas::of_tenant(tenant)),
+            Change::DeletePrefix(crate::secrets::table::of_tenant(tenant)),
             Change::Delete(keys::tenant(tenant)),
         ];
         self.commit(Vec::new(), rest, ()).await?;

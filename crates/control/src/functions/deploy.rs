@@ -75,6 +75,7 @@ impl Functions {
         // Looked at again when the version is made; here it spares the work.
         check_precondition(function, self.read(tenant, function).await?.as_ref(), precondition)?;
         self.check_room(tenant, function).await?;
+        self.secrets.check(tenant, &checked.secrets).await?;
         let prepare = Prepare {
             runtime: checked.runtime,
             code: checked.code.clone(),
@@ -230,6 +231,7 @@ fn like(version: &FunctionVersion, code: bytes::Bytes) -> Checked {
         network: version.network,
         timeout_ms: version.timeout_ms,
         env: version.env.clone(),
+        secrets: version.secrets.clone(),
         isolation: version.isolation.clone(),
         reuse: version.reuse,
         concurrency: version.concurrency,
@@ -255,6 +257,7 @@ fn defaults(runtime: Runtime, code: bytes::Bytes) -> Checked {
         network: Network::None,
         timeout_ms: limit::DEFAULT_TIMEOUT_MS,
         env: BTreeMap::new(),
+        secrets: Vec::new(),
         isolation: "auto".to_owned(),
         reuse: runtime.default_reuse(),
         concurrency: limit::DEFAULT_CONCURRENCY,
@@ -334,6 +337,7 @@ impl New<'_> {
             network: checked.network,
             timeout_ms: checked.timeout_ms,
             env: checked.env.clone(),
+            secrets: checked.secrets.clone(),
             isolation: checked.isolation.clone(),
             reuse: checked.reuse,
             concurrency: checked.concurrency,

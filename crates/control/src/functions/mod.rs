@@ -43,6 +43,7 @@ use lyra_wire::{Logs, Worker};
 use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::quotas::gate::Gate;
+use crate::secrets::SecretTable;
 use record::{Record, delete_alias, put_meta};
 pub(crate) use table::Table;
 
@@ -73,13 +74,19 @@ pub(crate) struct Functions {
     logs: Arc<dyn Logs>,
     clock: Clock,
     random: Random,
+    secrets: Arc<SecretTable>,
     metrics: Arc<Metrics>,
     config: crate::Config,
     table: Arc<Table>,
 }
 
 impl Functions {
-    pub(crate) fn new(config: crate::Config, deps: &crate::Deps, metrics: Arc<Metrics>) -> Functions {
+    pub(crate) fn new(
+        config: crate::Config,
+        deps: &crate::Deps,
+        secrets: Arc<SecretTable>,
+        metrics: Arc<Metrics>,
+    ) -> Functions {
         Functions {
             objects: Arc::clone(&deps.objects),
             blobs: Arc::clone(&deps.blobs),
@@ -88,6 +95,7 @@ impl Functions {
             logs: Arc::clone(&deps.logs),
             clock: deps.clock.clone(),
             random: deps.random.clone(),
+            secrets,
             metrics,
             config,
             table: Arc::new(Table::default()),

@@ -2,14 +2,17 @@
 //!
 //! All faults are told in one answer. Nothing here stores or compiles anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::function::{ResultForm, label, limit};
-use lyra_types::{Balancing, Code, Error, FieldError, Network, Result, Runtime, SessionBinding, SessionsRequest};
+use lyra_types::secret::{MAX_FUNCTION_SECRETS, MAX_SECRET_FILE, is_secret_file};
+use lyra_types::{
+    Balancing, Code, Error, FieldError, Network, Result, Runtime, SecretUse, SessionBinding, SessionsRequest,
+};
 use lyra_wire::control::RawCode;
 
 use super::archive::{code_file, max_code, runtime_of};
@@ -37,6 +40,7 @@ pub(super) struct Checked {
     pub(super) network: Network,
     pub(super) timeout_ms: u64,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) secrets: Vec<SecretUse>,
     pub(super) isolation: String,
     pub(super) reuse: bool,
     pub(super) concurrency: u32,
@@ -100,6 +104,10 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
     let network = check_network(request.network.as_deref(), runtime, &mut faults);
     let balancing = check_balancing(request.balancing.as_deref(), &mut faults);
     let sessions = check_sessions(request.sessions.as_ref(), &mut faults);
+    if sessions.is_some() && !request.secrets.is_empty() {
+        faults.add("secrets", "sessions serve the calls: there are no instances that could be given secrets");
+    }
+    check_secrets(&request.secrets, runtime, &request.env, &mut faults);
     let memory = request.memory_mb.unwrap_or(limit::DEFAULT_MEMORY_MB);
     let timeout = request.timeout_ms.unwrap_or(limit::DEFAULT_TIMEOUT_MS);
     let concurrency = request.concurrency.unwrap_or(limit::DEFAULT_CONCURRENCY);
@@ -130,6 +138,7 @@ pub(super) fn check(request: DeployRequest) -> Result<Checked> {
         network,
         timeout_ms,
         env: request.env,
+        secrets: request.secrets,
         isolation,
         reuse,
         concurrency,
@@ -338,16 +347,54 @@ fn check_env(env: &BTreeMap<String, String>, faults: &mut Faults) {
         faults.add("env", format!("is {bytes} bytes long; at most {} are taken", limit::MAX_ENV_BYTES));
     }
     for (name, value) in env.iter().take(limit::MAX_ENV) {
-        let mut bytes = name.bytes();
-        let starts = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
-        if !(bytes.next().is_some_and(starts) && bytes.all(|byte| starts(byte) || byte.is_ascii_digit())) {
-            faults.add(
-                format!("env.{}", shortened(name)),
-                "the name may hold only letters, digits and '_', and must not start with a digit",
-            );
+        if !is_variable(name) {
+            faults.add(format!("env.{}", shortened(name)), NO_VARIABLE);
         } else if value.contains('\0') {
             // The value may be a secret: it is not shown.
             faults.add(format!("env.{}", shortened(name)), "the value holds a NUL character");
+        }
+    }
+}
+
+/// Why a text is not the name of a variable.
+const NO_VARIABLE: &str = "the name may hold only letters, digits and '_', and must not start with a digit";
+
+fn is_variable(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let starts = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    bytes.next().is_some_and(starts) && bytes.all(|byte| starts(byte) || byte.is_ascii_digit())
+}
+
+/// Whether they are there is not looked at here.
+fn check_secrets(secrets: &[SecretUse], runtime: Option<Runtime>, env: &BTreeMap<String, String>, faults: &mut Faults) {
+    if secrets.len() > MAX_FUNCTION_SECRETS {
+        faults.add("secrets", format!("has {} entries; at most {MAX_FUNCTION_SECRETS} are taken", secrets.len()));
+    }
+    let (mut variables, mut files) = (BTreeSet::new(), BTreeSet::new());
+    for (at, secret) in secrets.iter().take(MAX_FUNCTION_SECRETS).enumerate() {
+        let mut fault = |part: &str, reason: String| faults.add(format!("secrets[{at}]{part}"), reason);
+        match (&secret.env, &secret.file) {
+            (Some(_), _) if runtime == Some(Runtime::Simulated) => {
+                fault("", "simulated functions have no environment".to_owned());
+            }
+            (Some(name), None) if !is_variable(name) || name.len() > MAX_TEXT => fault(".env", NO_VARIABLE.to_owned()),
+            (Some(name), None) if env.contains_key(name) || !variables.insert(name) => {
+                fault(".env", format!("the variable {name} is given twice"));
+            }
+            (Some(_), None) => {}
+            (None, Some(_)) if matches!(runtime, Some(Runtime::Js | Runtime::Wasm | Runtime::Simulated)) => {
+                let runtime = runtime.map_or("", Runtime::as_str);
+                fault(".file", format!("{runtime} code sees no files: use env"));
+            }
+            (None, Some(name)) if !is_secret_file(name) => fault(
+                ".file",
+                format!(
+                    "the name must be 1 to {MAX_SECRET_FILE} letters, digits, '.', '_', '-', and must not begin with '.'"
+                ),
+            ),
+            (None, Some(name)) if !files.insert(name) => fault(".file", format!("the file {name} is given twice")),
+            (None, Some(_)) => {}
+            (Some(_), Some(_)) | (None, None) => fault("", "needs one of env and file".to_owned()),
         }
     }
 }

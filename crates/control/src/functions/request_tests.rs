@@ -142,3 +142,28 @@ fn a_balancing_policy_goes_by_its_name() {
     let error = check(DeployRequest { balancing: Some("random".to_owned()), ..js("1") }).unwrap_err();
     assert!(error.detail.contains("\"random\" is not a policy") && error.detail.contains("ch-rlu"), "{error}");
 }
+
+#[test]
+fn each_secret_has_one_place_that_the_runtime_has() {
+    let with = |runtime: &str, secrets: &str| DeployRequest {
+        runtime: runtime.to_owned(),
+        env: [("TAKEN".to_owned(), String::new())].into(),
+        secrets: serde_json::from_str(secrets).unwrap(),
+        ..js("1")
+    };
+    let good = r#"[{"name":"a","env":"A"},{"name":"a","env":"B"}]"#;
+    assert_eq!(check(with("js", good)).unwrap().secrets.len(), 2);
+    assert_eq!(check(with("python", r#"[{"name":"a","file":"tls.key"}]"#)).unwrap().secrets.len(), 1);
+    for (runtime, secrets, field) in [
+        ("js", r#"[{"name":"a"}]"#, "secrets[0]"),
+        ("python", r#"[{"name":"a","env":"A","file":"a"}]"#, "secrets[0]"),
+        ("js", r#"[{"name":"a","file":"a"}]"#, "secrets[0].file"),
+        ("python", r#"[{"name":"a","file":"../a"}]"#, "secrets[0].file"),
+        ("python", r#"[{"name":"a","file":"a"},{"name":"b","file":"a"}]"#, "secrets[1].file"),
+        ("js", r#"[{"name":"a","env":"TAKEN"}]"#, "secrets[0].env"),
+        ("js", r#"[{"name":"a","env":"A"},{"name":"b","env":"A"}]"#, "secrets[1].env"),
+        ("js", r#"[{"name":"a","env":"1A"}]"#, "secrets[0].env"),
+    ] {
+        assert_eq!(fields(with(runtime, secrets)), [field], "{runtime} {secrets}");
+    }
+}

@@ -265,7 +265,7 @@ impl Jobs {
             false => None,
         };
         let job = NewJob {
-            id: id.unwrap_or_else(|| self.ids.job()),
+            id: id.or(submit.id).unwrap_or_else(|| self.ids.job()),
             tenant: version.tenant.clone(),
             function: version.function.clone(),
             version: version.version,
@@ -283,7 +283,9 @@ impl Jobs {
             self.meters.claim_soon();
             self.wake.notify_one();
         }
-        Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })
+        // One that was handed in twice is new to whoever did so.
+        let created = accepted.created || submit.id == Some(accepted.id);
+        Ok(Submitted { id: accepted.id, status: accepted.status, created })
     }
 
     /// Takes what a worker has counted.

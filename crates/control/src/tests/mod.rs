@@ -7,6 +7,7 @@ mod functions;
 mod jobs;
 mod quotas;
 mod scaler;
+mod secrets;
 mod sessions;
 
 use std::collections::HashMap;
@@ -229,8 +230,13 @@ impl Site {
     pub(crate) async fn submit(&self, function: &str, event: &str) -> JobId {
         let route = self.service.function(&tenant(), &name(function)).await.unwrap();
         let version = Arc::clone(route.versions.values().next_back().unwrap());
-        let submit =
-            Submit { version, event: Bytes::copy_from_slice(event.as_bytes()), idempotency_key: None, user: None };
+        let submit = Submit {
+            id: None,
+            version,
+            event: Bytes::copy_from_slice(event.as_bytes()),
+            idempotency_key: None,
+            user: None,
+        };
         self.service.submit(submit).await.unwrap().id
     }
 }

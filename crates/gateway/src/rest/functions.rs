@@ -197,7 +197,12 @@ async fn answer_deploy(app: &App, deployed: Changed<Deployed>) -> Answer {
     responses((status = 204, description = "It is gone"), Refused, Missing, Busy)
 )]
 pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let gone = app.control.delete_function(&scope.tenant, &scope.function()?).await?;
+    let function = scope.function()?;
+    let gone = app.control.delete_function(&scope.tenant, &function).await?;
+    // Control has forgotten its own lines; other control processes have those that workers sent there.
+    if let Err(error) = app.logs.forget(&scope.tenant, &function).await {
+        tracing::warn!(%error, tenant = %scope.tenant, %function, "logs of a deleted function are left");
+    }
     routed(&app, gone).await;
     Ok(no_content())
 }

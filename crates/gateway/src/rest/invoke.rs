@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use lyra_fleet::quota::Entry;
 use lyra_types::api::JobAccepted;
-use lyra_types::function::{Contract, ResultForm};
+use lyra_types::function::{Contract, ResultForm, label};
 use lyra_types::name::Qualifier;
 use lyra_types::{AliasName, Code, Error, FunctionVersion, Result};
 use lyra_wire::Worker;
@@ -131,7 +131,9 @@ async fn submit(
     user: Option<Arc<str>>,
 ) -> Answer {
     let idempotency_key = headers::idempotency_key(request)?;
-    let submitted = app.control.submit(Submit { version, event, idempotency_key, user }).await?;
+    // Ids of classic jobs are numbers, which control gives.
+    let id = (!version.labels.contains_key(label::CLASSIC)).then(|| app.ids.job());
+    let submitted = app.control.submit(Submit { id, version, event, idempotency_key, user }).await?;
     let body = JobAccepted { id: submitted.id.to_string(), status: submitted.status };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let answer = response.headers_mut();

@@ -13,6 +13,7 @@ pub(crate) mod meta;
 pub(crate) mod quotas;
 pub(crate) mod runs;
 pub(crate) mod scaler;
+pub(crate) mod secrets;
 pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod usage;

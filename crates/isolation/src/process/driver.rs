@@ -155,7 +155,7 @@ mod tests {
             memory: 8 << 30,
             nodes: vec!["/dev/nvidia1".into(), "/dev/nvidiactl".into()],
         };
-        Grant { gpus: vec![gpu], gpu_memory: 8 << 30 }
+        Grant { gpus: vec![gpu], gpu_memory: 8 << 30, secrets: None }
     }
 
     fn plan() -> Plan {

@@ -21,9 +21,9 @@ use super::hosting::{self, Start};
 use super::instance::{Instance, never_ready, result_too_large};
 use super::interpreter::Language;
 use super::kept::{Called, Caller, Kept};
-use super::launch::Plan;
+use super::launch::{Plan, Program};
 use super::package::Package;
-use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, env_of, is_early, limits_of};
+use super::plan::{API_PORT, Assignment, Ground, TASK_ROOT, base_env, env_of, is_early, limits_of, secret_files};
 use crate::{CallContext, Grant, Hosted, Hosting, Sandbox, Template};
 
 /// Largest error or other message that is not a result, in bytes.
@@ -61,12 +61,14 @@ impl Template for HandlerTemplate {
         version: &Arc<FunctionVersion>,
         grant: &Grant,
     ) -> Result<Box<dyn Sandbox>, Error> {
-        let mut env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function));
+        let mut env = env_of(id, version, &format!("{}.{}", stem(&self.file), self.function), grant);
         self.shared.driver().tell(&mut env, grant);
         // What an interpreter reads only when it starts, the places of a driver's libraries among it.
-        let is_early = version.env.keys().any(|name| is_early(name)) || !grant.gpus.is_empty();
-        // Node.js has to be told of its way out from the start.
-        let needs_own = is_early || version.network != Network::None;
+        let mut names = version.env.keys().map(String::as_str).chain(grant.secret_env().map(|(name, _)| name));
+        let is_early = names.any(is_early) || !grant.gpus.is_empty();
+        // Node.js has to be told of its way out from the start, and files with secrets are put where nothing was seen before.
+        let has_files = version.secrets.iter().any(|secret| secret.file.is_some());
+        let needs_own = is_early || version.network != Network::None || has_files;
         let cell = match if needs_own { None } else { self.cells.take() } {
             Some(cell) => self.assigned(cell, version).await,
             None => self.spawned(id, version, &env, !is_early, grant).await,
@@ -150,8 +152,12 @@ impl HandlerTemplate {
         let config = &self.shared.config;
         let interpreter = self.cells.interpreter();
         let ground = Ground { config, support: &self.shared.support, interpreters: vec![interpreter] };
-        let plan = ground.plan_for(id, &self.package, version, cells::program(interpreter, forked), env.to_vec());
-        let mut plan = Plan { listen: vec![API_PORT], ..plan };
+        let program = cells::program(interpreter, forked);
+        // An interpreter that is forked sees what it is asked for, and its forks what it has seen: what is the function's own is
+        // told to the fork alone, by its assignment.
+        let env = if matches!(program, Program::Python { .. }) { base_env() } else { env.to_vec() };
+        let plan = ground.plan_for(id, &self.package, version, program, env);
+        let mut plan = Plan { listen: vec![API_PORT], secrets: secret_files(grant), ..plan };
         self.shared.driver().add(&mut plan, grant);
         let spawned = Instance::spawn_for(&self.shared, version, plan).await?;
         cells::connect(spawned, version.memory_mb, config.settings.init_timeout).await

@@ -15,7 +15,7 @@ use super::instance::{Instance, gone, never_ready, resource_name};
 use super::kept::{Called, Caller, Kept};
 use super::launch::Plan;
 use super::package::{BOOTSTRAP, Package};
-use super::plan::{API_PORT, Ground, TASK_ROOT, env_of};
+use super::plan::{API_PORT, Ground, TASK_ROOT, env_of, secret_files};
 use super::runtime_api::{Api, Invocation};
 use crate::{CallContext, Grant, Hosted, Hosting, Sandbox, Template};
 
@@ -52,7 +52,7 @@ impl Template for NativeTemplate {
         grant: &Grant,
     ) -> Result<Box<dyn Sandbox>, Error> {
         let shared = &self.shared;
-        let mut env = env_of(id, version, version.handler.as_deref().unwrap_or(USUAL_HANDLER));
+        let mut env = env_of(id, version, version.handler.as_deref().unwrap_or(USUAL_HANDLER), grant);
         env.push(("AWS_LAMBDA_RUNTIME_API".to_owned(), format!("127.0.0.1:{API_PORT}")));
         shared.driver().tell(&mut env, grant);
         let interpreters = shared.interpreters().await;
@@ -60,7 +60,7 @@ impl Template for NativeTemplate {
         let ground = Ground { config: &shared.config, support: &shared.support, interpreters };
         let program = vec![format!("{TASK_ROOT}/{BOOTSTRAP}")];
         let plan = ground.plan_for(id, &self.package, version, program, env);
-        let mut plan = Plan { listen: vec![API_PORT], ..plan };
+        let mut plan = Plan { listen: vec![API_PORT], secrets: secret_files(grant), ..plan };
         shared.driver().add(&mut plan, grant);
         let (instance, listeners) = Instance::spawn_for(shared, version, plan).await?;
         let listener = super::instance::listener(listeners.into_iter().next())?;

@@ -9,8 +9,9 @@ use lyra_types::{FunctionVersion, InstanceId, Network};
 use super::Config;
 use super::instance::resource_name;
 use super::interpreter::Interpreter;
-use super::launch::{Bind, Limits, Plan, Program};
+use super::launch::{Bind, Limits, Plan, Program, SecretFile};
 use super::package::Package;
+use crate::Grant;
 
 /// Where a function's code is in its sandbox.
 pub(super) const TASK_ROOT: &str = "/var/task";
@@ -66,6 +67,7 @@ impl Ground<'_> {
             ),
             devices: Vec::new(),
             listen: Vec::new(),
+            secrets: Vec::new(),
             lasting: None,
         }
     }
@@ -82,6 +84,12 @@ impl Ground<'_> {
         let plan = self.plan(id, Some(&package.root), program, env);
         Plan { limits: limits_of(self.config, version), ..plan }
     }
+}
+
+/// The files with secrets that a sandbox shall have.
+pub(super) fn secret_files(grant: &Grant) -> Vec<SecretFile> {
+    let files = grant.secrets.iter().flat_map(|given| given.files());
+    files.map(|(name, contents)| SecretFile::new(name, contents)).collect()
 }
 
 fn limits(config: &Config, memory_bytes: u64, cpu_millis: u32) -> Limits {
@@ -108,8 +116,8 @@ fn owned<V: ToString>((name, value): (&str, V)) -> (String, String) {
     (name.to_owned(), value.to_string())
 }
 
-/// The whole environment of a version's instances: what is usual, what the function asked for, what the platform says.
-pub(super) fn env_of(id: InstanceId, version: &FunctionVersion, handler: &str) -> Vec<(String, String)> {
+/// The whole environment of a version's instances: what is usual, what the function asked for, its secrets, what the platform says.
+pub(super) fn env_of(id: InstanceId, version: &FunctionVersion, handler: &str, grant: &Grant) -> Vec<(String, String)> {
     let mut env = base_env();
     let mut set = |name: &str, value: String| match env.iter_mut().find(|(known, _)| known == name) {
         Some((_, old)) => *old = value,
@@ -117,6 +125,9 @@ pub(super) fn env_of(id: InstanceId, version: &FunctionVersion, handler: &str) -
     };
     for (name, value) in &version.env {
         set(name, value.clone());
+    }
+    for (name, value) in grant.secret_env() {
+        set(name, value.to_owned());
     }
     set("LAMBDA_TASK_ROOT", TASK_ROOT.to_owned());
     set("LAMBDA_RUNTIME_DIR", SUPPORT.to_owned());

@@ -32,7 +32,7 @@ use super::Shared;
 use super::hosting::{self, Start};
 use super::instance::{Instance, gone, never_ready, result_too_large};
 use super::package::Package;
-use super::plan::{Ground, TASK_ROOT, env_of};
+use super::plan::{Ground, TASK_ROOT, env_of, secret_files};
 use crate::{Body, BoxError, CallContext, End, Grant, Hosted, Hosting, Sandbox, Served, Template, Usage};
 
 /// Where programs are told to listen. Fixed: every instance has a network of its own.
@@ -72,7 +72,7 @@ impl Template for ServerTemplate {
         grant: &Grant,
     ) -> Result<Box<dyn Sandbox>, Error> {
         let shared = &self.shared;
-        let mut env = env_of(id, version, version.handler.as_deref().unwrap_or_default());
+        let mut env = env_of(id, version, version.handler.as_deref().unwrap_or_default(), grant);
         env.retain(|(name, _)| name != "PORT");
         env.push(("PORT".to_owned(), PORT.to_string()));
         shared.driver().tell(&mut env, grant);
@@ -81,6 +81,7 @@ impl Template for ServerTemplate {
         let ground = Ground { config: &shared.config, support: &shared.support, interpreters };
         let program = vec![format!("{TASK_ROOT}/{}", self.program)];
         let mut plan = ground.plan_for(id, &self.package, version, program, env);
+        plan.secrets = secret_files(grant);
         shared.driver().add(&mut plan, grant);
         let (instance, _) = Instance::spawn_for(shared, version, plan).await?;
         let limit = shared.config.settings.init_timeout;

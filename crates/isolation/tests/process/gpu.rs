@@ -32,7 +32,7 @@ fn gpu(index: u32) -> Gpu {
 }
 
 fn grant(indexes: &[u32]) -> Grant {
-    Grant { gpus: indexes.iter().map(|index| gpu(*index)).collect(), gpu_memory: 8 << 30 }
+    Grant { gpus: indexes.iter().map(|index| gpu(*index)).collect(), gpu_memory: 8 << 30, secrets: None }
 }
 
 /// Looks as the native guest does, in the two languages that have interpreters of their own.

@@ -309,8 +309,9 @@ pub struct Changed {
 /// Keeps jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
-    /// Accepts a job. It is durable when this returns. [`NewJob::most_queued`] is held exactly by this process, and as far as it has
-    /// heard of what others accept; a job that was accepted before by the same key is not counted again.
+    /// Accepts a job. It is durable when this returns. One with an id that was accepted before is that job, as it stands now, and is
+    /// not made again; the rest of it must be the same. [`NewJob::most_queued`] is held exactly by this process, and as far as it has
+    /// heard of what others accept; a job that was accepted before is not counted again.
     ///
     /// # Errors
     /// [`JobsError::QueueFull`], with nothing stored.

@@ -72,6 +72,33 @@ pub async fn a_key_gives_the_same_job_for_the_same_request_until_it_expires(subj
     assert_eq!(jobs.list(tenant(), Filter { limit: 10, ..Filter::default() }).await.unwrap().len(), 4);
 }
 
+pub async fn a_job_that_is_handed_in_twice_is_made_once(mut subject: impl Subject) {
+    let keyed = |number: u32| {
+        let idempotency = Idempotency { key: format!("k{number}"), request: [1; 32], expires_at: at(1_000) };
+        NewJob { idempotency: Some(idempotency), ..new("f", number) }
+    };
+    let large = NewJob { event: Bytes::from(vec![b'x'; 100 << 10]), ..keyed(3) };
+    for job in [new("f", 1), keyed(2), large.clone()] {
+        subject.jobs().accept(job).await.unwrap();
+    }
+    // Whoever handed them in did not hear the answer, and asks the next process.
+    subject.crash().await;
+    let jobs = subject.jobs();
+    for job in [new("f", 1), keyed(2), large.clone()] {
+        assert_eq!(jobs.accept(job.clone()).await.unwrap().id, job.id);
+    }
+    let first = lease_one(jobs, 1, at(5)).await;
+    jobs.finish(first.lease(), at(6), Outcome::Succeeded(Bytes::from_static(b"1"))).await.unwrap();
+    let again = NewJob { event: first.event.clone(), ..new("f", 1) };
+    assert_eq!(jobs.accept(again).await.unwrap().id, new("f", 1).id);
+    let (job, result) = jobs.get(tenant(), first.job.id, true).await.unwrap();
+    assert_eq!((job.status, result), (JobStatus::Succeeded, Some(Bytes::from_static(b"1"))));
+    assert_eq!(lease_one(jobs, 1, at(7)).await.event, keyed(2).event);
+    assert_eq!(lease_one(jobs, 1, at(7)).await.event, large.event);
+    assert!(jobs.lease(request(1, at(7), 9)).await.unwrap().jobs.is_empty());
+    assert_eq!(jobs.list(tenant(), Filter { limit: 10, ..Filter::default() }).await.unwrap().len(), 3);
+}
+
 pub async fn concurrent_uses_of_a_key_make_one_job(subject: impl Subject) {
     let jobs = subject.jobs();
     let accepts = (0..32).map(|number| {

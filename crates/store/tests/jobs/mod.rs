@@ -16,6 +16,7 @@ macro_rules! keeps_the_promises {
             what_was_acknowledged_survives_a_kill
             a_job_goes_from_accepted_to_succeeded_with_its_result
             a_key_gives_the_same_job_for_the_same_request_until_it_expires
+            a_job_that_is_handed_in_twice_is_made_once
             concurrent_uses_of_a_key_make_one_job
             a_failed_try_is_due_again_at_its_time
             a_try_that_was_given_back_does_not_count_and_its_lease_is_worth_nothing

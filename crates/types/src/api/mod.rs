@@ -4,6 +4,7 @@ mod accounts;
 mod control;
 mod quotas;
 mod scaler;
+mod secrets;
 mod usage;
 mod worker;
 pub mod workflows;
@@ -18,7 +19,8 @@ use crate::function::Contract;
 use crate::job::JobStatus;
 use crate::log::Level;
 use crate::{
-    Alias, Balancing, Code, Error, FunctionVersion, Network, Runtime, SessionBinding, SessionsRequest, Timestamp,
+    Alias, Balancing, Code, Error, FunctionVersion, Network, Runtime, SecretUse, SessionBinding, SessionsRequest,
+    Timestamp,
 };
 
 pub use accounts::{
@@ -28,6 +30,7 @@ pub use accounts::{
 pub use control::ControlView;
 pub use quotas::{QuotaUse, QuotaView};
 pub use scaler::{ScalerChange, ScalerDecision, ScalerLook, ScalerOrders, ScalerView};
+pub use secrets::{ResealedView, SecretKeyView, SecretKeysView, SecretRequest, SecretView};
 pub use usage::{UsageReport, UsageView};
 pub use worker::{
     BackendStatus, CharacteristicsView, Check, CleanedView, Drained, EstimateView, GpuStatus, Health, InstanceView,
@@ -63,6 +66,9 @@ pub struct DeployRequest {
     /// Environment variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Secrets that instances are given, each as a variable or as a file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// `auto`, or the name of a back end: `wasm`, `process`, `simulated`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<String>,
@@ -178,6 +184,9 @@ pub struct Settings {
     /// Environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Secrets that instances are given, each as a variable or as a file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretUse>,
     /// Isolation back end.
     pub isolation: String,
     /// Instances are kept between calls.
@@ -217,6 +226,7 @@ impl From<&FunctionVersion> for Settings {
             network: v.network,
             timeout_ms: v.timeout_ms,
             env: v.env.clone(),
+            secrets: v.secrets.clone(),
             isolation: v.isolation.clone(),
             reuse: v.reuse,
             concurrency: v.concurrency,

@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
-use lyra_types::{Alias, AliasName, FunctionName, JobId, Result, TenantName};
+use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, SecretName, TenantName};
 use tonic::service::RoutesBuilder;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -17,9 +17,9 @@ use tonic::{Request, Response, Status};
 use super::MAX_MESSAGE;
 use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
-    ChangedAlias, ChangedFunction, Count, Deploy, DeployCode, JobPage, JobsOf, Nothing, OfAlias, OfFunction, OfJob,
-    OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange, RoutePage, TouchSessions,
-    UsageSums, WasThere,
+    ChangedAlias, ChangedFunction, Count, DeleteSecret, Deploy, DeployCode, FetchSecrets, JobPage, JobsOf, Nothing,
+    OfAlias, OfFunction, OfJob, OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange,
+    RoutePage, SealingKeys, SecretKeys, SecretPage, SecretValues, Stamps, TouchSessions, UsageSums, WasThere,
 };
 use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
@@ -32,7 +32,14 @@ use crate::control::{
 };
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
+use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use crate::sessions::{SessionEvent, SessionRoute};
+
+/// Longest time that a job is handed in again and again while no control process takes it.
+const HAND_IN: Duration = Duration::from_secs(10);
+/// First and longest wait between two tries to hand in a job.
+const HAND_IN_AGAIN: Duration = Duration::from_millis(50);
+const HAND_IN_AGAIN_MOST: Duration = Duration::from_millis(500);
 
 /// A control role that is reached over gRPC.
 #[derive(Debug)]
@@ -188,9 +195,26 @@ impl Control for RemoteControl {
     }
 
     async fn submit(&self, submit: Submit) -> Result<Submitted> {
-        // By its key a job is made once, however often it is asked for.
-        let repeat = if submit.idempotency_key.is_some() { Repeat::Always } else { Repeat::Unsent };
-        self.ask(repeat, SHORT, submit, |mut client, asked| async move { client.submit(asked).await }).await
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.submit(asked).await };
+        if submit.id.is_none() && submit.idempotency_key.is_none() {
+            return self.ask(Repeat::Unsent, SHORT, submit, ask).await;
+        }
+        // Another process takes it, or the same one when it is back; a job that was accepted already is the same job.
+        let (mut last, mut wait) = (None, HAND_IN_AGAIN);
+        let handed_in = async {
+            loop {
+                match self.ask(Repeat::Always, SHORT, submit.clone(), ask).await {
+                    Err(error) if error.code == Code::Unavailable => last = Some(error),
+                    outcome => return outcome,
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(HAND_IN_AGAIN_MOST);
+            }
+        };
+        match tokio::time::timeout(HAND_IN, handed_in).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(last.unwrap_or_else(|| Error::new(Code::Unavailable, "control did not answer in time"))),
+        }
     }
 
     async fn job(&self, tenant: &TenantName, id: JobId, wait: Duration) -> Result<Finished> {
@@ -265,6 +289,47 @@ impl Control for RemoteControl {
     async fn steer_scaler(&self, change: ScalerChange) -> Result<ScalerStatus> {
         let ask = |mut client: ControlClient<Channel>, asked| async move { client.steer_scaler(asked).await };
         self.ask(Repeat::Always, SHORT, change, ask).await
+    }
+
+    async fn put_secret(&self, put: PutSecret) -> Result<SecretPut> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.put_secret(asked).await };
+        self.ask(Repeat::Unsent, SHORT, put, ask).await
+    }
+
+    async fn secret(&self, key: &SecretKey) -> Result<SecretInfo> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.secret(asked).await };
+        self.ask(Repeat::Always, SHORT, key.clone(), ask).await
+    }
+
+    async fn secrets(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<SecretInfo>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.secrets(asked).await };
+        self.ask(Repeat::Always, SHORT, PageOf { tenant: tenant.clone(), page }, ask).await
+    }
+
+    async fn delete_secret(&self, key: &SecretKey, force: bool) -> Result<()> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.delete_secret(asked).await };
+        self.ask(Repeat::Unsent, SHORT, DeleteSecret { key: key.clone(), force }, ask).await.map(drop)
+    }
+
+    async fn fetch_secrets(&self, tenant: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.fetch_secrets(asked).await };
+        let asked = FetchSecrets { tenant: tenant.clone(), names };
+        Ok(self.ask(Repeat::Always, SHORT, asked, ask).await?.values)
+    }
+
+    async fn secret_stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.secret_stamps(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, SecretKeys { keys }, ask).await?.stamps)
+    }
+
+    async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.sealing_keys(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.keys)
+    }
+
+    async fn reseal_secrets(&self) -> Result<Resealed> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.reseal_secrets(asked).await };
+        self.ask(Repeat::Always, LONG, Nothing, ask).await
     }
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
@@ -407,6 +472,41 @@ impl ControlService for Served {
 
     async fn steer_scaler(&self, request: Request<ScalerChange>) -> Result<Response<ScalerStatus>, Status> {
         answer(self.0.steer_scaler(request.into_inner()).await)
+    }
+
+    async fn put_secret(&self, request: Request<PutSecret>) -> Result<Response<SecretPut>, Status> {
+        answer(self.0.put_secret(request.into_inner()).await)
+    }
+
+    async fn secret(&self, request: Request<SecretKey>) -> Result<Response<SecretInfo>, Status> {
+        answer(self.0.secret(&request.into_inner()).await)
+    }
+
+    async fn secrets(&self, request: Request<PageOf>) -> Result<Response<SecretPage>, Status> {
+        let asked = request.into_inner();
+        answer(self.0.secrets(&asked.tenant, asked.page).await)
+    }
+
+    async fn delete_secret(&self, request: Request<DeleteSecret>) -> Result<Response<Nothing>, Status> {
+        let asked = request.into_inner();
+        answer(self.0.delete_secret(&asked.key, asked.force).await.map(|()| Nothing))
+    }
+
+    async fn fetch_secrets(&self, request: Request<FetchSecrets>) -> Result<Response<SecretValues>, Status> {
+        let asked = request.into_inner();
+        answer(self.0.fetch_secrets(&asked.tenant, asked.names).await.map(|values| SecretValues { values }))
+    }
+
+    async fn secret_stamps(&self, request: Request<SecretKeys>) -> Result<Response<Stamps>, Status> {
+        answer(self.0.secret_stamps(request.into_inner().keys).await.map(|stamps| Stamps { stamps }))
+    }
+
+    async fn sealing_keys(&self, _: Request<Nothing>) -> Result<Response<SealingKeys>, Status> {
+        answer(self.0.sealing_keys().await.map(|keys| SealingKeys { keys }))
+    }
+
+    async fn reseal_secrets(&self, _: Request<Nothing>) -> Result<Response<Resealed>, Status> {
+        answer(self.0.reseal_secrets().await)
     }
 
     async fn classic(&self, request: Request<ClassicRequest>) -> Result<Response<ClassicAnswer>, Status> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
 use lyra_types::quota::Quota;
 use lyra_types::usage::UsageSum;
-use lyra_types::{Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, TenantName, TokenId};
+use lyra_types::{
+    Alias, AliasName, FunctionName, FunctionVersion, InstanceId, JobId, Role, SecretName, TenantName, TokenId,
+};
 use serde::{Deserialize, Serialize};
 
 pub use super::workflow_messages::{
@@ -25,6 +27,7 @@ pub use crate::quotas::{Claim, Shares};
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
 pub use crate::resources::{ResourceAnswer, ResourceRequest};
 pub use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
+pub use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
 pub use crate::workflows::{Made, Started};
@@ -47,6 +50,9 @@ pub type Removed = Changed<()>;
 pub type RoutePage = Page<Arc<Route>>;
 /// Jobs, newest first.
 pub type JobPage = Page<Job>;
+
+/// What is known of secrets, by name.
+pub type SecretPage = Page<SecretInfo>;
 
 /// What a change of a tenant gives.
 pub type ChangedTenant = Changed<Tenant>;
@@ -333,4 +339,50 @@ pub struct SetQuota {
     pub key: QuotaKey,
     /// The new one.
     pub quota: Quota,
+}
+
+/// What [`crate::Control::delete_secret`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeleteSecret {
+    /// Which.
+    pub key: SecretKey,
+    /// Also where functions are given it.
+    pub force: bool,
+}
+
+/// What [`crate::Control::fetch_secrets`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FetchSecrets {
+    /// Owner.
+    pub tenant: TenantName,
+    /// Which.
+    pub names: Vec<SecretName>,
+}
+
+/// What [`crate::Control::fetch_secrets`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretValues {
+    /// In the order that was asked for.
+    pub values: Vec<SecretValue>,
+}
+
+/// What [`crate::Control::secret_stamps`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretKeys {
+    /// Which.
+    pub keys: Vec<SecretKey>,
+}
+
+/// What [`crate::Control::secret_stamps`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stamps {
+    /// In the order that was asked for.
+    pub stamps: Vec<Option<u64>>,
+}
+
+/// What [`crate::Control::sealing_keys`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SealingKeys {
+    /// Those of the key file first.
+    pub keys: Vec<SealingKey>,
 }

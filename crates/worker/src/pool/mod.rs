@@ -271,6 +271,11 @@ impl Pool {
         self.shared.state.lock().shelves.get(&key).map_or(0, |shelf| shelf.idle.len())
     }
 
+    /// Whether the version has any instance, whatever it does.
+    pub(crate) fn has_any(&self, key: Key) -> bool {
+        self.shared.state.lock().shelves.get(&key).is_some_and(|shelf| shelf.live() > 0)
+    }
+
     /// Whether the version has as many instances as it may.
     pub(crate) fn is_full(&self, key: Key) -> bool {
         self.shared.state.lock().shelves.get(&key).is_some_and(|shelf| shelf.live() >= shelf.most())
@@ -295,6 +300,21 @@ impl Pool {
                 }
                 state.shelves.remove(&key);
             }
+        }
+        self.dispose(gone);
+    }
+
+    /// Ends the idle instances of a version, and busy ones when their call has ended; what was asked of the version stands, so
+    /// others are started in their place.
+    pub(crate) fn renew(&self, key: Key) {
+        let mut gone = Gone::new();
+        {
+            let state = &mut *self.shared.state.lock();
+            let now = self.shared.clock.instant();
+            while state.shelves.get(&key).is_some_and(|shelf| !shelf.idle.is_empty()) {
+                state.take_off(key, 0, Reason::Renewed, now, &mut gone);
+            }
+            state.renew(key, now);
         }
         self.dispose(gone);
     }
@@ -358,7 +378,7 @@ impl Shared {
         let gpus: Vec<Gpu> =
             held.gpus.iter().filter_map(|position| self.gpus.get(*position as usize).cloned()).collect();
         let least = gpus.iter().map(|gpu| gpu.memory).min()?;
-        Some(Devices { gpus, gpu_memory: least / u64::from(self.resources.gpu_slots.max(1)) })
+        Some(Devices { gpus, gpu_memory: least / u64::from(self.resources.gpu_slots.max(1)), secrets: None })
     }
 }
 

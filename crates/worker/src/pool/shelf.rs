@@ -77,6 +77,19 @@ impl Shelf {
         }
     }
 
+    /// A shelf without instances, of which the same is wanted.
+    pub(super) fn renewed(&mut self, serial: u64, now: Instant) -> Shelf {
+        Shelf {
+            track: std::mem::take(&mut self.track),
+            called: self.called,
+            held_up: self.held_up,
+            told: self.told,
+            floor: self.floor,
+            predicted: self.predicted,
+            ..Shelf::new(serial, &self.version, self.need, now)
+        }
+    }
+
     /// Instances that serve or will.
     pub(super) fn live(&self) -> usize {
         self.idle.len() + self.busy + self.ahead + self.aside

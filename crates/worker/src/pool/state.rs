@@ -56,6 +56,7 @@ pub(crate) enum Reason {
     Probe,
     Failed,
     Told,
+    Renewed,
 }
 
 impl Reason {
@@ -71,6 +72,7 @@ impl Reason {
             Reason::Probe => "probe",
             Reason::Failed => "failed",
             Reason::Told => "told",
+            Reason::Renewed => "renewed",
         }
     }
 }
@@ -130,6 +132,14 @@ impl State {
             self.shelves.insert(key, shelf);
         }
         self.shelves.get_mut(&key).expect("it was inserted above")
+    }
+
+    /// Puts another shelf in the place of one without idle instances: instances that are with calls come back to none.
+    pub(super) fn renew(&mut self, key: Key, now: Instant) {
+        let serial = self.number();
+        if let Some(shelf) = self.shelves.get_mut(&key) {
+            *shelf = shelf.renewed(serial, now);
+        }
     }
 
     /// An idle instance for a call, when nobody waits and one is there: the warm path, with one look at the shelves.

@@ -153,6 +153,28 @@ async fn a_claim_that_needs_memory_makes_an_idle_one_go_and_one_that_finds_all_b
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewed_instances_go_when_they_are_idle_and_what_was_asked_for_stands() {
+    let (pool, count) = (pool(4_096, 8, Policy::Ttl), Arc::default());
+    let (a, b) = (version(1, 128, 0), version(2, 128, 0));
+    pool.tell(&a, need(&a), Told { instances: 2, schedule: false });
+    let all = [&a, &a, &b].map(|version| start(granted(&mut claim(&pool, version)), &count));
+    let [idle, busy, other] = all;
+    pool.put(idle, pool.shared.clock.instant());
+    pool.put(other, pool.shared.clock.instant());
+    pool.renew((1, 1));
+    settle().await;
+    assert_eq!((pool.count((1, 1)), pool.count((2, 1)), *count.lock()), (0, 1, 2), "the idle one is gone");
+    pool.put(busy, pool.shared.clock.instant());
+    settle().await;
+    assert_eq!((pool.count((1, 1)), *count.lock()), (0, 1), "the busy one when its call has ended");
+    let new = start(granted(&mut claim(&pool, &a)), &count);
+    pool.put(new, pool.shared.clock.instant());
+    assert_eq!(pool.count((1, 1)), 1);
+    let (_, ahead) = pool.tend(0);
+    assert_eq!(ahead.iter().map(|ahead| ahead.instances).collect::<Vec<_>>(), [1], "two are held up");
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_are_served_in_order_and_none_overtakes() {
     let (pool, count) = (pool(300, 8, Policy::Ttl), Arc::default());
     let (large, small) = (version(1, 300, 0), version(2, 100, 0));

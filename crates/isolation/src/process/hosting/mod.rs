@@ -142,7 +142,7 @@ fn check(hosting: &Hosting, egress: bool) -> Result<(), Error> {
 fn environment(id: InstanceId, version: &FunctionVersion, hosting: &Hosting) -> Vec<(String, String)> {
     let mut merged = version.clone();
     merged.env.extend(hosting.env.iter().cloned());
-    let mut env = env_of(id, &merged, merged.handler.as_deref().unwrap_or_default());
+    let mut env = env_of(id, &merged, merged.handler.as_deref().unwrap_or_default(), &Grant::default());
     // Of the Lambda interface, which there is none of here.
     env.retain(|(name, _)| {
         !name.starts_with("AWS_LAMBDA_") && !matches!(name.as_str(), "_HANDLER" | "LAMBDA_RUNTIME_DIR")

@@ -26,7 +26,7 @@ mod wire;
 pub use self::abilities::{Abilities, Cgroups, Privilege};
 pub use self::error::{Fault, LaunchError};
 pub use self::launcher::{Adopted, Config, Launcher};
-pub use self::plan::{Bind, Device, Lasting, Limits, MAX_ENTRIES, MAX_LABEL, MIN_MEMORY, Plan, Program};
+pub use self::plan::{Bind, Device, Lasting, Limits, MAX_ENTRIES, MAX_LABEL, MIN_MEMORY, Plan, Program, SecretFile};
 pub use self::process::Process;
 pub use self::spawner::{Bounds, serve};
 pub use crate::session::Exit;

@@ -3,7 +3,10 @@
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use lyra_types::InstanceId;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use lyra_types::secret::is_secret_file;
+use lyra_types::{InstanceId, Secret, SecretBytes};
 use serde::{Deserialize, Serialize};
 
 use super::error::LaunchError;
@@ -40,6 +43,9 @@ pub struct Plan {
     pub devices: Vec<Device>,
     /// TCP ports (0: any) on 127.0.0.1 of the sandbox's own network to listen on; 16 at most. The sockets come back.
     pub listen: Vec<u16>,
+    /// Files with secrets, in a memory file system of its own that only it sees.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretFile>,
     /// It goes on when Lyra's process has ended, for the next one to take over.
     pub lasting: Option<Lasting>,
 }
@@ -70,6 +76,7 @@ impl Plan {
             limits: Limits::default(),
             devices: Vec::new(),
             listen: Vec::new(),
+            secrets: Vec::new(),
             lasting: None,
         }
     }
@@ -118,6 +125,9 @@ impl Plan {
                 return invalid("a fork of an interpreter can't be lasting");
             }
         }
+        if self.secrets.len() > MAX_ENTRIES || !self.secrets.iter().all(|file| is_secret_file(&file.name)) {
+            return invalid("the files with secrets are too many, or one has a name that is none");
+        }
         if self.limits.memory_bytes < MIN_MEMORY || self.limits.cpu_millis == 0 || self.limits.pids < 2 {
             return invalid("a sandbox needs 4 MiB of memory, a share of a processor and two processes");
         }
@@ -144,6 +154,27 @@ pub(super) fn is_plain(path: &Path) -> bool {
         && path.as_os_str().len() < 4096
         && !path.as_os_str().as_encoded_bytes().contains(&0)
         && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+}
+
+/// A file with a secret, in [`lyra_types::secret::SECRETS_DIRECTORY`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SecretFile {
+    /// Its name in the directory.
+    pub name: String,
+    /// What it holds, in base64: messages to the launcher are texts, and short.
+    contents: Secret,
+}
+
+impl SecretFile {
+    /// A file of that name.
+    pub fn new(name: &str, contents: &SecretBytes) -> SecretFile {
+        SecretFile { name: name.to_owned(), contents: Secret::new(STANDARD.encode(contents.reveal())) }
+    }
+
+    /// What it holds; nothing where that can't be read.
+    pub(super) fn contents(&self) -> SecretBytes {
+        SecretBytes::new(STANDARD.decode(self.contents.reveal()).unwrap_or_default())
+    }
 }
 
 /// What runs in a sandbox.
@@ -270,6 +301,14 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_shows_nothing_of_its_secret_files() {
+        let file = SecretFile::new("tls.key", &SecretBytes::new(vec![1, 0, 0xff]));
+        assert_eq!(file.contents().reveal(), [1, 0, 0xff]);
+        let shown = format!("{file:?}");
+        assert!(shown.contains("tls.key") && !shown.contains(&STANDARD.encode([1, 0, 0xff])), "{shown}");
+    }
+
+    #[test]
     fn a_plan_that_cannot_be_meant_is_refused() {
         plan().validate().unwrap();
         assert!(refused(|plan| plan.program = Vec::new().into()));
@@ -288,5 +327,7 @@ mod tests {
         assert!(refused(|plan| plan.lasting = lasting(MAX_LABEL + 1)) && !refused(|plan| plan.lasting = lasting(9)));
         assert!(refused(|plan| plan.limits.memory_bytes = 0));
         assert!(refused(|plan| plan.limits.pids = 1));
+        let file = |name: &str| SecretFile::new(name, &SecretBytes::new(b"hunter2".to_vec()));
+        assert!(refused(|plan| plan.secrets.push(file("../a"))) && !refused(|plan| plan.secrets.push(file("a"))));
     }
 }

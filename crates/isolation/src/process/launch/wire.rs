@@ -33,7 +33,7 @@ pub(super) const MAX_DESCRIPTORS: usize = 160;
 
 /// Changes with every change to messages or to what they mean, so that a Lyra never takes over a launcher that it does not
 /// understand.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// What Lyra asks of the launcher.
 #[derive(Debug, Serialize, Deserialize)]

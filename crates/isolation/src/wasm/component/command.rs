@@ -14,7 +14,7 @@ use super::stdio::Stdio;
 use super::{Instance, Program, failure};
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::{Governed, Share};
-use crate::{Body, CallContext, Sandbox, Served, Template};
+use crate::{Body, CallContext, Grant, Sandbox, Served, Template};
 
 /// A command in memory.
 pub(super) struct CommandTemplate {
@@ -39,9 +39,18 @@ impl Template for CommandTemplate {
         self.size
     }
 
-    async fn start(&self, _id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+    async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        self.start_with(id, version, &Grant::default()).await
+    }
+
+    async fn start_with(
+        &self,
+        _id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
         let stdio = Stdio::collecting();
-        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio)?;
+        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio, grant)?;
         let share = store.data_mut().governor().share();
         let started = share.run(self.program.instantiate(&mut store));
         let instance = tokio::time::timeout(version.timeout(), started)

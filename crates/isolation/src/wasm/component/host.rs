@@ -17,6 +17,7 @@ use wasmtime_wasi_http::{
 };
 
 use super::stdio::Stdio;
+use crate::Grant;
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::{Governed, Governor, new_store};
 
@@ -86,6 +87,7 @@ pub(super) fn store(
     version: Option<&FunctionVersion>,
     memory: usize,
     stdio: &Stdio,
+    grant: &Grant,
 ) -> Result<Store<Host>, Error> {
     let mut wasi = WasiCtx::builder();
     wasi.stdin(stdio.stdin())
@@ -98,6 +100,9 @@ pub(super) fn store(
     if let Some(version) = version {
         wasi.arg(version.function.as_str());
         for (name, value) in &version.env {
+            wasi.env(name, value);
+        }
+        for (name, value) in grant.secret_env() {
             wasi.env(name, value);
         }
     }

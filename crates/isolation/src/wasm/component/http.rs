@@ -33,7 +33,7 @@ use super::stdio::Stdio;
 use super::streaming::{Flow, StopOnDrop, Streaming};
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::{Governed, Share};
-use crate::{Body, CallContext, End, Sandbox, Served, Template};
+use crate::{Body, CallContext, End, Grant, Sandbox, Served, Template};
 
 /// How much of an error response's body is in the error of a call, in bytes.
 const ERROR_BODY: usize = 1 << 10;
@@ -61,9 +61,18 @@ impl Template for HttpTemplate {
         self.size
     }
 
-    async fn start(&self, _id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+    async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        self.start_with(id, version, &Grant::default()).await
+    }
+
+    async fn start_with(
+        &self,
+        _id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
         let stdio = Stdio::logging();
-        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio)?;
+        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio, grant)?;
         let share = store.data_mut().governor().share();
         let started = share.run(self.pre.instantiate_async(&mut store));
         let proxy = tokio::time::timeout(version.timeout(), started)

@@ -18,6 +18,7 @@ use super::Program;
 use super::host::{self, PROVIDED};
 use super::stdio::Stdio;
 use super::{Linkers, failure};
+use crate::Grant;
 use crate::wasm::compiler::{self, CompileError, Kind};
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::Governed;
@@ -241,7 +242,7 @@ fn unknown_imports(what: &str, names: &[&str]) -> Error {
 }
 
 fn check_module(engine: &Engine, linkers: &Linkers, module: &Module, bytes: Vec<u8>) -> Result<Compiled, Error> {
-    let mut store = host::store(engine, None, 0, &Stdio::logging())?;
+    let mut store = host::store(engine, None, 0, &Stdio::logging(), &Grant::default())?;
     let mut unknown: Vec<String> = Vec::new();
     for import in module.imports() {
         if linkers.core.get_by_import(&mut store, &import).is_none() {
@@ -271,7 +272,7 @@ fn check_module(engine: &Engine, linkers: &Linkers, module: &Module, bytes: Vec<
 /// Starts an instance once, so that what can't start is refused at deploy.
 async fn try_start(engine: &Engine, program: &Program, memory: usize) -> Result<(), Error> {
     let stdio = Stdio::logging();
-    let mut store = host::store(engine, None, memory, &stdio)?;
+    let mut store = host::store(engine, None, memory, &stdio, &Grant::default())?;
     let share = store.data_mut().governor().share();
     let started = share.run(program.instantiate(&mut store)).await;
     let Err(error) = started else { return Ok(()) };

@@ -5,6 +5,8 @@
 //! `take` into memory that it has allocated.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lyra_kit::{Clock, Random};
 use lyra_types::log::Level;
@@ -14,7 +16,7 @@ use wasmtime::{Caller, Linker, Memory, Result, bail, format_err};
 use super::stack::Stack;
 use super::{encoding, url};
 use crate::wasm::governor::{Governed, Governor};
-use crate::{CallContext, MAX_LOG_LINE, remaining};
+use crate::{CallContext, Given, MAX_LOG_LINE, remaining};
 
 /// Module that the imports belong to.
 const MODULE: &str = "lyra";
@@ -33,6 +35,8 @@ pub(super) struct Host {
     pub(super) random: Random,
     /// When the instance started.
     pub(super) started: Instant,
+    /// What the instance was given; nothing while a module is evaluated at deploy, of which an image is kept.
+    pub(super) secrets: Option<Arc<Given>>,
     /// What the guest may `take`.
     answer: Vec<u8>,
     stack: Stack,
@@ -47,7 +51,8 @@ impl Governed for Host {
 impl Host {
     pub(super) fn new(governor: Governor, clock: Clock, random: Random) -> Host {
         let started = clock.instant();
-        Host { governor, memory: None, call: None, clock, random, started, answer: Vec::new(), stack: Stack::default() }
+        let (secrets, answer, stack) = (None, Vec::new(), Stack::default());
+        Host { governor, memory: None, call: None, clock, random, started, secrets, answer, stack }
     }
 
     /// The guest is not running: its stack can be tidied up.
@@ -80,7 +85,13 @@ impl Host {
             1 => version.function.as_str().into(),
             2 => version.version.to_string().into_bytes(),
             3 => version.tenant.as_str().into(),
-            4 => serde_json::to_vec(&version.env).ok()?,
+            4 => match &self.secrets {
+                None => serde_json::to_vec(&version.env).ok()?,
+                Some(given) => {
+                    let own = version.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                    serde_json::to_vec(&own.chain(given.env()).collect::<BTreeMap<_, _>>()).ok()?
+                }
+            },
             _ => return None,
         })
     }

@@ -14,7 +14,7 @@ use super::guest::{Ended, Guest};
 use super::host::Host;
 use super::image::Image;
 use crate::wasm::governor::Governor;
-use crate::{Body, CallContext, Sandbox, Served, Template};
+use crate::{Body, CallContext, Grant, Sandbox, Served, Template};
 
 /// Longest text of what is thrown, in bytes, where texts are results.
 const MAX_THROWN: usize = 16 << 10;
@@ -39,9 +39,19 @@ impl Template for Function {
         self.image.weight()
     }
 
-    async fn start(&self, _id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+    async fn start(&self, id: InstanceId, version: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        self.start_with(id, version, &Grant::default()).await
+    }
+
+    async fn start_with(
+        &self,
+        _id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+    ) -> Result<Box<dyn Sandbox>, Error> {
         let governor = Governor::new(&self.base.engine, version.memory_bytes());
-        let host = Host::new(governor, self.clock.clone(), self.random.clone());
+        let mut host = Host::new(governor, self.clock.clone(), self.random.clone());
+        host.secrets = grant.secrets.clone();
         let mut guest = Guest::start(&self.base, host).await?;
         guest.restore(&self.image)?;
         Ok(Box::new(Instance { guest, reusable: true, texts: self.texts }))

@@ -31,8 +31,9 @@ impl Shared {
             (Some(idempotency), Some(name)) => self.accept_once(&job, idempotency, name, record).await,
             _ => self.make(record).await,
         };
-        if !accepted.as_ref().is_ok_and(|accepted| accepted.created) && !matches!(accepted, Err(JobsError::Store(_))) {
-            // Nobody will read it.
+        // Nobody will read it, but where the same job was handed in before: then it is that one's.
+        let is_read = accepted.as_ref().is_ok_and(|accepted| accepted.created || accepted.id == job.id);
+        if !is_read && !matches!(accepted, Err(JobsError::Store(_))) {
             self.bucket.drop_payloads(job.id).await?;
         }
         accepted
@@ -47,7 +48,7 @@ impl Shared {
         self.ask(move |index| Ok(index.check_queue(&job))).await?
     }
 
-    /// Makes the job, if nobody has.
+    /// Makes the job, if nobody has: one that is there stays as it is.
     async fn make(&self, record: Record) -> Result<Accepted, JobsError> {
         let id = record.job.id;
         self.write(record, 0).await?;

@@ -5,7 +5,7 @@ use lyra_types::quota::QuotaKey;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lists::queued;
-use super::row::{add_payload, find, job_id, key};
+use super::row::{add_payload, drop_payload, find, job_id, key, load};
 use crate::StoreError;
 use crate::jobs::{Accepted, Idempotency, JobsError, NewJob};
 
@@ -20,24 +20,32 @@ pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsEr
         check_queue(conn, job)?;
     }
     let event = add_payload(conn, &job.event)?;
-    conn.prepare_cached(
-        "INSERT INTO jobs (tenant, id, function, version, generation, status, attempts, max_attempts, created_at,
+    let made = conn
+        .prepare_cached(
+            "INSERT INTO jobs (tenant, id, function, version, generation, status, attempts, max_attempts, created_at,
                            run_at, event)
-         VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7, ?8)",
-    )
-    .and_then(|mut statement| {
-        statement.execute(params![
-            job.tenant.as_str(),
-            key(job.id),
-            job.function.as_str(),
-            job.version,
-            job.generation,
-            job.max_attempts,
-            job.now.millis(),
-            event,
-        ])
-    })
-    .map_err(StoreError::sqlite("accept a job"))?;
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?7, ?8)
+         ON CONFLICT (tenant, id) DO NOTHING",
+        )
+        .and_then(|mut statement| {
+            statement.execute(params![
+                job.tenant.as_str(),
+                key(job.id),
+                job.function.as_str(),
+                job.version,
+                job.generation,
+                job.max_attempts,
+                job.now.millis(),
+                event,
+            ])
+        })
+        .map_err(StoreError::sqlite("accept a job"))?;
+    if made == 0 {
+        // Handed in before, by somebody who did not hear the answer.
+        drop_payload(conn, event)?;
+        let status = load(conn, &job.tenant, job.id)?.job.status;
+        return Ok(Accepted { id: job.id, status, created: false });
+    }
     if let Some(user) = &job.user {
         conn.prepare_cached("INSERT OR REPLACE INTO callers (tenant, id, user) VALUES (?1, ?2, ?3)")
             .and_then(|mut statement| statement.execute(params![job.tenant.as_str(), key(job.id), &**user]))
@@ -53,6 +61,10 @@ pub(in crate::jobs) fn check_queue(conn: &Connection, job: &NewJob) -> Result<()
         if let Some(most) = most
             && queued(conn, tenant, of, most)? >= most
         {
+            if find(conn, tenant, job.id)?.is_some() {
+                // Handed in before: it is among those that wait, or did.
+                return Ok(());
+            }
             let key = QuotaKey { tenant: tenant.clone(), function: of.cloned() };
             return Err(JobsError::QueueFull { key, most });
         }

@@ -6,15 +6,16 @@
 //! in their places, and the root becomes read-only.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use lyra_types::secret::SECRETS_DIRECTORY;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::{Fault, Step};
-use super::super::plan::Plan;
+use super::super::plan::{Plan, SecretFile};
 use super::super::system::{self, attribute};
 
 /// Where the new root is put before it becomes the root: any directory will do that every machine has and every user
@@ -29,6 +30,9 @@ const ROOT_OPTIONS: &str = "size=1m,nr_inodes=4096,mode=755";
 
 /// A bound that no file system of many small files can pass: each inode takes memory of the kernel.
 const BYTES_PER_INODE: u64 = 4096;
+
+/// Size of the memory file system with secrets: a page for each is lost at most.
+const SECRETS_OPTIONS: &str = "size=512k,nr_inodes=256,mode=700";
 
 const USERS: &str = "root:x:0:0::/:/usr/sbin/nologin\nsandbox:x:1000:1000::/tmp:/bin/sh\n";
 const GROUPS: &str = "root:x:0:\nsandbox:x:1000:\n";
@@ -130,6 +134,9 @@ pub(super) fn fill(sources: &Sources, plan: &Plan) -> Result<(), Fault> {
             Piece::Link { .. } => "making a link",
         })?;
     }
+    if !plan.secrets.is_empty() {
+        hide(&plan.secrets).step("handing secrets to a sandbox")?;
+    }
     for point in &plan.mount_points {
         directory(point).step("making a mount point")?;
     }
@@ -158,6 +165,21 @@ fn furnish() -> io::Result<()> {
         fs::write(path, text)?;
     }
     Ok(())
+}
+
+/// Puts secrets into a memory file system of their own, which only the sandbox's user can read and nobody can write to.
+fn hide(secrets: &[SecretFile]) -> io::Result<()> {
+    let (path, flags) = (Path::new(SECRETS_DIRECTORY), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+    directory(path)?;
+    system::mount("tmpfs", path, flags, SECRETS_OPTIONS)?;
+    for secret in secrets {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o400).open(path.join(&secret.name))?;
+        file.write_all(secret.contents().reveal())?;
+    }
+    let mounted = fs::File::open(path)?;
+    let restricted = attribute::READ_ONLY | attribute::NO_SUID | attribute::NO_DEVICES;
+    system::restrict_mount(mounted.as_fd(), restricted, false)
 }
 
 fn place<'a>(piece: &Piece, mounts: &mut impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
