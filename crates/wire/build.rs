@@ -59,6 +59,7 @@ const CONTROL: &[Row] = &[
     ("RecordUsage", "UsageBatch", "Nothing", Unary),
     ("Usage", "UsageQuery", "UsageSums", Unary),
     ("Classic", "ClassicRequest", "ClassicAnswer", Unary),
+    ("Hooks", "HookRequest", "HookAnswer", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[

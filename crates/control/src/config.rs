@@ -6,6 +6,7 @@ use lyra_kit::retry::Backoff;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountsConfig;
+use crate::deliveries::WebhooksConfig;
 use crate::registry::RegistryConfig;
 use crate::sessions::SessionsConfig;
 
@@ -27,6 +28,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Tenants, users, tokens, the audit log.
     pub accounts: AccountsConfig,
+    /// Deliveries: who may be called, how often, how long they are kept.
+    pub webhooks: WebhooksConfig,
     /// Applications and sessions.
     pub sessions: SessionsConfig,
     /// A control process that leads and dies is followed by another within about this time; not under 2 s, the least that
@@ -44,6 +47,7 @@ impl Default for Config {
             jobs: JobsConfig::default(),
             registry: RegistryConfig::default(),
             accounts: AccountsConfig::default(),
+            webhooks: WebhooksConfig::default(),
             sessions: SessionsConfig::default(),
             leader_lease: Duration::from_secs(2),
         }

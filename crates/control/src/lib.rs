@@ -13,12 +13,14 @@
 mod accounts;
 mod classic;
 mod config;
+mod deliveries;
 mod functions;
 mod jobs;
 mod leader;
 mod metrics;
 pub mod placement;
 pub mod registry;
+mod schedules;
 mod service;
 mod sessions;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 
 pub use accounts::AccountsConfig;
 pub use config::{Config, JobsConfig};
+pub use deliveries::WebhooksConfig;
 pub use registry::{Registry, RegistryConfig};
 pub use service::{Deps, Service};
 pub use sessions::SessionsConfig;

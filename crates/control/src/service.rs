@@ -16,6 +16,7 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use lyra_wire::hooks::{HookAnswer, HookRequest};
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
 use lyra_wire::sessions::{SessionEvent, SessionRoute};
 use lyra_wire::{Control, Logs, Worker};
@@ -23,12 +24,14 @@ use lyra_wire::{Control, Logs, Worker};
 use crate::Config;
 use crate::accounts::Accounts;
 use crate::classic::{Classic, Numbers};
+use crate::deliveries::{self, Deliveries};
 use crate::functions::Functions;
 use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::registry::Registry;
+use crate::schedules::Schedules;
 use crate::sessions::Sessions;
 
 /// What the control role needs of others.
@@ -63,6 +66,8 @@ pub struct Service {
     functions: Arc<Functions>,
     classic: Arc<Classic>,
     jobs: Arc<Jobs>,
+    schedules: Arc<Schedules>,
+    deliveries: Arc<Deliveries>,
     accounts: Arc<Accounts>,
     placement: Arc<Placement>,
     leader: Arc<Leader>,
@@ -92,8 +97,13 @@ impl Service {
         let numbers = Arc::new(Numbers::new(&deps));
         let classic = Arc::new(Classic::new(&deps, Arc::clone(&functions), Arc::clone(&numbers)));
         let table = Arc::clone(functions.table());
-        let jobs = Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, Arc::clone(&metrics)));
+        let directory = deliveries::directory(&deps, &config.webhooks, Arc::clone(&table));
+        let (hearing, of) = (Arc::clone(&directory), Arc::clone(&metrics));
+        let jobs = Arc::new(Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, hearing, of));
         let table = Arc::clone(functions.table());
+        let (of_jobs, of) = (Arc::clone(&jobs), Arc::clone(&metrics));
+        let deliveries = Deliveries::new(&deps, config.webhooks.clone(), directory, of_jobs, Arc::clone(&table), of);
+        let schedules = Schedules::new(&deps, Arc::clone(&jobs), Arc::clone(&table), Arc::clone(&metrics));
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
         let accounts = Accounts::new(config.accounts.clone(), &deps, Arc::clone(&functions), Arc::clone(&metrics));
         measure(&deps, &leader, Arc::clone(&metrics));
@@ -101,6 +111,8 @@ impl Service {
             functions,
             classic,
             jobs,
+            schedules: Arc::new(schedules),
+            deliveries: Arc::new(deliveries),
             accounts: Arc::new(accounts),
             placement: Arc::new(placement),
             leader,
@@ -121,6 +133,7 @@ impl Service {
     /// When the store can't be read.
     pub async fn start(&self) -> Result<()> {
         self.functions.start(&self.tasks).await?;
+        self.deliveries.start(&self.tasks).await?;
         self.jobs.start(&self.tasks).await;
         let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
         let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
@@ -137,11 +150,13 @@ impl Service {
             Arc::clone(&self.functions),
             Arc::clone(&self.placement),
         );
-        let accounts = Arc::clone(&self.accounts);
+        let (accounts, schedules) = (Arc::clone(&self.accounts), Arc::clone(&self.schedules));
+        let deliveries = Arc::clone(&self.deliveries);
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
                 let (sessions, accounts, classic) = (&sessions, &accounts, &classic);
+                let (schedules, deliveries) = (&schedules, &deliveries);
                 async move {
                     tokio::join!(
                         jobs.lead(leader, &term),
@@ -149,7 +164,9 @@ impl Service {
                         classic.lead(&term),
                         placement.lead(&term),
                         sessions.lead(&term),
-                        accounts.lead(&term)
+                        accounts.lead(&term),
+                        schedules.lead(&term),
+                        deliveries.lead(&term)
                     );
                 }
             };
@@ -187,6 +204,7 @@ impl Service {
             tracing::warn!("the leader's duties did not end in time");
         }
         self.jobs.stop().await;
+        self.deliveries.stop().await;
         self.tasks.stop(LAST).await;
         self.leader.leave().await;
     }
@@ -331,5 +349,12 @@ impl Control for Service {
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         self.classic.answer(request).await
+    }
+
+    async fn hooks(&self, request: HookRequest) -> Result<HookAnswer> {
+        match request {
+            HookRequest::Schedule { tenant, ask } => self.schedules.answer(&tenant, ask).await,
+            HookRequest::Delivery { tenant, ask } => self.deliveries.answer(&tenant, ask).await,
+        }
     }
 }

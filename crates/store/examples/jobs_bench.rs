@@ -74,6 +74,7 @@ async fn accept(jobs: &Arc<dyn Jobs>, callers: usize, time: Duration) -> Result<
                         event: Bytes::from_static(b"{\"hello\":\"world\",\"n\":1}"),
                         idempotency: None,
                         user: None,
+                        notice: None,
                         now: clock.now(),
                     };
                     jobs.accept(job).await?;

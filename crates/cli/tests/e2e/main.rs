@@ -21,6 +21,7 @@ mod node;
 mod placement;
 mod processes;
 mod reference;
+mod schedules;
 mod session_site;
 mod sessions;
 mod start;

@@ -36,6 +36,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::classic::Numbers;
 use crate::config::JobsConfig;
+use crate::deliveries::Directory;
 use crate::functions::Table;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
@@ -69,6 +70,10 @@ pub(crate) struct Jobs {
     config: JobsConfig,
     /// Who this process is to the store.
     owner: u64,
+    /// Who hears of what.
+    directory: Arc<Directory>,
+    /// Set when a job has ended here.
+    ends: Arc<Notify>,
     /// There may be something to lease.
     wake: Notify,
     running: Running,
@@ -86,6 +91,7 @@ impl Jobs {
         owner: u64,
         table: Arc<Table>,
         numbers: Arc<Numbers>,
+        directory: Arc<Directory>,
         metrics: Arc<Metrics>,
     ) -> Jobs {
         Jobs {
@@ -98,6 +104,8 @@ impl Jobs {
             numbers,
             metrics,
             owner,
+            directory,
+            ends: Arc::default(),
             wake: Notify::new(),
             running: Running::default(),
             waiters: Waiters::new(config.max_waiters),
@@ -209,6 +217,16 @@ impl Jobs {
     }
 
     pub(crate) async fn submit(&self, submit: Submit) -> Result<Submitted> {
+        self.submit_after(submit, 0).await
+    }
+
+    /// Set when a job has ended here.
+    pub(crate) fn ends(&self) -> Arc<Notify> {
+        Arc::clone(&self.ends)
+    }
+
+    /// As [`Jobs::submit`], for a job that `depth` deliveries led to.
+    pub(crate) async fn submit_after(&self, submit: Submit, depth: u32) -> Result<Submitted> {
         if self.queued.load(Ordering::Relaxed) >= self.config.max_queued {
             let detail = format!("{} jobs wait already, the most that may", self.config.max_queued);
             return Err(Error::new(Code::Overloaded, detail).with_retry_after(COUNT_EVERY));
@@ -227,6 +245,8 @@ impl Jobs {
             None => None,
         };
         let version = &submit.version;
+        let own = submit.destinations.as_deref();
+        let notice = self.directory.notice(&version.tenant, &version.function, own, depth)?;
         let id = match version.labels.contains_key(label::CLASSIC) {
             true => self.numbers.job(&version.tenant).await?,
             false => None,
@@ -241,6 +261,7 @@ impl Jobs {
             event: submit.event,
             idempotency,
             user: submit.user,
+            notice,
             now,
         };
         let accepted = self.store.accept(job).await?;
@@ -249,6 +270,11 @@ impl Jobs {
             self.wake.notify_one();
         }
         Ok(Submitted { id: accepted.id, status: accepted.status, created: accepted.created })
+    }
+
+    /// For how long a second submission under a key is the same job, at least.
+    pub(crate) fn remembers(&self) -> Duration {
+        self.config.keep_keys.min(self.config.keep_finished)
     }
 
     /// Takes what a worker has counted.
@@ -410,6 +436,7 @@ impl Jobs {
         if job.status.is_final() {
             self.metrics.job_ended(job.status);
             self.waiters.notify(job.id);
+            self.ends.notify_one();
         }
     }
 }

@@ -255,8 +255,13 @@ async fn a_tenant_of_the_same_name_sees_no_job_of_the_one_before() {
     let route = service.function(&acme(), &name("a")).await.unwrap();
     for event in ["ok", "sleep:3600000", "throw"] {
         let version = route.versions.values().next().unwrap().clone();
-        let submit =
-            lyra_wire::control::Submit { version, event: event.as_bytes().into(), idempotency_key: None, user: None };
+        let submit = lyra_wire::control::Submit {
+            version,
+            event: event.as_bytes().into(),
+            idempotency_key: None,
+            user: None,
+            destinations: None,
+        };
         let id = service.submit(submit).await.unwrap().id;
         if event == "ok" {
             service.job(&acme(), id, Duration::from_secs(60)).await.unwrap();

@@ -3,8 +3,10 @@
 mod accounts;
 mod churn;
 mod crashes;
+mod deliveries;
 mod functions;
 mod jobs;
+mod schedules;
 mod sessions;
 
 use std::collections::HashMap;
@@ -70,7 +72,7 @@ impl Scripted {
             *tries
         };
         let script = String::from_utf8_lossy(event).into_owned();
-        let script = script.split('#').next().unwrap_or_default();
+        let script = script.trim_matches('"').split('#').next().unwrap_or_default();
         let steps: Vec<&str> = script.split(',').collect();
         let step = steps[(tries as usize - 1).min(steps.len() - 1)];
         match step.split_once(':') {
@@ -85,6 +87,8 @@ impl Scripted {
                 "crash" => Err(Error::new(Code::InstanceCrashed, "it died")),
                 "busy" => Err(Error::new(Code::Overloaded, "no room").with_retry_after(Duration::from_secs(1))),
                 "too-large" => Err(Error::new(Code::ResultTooLarge, "too large")),
+                // The message of a delivery.
+                _ if event.starts_with(b"{") => Err(Error::new(Code::FunctionError, "it hears of something")),
                 other => panic!("no such step: {other}"),
             },
         }
@@ -225,8 +229,13 @@ impl Site {
     pub(crate) async fn submit(&self, function: &str, event: &str) -> JobId {
         let route = self.service.function(&tenant(), &name(function)).await.unwrap();
         let version = Arc::clone(route.versions.values().next_back().unwrap());
-        let submit =
-            Submit { version, event: Bytes::copy_from_slice(event.as_bytes()), idempotency_key: None, user: None };
+        let submit = Submit {
+            version,
+            event: Bytes::copy_from_slice(event.as_bytes()),
+            idempotency_key: None,
+            user: None,
+            destinations: None,
+        };
         self.service.submit(submit).await.unwrap().id
     }
 }

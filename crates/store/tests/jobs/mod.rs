@@ -29,6 +29,7 @@ macro_rules! keeps_the_promises {
             dead_jobs_are_redriven_with_their_event_or_purged
             ended_jobs_are_forgotten_after_their_time_and_the_dead_later
             jobs_that_never_began_go_with_their_function
+            a_job_with_a_notice_is_owed_from_its_end_until_that_was_passed_on
         );
         keeps_the_promises!(% $subject,
             a_try_is_counted_with_its_end_or_not_at_all
@@ -114,6 +115,7 @@ fn new(function: &str, number: u32) -> NewJob {
         event: Bytes::from(format!("{{\"n\":{number}}}")),
         idempotency: None,
         user: None,
+        notice: None,
         now,
     }
 }

@@ -241,6 +241,7 @@ mod tests {
             event: bytes::Bytes::new(),
             idempotency: None,
             user: None,
+            notice: None,
             now: Timestamp::default(),
         };
         let mut record = Record::new(&job, Payload::None, None);

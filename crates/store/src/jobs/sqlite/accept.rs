@@ -3,6 +3,7 @@
 use lyra_types::JobId;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::notices;
 use super::row::{add_payload, find, job_id, key};
 use crate::StoreError;
 use crate::jobs::{Accepted, Idempotency, JobsError, NewJob};
@@ -38,6 +39,7 @@ pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsEr
             .and_then(|mut statement| statement.execute(params![job.tenant.as_str(), key(job.id), &**user]))
             .map_err(StoreError::sqlite("remember who called"))?;
     }
+    notices::remember(conn, job)?;
     Ok(Accepted { id: job.id, status: lyra_types::job::JobStatus::Queued, created: true })
 }
 
