@@ -70,6 +70,7 @@ const CONTROL: &[Row] = &[
     ("SecretStamps", "SecretKeys", "Stamps", Unary),
     ("SealingKeys", "Nothing", "SealingKeys", Unary),
     ("ResealSecrets", "Nothing", "Resealed", Unary),
+    ("Hooks", "HookRequest", "HookAnswer", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[

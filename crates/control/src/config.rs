@@ -7,6 +7,7 @@ use lyra_types::quota::Quota;
 use serde::{Deserialize, Serialize};
 
 use crate::accounts::AccountsConfig;
+use crate::deliveries::WebhooksConfig;
 use crate::registry::RegistryConfig;
 use crate::secrets::SecretsConfig;
 use crate::sessions::SessionsConfig;
@@ -29,6 +30,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// Tenants, users, tokens, the audit log.
     pub accounts: AccountsConfig,
+    /// Deliveries: who may be called, how often, how long they are kept.
+    pub webhooks: WebhooksConfig,
     /// Applications and sessions.
     pub sessions: SessionsConfig,
     /// Quota of tenants that have none of their own; it has a section of its own among the settings.
@@ -52,6 +55,7 @@ impl Default for Config {
             jobs: JobsConfig::default(),
             registry: RegistryConfig::default(),
             accounts: AccountsConfig::default(),
+            webhooks: WebhooksConfig::default(),
             sessions: SessionsConfig::default(),
             quota: Quota::default(),
             secrets: SecretsConfig::default(),

@@ -13,6 +13,7 @@
 mod accounts;
 mod classic;
 mod config;
+mod deliveries;
 mod functions;
 mod jobs;
 mod leader;
@@ -21,6 +22,7 @@ pub mod placement;
 mod quotas;
 pub mod registry;
 mod scaler;
+mod schedules;
 pub mod secrets;
 mod service;
 mod sessions;
@@ -29,6 +31,7 @@ mod tests;
 
 pub use accounts::AccountsConfig;
 pub use config::{Config, JobsConfig};
+pub use deliveries::WebhooksConfig;
 pub use registry::{Registry, RegistryConfig};
 pub use secrets::SecretsConfig;
 pub use service::{Deps, Service};

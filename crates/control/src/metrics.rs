@@ -31,6 +31,13 @@ pub(crate) struct Metrics {
     /// By outcome: `ok`, or the error's code.
     pub(crate) logins: IntCounterVec,
     pub(crate) grants: IntGauge,
+    /// By what came of them: `manual`, or the word of [`lyra_types::schedule::FiringOutcome`].
+    pub(crate) firings: IntCounterVec,
+    pub(crate) firing_delay: Histogram,
+    /// By how they went: `ok`, `failed`.
+    pub(crate) delivery_tries: IntCounterVec,
+    /// By how they ended: `delivered`, `failed`.
+    pub(crate) deliveries: IntCounterVec,
 }
 
 impl Metrics {
@@ -79,6 +86,25 @@ impl Metrics {
                 "From when the leader saw a session's object to when the session was available.",
             ),
             logins: registry.counter("lyra_logins_total", "Logins, by outcome: ok or an error code.", &["outcome"]),
+            firings: registry.counter(
+                "lyra_schedule_firings_total",
+                "Firings of schedules, by outcome: started, overlapped, waiting, refused, manual.",
+                &["outcome"],
+            ),
+            firing_delay: seconds(
+                "lyra_schedule_firing_delay_seconds",
+                "From the time that a schedule means to its job being accepted.",
+            ),
+            delivery_tries: registry.counter(
+                "lyra_delivery_tries_total",
+                "Tries of deliveries, by how they went: ok or failed.",
+                &["outcome"],
+            ),
+            deliveries: registry.counter(
+                "lyra_deliveries_total",
+                "Deliveries that ended, by status: delivered or failed.",
+                &["status"],
+            ),
             grants: plain("lyra_grants", "Tokens that are good for something, as gateways are told."),
         }
     }

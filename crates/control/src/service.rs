@@ -17,6 +17,7 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use lyra_wire::hooks::{HookAnswer, HookRequest};
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
 use lyra_wire::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use lyra_wire::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
@@ -26,6 +27,7 @@ use lyra_wire::{Control, Logs, Worker};
 use crate::Config;
 use crate::accounts::Accounts;
 use crate::classic::{Classic, Numbers};
+use crate::deliveries::{self, Deliveries};
 use crate::functions::Functions;
 use crate::jobs::Jobs;
 use crate::leader::{Leader, Term};
@@ -34,6 +36,7 @@ use crate::placement::Placement;
 use crate::quotas::Quotas;
 use crate::registry::Registry;
 use crate::scaler::Scaler;
+use crate::schedules::Schedules;
 use crate::secrets::{Sealer, SecretTable, Secrets};
 use crate::sessions::Sessions;
 
@@ -69,6 +72,8 @@ pub struct Service {
     functions: Arc<Functions>,
     classic: Arc<Classic>,
     jobs: Arc<Jobs>,
+    schedules: Arc<Schedules>,
+    deliveries: Arc<Deliveries>,
     accounts: Arc<Accounts>,
     quotas: Arc<Quotas>,
     secrets: Arc<Secrets>,
@@ -106,9 +111,14 @@ impl Service {
         let classic = Arc::new(Classic::new(&deps, Arc::clone(&functions), Arc::clone(&numbers)));
         let table = Arc::clone(functions.table());
         let quotas = Arc::new(Quotas::new(config.quota.clone(), &deps, Arc::clone(&table)));
-        let (limits, of_jobs) = (Arc::clone(&quotas), config.jobs.clone());
-        let jobs = Arc::new(Jobs::new(of_jobs, &deps, owner, table, numbers, limits, Arc::clone(&metrics)));
+        let directory = deliveries::directory(&deps, &config.webhooks, Arc::clone(&table));
+        let asked = (Arc::clone(&quotas), Arc::clone(&directory));
+        let jobs = Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, asked, Arc::clone(&metrics));
+        let jobs = Arc::new(jobs);
         let table = Arc::clone(functions.table());
+        let (of_jobs, of) = (Arc::clone(&jobs), Arc::clone(&metrics));
+        let deliveries = Deliveries::new(&deps, config.webhooks.clone(), directory, of_jobs, Arc::clone(&table), of);
+        let schedules = Schedules::new(&deps, Arc::clone(&jobs), Arc::clone(&table), Arc::clone(&metrics));
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
         let accounts = Accounts::new(config.accounts.clone(), &deps, Arc::clone(&functions), Arc::clone(&metrics));
         measure(&deps, &leader, Arc::clone(&metrics));
@@ -116,6 +126,8 @@ impl Service {
             functions,
             classic,
             jobs,
+            schedules: Arc::new(schedules),
+            deliveries: Arc::new(deliveries),
             accounts: Arc::new(accounts),
             quotas,
             secrets: Arc::new(secrets),
@@ -142,6 +154,7 @@ impl Service {
         self.secrets.start(&self.tasks).await?;
         self.functions.start(&self.tasks).await?;
         self.quotas.start(&self.tasks).await?;
+        self.deliveries.start(&self.tasks).await?;
         self.jobs.start(&self.tasks).await;
         let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
         let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
@@ -159,10 +172,12 @@ impl Service {
             Arc::clone(&self.placement),
         );
         let (accounts, quotas) = (Arc::clone(&self.accounts), Arc::clone(&self.quotas));
+        let (schedules, deliveries) = (Arc::clone(&self.schedules), Arc::clone(&self.deliveries));
         self.leading.spawn("lead", async move {
             let duties = |term: Term| {
                 let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
                 let (sessions, accounts, classic, quotas) = (&sessions, &accounts, &classic, &quotas);
+                let (schedules, deliveries) = (&schedules, &deliveries);
                 async move {
                     tokio::join!(
                         jobs.lead(leader, &term),
@@ -171,7 +186,9 @@ impl Service {
                         placement.lead(&term),
                         sessions.lead(&term),
                         accounts.lead(&term),
-                        quotas.lead(&term)
+                        quotas.lead(&term),
+                        schedules.lead(&term),
+                        deliveries.lead(&term)
                     );
                 }
             };
@@ -259,6 +276,7 @@ impl Service {
         }
         self.accounts.set_workflows(None);
         self.jobs.stop().await;
+        self.deliveries.stop().await;
         self.tasks.stop(LAST).await;
         self.leader.leave().await;
     }
@@ -447,5 +465,12 @@ impl Control for Service {
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         self.classic.answer(request).await
+    }
+
+    async fn hooks(&self, request: HookRequest) -> Result<HookAnswer> {
+        match request {
+            HookRequest::Schedule { tenant, ask } => self.schedules.answer(&tenant, ask).await,
+            HookRequest::Delivery { tenant, ask } => self.deliveries.answer(&tenant, ask).await,
+        }
     }
 }

@@ -4,9 +4,12 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use lyra_types::delivery::DestinationsRequest;
 use lyra_types::invocation::{Report, header as names};
 use lyra_types::{Code, Error, Result};
 use lyra_wire::control::Precondition;
+
+use crate::extract::parse_secret_json;
 
 /// Owner of what the request is about.
 pub(crate) const TENANT: HeaderName = HeaderName::from_static("lyra-tenant");
@@ -14,6 +17,10 @@ pub(crate) const TENANT: HeaderName = HeaderName::from_static("lyra-tenant");
 pub(crate) const TRIGGER_ID: HeaderName = HeaderName::from_static("x-trigger-id");
 /// A key that makes a repeated submit safe.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Who hears of the end of a job.
+pub(crate) const DESTINATIONS: HeaderName = HeaderName::from_static("lyra-destinations");
+/// Longest value of it, in bytes.
+const MAX_DESTINATIONS: usize = 6 << 10;
 /// RFC 7240.
 pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// RFC 7240.
@@ -128,6 +135,21 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
     }
 }
 
+/// Who hears of the end of a job: JSON, which may hold secrets.
+///
+/// # Errors
+/// [`Code::BadRequest`] or [`Code::InvalidField`], without a word of what it holds.
+pub(crate) fn destinations(headers: &HeaderMap) -> Result<Option<DestinationsRequest>> {
+    let mut given = headers.get_all(DESTINATIONS).iter();
+    let Some(one) = given.next() else { return Ok(None) };
+    if given.next().is_some() || one.len() > MAX_DESTINATIONS {
+        let detail = format!("Lyra-Destinations must be one value of at most {MAX_DESTINATIONS} bytes");
+        return Err(Error::new(Code::BadRequest, detail));
+    }
+    let fault = |error: Error| Error::new(error.code, format!("Lyra-Destinations: {}", error.detail));
+    parse_secret_json(one.as_bytes()).map(Some).map_err(fault)
+}
+
 /// Headers that speak of one connection only (RFC 9110, 7.6.1), and what `Connection` names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -211,6 +233,19 @@ mod tests {
         assert!(prefers_async(&headers(&[("prefer", "wait=10, respond-async")])));
         assert!(prefers_async(&headers(&[("prefer", "return=minimal"), ("prefer", "Respond-Async")])));
         assert!(!prefers_async(&headers(&[("prefer", "respond-asynchronously")])));
+    }
+
+    #[test]
+    fn destinations_are_read_and_their_faults_show_no_secret() {
+        assert_eq!(destinations(&headers(&[])), Ok(None));
+        let good = r#"{"on_failure":{"url":"https://example.org/","secret":"whsec_c2VjcmV0"}}"#;
+        assert!(destinations(&headers(&[("lyra-destinations", good)])).unwrap().unwrap().on_failure.is_some());
+        for bad in [r#"{"on_failure":{"secret":["c2VjcmV0"]}}"#, r#"{"c2VjcmV0":1}"#, "c2VjcmV0", "{"] {
+            let error = destinations(&headers(&[("lyra-destinations", bad)])).unwrap_err();
+            assert!(!error.detail.contains("c2VjcmV0") || bad.contains("\"c2VjcmV0\":"), "{error}");
+        }
+        let twice = [("lyra-destinations", good), ("lyra-destinations", good)];
+        assert!(destinations(&headers(&twice)).is_err());
     }
 
     #[test]

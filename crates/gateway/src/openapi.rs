@@ -10,8 +10,8 @@ use utoipa::{IntoResponses, OpenApi};
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, secrets,
-    tenants, tokens, usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, meta, quotas, runs,
+    scaler, schedules, secrets, tenants, tokens, usage, users, versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -31,6 +31,9 @@ use crate::trigger;
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented, sessions::documented,
+        deliveries::destinations, deliveries::put_destinations, deliveries::delete_destinations, deliveries::test,
+        deliveries::list, deliveries::get, deliveries::redeliver,
+        schedules::list, schedules::get, schedules::put, schedules::delete, schedules::pause, schedules::resume, schedules::run,
         usage::get,
         secrets::list, secrets::get, secrets::put, secrets::delete, secrets::keys, secrets::rotate,
         control::list,

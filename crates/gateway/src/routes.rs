@@ -20,8 +20,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, functions, invoke, jobs, login, logs, meta, quotas, runs, scaler, secrets,
-    tenants, tokens, usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, meta, quotas, runs,
+    scaler, schedules, secrets, tenants, tokens, usage, users, versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -152,12 +152,33 @@ fn table() -> Vec<Row> {
         row("GET", "/openapi.json", Needs::Somebody, meta::openapi),
         row("GET", "/version", Needs::Somebody, meta::version),
     ];
+    rows.extend(hooks());
     rows.extend(classic::table().map(|(method, path, needs)| Row { method, path, needs, handler: None }));
     // A session's clients are not callers of Lyra.
     for (path, needs) in [(TRIGGER_PATH, Needs::INVOKE), (SESSION_PATH, Needs::Nothing)] {
         rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, handler: None }));
     }
     rows
+}
+
+/// What happens by itself: schedules, and word of the ends of jobs.
+fn hooks() -> Vec<Row> {
+    vec![
+        row("GET", "/v1/functions/{name}/destinations", Needs::READ, deliveries::destinations),
+        row("PUT", "/v1/functions/{name}/destinations", Needs::DEPLOY, deliveries::put_destinations),
+        row("DELETE", "/v1/functions/{name}/destinations", Needs::DEPLOY, deliveries::delete_destinations),
+        row("POST", "/v1/functions/{name}/destinations/test", Needs::DEPLOY, deliveries::test),
+        row("GET", "/v1/deliveries", Needs::READ, deliveries::list),
+        row("GET", "/v1/deliveries/{id}", Needs::READ, deliveries::get),
+        row("POST", "/v1/deliveries/{id}/redeliver", Needs::DEPLOY, deliveries::redeliver),
+        row("GET", "/v1/schedules", Needs::READ, schedules::list),
+        row("GET", "/v1/schedules/{name}", Needs::READ, schedules::get),
+        row("PUT", "/v1/schedules/{name}", Needs::DEPLOY, schedules::put),
+        row("DELETE", "/v1/schedules/{name}", Needs::DEPLOY, schedules::delete),
+        row("POST", "/v1/schedules/{name}/pause", Needs::DEPLOY, schedules::pause),
+        row("POST", "/v1/schedules/{name}/resume", Needs::DEPLOY, schedules::resume),
+        row("POST", "/v1/schedules/{name}/run", Needs::INVOKE, schedules::run),
+    ]
 }
 
 /// Every method and path that is served, in the order of the table.

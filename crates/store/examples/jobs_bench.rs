@@ -75,6 +75,7 @@ async fn accept(jobs: &Arc<dyn Jobs>, callers: usize, time: Duration) -> Result<
                         idempotency: None,
                         user: None,
                         most_queued: MostQueued::default(),
+                        notice: None,
                         now: clock.now(),
                     };
                     jobs.accept(job).await?;

@@ -124,6 +124,12 @@ name!(
     |_| Ok(())
 );
 name!(
+    /// Name of a schedule, unique in its tenant.
+    ScheduleName,
+    "schedule",
+    |_| Ok(())
+);
+name!(
     /// Name of an alias of a function. Holds at least one letter, so that it can't be taken for a version number.
     AliasName,
     "alias",

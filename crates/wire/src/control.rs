@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
+use lyra_types::delivery::DestinationsRequest;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
@@ -17,6 +18,7 @@ use lyra_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::classic::{ClassicAnswer, ClassicRequest};
+use crate::hooks::{HookAnswer, HookRequest};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
@@ -135,6 +137,9 @@ pub struct Submit {
     /// Who called; `None` where that is not known.
     #[serde(default)]
     pub user: Option<Arc<str>>,
+    /// Who hears of its end, in place of the function's own destinations.
+    #[serde(default)]
+    pub destinations: Option<Box<DestinationsRequest>>,
 }
 
 /// Outcome of [`Control::submit`].
@@ -392,6 +397,12 @@ pub trait Control: Send + Sync + 'static {
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         let _ = request;
         Err(Error::new(lyra_types::Code::Unavailable, "this control process has no classic users"))
+    }
+
+    /// Does what is asked about what happens by itself: schedules.
+    async fn hooks(&self, request: HookRequest) -> Result<HookAnswer> {
+        let _ = request;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process keeps no schedules"))
     }
 }
 

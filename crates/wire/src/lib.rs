@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod classic;
 pub mod control;
 pub mod grpc;
+pub mod hooks;
 pub mod instances;
 pub mod logs;
 mod octets;

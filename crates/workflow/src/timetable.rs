@@ -7,8 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use croner::Cron;
-use jiff::tz::TimeZone;
+use lyra_kit::Timetable;
 use lyra_store::TxnError;
 use lyra_store::objects::{Change, Check, Entry, Txn};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
@@ -53,26 +52,14 @@ pub(crate) fn check(schedule: &Schedule) -> Result<()> {
     parse(schedule).map(drop)
 }
 
-fn parse(schedule: &Schedule) -> Result<(Cron, TimeZone)> {
-    let bad = |field: &str, reason: String| Error::field(Code::InvalidField, format!("schedule.{field}"), reason);
-    let cron = schedule.cron.parse::<Cron>().map_err(|error| bad("cron", format!("is no cron pattern: {error}")))?;
-    let zone = match &schedule.time_zone {
-        None => TimeZone::UTC,
-        Some(name) => TimeZone::get(name).map_err(|_| {
-            bad("time_zone", format!("\"{name}\" is no time zone that this machine knows, such as Europe/Berlin"))
-        })?,
-    };
-    Ok((cron, zone))
+fn parse(schedule: &Schedule) -> Result<Timetable> {
+    Timetable::new(&schedule.cron, schedule.time_zone.as_deref(), "schedule.")
 }
 
 /// The last tick up to `now`, if it is later than `last`.
 fn due(schedule: &Schedule, last: Timestamp, now: Timestamp) -> Result<Option<Timestamp>> {
-    let (cron, zone) = parse(schedule)?;
-    let Ok(at) = jiff::Timestamp::from_millisecond(now.millis()) else { return Ok(None) };
     // A pattern that never was has no tick.
-    let Ok(tick) = cron.find_previous_occurrence(&at.to_zoned(zone), true) else { return Ok(None) };
-    let tick = Timestamp::from_millis(tick.timestamp().as_millisecond());
-    Ok((tick > last).then_some(tick))
+    Ok(parse(schedule)?.last(now).filter(|tick| *tick > last))
 }
 
 /// The run of one tick.

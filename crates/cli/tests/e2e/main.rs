@@ -23,6 +23,7 @@ mod processes;
 mod quotas;
 mod reference;
 mod scaler;
+mod schedules;
 mod secrets;
 mod session_site;
 mod sessions;

@@ -101,13 +101,15 @@ impl Accounts {
         });
         self.drop_tokens(tokens).await?;
         // A tenant of the same name is another one: it reads nothing of this one's past. Operators keep it.
-        let rest = vec![
+        let mut rest = vec![
+            Change::DeletePrefix(crate::schedules::of_tenant(tenant)),
             Change::DeletePrefix(keys::users(tenant)),
             Change::DeletePrefix(keys::audit_of(tenant)),
             Change::DeletePrefix(crate::quotas::of_tenant(tenant)),
             Change::DeletePrefix(crate::secrets::table::of_tenant(tenant)),
             Change::Delete(keys::tenant(tenant)),
         ];
+        rest.extend(crate::deliveries::of_tenant(tenant).map(Change::DeletePrefix));
         self.commit(Vec::new(), rest, ()).await?;
         Ok(true)
     }

@@ -248,7 +248,11 @@ impl Functions {
                 let record = record.ok_or_else(|| Error::not_found("function", function))?;
                 may(record)?;
                 let codes: Vec<_> = record.route.versions.values().map(|version| version.code.clone()).collect();
-                Ok((vec![Change::DeletePrefix(keys::function(tenant, function))], (record.route.generation, codes)))
+                let gone = vec![
+                    Change::DeletePrefix(keys::function(tenant, function)),
+                    Change::Delete(crate::deliveries::destinations_key(tenant, function)),
+                ];
+                Ok((gone, (record.route.generation, codes)))
             })
             .await?;
         let (generation, codes) = changed.value;

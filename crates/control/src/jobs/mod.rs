@@ -39,6 +39,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::classic::Numbers;
 use crate::config::JobsConfig;
+use crate::deliveries::Directory;
 use crate::functions::Table;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
@@ -76,6 +77,10 @@ pub(crate) struct Jobs {
     config: JobsConfig,
     /// Who this process is to the store.
     owner: u64,
+    /// Who hears of what.
+    directory: Arc<Directory>,
+    /// Set when a job has ended here.
+    ends: Arc<Notify>,
     /// There may be something to lease.
     wake: Notify,
     running: Running,
@@ -93,7 +98,7 @@ impl Jobs {
         owner: u64,
         table: Arc<Table>,
         numbers: Arc<Numbers>,
-        quotas: Arc<Quotas>,
+        (quotas, directory): (Arc<Quotas>, Arc<Directory>),
         metrics: Arc<Metrics>,
     ) -> Jobs {
         // Jobs make nobody wait: they are held back.
@@ -110,6 +115,8 @@ impl Jobs {
             numbers,
             metrics,
             owner,
+            directory,
+            ends: Arc::default(),
             wake: Notify::new(),
             running: Running::default(),
             waiters: Waiters::new(config.max_waiters),
@@ -240,6 +247,16 @@ impl Jobs {
     }
 
     pub(crate) async fn submit(&self, submit: Submit) -> Result<Submitted> {
+        self.submit_after(submit, 0).await
+    }
+
+    /// Set when a job has ended here.
+    pub(crate) fn ends(&self) -> Arc<Notify> {
+        Arc::clone(&self.ends)
+    }
+
+    /// As [`Jobs::submit`], for a job that `depth` deliveries led to.
+    pub(crate) async fn submit_after(&self, submit: Submit, depth: u32) -> Result<Submitted> {
         if self.queued.load(Ordering::Relaxed) >= self.config.max_queued {
             let detail = format!("{} jobs wait already, the most that may", self.config.max_queued);
             return Err(Error::new(Code::Overloaded, detail).with_retry_after(COUNT_EVERY));
@@ -260,6 +277,8 @@ impl Jobs {
         let version = &submit.version;
         let (of_tenant, of_function) = self.quotas.queued_jobs(&version.tenant, &version.function);
         let most_queued = MostQueued { of_tenant, of_function };
+        let own = submit.destinations.as_deref();
+        let notice = self.directory.notice(&version.tenant, &version.function, own, depth)?;
         let id = match version.labels.contains_key(label::CLASSIC) {
             true => self.numbers.job(&version.tenant).await?,
             false => None,
@@ -275,6 +294,7 @@ impl Jobs {
             idempotency,
             user: submit.user,
             most_queued,
+            notice,
             now,
         };
         let accepted = self.store.accept(job).await?;
@@ -286,6 +306,11 @@ impl Jobs {
         // One that was handed in twice is new to whoever did so.
         let created = accepted.created || submit.id == Some(accepted.id);
         Ok(Submitted { id: accepted.id, status: accepted.status, created })
+    }
+
+    /// For how long a second submission under a key is the same job, at least.
+    pub(crate) fn remembers(&self) -> Duration {
+        self.config.keep_keys.min(self.config.keep_finished)
     }
 
     /// Takes what a worker has counted.
@@ -447,6 +472,7 @@ impl Jobs {
         if job.status.is_final() {
             self.metrics.job_ended(job.status);
             self.waiters.notify(job.id);
+            self.ends.notify_one();
         }
     }
 }

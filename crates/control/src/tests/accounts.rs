@@ -261,6 +261,7 @@ async fn a_tenant_of_the_same_name_sees_no_job_of_the_one_before() {
             event: event.as_bytes().into(),
             idempotency_key: None,
             user: None,
+            destinations: None,
         };
         let id = service.submit(submit).await.unwrap().id;
         if event == "ok" {

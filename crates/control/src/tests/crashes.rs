@@ -141,6 +141,12 @@ impl Jobs for Crashing {
     fn others(&self) -> Option<tokio::sync::broadcast::Receiver<lyra_store::jobs::Changed>> {
         None
     }
+    async fn owed(&self, limit: usize) -> Result<Vec<lyra_store::jobs::Owed>, JobsError> {
+        self.inner.owed(limit).await
+    }
+    async fn passed_on(&self, tenant: TenantName, id: JobId, finished_at: Timestamp) -> Result<(), JobsError> {
+        self.pass(self.inner.passed_on(tenant, id, finished_at)).await
+    }
     async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {
         self.inner.sweep(retention).await
     }

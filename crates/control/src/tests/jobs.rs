@@ -126,7 +126,14 @@ async fn a_key_gives_the_same_job_also_after_a_deploy() {
         let version = Arc::clone(route.versions.values().next_back().unwrap());
         let event = Bytes::from_static(event.as_bytes());
         site.service
-            .submit(Submit { id: None, version, event, idempotency_key: Some(key.to_owned()), user: None })
+            .submit(Submit {
+                id: None,
+                version,
+                event,
+                idempotency_key: Some(key.to_owned()),
+                user: None,
+                destinations: None,
+            })
             .await
     };
     let first = submit("ok", "k").await.unwrap();
@@ -262,7 +269,14 @@ async fn a_full_queue_refuses() {
     }
     site.worker.clock.sleep(Duration::from_secs(6)).await;
     let version = Arc::clone(&site.service.function(&tenant(), &name("f")).await.unwrap().versions[&1]);
-    let submit = Submit { id: None, version, event: Bytes::from_static(b"ok"), idempotency_key: None, user: None };
+    let submit = Submit {
+        id: None,
+        version,
+        event: Bytes::from_static(b"ok"),
+        idempotency_key: None,
+        user: None,
+        destinations: None,
+    };
     let error = site.service.submit(submit).await.unwrap_err();
     assert_eq!((error.code, error.retry_after.is_some()), (Code::Overloaded, true));
 }

@@ -3,10 +3,12 @@
 mod accounts;
 mod churn;
 mod crashes;
+mod deliveries;
 mod functions;
 mod jobs;
 mod quotas;
 mod scaler;
+mod schedules;
 mod secrets;
 mod sessions;
 
@@ -73,7 +75,7 @@ impl Scripted {
             *tries
         };
         let script = String::from_utf8_lossy(event).into_owned();
-        let script = script.split('#').next().unwrap_or_default();
+        let script = script.trim_matches('"').split('#').next().unwrap_or_default();
         let steps: Vec<&str> = script.split(',').collect();
         let step = steps[(tries as usize - 1).min(steps.len() - 1)];
         match step.split_once(':') {
@@ -88,6 +90,8 @@ impl Scripted {
                 "crash" => Err(Error::new(Code::InstanceCrashed, "it died")),
                 "busy" => Err(Error::new(Code::Overloaded, "no room").with_retry_after(Duration::from_secs(1))),
                 "too-large" => Err(Error::new(Code::ResultTooLarge, "too large")),
+                // The message of a delivery.
+                _ if event.starts_with(b"{") => Err(Error::new(Code::FunctionError, "it hears of something")),
                 other => panic!("no such step: {other}"),
             },
         }
@@ -236,6 +240,7 @@ impl Site {
             event: Bytes::copy_from_slice(event.as_bytes()),
             idempotency_key: None,
             user: None,
+            destinations: None,
         };
         self.service.submit(submit).await.unwrap().id
     }

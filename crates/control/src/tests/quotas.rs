@@ -95,7 +95,14 @@ async fn jobs_that_wait_are_limited_and_those_held_back_run_in_the_end() {
     }
     let route = site.service.function(&tenant(), &name("g")).await.unwrap();
     let version = Arc::clone(&route.versions[&1]);
-    let submit = Submit { version, event: Bytes::from_static(b"ok"), idempotency_key: None, user: None };
+    let submit = Submit {
+        version,
+        event: Bytes::from_static(b"ok"),
+        idempotency_key: None,
+        user: None,
+        id: None,
+        destinations: None,
+    };
     let error = site.service.submit(submit).await.unwrap_err();
     assert_eq!((error.code, &*error.errors[0].field), (Code::LimitReached, "quota.queued_jobs"));
     site.worker.clock.sleep(Duration::from_secs(30)).await;
@@ -121,7 +128,14 @@ async fn a_tenant_that_is_held_back_holds_nobody_up() {
     site.service.deploy(&other, &name("f"), js("1"), Precondition::None).await.unwrap();
     let route = site.service.function(&other, &name("f")).await.unwrap();
     let version = Arc::clone(&route.versions[&1]);
-    let submit = Submit { version, event: Bytes::from_static(b"ok"), idempotency_key: None, user: None };
+    let submit = Submit {
+        version,
+        event: Bytes::from_static(b"ok"),
+        idempotency_key: None,
+        user: None,
+        id: None,
+        destinations: None,
+    };
     let id = site.service.submit(submit).await.unwrap().id;
     assert_eq!(site.service.job(&other, id, LONG).await.unwrap().job.status, JobStatus::Succeeded);
     let first = site.service.job(&tenant(), stuck[0], Duration::ZERO).await.unwrap().job;

@@ -136,7 +136,8 @@ pub(super) async fn run(mut asked: Asked<'_>, name: &str, function: &str) -> Res
         Ok(event) => event,
         Err(why) => return Ok(Envelope::fault(format!("[ERR] Invalid argv {why}"))),
     };
-    let submit = Submit { id: None, version, event, idempotency_key, user: asked.identity.account() };
+    let submit =
+        Submit { id: None, version, event, idempotency_key, user: asked.identity.account(), destinations: None };
     let submitted = asked.app.control.submit(submit).await?;
     let id = ClassicJob::of(submitted.id).ok_or_else(|| Error::internal("the job has no classic id"))?;
     let envelope = Envelope::ok(id.to_string());

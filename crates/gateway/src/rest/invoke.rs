@@ -44,6 +44,7 @@ use crate::service::App;
         ("alias" = Option<String>, Query, description = "This alias instead of `live`"),
         ("async" = Option<bool>, Query, description = "As a job"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: as a job"),
+        ("Lyra-Destinations" = Option<String>, Header, description = "For jobs: who hears of its end, in place of the function's own destinations; JSON as for `PUT …/destinations`, in which a URL needs a secret"),
         ("Idempotency-Key" = Option<String>, Header, description = "For jobs: the same key and body give the same job; 1 to 255 characters"),
         ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
     ),
@@ -133,7 +134,9 @@ async fn submit(
     let idempotency_key = headers::idempotency_key(request)?;
     // Ids of classic jobs are numbers, which control gives.
     let id = (!version.labels.contains_key(label::CLASSIC)).then(|| app.ids.job());
-    let submitted = app.control.submit(Submit { id, version, event, idempotency_key, user }).await?;
+    let destinations = headers::destinations(request)?.map(Box::new);
+    let submit = Submit { id, version, event, idempotency_key, user, destinations };
+    let submitted = app.control.submit(submit).await?;
     let body = JobAccepted { id: submitted.id.to_string(), status: submitted.status };
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let answer = response.headers_mut();

@@ -6,6 +6,8 @@
 //!   job; only the holder of the newest one can say how the try ended, and only once.
 //! - A try whose lease ran out, or whose owner is gone, counts as a try.
 //! - An end is for ever: only [`Jobs::redrive`] takes a dead job back.
+//! - A job that was accepted with a notice is *owed* from the very change that ends it, until [`Jobs::passed_on`]; it is not
+//!   forgotten before.
 //!
 //! Time is always handed in: nothing here reads a clock. What an error means, when to retry and how often is for
 //! the caller to say.
@@ -54,6 +56,8 @@ pub struct NewJob {
     pub user: Option<Arc<str>>,
     /// How many may wait, this one among them.
     pub most_queued: MostQueued,
+    /// What its owner wants to happen when it has ended, in words that are not the store's.
+    pub notice: Option<Arc<str>>,
     /// Now.
     pub now: Timestamp,
 }
@@ -306,6 +310,15 @@ pub struct Changed {
     pub cancel_requested: bool,
 }
 
+/// A job that has ended, and whose owner wanted to hear of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Owed {
+    /// The job.
+    pub job: Job,
+    /// Its [`NewJob::notice`].
+    pub notice: String,
+}
+
 /// Keeps jobs.
 #[async_trait]
 pub trait Jobs: Send + Sync + 'static {
@@ -400,7 +413,13 @@ pub trait Jobs: Send + Sync + 'static {
     /// as they stand now.
     async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError>;
 
-    /// Forgets old ended jobs and expired keys; returns how many jobs.
+    /// Up to `limit` jobs with a notice, of any tenant, that have ended since their end was last [passed on](Jobs::passed_on).
+    async fn owed(&self, limit: usize) -> Result<Vec<Owed>, JobsError>;
+
+    /// The end of this job at `finished_at` was passed on. Where it has another end by now, or is gone, this changes nothing.
+    async fn passed_on(&self, tenant: TenantName, id: JobId, finished_at: Timestamp) -> Result<(), JobsError>;
+
+    /// Forgets old ended jobs that are not owed, and expired keys; returns how many jobs.
     async fn sweep(&self, retention: Retention) -> Result<u64, JobsError>;
 
     /// Jobs by status. Cheap.

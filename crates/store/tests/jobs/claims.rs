@@ -367,3 +367,49 @@ pub async fn who_has_no_room_does_not_hold_up_the_others(subject: impl Subject) 
     assert!(jobs.lease(LeaseRequest { rooms, ..request(1, at(20), 9) }).await.unwrap().jobs.is_empty());
     assert_eq!(jobs.lease(request(1, at(20), 9)).await.unwrap().jobs.len(), 5);
 }
+
+pub async fn a_job_with_a_notice_is_owed_from_its_end_until_that_was_passed_on(mut subject: impl Subject) {
+    let noticed =
+        |number| NewJob { notice: Some(format!("notice {number}").into()), max_attempts: 2, ..new("f", number) };
+    let names = async |jobs: &dyn Jobs| -> Vec<(JobId, String)> {
+        let mut owed: Vec<_> =
+            jobs.owed(10).await.unwrap().into_iter().map(|owed| (owed.job.id, owed.notice)).collect();
+        owed.sort_unstable();
+        owed
+    };
+    let jobs = subject.jobs();
+    for job in [noticed(1), noticed(2), new("f", 3), noticed(4)] {
+        jobs.accept(job).await.unwrap();
+    }
+    assert_eq!(names(jobs).await, []);
+    let first = lease_one(jobs, 1, at(10)).await;
+    let again = Outcome::Retry { run_at: at(90), error: failure() };
+    jobs.finish(first.lease(), at(11), again).await.unwrap();
+    assert_eq!(names(jobs).await, [], "a try that is repeated is no end");
+    let second = lease_one(jobs, 1, at(12)).await;
+    jobs.finish(second.lease(), at(13), Outcome::Succeeded(Bytes::from_static(b"r"))).await.unwrap();
+    let third = lease_one(jobs, 1, at(14)).await;
+    jobs.finish(third.lease(), at(15), Outcome::Succeeded(Bytes::from_static(b"r"))).await.unwrap();
+    jobs.cancel(tenant(), new("f", 4).id, at(16)).await.unwrap();
+    let owed = [2, 4].map(|number| (new("f", number).id, format!("notice {number}")));
+    assert_eq!(names(jobs).await, owed);
+    subject.crash().await;
+    let jobs = subject.jobs();
+    assert_eq!(names(jobs).await, owed, "what is owed survives a kill");
+    let all = Retention { finished_before: at(9_999), dead_before: at(9_999), now: at(99), limit: 100 };
+    assert_eq!(jobs.sweep(all).await.unwrap(), 1, "only the one that nobody wants to hear of is forgotten");
+    jobs.passed_on(tenant(), owed[0].0, at(12)).await.unwrap();
+    assert_eq!(names(jobs).await, owed, "it has no such end");
+    jobs.passed_on(tenant(), owed[0].0, at(13)).await.unwrap();
+    assert_eq!(names(jobs).await, owed[1..]);
+    // A lease that is lost ends a job, too, and a dead one that is redriven has another end.
+    let lost = lease_one(jobs, 1, at(100)).await;
+    assert!(jobs.lease(request(2, at(200), 1)).await.unwrap().ended.iter().any(|job| job.id == lost.job.id));
+    assert_eq!(names(jobs).await.len(), 2);
+    jobs.redrive(tenant(), lost.job.id, at(201)).await.unwrap();
+    assert_eq!(names(jobs).await, owed[1..]);
+    let lost = lease_one(jobs, 1, at(202)).await;
+    jobs.passed_on(tenant(), lost.job.id, at(200)).await.unwrap();
+    jobs.finish(lost.lease(), at(203), Outcome::Succeeded(Bytes::from_static(b"r"))).await.unwrap();
+    assert_eq!(names(jobs).await.len(), 2);
+}

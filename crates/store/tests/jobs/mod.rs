@@ -32,6 +32,7 @@ macro_rules! keeps_the_promises {
             jobs_that_never_began_go_with_their_function
             no_more_jobs_wait_than_may
             who_has_no_room_does_not_hold_up_the_others
+            a_job_with_a_notice_is_owed_from_its_end_until_that_was_passed_on
         );
         keeps_the_promises!(% $subject,
             a_try_is_counted_with_its_end_or_not_at_all
@@ -118,6 +119,7 @@ fn new(function: &str, number: u32) -> NewJob {
         idempotency: None,
         user: None,
         most_queued: MostQueued::default(),
+        notice: None,
         now,
     }
 }

@@ -30,6 +30,7 @@ use crate::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use crate::hooks::{HookAnswer, HookRequest};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
@@ -338,6 +339,11 @@ impl Control for RemoteControl {
         let (repeat, limit) = if reads { (Repeat::Always, SHORT) } else { (Repeat::Unsent, LONG) };
         self.ask(repeat, limit, request, |mut client, asked| async move { client.classic(asked).await }).await
     }
+
+    async fn hooks(&self, request: HookRequest) -> Result<HookAnswer> {
+        let (repeat, limit) = if request.only_reads() { (Repeat::Always, SHORT) } else { (Repeat::Unsent, LONG) };
+        self.ask(repeat, limit, request, |mut client, asked| async move { client.hooks(asked).await }).await
+    }
 }
 
 /// Adds the service by which others reach `control`.
@@ -511,6 +517,10 @@ impl ControlService for Served {
 
     async fn classic(&self, request: Request<ClassicRequest>) -> Result<Response<ClassicAnswer>, Status> {
         answer(self.0.classic(request.into_inner()).await)
+    }
+
+    async fn hooks(&self, request: Request<HookRequest>) -> Result<Response<HookAnswer>, Status> {
+        answer(self.0.hooks(request.into_inner()).await)
     }
 
     async fn purge_dead(&self, request: Request<Purge>) -> Result<Response<Count>, Status> {

@@ -22,6 +22,7 @@ pub use crate::accounts::{
 pub use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};
+pub use crate::hooks::{HookAnswer, HookRequest};
 pub use crate::logs::Query;
 pub use crate::quotas::{Claim, Shares};
 pub use crate::registry::{FromNode, MemberEvent, ToNode};

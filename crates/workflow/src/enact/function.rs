@@ -104,7 +104,7 @@ impl Functions {
         let deadline = self.deps.clock.instant() + enactment.timeout;
         let key = format!("lyra-run-{}", hex::encode(digest(&[enactment.run.as_str(), &enactment.key, name])));
         let event = enactment.input.clone();
-        let submit = Submit { id: None, version, event, idempotency_key: Some(key), user: None };
+        let submit = Submit { id: None, version, event, idempotency_key: Some(key), user: None, destinations: None };
         let submitted = tokio::time::timeout_at(deadline, self.submit(&enactment.tenant, submit));
         let id = submitted.await.map_err(|_| late(enactment))??;
         let guard = Cancel { deps: &self.deps, tenant: &enactment.tenant, job: Some(id) };

@@ -13,6 +13,7 @@ use super::index_usage;
 use super::record::{Name, Record, decode, encode};
 use super::usage::Entry;
 use crate::StoreError;
+use crate::jobs::sqlite::notices::{self, not_owed};
 use crate::jobs::sqlite::row::{job_id, key};
 use crate::jobs::sqlite::{SCHEMA, accept, leases, lists};
 use crate::jobs::{Changed, Counts, Filter, JobsError, LeaseRequest, NewJob, Retention, status_number};
@@ -152,6 +153,10 @@ impl Index {
         )
     }
 
+    pub(super) fn owed(&self, limit: usize) -> Result<Vec<(TenantName, JobId, String)>, StoreError> {
+        notices::names(&self.conn.lock(), limit)
+    }
+
     pub(super) fn dead(&self, tenant: &TenantName, limit: usize) -> Result<Vec<(TenantName, JobId)>, StoreError> {
         self.names(
             "SELECT tenant, id FROM jobs INDEXED BY jobs_status
@@ -176,11 +181,19 @@ impl Index {
 
     pub(super) fn old(&self, retention: &Retention) -> Result<Vec<(TenantName, JobId)>, StoreError> {
         let mut old = self.names(
-            "SELECT tenant, id FROM jobs WHERE status BETWEEN 2 AND 5 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2",
+            concat!(
+                "SELECT tenant, id FROM jobs WHERE status BETWEEN 2 AND 5 AND finished_at < ?1 AND ",
+                not_owed!(),
+                " ORDER BY finished_at LIMIT ?2"
+            ),
             params![retention.finished_before.millis(), retention.limit],
         )?;
         old.extend(self.names(
-            "SELECT tenant, id FROM jobs WHERE status = 6 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2",
+            concat!(
+                "SELECT tenant, id FROM jobs WHERE status = 6 AND finished_at < ?1 AND ",
+                not_owed!(),
+                " ORDER BY finished_at LIMIT ?2"
+            ),
             params![retention.dead_before.millis(), retention.limit],
         )?);
         Ok(old)
@@ -329,6 +342,11 @@ fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<bool, St
         ])
     })
     .map_err(at("write the index of jobs"))?;
+    if let Some(notice) = record.notice.as_ref().filter(|_| record.owed) {
+        conn.prepare_cached("INSERT INTO notices (tenant, id, notice, owed) VALUES (?1, ?2, ?3, 1)")
+            .and_then(|mut statement| statement.execute(params![job.tenant.as_str(), key(job.id), notice]))
+            .map_err(at("write the index of jobs"))?;
+    }
     index_usage::count(conn, record)?;
     Ok(true)
 }

@@ -242,6 +242,7 @@ mod tests {
             idempotency: None,
             user: None,
             most_queued: crate::jobs::MostQueued::default(),
+            notice: None,
             now: Timestamp::default(),
         };
         let mut record = Record::new(&job, Payload::None, None);

@@ -236,8 +236,9 @@ impl Record {
         self.job.status == JobStatus::Running && self.fence == lease.fence
     }
 
-    /// Takes off what a record has only while its job runs or may run again; returns the event that nobody needs now.
+    /// Takes off what a record has only while its job runs or may run again, and marks the end as owed; returns the event that nobody needs now.
     pub(super) fn settle(&mut self) -> Payload {
+        self.owed |= self.job.status.is_final() && self.notice.is_some();
         if self.job.status != JobStatus::Running {
             (self.owner, self.lease_until) = (None, None);
         }

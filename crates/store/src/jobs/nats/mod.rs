@@ -33,7 +33,8 @@ use self::follow::{fill, follow};
 use self::index::{Index, News};
 use self::record::{Name, Record, decode, encode};
 use super::{
-    Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention,
+    Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Owed,
+    Retention,
 };
 use crate::StoreError;
 pub use crate::nats::NatsSettings;
@@ -315,6 +316,14 @@ impl Jobs for NatsJobs {
 
     async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
         self.shared.recover(owner, now, limit).await
+    }
+
+    async fn owed(&self, limit: usize) -> Result<Vec<Owed>, JobsError> {
+        self.shared.owed(limit).await
+    }
+
+    async fn passed_on(&self, tenant: TenantName, id: JobId, finished_at: Timestamp) -> Result<(), JobsError> {
+        self.shared.passed_on(&tenant, id, finished_at).await
     }
 
     async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {

@@ -8,7 +8,7 @@ use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use super::record::{Name, Payload, Record};
 use super::{AT_ONCE, MARKED, Next, Shared};
 use crate::StoreError;
-use crate::jobs::{JobsError, Retention, life};
+use crate::jobs::{JobsError, Owed, Retention, life};
 
 impl Shared {
     pub(super) async fn cancel(&self, tenant: &TenantName, id: JobId, now: Timestamp) -> Result<Job, JobsError> {
@@ -59,6 +59,43 @@ impl Shared {
             _ => Ok(Next::Remove(())),
         })
         .await
+    }
+
+    pub(super) async fn owed(&self, limit: usize) -> Result<Vec<Owed>, JobsError> {
+        let names = self.ask(move |index| index.owed(limit)).await?;
+        let mut owed = Vec::with_capacity(names.len());
+        for (tenant, id, _) in names {
+            // As the stream has it: another process may have passed it on.
+            if let Some((record, _)) = self.fetch(&tenant, id).await?
+                && record.owed
+                && record.job.status.is_final()
+                && let Some(notice) = record.notice
+            {
+                owed.push(Owed { job: record.job, notice });
+            }
+        }
+        Ok(owed)
+    }
+
+    pub(super) async fn passed_on(
+        &self,
+        tenant: &TenantName,
+        id: JobId,
+        finished_at: Timestamp,
+    ) -> Result<(), JobsError> {
+        let passed = self
+            .change(tenant, id, |record| {
+                if !record.owed || record.job.finished_at != Some(finished_at) {
+                    return Ok(Next::Leave(()));
+                }
+                record.owed = false;
+                Ok(Next::Write(()))
+            })
+            .await;
+        match passed {
+            Err(JobsError::NotFound(_)) => Ok(()),
+            passed => passed,
+        }
     }
 
     pub(super) async fn redrive_some(

@@ -52,6 +52,12 @@ pub(super) struct Record {
     /// Who called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<String>,
+    /// What its owner wants to happen when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) notice: Option<String>,
+    /// Whether it has ended, and that was not passed on yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) owed: bool,
     /// What each try that has ended used; only grows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) used: Vec<Spent>,
@@ -95,6 +101,8 @@ impl Record {
             result: Payload::None,
             key,
             user: job.user.as_deref().map(str::to_owned),
+            notice: job.notice.as_deref().map(str::to_owned),
+            owed: false,
             used: Vec::new(),
             writers: Writers::default(),
         }

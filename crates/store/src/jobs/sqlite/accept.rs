@@ -5,6 +5,7 @@ use lyra_types::quota::QuotaKey;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lists::queued;
+use super::notices;
 use super::row::{add_payload, drop_payload, find, job_id, key, load};
 use crate::StoreError;
 use crate::jobs::{Accepted, Idempotency, JobsError, NewJob};
@@ -51,6 +52,7 @@ pub(super) fn accept(conn: &Connection, job: &NewJob) -> Result<Accepted, JobsEr
             .and_then(|mut statement| statement.execute(params![job.tenant.as_str(), key(job.id), &**user]))
             .map_err(StoreError::sqlite("remember who called"))?;
     }
+    notices::remember(conn, job)?;
     Ok(Accepted { id: job.id, status: lyra_types::job::JobStatus::Queued, created: true })
 }
 

@@ -6,6 +6,7 @@
 pub(super) mod accept;
 pub(super) mod leases;
 pub(super) mod lists;
+pub(super) mod notices;
 mod owner;
 pub(super) mod row;
 #[cfg(test)]
@@ -24,12 +25,13 @@ use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use tokio::sync::broadcast;
 
 use super::{
-    Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Retention,
+    Accepted, Changed, Counts, Filter, Held, Jobs, JobsError, Lease, LeaseRequest, Leased, NewJob, Outcome, Owed,
+    Retention,
 };
 use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
 use crate::{DirLock, StoreError};
 
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Statuses are numbers: their place in `JobStatus::ALL`. The literals here and in the queries must agree, or SQLite
 /// does not use the partial indexes.
 pub(super) const SCHEMA: &str = "
@@ -89,6 +91,20 @@ END;
 CREATE TABLE IF NOT EXISTS callers (tenant TEXT NOT NULL, id BLOB NOT NULL, user TEXT NOT NULL, PRIMARY KEY (tenant, id)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS callers_deleted AFTER DELETE ON jobs BEGIN
     DELETE FROM callers WHERE tenant = old.tenant AND id = old.id;
+END;
+CREATE TABLE IF NOT EXISTS notices (
+    tenant TEXT NOT NULL,
+    id     BLOB NOT NULL,
+    notice TEXT NOT NULL,
+    owed   INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS notices_owed ON notices (tenant, id) WHERE owed = 1;
+CREATE TRIGGER IF NOT EXISTS notices_owed_at_the_end AFTER UPDATE OF status ON jobs WHEN new.status > 1 AND old.status < 2 BEGIN
+    UPDATE notices SET owed = 1 WHERE tenant = new.tenant AND id = new.id;
+END;
+CREATE TRIGGER IF NOT EXISTS notices_deleted AFTER DELETE ON jobs BEGIN
+    DELETE FROM notices WHERE tenant = old.tenant AND id = old.id;
 END;
 CREATE TABLE IF NOT EXISTS usage (
     tenant       TEXT NOT NULL,
@@ -246,6 +262,14 @@ impl Jobs for SqliteJobs {
 
     async fn recover(&self, owner: u64, now: Timestamp, limit: usize) -> Result<Vec<Job>, JobsError> {
         self.write(move |conn| leases::recover(conn, owner, now, limit)).await
+    }
+
+    async fn owed(&self, limit: usize) -> Result<Vec<Owed>, JobsError> {
+        Ok(self.readers.read(move |conn| notices::owed(conn, limit)).await?)
+    }
+
+    async fn passed_on(&self, tenant: TenantName, id: JobId, finished_at: Timestamp) -> Result<(), JobsError> {
+        self.write(move |conn| Ok(notices::passed_on(conn, &tenant, id, finished_at)?)).await
     }
 
     async fn sweep(&self, retention: Retention) -> Result<u64, JobsError> {

@@ -4,6 +4,7 @@ use lyra_types::job::{Job, JobStatus};
 use lyra_types::{FunctionName, JobId, TenantName, Timestamp};
 use rusqlite::{Connection, Params, params};
 
+use super::notices::not_owed;
 use super::row::{Stored, columns, end, load, remove, save, stored};
 use crate::StoreError;
 use crate::jobs::{JobsError, Retention, life};
@@ -118,7 +119,9 @@ pub(super) fn sweep(conn: &Connection, retention: Retention) -> Result<u64, Jobs
         concat!(
             "SELECT ",
             columns!(),
-            " FROM jobs WHERE status BETWEEN 2 AND 5 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2"
+            " FROM jobs WHERE status BETWEEN 2 AND 5 AND finished_at < ?1 AND ",
+            not_owed!(),
+            " ORDER BY finished_at LIMIT ?2"
         ),
         params![retention.finished_before.millis(), limit],
     )?;
@@ -127,7 +130,9 @@ pub(super) fn sweep(conn: &Connection, retention: Retention) -> Result<u64, Jobs
         concat!(
             "SELECT ",
             columns!(),
-            " FROM jobs WHERE status = 6 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2"
+            " FROM jobs WHERE status = 6 AND finished_at < ?1 AND ",
+            not_owed!(),
+            " ORDER BY finished_at LIMIT ?2"
         ),
         params![retention.dead_before.millis(), limit],
     )?);
