@@ -99,6 +99,32 @@ fn table() -> Vec<Row> {
         row("POST", "/v1/workers/{worker}/instances/{instance}/activate", Needs::OPERATOR, workers::activate),
         row("POST", "/v1/workers/{worker}/functions/{name}/invoke", Needs::OPERATOR, workers::invoke_on),
         row("GET", "/v1/instances", Needs::OPERATOR, workers::instances),
+        row("GET", "/v1/usage", Needs::READ, usage::get),
+        row("GET", "/v1/secrets", Needs::READ, secrets::list),
+        row("GET", "/v1/secrets/{name}", Needs::READ, secrets::get),
+        row("PUT", "/v1/secrets/{name}", Needs::DEPLOY, secrets::put),
+        row("DELETE", "/v1/secrets/{name}", Needs::DEPLOY, secrets::delete),
+        row("GET", "/v1/secret-keys", Needs::OPERATOR, secrets::keys),
+        row("POST", "/v1/secret-keys/rotate", Needs::OPERATOR, secrets::rotate),
+        row("GET", "/healthz", Needs::Nothing, meta::healthz),
+        row("GET", "/readyz", Needs::Nothing, meta::readyz),
+        row("GET", "/metrics", Needs::OPERATOR, meta::metrics),
+        row("GET", "/openapi.json", Needs::Somebody, meta::openapi),
+        row("GET", "/version", Needs::Somebody, meta::version),
+    ];
+    rows.extend(workflows_and_runs());
+    rows.extend(accounts());
+    rows.extend(hooks());
+    rows.extend(classic::table().map(|(method, path, needs)| Row { method, path, needs, handler: None }));
+    // A session's clients are not callers of Lyra.
+    for (path, needs) in [(TRIGGER_PATH, Needs::INVOKE), (SESSION_PATH, Needs::Nothing)] {
+        rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, handler: None }));
+    }
+    rows
+}
+
+fn workflows_and_runs() -> Vec<Row> {
+    vec![
         row("GET", "/v1/workflows", Needs::READ, workflows::list),
         row("POST", "/v1/workflows", Needs::DEPLOY, workflows::deploy),
         row("GET", "/v1/workflows/{name}", Needs::READ, workflows::get),
@@ -115,13 +141,12 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/runs/{id}/trace", Needs::READ, runs::trace),
         row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
         row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
-        row("GET", "/v1/usage", Needs::READ, usage::get),
-        row("GET", "/v1/secrets", Needs::READ, secrets::list),
-        row("GET", "/v1/secrets/{name}", Needs::READ, secrets::get),
-        row("PUT", "/v1/secrets/{name}", Needs::DEPLOY, secrets::put),
-        row("DELETE", "/v1/secrets/{name}", Needs::DEPLOY, secrets::delete),
-        row("GET", "/v1/secret-keys", Needs::OPERATOR, secrets::keys),
-        row("POST", "/v1/secret-keys/rotate", Needs::OPERATOR, secrets::rotate),
+    ]
+}
+
+/// Who may do what, and how much of it.
+fn accounts() -> Vec<Row> {
+    vec![
         row("POST", "/v1/login", Needs::Nothing, login::login),
         row("GET", "/v1/whoami", Needs::Somebody, login::whoami),
         row("GET", "/v1/tenants", Needs::Somebody, tenants::list),
@@ -146,19 +171,7 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/tokens/{id}", Needs::Somebody, tokens::get),
         row("DELETE", "/v1/tokens/{id}", Needs::Somebody, tokens::delete),
         row("GET", "/v1/audit", Needs::ADMIN, audit::list),
-        row("GET", "/healthz", Needs::Nothing, meta::healthz),
-        row("GET", "/readyz", Needs::Nothing, meta::readyz),
-        row("GET", "/metrics", Needs::OPERATOR, meta::metrics),
-        row("GET", "/openapi.json", Needs::Somebody, meta::openapi),
-        row("GET", "/version", Needs::Somebody, meta::version),
-    ];
-    rows.extend(hooks());
-    rows.extend(classic::table().map(|(method, path, needs)| Row { method, path, needs, handler: None }));
-    // A session's clients are not callers of Lyra.
-    for (path, needs) in [(TRIGGER_PATH, Needs::INVOKE), (SESSION_PATH, Needs::Nothing)] {
-        rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, handler: None }));
-    }
-    rows
+    ]
 }
 
 /// What happens by itself: schedules, and word of the ends of jobs.

@@ -169,9 +169,7 @@ impl Node {
             control = Some(service);
         }
         if let Some((worker, _)) = &worker {
-            let told = control_of(control.as_ref(), addresses, &security)?;
-            worker.tell_usage(Arc::clone(&told));
-            worker.fetch_secrets_from(told);
+            roles::worker::introduce(worker, control_of(control.as_ref(), addresses, &security)?);
         }
         let mut node = Node {
             serving,

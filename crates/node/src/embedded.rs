@@ -220,8 +220,7 @@ impl Node {
             }
         };
         control.set_workflows(Arc::new(workflow.clone()));
-        worker.tell_usage(as_control.clone());
-        worker.fetch_secrets_from(as_control.clone());
+        roles::worker::introduce(&worker, as_control.clone());
         let accounts: Arc<dyn Accounts> = control.clone();
         let others = roles::gateway::Roles {
             control: as_control,

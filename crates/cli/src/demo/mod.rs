@@ -14,6 +14,7 @@ mod rollout;
 mod sessions;
 mod stage;
 mod survival;
+mod tenants;
 mod tour;
 mod web;
 mod workflows;
@@ -108,6 +109,7 @@ async fn take(stage: &mut Stage, node: &mut Running) -> Result<()> {
     jobs::two_hundred(&mut tour).await?;
     jobs::dead_letter(&mut tour).await?;
     workflows::over_functions(&mut tour).await?;
+    tenants::limited(&mut tour).await?;
     survival::logs_of_a_call(&mut tour).await?;
     survival::restart(&mut tour).await
 }

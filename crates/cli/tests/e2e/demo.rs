@@ -19,7 +19,7 @@ async fn the_tour_works_from_end_to_end() -> Result<()> {
         "timeout:",
         "room-2: visit 1",
         "approval-1 succeeded",
-        "All 16 steps worked",
+        "All 17 steps worked",
     ] {
         assert!(output.stdout.contains(part), "{part} is not in\n{}", output.stdout);
     }
@@ -33,7 +33,7 @@ async fn the_tour_works_from_end_to_end() -> Result<()> {
 async fn programs_get_its_outcome_as_json() -> Result<()> {
     let outcome = alone().run(["demo", "-o", "json"]).await?.json()?;
     assert_eq!(outcome["ok"], true, "{outcome}");
-    assert_eq!(outcome["steps"].as_array().map(Vec::len), Some(16));
+    assert_eq!(outcome["steps"].as_array().map(Vec::len), Some(17));
     Ok(())
 }
 

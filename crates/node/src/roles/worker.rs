@@ -8,7 +8,7 @@ use lyra_isolation::process::{self, Processes, Unavailable, launch};
 use lyra_isolation::simulated::Simulated;
 use lyra_isolation::wasm::{self, Wasm};
 use lyra_store::Blobs;
-use lyra_wire::{Logs, Registry};
+use lyra_wire::{Control, Logs, Registry};
 use lyra_worker::resources::gpu::Nvidia;
 use lyra_worker::usage::Usage;
 use lyra_worker::{Agent, AgentDeps, Config, Deps, Identity, NodeStore, Reach, Service};
@@ -101,6 +101,12 @@ pub(crate) async fn start_agent(
     let store = store.map_err(|error| Error::Node(error.to_string()))?;
     let (clock, random) = (kit.clock.clone(), kit.random.clone());
     Ok(Agent::start(identity, AgentDeps { worker, store, own, seeds, reach, clock, random }).await)
+}
+
+/// Tells a worker its control: who counts what calls used, and keeps secrets.
+pub(crate) fn introduce(worker: &Service, control: Arc<dyn Control>) {
+    worker.tell_usage(Arc::clone(&control));
+    worker.fetch_secrets_from(control);
 }
 
 fn offers(places: &Places, backend: &str) -> bool {
