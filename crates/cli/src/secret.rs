@@ -63,7 +63,7 @@ same keys, give all of them the new key as the last one before it is the first o
     #[command(after_help = "Example:
   lyra secret new-key ~/.local/share/lyra/secrets.key
   lyra secret rotate-key
-  lyra secret keys                             a key that has sealed none can be taken out of the file
+  lyra secret keys                       a key that has sealed none can be taken out of the file
 
 For operators. Where it is broken off, doing it again goes on.")]
     RotateKey,

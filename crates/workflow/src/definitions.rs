@@ -224,7 +224,9 @@ pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
         let (parent, sub) = lyra_afcl::graph::cut(&graph, &cut)?;
         graph = parent;
         let function_type = format!("{CUT_TYPE}{}", cut.name);
-        if let Some(url) = cut.url {
+        let is_mapped = mapping.types.iter().any(|of| of.function_type == function_type);
+        // The mapping is late bound: it goes before the document.
+        if let Some(url) = cut.url.filter(|_| !is_mapped) {
             let resources = vec![Resource { kind: ResourceKind::Cut { url, token: None } }];
             mapping.types.push(TypeMapping { function_type, resources });
         }

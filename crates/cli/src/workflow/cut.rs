@@ -21,14 +21,15 @@ use crate::session::{Format, Global};
   lyra workflow cut edge-cloud.yaml --capacity 1 --name cloud > cut.yaml
   lyra workflow cut edge-cloud.yaml --capacity 2 --mappings edge-cloud.mappings.json \\
     --load detect=8 --bytes capture/frames=50000000 --bytes scan/found=200 \\
-    --url http://10.0.0.2:8080 > cut.yaml
+    --at http://10.0.0.2:8080 > cut.yaml
   lyra workflow cut edge-cloud.yaml --capacity 1 -o json
 
-Of all cuts with which what stays here has at most --capacity load, it takes the one that moves the
-fewest bytes; up to 12 functions and compounds that is the best there is. The document with the cut goes
-to stdout, what was found to stderr; with -o json both are one object on stdout. Each function has a load
-of 1, and none where the mapping has it run elsewhere (Serverless) anyway. Sizes that are not given are
-taken by type: 8 bytes for a number or boolean, 100 for a string, 1000 for an object, 10000 for the rest.")]
+Of all cuts with which what stays here has at most --capacity load, it takes the one that moves
+the fewest bytes; up to 12 functions and compounds that is the best there is. The document with
+the cut goes to stdout, what was found to stderr; with -o json both are one object on stdout. Each
+function has a load of 1, and none where the mapping has it run elsewhere (Serverless) anyway.
+Sizes that are not given are taken by type: 8 bytes for a number or boolean, 100 for a string,
+1000 for an object, 10000 for the rest.")]
 pub struct Args {
     #[command(flatten)]
     document: Document,
@@ -49,7 +50,7 @@ pub struct Args {
     name: String,
     /// Address of the other Lyra, where the type mapping does not say it
     #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    at: Option<String>,
 }
 
 fn pair(text: &str) -> Result<(String, u64), String> {
@@ -147,7 +148,7 @@ fn propose(graph: &Graph, text: &str, args: &Args, elsewhere: &[String]) -> Resu
     if report.members.is_empty() {
         return Ok(report);
     }
-    let made = Cut { name: args.name.clone(), members: report.members.clone(), url: args.url.clone() };
+    let made = Cut { name: args.name.clone(), members: report.members.clone(), url: args.at.clone() };
     let (_, part) = lyra_afcl::graph::cut(graph, &made)?;
     for data in &part.data {
         if let DataKind::Input { key } = &data.kind {
@@ -257,7 +258,7 @@ mod tests {
                 .map(|(name, bytes)| (name.to_owned(), bytes))
                 .to_vec(),
             name: "cloud".to_owned(),
-            url: None,
+            at: None,
         }
     }
 

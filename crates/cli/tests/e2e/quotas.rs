@@ -44,7 +44,7 @@ async fn a_quota_is_set_told_and_kept_over_a_kill() -> Result<()> {
     lyra.cli(["quota", "rm"]).await?.expect(3)?;
     lyra.cli(["quota", "set"]).await?.expect(2)?;
     let log = lyra.cli(["audit", "ls"]).await?.ok()?;
-    assert!(log.contains("PUT /v1/tenants/{tenant}/quota"), "{log}");
+    assert!(log.contains("PUT /v1/tenants/default/quota"), "{log}");
     Ok(())
 }
 

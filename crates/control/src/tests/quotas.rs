@@ -83,6 +83,8 @@ async fn jobs_that_wait_are_limited_and_those_held_back_run_in_the_end() {
         try_deploy(&site, function, "1").await.unwrap();
     }
     set(&site, None, Quota { concurrency: Some(2), queued_jobs: Some(3), ..Quota::default() }).await;
+    // The dispatcher is told of it like a gateway.
+    site.worker.clock.sleep(Duration::from_secs(1)).await;
     let mut ids = Vec::new();
     for number in 0..2 {
         ids.push(site.submit("f", &format!("sleep:60000#{number}")).await);

@@ -89,7 +89,7 @@ async fn a_rate_holds_calls_jobs_and_triggers_together_before_their_event_is_rea
     limit(&gateway, OF_TENANT, r#"{"rate":0.001,"burst":3}"#).await;
     assert_eq!(gateway.send("POST /v1/functions/echo/invoke", &[], "1").await.status, OK);
     assert_eq!(gateway.send("POST /v1/functions/echo/invoke?async=1", &[], "1").await.status, 202);
-    assert_eq!(gateway.get("/fn/default/web/").await.status, OK);
+    assert_eq!(gateway.get("/fn/default/web/").await.status, 207);
     for target in ["POST /v1/functions/echo/invoke", "POST /v1/functions/echo/invoke?async=1", "GET /fn/default/web/"] {
         // What is no JSON was not looked at.
         let refused = gateway.send(target, &[], "no json").await;
