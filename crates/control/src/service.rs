@@ -192,7 +192,7 @@ impl Service {
                     );
                 }
             };
-            leader.lead(duties).await;
+            Box::pin(leader.lead(duties)).await;
         });
         Ok(())
     }

@@ -111,7 +111,7 @@ async fn hand_in(cluster: &Cluster, stop: Arc<AtomicBool>) -> Vec<tokio::task::J
     let url = format!("{}/v1/functions/echo/invoke", cluster.address("g1"));
     let client = |_| {
         let (url, stop, http) = (url.clone(), Arc::clone(&stop), reqwest::Client::new());
-        tokio::spawn(async move {
+        lyra_kit::tasks::spawn("hand in jobs", async move {
             let mut ids = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 let request = http.post(&url).header("prefer", "respond-async").body("1");

@@ -217,7 +217,7 @@ async fn another_key_takes_over_though_the_rotation_was_killed() -> Result<()> {
     alone().run(["secret", "new-key", &path]).await?.ok()?;
     // Wherever it is when it dies, the next one goes on from there.
     let commands = lyra.commands();
-    let rotating = tokio::spawn(async move { commands.run(["secret", "rotate-key"]).await });
+    let rotating = lyra_kit::tasks::spawn("rotate", async move { commands.run(["secret", "rotate-key"]).await });
     tokio::task::yield_now().await;
     lyra.kill().await?;
     let _whatever = rotating.await?;

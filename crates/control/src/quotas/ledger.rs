@@ -144,7 +144,8 @@ impl Ledger {
         let turn = now.duration_since(self.began).as_secs() / TURN.as_secs();
         let of = |wanted: fn(&Want) -> u64, of_patient: u64| -> Vec<Wanted> {
             let want = |member: &Member| Wanted {
-                amount: member.wants.get(key).map_or(0, wanted),
+                // Tries are let in as calls already: who is patient has no use for a part of a rate.
+                amount: member.wants.get(key).filter(|_| !member.patient || of_patient > 0).map_or(0, wanted),
                 weight: if member.patient { of_patient } else { EAGER },
             };
             self.members.values().map(want).collect()

@@ -172,7 +172,7 @@ pub fn add(path: &Path, first: bool, random: &Random) -> Result<String, KeyFileE
 fn line(random: &Random) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     random.fill(&mut *bytes);
-    Zeroizing::new(STANDARD.encode(&*bytes))
+    Zeroizing::new(STANDARD.encode(*bytes))
 }
 
 fn replace(path: &Path, text: &str) -> Result<(), KeyFileError> {
@@ -189,7 +189,7 @@ fn replace(path: &Path, text: &str) -> Result<(), KeyFileError> {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         std::fs::File::open(parent)?.sync_all()
     };
     written().map_err(|source| KeyFileError::Access { path: path.to_owned(), done: "written", source })

@@ -192,7 +192,9 @@ impl Meter {
                 (rate_text(limit.quota.rate.unwrap_or_default()), limit.quota.burst().unwrap_or_default());
             // Without a share nothing ever comes in; the next one may be larger.
             let none = limit.share.rate == Some(0);
-            let wait = if none { SOON } else { wait };
+            // Nor need it wait for longer than the whole rate would have it: parts follow what is asked for.
+            let whole = limit.quota.rate.map_or(SOON, |rate| Duration::from_secs_f64(rate.recip()).max(SOON));
+            let wait = if none { SOON } else { wait.min(whole) };
             let counted = format!("{burst} at once at most, and they are used up");
             let error = LimitKind::Rate.refusal(&limit.key, most, counted, wait);
             Refusal { kind: LimitKind::Rate, error, may_grow: none && limit.shared }
