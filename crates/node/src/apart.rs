@@ -549,7 +549,12 @@ async fn start_workflow(
         worker: Arc::new(fleet.clone()),
         alone: config.jobs == "sqlite",
     };
-    roles::workflow::start(config.node.workflow.clone(), parts, kit).await
+    let mut settings = config.node.workflow.clone();
+    if parts.alone && config.store != "sqlite" {
+        // Other processes of the site may keep values of runs in the same place, which are known to none but them.
+        settings.unused_every = Duration::ZERO;
+    }
+    roles::workflow::start(settings, parts, kit).await
 }
 
 async fn start_control(

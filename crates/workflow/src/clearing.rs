@@ -105,6 +105,9 @@ impl Service {
     /// Deletes what nobody refers to, for ever.
     pub(crate) async fn collect_unused(self) {
         let mut unused: HashMap<String, Instant> = HashMap::new();
+        if self.engine().deps().config.unused_every.is_zero() {
+            return;
+        }
         loop {
             let deps = self.engine().deps();
             // Hosts that started together shall not all look at once.

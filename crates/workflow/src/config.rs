@@ -35,7 +35,7 @@ pub struct Config {
     /// How long runs that have ended are kept.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
-    /// How often programs, definitions and values are looked for that no version and no run refers to.
+    /// How often programs, definitions and values are looked for that no version and no run refers to; zero: never.
     #[serde(with = "humantime_serde")]
     pub unused_every: Duration,
     /// How long nobody has to have referred to such a thing before it is deleted.
