@@ -48,6 +48,7 @@ const CONTROL: &[Row] = &[
     ("ReachSession", "ReachSession", "SessionRoute", Unary),
     ("TouchSessions", "TouchSessions", "Nothing", Unary),
     ("Processes", "Nothing", "Processes", Unary),
+    ("WatchWorkflows", "Nothing", "WorkflowProcesses", Watch),
     ("Submit", "Submit", "Submitted", Unary),
     ("Job", "OfJob", "Finished", Unary),
     ("Jobs", "JobsOf", "JobPage", Unary),
@@ -71,6 +72,7 @@ const CONTROL: &[Row] = &[
     ("SealingKeys", "Nothing", "SealingKeys", Unary),
     ("ResealSecrets", "Nothing", "Resealed", Unary),
     ("Hooks", "HookRequest", "HookAnswer", Unary),
+    ("RunEnds", "RunEndAsk", "RunNotice", Unary),
 ];
 
 const ACCOUNTS: &[Row] = &[
@@ -123,6 +125,8 @@ const WORKFLOWS: &[Row] = &[
     ("Waiting", "OfRun", "WaitingTasks", Unary),
     ("Clear", "OfTenant", "Cleared", Unary),
     ("Complete", "CompleteTask", "Nothing", Unary),
+    ("Members", "Nothing", "WorkflowMembers", Unary),
+    ("Value", "ValueOf", "ValueText", Unary),
 ];
 
 const REGISTRY: &[Row] = &[("Join", "FromNode", "ToNode", Talk), ("WatchWorkers", "Nothing", "MemberEvent", Watch)];

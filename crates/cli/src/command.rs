@@ -9,8 +9,8 @@ use crate::failure::{Failure, Result};
 use crate::session::{Format, Global};
 use crate::{
     app, app_session, audit, completions, config, control, dead_letter, demo, function, job, kubeconfig, load, login,
-    logs, node, openapi, quota, scaler, schedule, secret, tenant, tls, token, up, usage, user, version, webhook,
-    whoami, worker, workflow,
+    logs, node, openapi, quota, scaler, schedule, secret, tenant, tls, token, trigger, up, usage, user, version,
+    webhook, whoami, worker, workflow,
 };
 
 /// Help is not wider than this: what is laid out by hand stays as it is.
@@ -66,7 +66,10 @@ enum Command {
     /// Schedules: functions that are called by themselves
     #[command(subcommand)]
     Schedule(schedule::Command),
-    /// Who hears of the ends of jobs, and the deliveries that tell them
+    /// Triggers: functions that are called by events, in batches
+    #[command(subcommand)]
+    Trigger(trigger::Command),
+    /// Who hears of the ends of jobs and runs, and the deliveries that tell them
     #[command(subcommand)]
     Webhook(webhook::Command),
     /// Workflows: compositions of functions
@@ -190,6 +193,7 @@ async fn run_remote(command: Command, global: &Global) -> Result<()> {
         Command::DeadLetter(command) => dead_letter::run(command, &session).await,
         Command::Webhook(command) => webhook::run(command, &session).await,
         Command::Schedule(command) => schedule::run(command, &session).await,
+        Command::Trigger(command) => trigger::run(command, &session).await,
         Command::App(command) => app::run(command, &session.in_own_tenant(global).await?).await,
         Command::Session(command) => app_session::run(command, &session.in_own_tenant(global).await?).await,
         Command::Worker(command) => worker::run(command, &session).await,

@@ -6,6 +6,7 @@
 
 mod app;
 mod app_session;
+mod args;
 mod audit;
 mod command;
 mod completions;
@@ -39,6 +40,7 @@ mod table;
 mod tenant;
 mod tls;
 mod token;
+mod trigger;
 mod up;
 mod usage;
 mod user;

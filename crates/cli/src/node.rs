@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::apart::{Config, Node, Role};
 use lyra_node::settings::{
-    Classic, ClusterFlags, Flags, ResourceFlags, ScalerFlags, SecretsFlags, Settings, WorkerFlags,
+    Classic, ClusterFlags, Flags, ResourceFlags, ScalerFlags, SecretsFlags, Settings, WorkerFlags, WorkflowFlags,
 };
 use lyra_node::{Access, S3Keys, Tokens};
 
@@ -28,6 +28,9 @@ use crate::up;
   lyra node --role worker --name w1 --tls-dir tls/w1 --control 10.0.0.1:7070 \\
       --listen-grpc 10.0.0.11:7070 --blobs 's3://lyra?endpoint=https://s3.example'
   lyra node --role scaler --name s1 --control 127.0.0.1:7070 --config scaler.toml --dry-run
+  lyra node --role workflow --name f1 --control 127.0.0.1:7070 --listen-grpc 127.0.0.1:7072 \\
+      --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
+      --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
 
 Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. Control and its workers need the
 same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes the files),
@@ -37,7 +40,7 @@ and PORT of the classic system are honoured; docs/reference/configuration.md say
 pub struct Args {
     #[command(flatten)]
     file: File,
-    /// Roles of this process: control, worker, gateway, scaler
+    /// Roles of this process: control, worker, gateway, scaler, workflow
     #[arg(long = "role", value_name = "ROLE,…", value_delimiter = ',', required = true, value_parser = parse_role)]
     roles: Vec<Role>,
     /// Name of the node, and of its worker [default: that of its first role]
@@ -46,7 +49,7 @@ pub struct Args {
     /// Addresses of the control processes
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     control: Option<Vec<String>>,
-    /// Where control and worker serve gRPC; port 0 takes a free one [default: 127.0.0.1:7070]
+    /// Where control, worker and workflow serve gRPC; port 0 takes a free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDR:PORT", value_parser = up::parse_listen)]
     listen_grpc: Option<SocketAddr>,
     /// Where the gateway serves HTTP; port 0 takes a free one [default: 127.0.0.1:8080].
@@ -65,7 +68,7 @@ pub struct Args {
     /// Where code is kept: a directory, s3://BUCKET?endpoint=… [default: blobs in the data directory]
     #[arg(long, value_name = "STORE")]
     blobs: Option<String>,
-    /// Where others reach the worker [default: where it serves gRPC]
+    /// Where others reach this node [default: where it serves gRPC]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
     /// Certificates of this node, for gRPC and for the stores: ca.pem, cert.pem, key.pem
@@ -89,6 +92,9 @@ pub struct Args {
     /// The scaler decides and does nothing
     #[arg(long)]
     dry_run: bool,
+    /// Control runs no workflows: processes of the role workflow do
+    #[arg(long)]
+    no_workflows: bool,
     /// End in good order when stdin closes, for programs that start nodes and may die
     #[arg(long)]
     until_stdin_closes: bool,
@@ -147,6 +153,7 @@ fn flags(args: &Args) -> Result<Flags> {
             resources: ResourceFlags { memory: args.memory_mb.map(|mb| mb.saturating_mul(1 << 20)), cpu_millis },
         }),
         scaler: args.dry_run.then_some(ScalerFlags { dry_run: Some(true) }),
+        workflow: args.no_workflows.then_some(WorkflowFlags { with_control: Some(false) }),
     })
 }
 

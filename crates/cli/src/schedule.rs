@@ -5,6 +5,7 @@ use std::time::Duration;
 use lyra_types::ScheduleName;
 use lyra_types::schedule::{Firing, MissedPolicy, OverlapPolicy, ScheduleRequest, ScheduleView};
 
+use crate::args::{Ls, One, Several};
 use crate::failure::{Failure, Result};
 use crate::function::invoke::read_event;
 use crate::output::print_line;
@@ -35,23 +36,23 @@ where they are put back, a daily time that comes twice fires the first time.")]
     /// Show a schedule, its next times and its last firings
     #[command(after_help = "Example:
   lyra schedule get nightly")]
-    Get(One),
+    Get(One<ScheduleName>),
     /// Delete schedules; jobs that they started go on
     #[command(after_help = "Example:
   lyra schedule rm nightly")]
-    Rm(Several),
+    Rm(Several<ScheduleName>),
     /// Have a schedule fire no more
     #[command(after_help = "Example:
   lyra schedule pause nightly")]
-    Pause(One),
+    Pause(One<ScheduleName>),
     /// Have a paused schedule fire again, from now on
     #[command(after_help = "Example:
   lyra schedule resume nightly")]
-    Resume(One),
+    Resume(One<ScheduleName>),
     /// Start a job of a schedule now and print its id
     #[command(after_help = "Example:
   lyra job wait $(lyra schedule run nightly)")]
-    Run(One),
+    Run(One<ScheduleName>),
 }
 
 /// Flags of `schedule create`.
@@ -87,30 +88,6 @@ pub struct Create {
     /// Make it paused
     #[arg(long)]
     paused: bool,
-}
-
-/// Flags of `schedule ls`.
-#[derive(Debug, clap::Args)]
-pub struct Ls {
-    /// Show at most so many
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = crate::session::limit)]
-    limit: usize,
-}
-
-/// A schedule.
-#[derive(Debug, clap::Args)]
-pub struct One {
-    /// Its name
-    #[arg(value_name = "NAME")]
-    name: ScheduleName,
-}
-
-/// Some schedules.
-#[derive(Debug, clap::Args)]
-pub struct Several {
-    /// Their names
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<ScheduleName>,
 }
 
 fn parse_overlap(text: &str) -> Result<OverlapPolicy, String> {

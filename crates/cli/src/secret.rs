@@ -12,6 +12,7 @@ use lyra_types::secret::MAX_SECRET;
 use lyra_types::{Code, SecretBytes};
 use serde_json::json;
 
+use crate::args::Ls;
 use crate::failure::{Failure, Result};
 use crate::output::{note, print_line};
 use crate::session::{Format, Global, Session};
@@ -81,14 +82,6 @@ pub struct Set {
     /// Read the value from standard input, as without any flag
     #[arg(long)]
     value_stdin: bool,
-}
-
-/// Flags of `secret ls`.
-#[derive(Debug, clap::Args)]
-pub struct Ls {
-    /// Show at most so many
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = crate::session::limit)]
-    limit: usize,
 }
 
 /// One secret.

@@ -2,6 +2,7 @@
 
 use lyra_types::api::TenantView;
 
+use crate::args::Ls;
 use crate::failure::Result;
 use crate::output::print_line;
 use crate::session::Session;
@@ -30,14 +31,6 @@ pub enum Command {
   lyra tenant rm acme
   lyra tenant rm acme --force      also while it has functions, applications or sessions")]
     Rm(Rm),
-}
-
-/// Flags of `tenant ls`.
-#[derive(Debug, clap::Args)]
-pub struct Ls {
-    /// Show at most so many
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = crate::session::limit)]
-    limit: usize,
 }
 
 /// One tenant.

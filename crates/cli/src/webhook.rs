@@ -1,13 +1,13 @@
-//! `lyra webhook`: who hears of the ends of jobs, and the deliveries that tell them.
+//! `lyra webhook`: who hears of the ends of jobs and runs, and the deliveries that tell them.
 
 use std::path::{Path, PathBuf};
 
-use lyra_client::{Answer, DeliveryFilter};
+use lyra_client::{Answer, DeliveryFilter, EndsOf};
 use lyra_types::delivery::{
     DeliveryStatus, DeliveryTry, DeliveryView, DestinationRequest, DestinationView, DestinationsRequest,
     DestinationsView,
 };
-use lyra_types::{FunctionName, JobId, Secret};
+use lyra_types::{FunctionName, JobId, RunId, Secret, WorkflowName};
 
 use crate::failure::{Failure, Result};
 use crate::output::print_line;
@@ -18,35 +18,41 @@ use crate::table::{Table, age, fields};
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "Examples:
   lyra webhook set report --on-success https://example.org/hook --on-failure function:repair
+  lyra webhook set --workflow nightly --on-failure function:repair
   lyra webhook ls --status failed
   lyra webhook redeliver dlv_fe5cc2f7a3ff9a1b2c3d4e5f6071")]
 pub enum Command {
-    /// Set who hears of the jobs of a function that are accepted from now on
+    /// Set who hears of new jobs of a function, or of new runs of a workflow
     #[command(after_help = "Examples:
   lyra webhook set report --on-success https://example.org/hook
   lyra webhook set report --on-failure function:repair@live
+  lyra webhook set --workflow nightly --on-success https://example.org/hook
   lyra webhook set report --on-success https://example.org/hook --secret-file hook.secret
   SECRET=$(lyra webhook set report --on-success https://example.org/hook -q)
 
 A URL gets a POST, signed as Standard Webhooks has it. Without --secret-file a secret is made for
 each URL and printed: this once. What was set before is replaced.")]
     Set(Set),
-    /// Show who hears of the jobs of a function
-    #[command(after_help = "Example:
-  lyra webhook show report")]
+    /// Show who hears of the jobs of a function, or the runs of a workflow
+    #[command(after_help = "Examples:
+  lyra webhook show report
+  lyra webhook show --workflow nightly")]
     Show(Of),
-    /// Have nobody hear of the jobs of a function that are accepted from now on
-    #[command(after_help = "Example:
-  lyra webhook rm report")]
+    /// Have nobody hear of new jobs of a function, or of new runs of a workflow
+    #[command(after_help = "Examples:
+  lyra webhook rm report
+  lyra webhook rm --workflow nightly")]
     Rm(Of),
-    /// Send a message of no meaning to whoever hears of the jobs of a function
-    #[command(after_help = "Example:
-  lyra webhook test report")]
+    /// Send a message of no meaning to whoever hears of the jobs or runs
+    #[command(after_help = "Examples:
+  lyra webhook test report
+  lyra webhook test --workflow nightly")]
     Test(Of),
     /// List deliveries, newest first
     #[command(after_help = "Examples:
   lyra webhook ls --status failed
-  lyra webhook ls --job job_01jd6gkz5w3v9q0x7y2m4n8abc")]
+  lyra webhook ls --job job_01jd6gkz5w3v9q0x7y2m4n8abc
+  lyra webhook ls --run run_01jcr2x7k3w9v5t8n6m4p0q2s1")]
     Ls(Ls),
     /// Show a delivery with its last tries
     #[command(after_help = "Example:
@@ -61,13 +67,12 @@ each URL and printed: this once. What was set before is replaced.")]
 /// Flags of `webhook set`.
 #[derive(Debug, clap::Args)]
 pub struct Set {
-    /// The function
-    #[arg(value_name = "FUNCTION")]
-    function: FunctionName,
-    /// Who hears of jobs that succeeded: a URL, or a function
+    #[command(flatten)]
+    of: Of,
+    /// Who hears of those that succeeded: a URL, or a function
     #[arg(long, value_name = "URL|function:NAME", required_unless_present = "on_failure")]
     on_success: Option<String>,
-    /// Who hears of jobs that ended otherwise
+    /// Who hears of those that ended otherwise
     #[arg(long, value_name = "URL|function:NAME")]
     on_failure: Option<String>,
     /// File with the secret that calls of the URLs are signed with: whsec_ and base64
@@ -75,12 +80,64 @@ pub struct Set {
     secret_file: Option<PathBuf>,
 }
 
-/// A function.
+/// A function or a workflow.
 #[derive(Debug, clap::Args)]
 pub struct Of {
     /// The function
-    #[arg(value_name = "FUNCTION")]
-    function: FunctionName,
+    #[arg(value_name = "FUNCTION", required_unless_present = "workflow", conflicts_with = "workflow")]
+    function: Option<FunctionName>,
+    /// The workflow, in place of a function
+    #[arg(long, value_name = "NAME")]
+    workflow: Option<WorkflowName>,
+}
+
+impl Of {
+    fn ends(&self) -> Result<EndsOf<'_>> {
+        match (&self.function, &self.workflow) {
+            (Some(function), None) => Ok(EndsOf::Jobs(function)),
+            (None, Some(workflow)) => Ok(EndsOf::Runs(workflow)),
+            _ => Err(Failure::usage("give a function, or a workflow with --workflow")),
+        }
+    }
+}
+
+/// Who hears of the end of one job or run, in place of those of its function or workflow.
+#[derive(Debug, clap::Args)]
+pub struct Own {
+    /// URL or function:NAME that hears of its end where it succeeds
+    #[arg(long, value_name = "TO")]
+    on_success: Option<String>,
+    /// URL or function:NAME that hears of its end where it does not
+    #[arg(long, value_name = "TO")]
+    on_failure: Option<String>,
+    /// File with the secret that calls of these URLs are signed with
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+impl Own {
+    /// What the flags ask for; `None` where they ask for nothing.
+    ///
+    /// # Errors
+    /// When the file can't be read, or a URL comes without one.
+    pub fn request(&self) -> Result<Option<DestinationsRequest>> {
+        let given = [&self.on_success, &self.on_failure];
+        if given.iter().all(|one| one.is_none()) {
+            return match &self.secret_file {
+                Some(_) => Err(Failure::usage("--secret-file goes with --on-success or --on-failure")),
+                None => Ok(None),
+            };
+        }
+        let secret = self.secret_file.as_deref().map(read_secret).transpose()?;
+        if secret.is_none() && given.into_iter().flatten().any(|to| !to.starts_with(FUNCTION)) {
+            return Err(Failure::usage("a URL needs --secret-file: what is made by Lyra could not be shown"));
+        }
+        let destination = |to: &Option<String>| to.clone().map(|text| destination(text, secret.as_ref()));
+        Ok(Some(DestinationsRequest {
+            on_success: destination(&self.on_success),
+            on_failure: destination(&self.on_failure),
+        }))
+    }
 }
 
 /// Flags of `webhook ls`.
@@ -89,6 +146,9 @@ pub struct Ls {
     /// Only of this job
     #[arg(long, value_name = "ID")]
     job: Option<JobId>,
+    /// Only of this run
+    #[arg(long, value_name = "ID", value_parser = parse_run)]
+    run: Option<RunId>,
     /// Only with this status: pending, delivered, failed
     #[arg(long, value_name = "STATUS", value_parser = parse_status)]
     status: Option<DeliveryStatus>,
@@ -109,7 +169,13 @@ fn parse_status(text: &str) -> Result<DeliveryStatus, String> {
     DeliveryStatus::parse(text).ok_or_else(|| DeliveryStatus::ALL.map(DeliveryStatus::as_str).join(", "))
 }
 
-const HEADER: [&str; 7] = ["id", "type", "function", "to", "status", "tries", "age"];
+fn parse_run(text: &str) -> Result<RunId, String> {
+    RunId::new(text).map_err(|error| error.detail)
+}
+
+/// What a destination begins with that is a function.
+const FUNCTION: &str = "function:";
+const HEADER: [&str; 7] = ["id", "type", "of", "to", "status", "tries", "age"];
 
 /// Runs a verb.
 ///
@@ -125,24 +191,29 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
                 on_success: args.on_success.map(destination),
                 on_failure: args.on_failure.map(destination),
             };
-            let set = client.put_destinations(&args.function, &request).await?;
+            let set = client.put_destinations(args.of.ends()?, &request).await?;
             show_destinations(session, &set)
         }
-        Command::Show(Of { function }) => show_destinations(session, &client.destinations(&function).await?),
-        Command::Rm(Of { function }) => {
-            client.delete_destinations(&function).await?;
+        Command::Show(of) => show_destinations(session, &client.destinations(of.ends()?).await?),
+        Command::Rm(of) => {
+            let of = of.ends()?;
+            client.delete_destinations(of).await?;
+            let (what, name) = match of {
+                EndsOf::Jobs(name) => ("jobs", name.as_str()),
+                EndsOf::Runs(name) => ("runs", name.as_str()),
+            };
             match (session.json(), session.quiet) {
                 (true, _) => Ok(()),
-                (false, true) => print_line(function.as_str()),
-                (false, false) => print_line(&format!("nobody hears of new jobs of {function}")),
+                (false, true) => print_line(name),
+                (false, false) => print_line(&format!("nobody hears of new {what} of {name}")),
             }
         }
-        Command::Test(Of { function }) => {
-            let made = client.test_destinations(&function).await?;
+        Command::Test(of) => {
+            let made = client.test_destinations(of.ends()?).await?;
             session.list(&made, |it| it.id.clone(), &HEADER, |it| row(session, it))
         }
-        Command::Ls(Ls { job, status, limit }) => {
-            let found = client.deliveries(&DeliveryFilter { job, status }, limit).await?;
+        Command::Ls(Ls { job, run, status, limit }) => {
+            let found = client.deliveries(&DeliveryFilter { job, run, status }, limit).await?;
             session.list(&found, |it| it.id.clone(), &HEADER, |it| row(session, it))
         }
         Command::Get(One { id }) => session.show(&client.delivery(&id).await?, |it| it.id.clone(), shown),
@@ -159,7 +230,7 @@ fn read_secret(path: &Path) -> Result<Secret> {
 }
 
 fn destination(text: String, secret: Option<&Secret>) -> DestinationRequest {
-    match text.strip_prefix("function:") {
+    match text.strip_prefix(FUNCTION) {
         Some(function) => DestinationRequest { url: None, secret: None, function: Some(function.to_owned()) },
         None => DestinationRequest { url: Some(text), secret: secret.cloned(), function: None },
     }
@@ -188,10 +259,11 @@ fn show_destinations(session: &Session, answer: &Answer<DestinationsView>) -> Re
     let text = |one: &Option<DestinationView>| one.as_ref().map(place).unwrap_or_default();
     session.show(
         answer,
-        |it| it.function.clone(),
+        |it| it.function.clone().or_else(|| it.workflow.clone()).unwrap_or_default(),
         |it| {
             fields(&[
-                ("function", it.function.clone()),
+                ("function", it.function.clone().unwrap_or_default()),
+                ("workflow", it.workflow.clone().unwrap_or_default()),
                 ("on success", text(&it.on_success)),
                 ("on failure", text(&it.on_failure)),
             ])
@@ -203,7 +275,7 @@ fn row(session: &Session, delivery: &DeliveryView) -> Vec<String> {
     vec![
         delivery.id.clone(),
         delivery.kind.clone(),
-        delivery.function.clone(),
+        delivery.of().to_owned(),
         place(&delivery.to),
         delivery.status.as_str().to_owned(),
         delivery.attempts.to_string(),
@@ -217,8 +289,10 @@ fn shown(delivery: &DeliveryView) -> String {
     let mut text = fields(&[
         ("id", delivery.id.clone()),
         ("type", delivery.kind.clone()),
-        ("function", delivery.function.clone()),
+        ("function", delivery.function.clone().unwrap_or_default()),
         ("job", job(delivery.job)),
+        ("workflow", delivery.workflow.clone().unwrap_or_default()),
+        ("run", delivery.run.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("to", place(&delivery.to)),
         ("status", delivery.status.as_str().to_owned()),
         ("tries", delivery.attempts.to_string()),

@@ -167,7 +167,8 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         }
         Command::Get(one) => show(session, &client.worker(&one.worker).await?),
         Command::Instances(args) => {
-            let header = ["id", "function", "version", "runtime", "state", "since", "calls", "memory"];
+            let header =
+                ["id", "function", "version", "runtime", "state", "since", "calls", "memory", "application", "session"];
             let row = |of: &InstanceView| instance_row(&session.clock, of);
             session.list(&client.instances(args.limit).await?, |of| of.id.clone(), &header, row)
         }
@@ -355,6 +356,8 @@ fn instance_row(clock: &Clock, of: &InstanceView) -> Vec<String> {
         age(clock, of.since),
         of.served.to_string(),
         size(of.memory),
+        of.application.clone().unwrap_or_default(),
+        of.session.clone().unwrap_or_default(),
     ]
 }
 

@@ -1,11 +1,13 @@
 //! Calling functions, now or as jobs.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use lyra_types::FunctionName;
 use lyra_types::api::JobAccepted;
+use lyra_types::delivery::DestinationsRequest;
 use lyra_types::name::Qualifier;
 use reqwest::{Method, RequestBuilder, Url};
 
@@ -76,11 +78,42 @@ impl Client {
         event: impl Into<Bytes>,
         idempotency_key: Option<&str>,
     ) -> Result<Answer<JobAccepted>> {
+        self.submit_telling(name, qualifier, event, idempotency_key, None).await
+    }
+
+    /// As [`Client::submit`], with who hears of the job's end in place of the function's own destinations.
+    ///
+    /// # Errors
+    /// As [`Client::submit`]; `invalid_field` with what is wrong with the destinations.
+    pub async fn submit_telling(
+        &self,
+        name: &FunctionName,
+        qualifier: &Qualifier,
+        event: impl Into<Bytes>,
+        idempotency_key: Option<&str>,
+        destinations: Option<&DestinationsRequest>,
+    ) -> Result<Answer<JobAccepted>> {
         let mut request = self.invoke_request(name, qualifier, event.into()).timeout(self.timeout);
         request = request.header("prefer", "respond-async");
         if let Some(key) = idempotency_key {
             request = request.header("idempotency-key", key);
         }
+        if let Some(destinations) = destinations {
+            request = request.header("lyra-destinations", header(destinations));
+        }
         self.fetch(request).await
     }
+}
+
+/// Destinations as the value of a header: JSON in ASCII, which no line break is in.
+fn header(destinations: &DestinationsRequest) -> String {
+    let mut text = String::new();
+    for unit in serde_json::to_string(destinations).unwrap_or_default().encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte) if byte.is_ascii() => text.push(char::from(byte)),
+            // Writing to a String can't fail.
+            _ => drop(write!(text, "\\u{unit:04x}")),
+        }
+    }
+    text
 }

@@ -9,14 +9,12 @@ use lyra_types::job::JobStatus;
 use lyra_types::{FunctionName, JobId};
 use reqwest::Method;
 
+use crate::patience::{self, passes};
 use crate::transport::Whole;
 use crate::{Answer, Client, Error, Listing, Result};
 
 /// Longest that one long-poll asks the server to wait.
 const POLL: Duration = Duration::from_secs(30);
-
-/// Pause between two polls: keeps a server that answers at once from being asked in a tight loop.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Which jobs to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,23 +54,16 @@ impl Client {
         Answer::read(&whole.body).map_err(|error| self.misunderstood(&error))
     }
 
-    /// Waits for a job to end, for `limit` at most; gives it back as it then stands, ended or not.
+    /// Waits for a job to end, for `limit` at most; gives it back as it then stands, ended or not. A server that is away for a moment
+    /// meanwhile is waited for.
     ///
     /// # Errors
     /// `not_found`.
     pub async fn wait_job(&self, id: JobId, limit: Duration) -> Result<Answer<JobView>> {
-        let until_final = async {
-            loop {
-                let job = self.job(id, limit).await?;
-                if job.status.is_final() {
-                    return Ok(job);
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        };
-        match tokio::time::timeout(limit, until_final).await {
-            Ok(outcome) => outcome,
-            Err(_) => self.job(id, Duration::ZERO).await,
+        let look = async || Ok(Some(self.job(id, limit).await?).filter(|job| job.status.is_final()));
+        match patience::until(limit, look).await? {
+            Some(job) => Ok(job),
+            None => self.job(id, Duration::ZERO).await,
         }
     }
 
@@ -85,30 +76,27 @@ impl Client {
         Ok(if whole.status == StatusCode::ACCEPTED { JobResult::Pending } else { JobResult::Ready(whole.body) })
     }
 
-    /// Waits for a job's result, for `limit` at most.
+    /// Waits for a job's result, for `limit` at most. A server that is away for a moment meanwhile is waited for.
     ///
     /// # Errors
     /// What the job failed with; [`Error::Deadline`] when it has not ended within `limit`.
     pub async fn wait_job_result(&self, id: JobId, limit: Duration) -> Result<Bytes> {
-        let until_ready = async {
-            loop {
-                if let JobResult::Ready(result) = self.job_result(id, limit).await? {
-                    return Ok(Some(result));
-                }
-                tokio::time::sleep(PAUSE).await;
+        let ready = |result| match result {
+            JobResult::Ready(result) => Some(result),
+            JobResult::Pending => None,
+        };
+        let look = async || match self.job_result(id, limit).await {
+            Ok(result) => Ok(ready(result).map(Ok)),
+            // What a job failed with may be what a server that is away says.
+            Err(error) if passes(&error) && self.job(id, Duration::ZERO).await?.status.is_final() => {
+                Ok(Some(Err(error)))
             }
+            Err(error) => Err(error),
         };
-        let last_look = async {
-            Ok(match self.job_result(id, Duration::ZERO).await? {
-                JobResult::Ready(result) => Some(result),
-                JobResult::Pending => None,
-            })
-        };
-        let outcome = match tokio::time::timeout(limit, until_ready).await {
-            Ok(outcome) => outcome,
-            Err(_) => last_look.await,
-        };
-        outcome?.ok_or(Error::Deadline { after: limit })
+        match patience::until(limit, look).await? {
+            Some(outcome) => outcome,
+            None => ready(self.job_result(id, Duration::ZERO).await?).ok_or(Error::Deadline { after: limit }),
+        }
     }
 
     /// Jobs, newest first, `limit` at most.

@@ -15,14 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::patience::{AGAIN, passes};
 use crate::{Answer, Client, Error, Listing, Result};
 
 /// Who the server says has set the fields that this client applies.
 const MANAGER: &str = "lyra";
 /// Longest that one watch goes on before it is begun anew.
 const WATCH: Duration = Duration::from_secs(30);
-/// Pause before a server that gave no good answer is asked again.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Most bytes of one event of a watch: more than an object may have.
 const MAX_EVENT: usize = 8 << 20;
 /// Most objects in one page of a list.
@@ -206,7 +205,7 @@ impl Client {
                     Ok(None) => last = None,
                     Err(error) if passes(&error) => {
                         last = Some(error);
-                        tokio::time::sleep(PAUSE).await;
+                        tokio::time::sleep(AGAIN).await;
                     }
                     Err(error) => return Err(error),
                 }
@@ -258,17 +257,6 @@ impl Client {
             }
         }
         Ok(None)
-    }
-}
-
-/// Whether a failure may pass by itself.
-fn passes(error: &Error) -> bool {
-    match error {
-        Error::Unreachable { .. } | Error::Broken { .. } | Error::Deadline { .. } => true,
-        Error::Api { error, .. } => {
-            matches!(error.code, Code::Unavailable | Code::Overloaded | Code::Timeout | Code::StaleVersion)
-        }
-        Error::Protocol { .. } | Error::Config(_) => false,
     }
 }
 

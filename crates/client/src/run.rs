@@ -7,13 +7,10 @@ use lyra_types::workflow::{Run, RunStatus, TraceToken};
 use lyra_types::{RunId, WorkflowName};
 use reqwest::{Method, Url};
 
-use crate::{Answer, Client, Listing, Result};
+use crate::{Answer, Client, Listing, Result, patience};
 
 /// Longest that one long-poll asks the server to wait.
 const POLL: Duration = Duration::from_secs(30);
-
-/// Pause between two polls: keeps a server that answers at once from being asked in a tight loop.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// Which runs to list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -48,23 +45,16 @@ impl Client {
         self.fetch(if wait.is_zero() { request } else { request.query(&[("wait", wait.as_secs_f64())]) }).await
     }
 
-    /// Waits for a run to end, for `limit` at most; gives it back as it then stands, ended or not.
+    /// Waits for a run to end, for `limit` at most; gives it back as it then stands, ended or not. A server that is away for a moment
+    /// meanwhile is waited for.
     ///
     /// # Errors
     /// `not_found`.
     pub async fn wait_run(&self, id: &RunId, limit: Duration) -> Result<Answer<Run>> {
-        let until_final = async {
-            loop {
-                let run = self.run(id, limit).await?;
-                if run.status.is_final() {
-                    return Ok(run);
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        };
-        match tokio::time::timeout(limit, until_final).await {
-            Ok(outcome) => outcome,
-            Err(_) => self.run(id, Duration::ZERO).await,
+        let look = async || Ok(Some(self.run(id, limit).await?).filter(|run| run.status.is_final()));
+        match patience::until(limit, look).await? {
+            Some(run) => Ok(run),
+            None => self.run(id, Duration::ZERO).await,
         }
     }
 

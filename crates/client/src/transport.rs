@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use lyra_types::api::Problem;
 use lyra_types::{Code, Error as ApiError};
@@ -41,27 +42,31 @@ impl Client {
     }
 
     /// Sends, and turns an error status into [`Error::Api`]. The body of a good answer is still to be read.
-    pub(crate) async fn open(&self, request: RequestBuilder) -> Result<Response> {
-        let (client, request) = request.build_split();
-        let request = request.map_err(|error| Error::Config(root_cause(&error)))?;
-        let after = request.timeout().copied();
-        let response = client.execute(request).await.map_err(|error| self.transport_error(&error, after))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let url = response.url().to_string();
-        let headers = response.headers().clone();
-        let body = response.bytes().await.map_err(|error| self.transport_error(&error, after))?;
-        Err(read_problem(&url, status, &headers, &body))
+    pub(crate) fn open(&self, request: RequestBuilder) -> BoxFuture<'_, Result<Response>> {
+        Box::pin(async move {
+            let (client, request) = request.build_split();
+            let request = request.map_err(|error| Error::Config(root_cause(&error)))?;
+            let after = request.timeout().copied();
+            let response = client.execute(request).await.map_err(|error| self.transport_error(&error, after))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(response);
+            }
+            let url = response.url().to_string();
+            let headers = response.headers().clone();
+            let body = response.bytes().await.map_err(|error| self.transport_error(&error, after))?;
+            Err(read_problem(&url, status, &headers, &body))
+        })
     }
 
     /// Sends and reads the whole answer.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Whole> {
-        let response = self.open(request).await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.map_err(|error| self.transport_error(&error, None))?;
-        Ok(Whole { status, headers, body })
+    pub(crate) fn send(&self, request: RequestBuilder) -> BoxFuture<'_, Result<Whole>> {
+        Box::pin(async move {
+            let response = self.open(request).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = response.bytes().await.map_err(|error| self.transport_error(&error, None))?;
+            Ok(Whole { status, headers, body })
+        })
     }
 
     pub(crate) fn misunderstood(&self, error: &serde_json::Error) -> Error {

@@ -1,7 +1,7 @@
 //! Workflows: deploy, show, list, delete.
 
 use lyra_types::WorkflowName;
-use lyra_types::api::workflows::{Made, NewWorkflow};
+use lyra_types::api::workflows::{Made, NewWorkflow, WorkflowMemberView};
 use lyra_types::workflow::{Workflow, WorkflowVersion};
 use reqwest::Method;
 
@@ -22,6 +22,14 @@ impl Client {
     /// Those of every request.
     pub async fn workflows(&self, limit: usize) -> Result<Listing<Workflow>> {
         self.list(self.at(&["v1", "workflows"]), &[], limit).await
+    }
+
+    /// Processes that run workflows by name, `limit` at most.
+    ///
+    /// # Errors
+    /// Those of every request.
+    pub async fn workflow_members(&self, limit: usize) -> Result<Listing<WorkflowMemberView>> {
+        self.list(self.at(&["v1", "workflow-members"]), &[], limit).await
     }
 
     /// A version of a workflow, the newest where none is named.

@@ -163,6 +163,21 @@ async fn waiting_for_a_job_asks_until_it_has_ended() {
 }
 
 #[tokio::test]
+async fn a_wait_goes_on_when_a_server_was_away_for_a_moment() {
+    let problem = r#"{"type":"t","title":"T","status":503,"detail":"away","code":"unavailable"}"#;
+    let away = || json("503 Service Unavailable", problem);
+    let script =
+        vec![away(), json("200 OK", &job_json("running")), Act::HangUp, away(), json("200 OK", &job_json("failed"))];
+    let (outcome, requests) = play(script, async |client| client.wait_job(job(), Duration::from_secs(60)).await).await;
+    assert_eq!((outcome.unwrap().status.as_str(), requests.len()), ("failed", 5));
+    // The same words are what the job failed with, when it has ended.
+    let script = vec![away(), json("200 OK", &job_json("running")), away(), json("200 OK", &job_json("failed"))];
+    let (outcome, requests) =
+        play(script, async |client| client.wait_job_result(job(), Duration::from_secs(60)).await).await;
+    assert_eq!((outcome.unwrap_err().code(), requests.len()), (Code::Unavailable, 4));
+}
+
+#[tokio::test]
 async fn a_job_that_does_not_end_in_time_is_given_back_as_it_stands() {
     let script = vec![Act::Silence, json("200 OK", &job_json("running"))];
     let (outcome, _) = play(script, async |client| client.wait_job(job(), Duration::from_millis(100)).await).await;

@@ -11,6 +11,7 @@ use crate::deliveries::WebhooksConfig;
 use crate::registry::RegistryConfig;
 use crate::secrets::SecretsConfig;
 use crate::sessions::SessionsConfig;
+use crate::triggers::TriggersConfig;
 
 /// Settings of the control role. The defaults fit a laptop and a small server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub struct Config {
     pub accounts: AccountsConfig,
     /// Deliveries: who may be called, how often, how long they are kept.
     pub webhooks: WebhooksConfig,
+    /// Triggers: which servers they may reach.
+    pub triggers: TriggersConfig,
     /// Applications and sessions.
     pub sessions: SessionsConfig,
     /// Quota of tenants that have none of their own; it has a section of its own among the settings.
@@ -56,6 +59,7 @@ impl Default for Config {
             registry: RegistryConfig::default(),
             accounts: AccountsConfig::default(),
             webhooks: WebhooksConfig::default(),
+            triggers: TriggersConfig::default(),
             sessions: SessionsConfig::default(),
             quota: Quota::default(),
             secrets: SecretsConfig::default(),

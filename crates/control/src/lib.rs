@@ -14,6 +14,7 @@ mod accounts;
 mod classic;
 mod config;
 mod deliveries;
+mod following;
 mod functions;
 mod jobs;
 mod leader;
@@ -28,6 +29,8 @@ mod service;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod triggers;
+mod workflows;
 
 pub use accounts::AccountsConfig;
 pub use config::{Config, JobsConfig};
@@ -36,3 +39,4 @@ pub use registry::{Registry, RegistryConfig};
 pub use secrets::SecretsConfig;
 pub use service::{Deps, Service};
 pub use sessions::SessionsConfig;
+pub use triggers::TriggersConfig;

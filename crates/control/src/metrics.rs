@@ -34,6 +34,14 @@ pub(crate) struct Metrics {
     /// By what came of them: `manual`, or the word of [`lyra_types::schedule::FiringOutcome`].
     pub(crate) firings: IntCounterVec,
     pub(crate) firing_delay: Histogram,
+    /// By kind of source.
+    pub(crate) trigger_records: IntCounterVec,
+    /// By kind of source.
+    pub(crate) trigger_left_out: IntCounterVec,
+    /// By what came of them: `submitted`, then `succeeded`, `dead` or `failed`.
+    pub(crate) trigger_batches: IntCounterVec,
+    pub(crate) trigger_failures: IntCounter,
+    pub(crate) trigger_lag: IntGauge,
     /// By how they went: `ok`, `failed`.
     pub(crate) delivery_tries: IntCounterVec,
     /// By how they ended: `delivered`, `failed`.
@@ -95,6 +103,25 @@ impl Metrics {
                 "lyra_schedule_firing_delay_seconds",
                 "From the time that a schedule means to its job being accepted.",
             ),
+            trigger_records: registry.counter(
+                "lyra_trigger_records_total",
+                "Records that triggers handed to jobs, by kind of source: http, nats, s3.",
+                &["kind"],
+            ),
+            trigger_left_out: registry.counter(
+                "lyra_trigger_left_out_total",
+                "Events of triggers that did not pass the filter or were there before, by kind of source.",
+                &["kind"],
+            ),
+            trigger_batches: registry.counter(
+                "lyra_trigger_batches_total",
+                "Batches of triggers: submitted; and of those from NATS, how they ended: succeeded, dead, failed.",
+                &["outcome"],
+            ),
+            trigger_failures: registry
+                .counter("lyra_trigger_failures_total", "Times that a trigger could take no messages from NATS.", &[])
+                .with_label_values::<&str>(&[]),
+            trigger_lag: plain("lyra_trigger_lag", "Messages that wait for triggers of this control process."),
             delivery_tries: registry.counter(
                 "lyra_delivery_tries_total",
                 "Tries of deliveries, by how they went: ok or failed.",

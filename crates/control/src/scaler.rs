@@ -1,8 +1,8 @@
 //! Which scaler leads, what operators ask of it, what it decided, and the load that it goes by.
 //!
 //! Three objects in the store, which all control processes share: the lease of the scaler that leads, the orders of operators, and the
-//! last decisions. A lease is taken, renewed and given up by compare-and-set, so that of two scalers one leads. It ends by the clock of
-//! the control process that is asked; its length is many times what clocks of one site may differ by.
+//! last decisions. A lease is taken, renewed and given up by compare-and-set, so that of two scalers one leads. It is over
+//! for the control process that is asked when that has seen it unchanged for its length: so clocks of control processes may differ.
 
 use std::sync::Arc;
 
@@ -16,8 +16,10 @@ use lyra_types::job::JobStatus;
 use lyra_types::{Code, Error, Result, Timestamp};
 use lyra_wire::registry::Member;
 use lyra_wire::scaler::{LEASES, Load, MAX_WORKERS, ScalerAnswer, ScalerReport, ScalerStatus, ScalerTurn, WorkerLoad};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::registry::Registry;
 
@@ -50,6 +52,8 @@ pub(crate) struct Scaler {
     jobs: Arc<dyn JobStore>,
     registry: Registry,
     clock: Clock,
+    /// The change of the lease that was seen last, and when that was first.
+    seen: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Scaler {
@@ -59,6 +63,7 @@ impl Scaler {
             jobs: Arc::clone(&deps.jobs),
             registry: deps.registry.clone(),
             clock: deps.clock.clone(),
+            seen: Mutex::new(None),
         }
     }
 
@@ -81,8 +86,7 @@ impl Scaler {
     async fn lead(&self, turn: &ScalerTurn) -> Result<(bool, Option<String>)> {
         for _ in 0..TRIES {
             let (found, now) = (self.objects.get(LEASE).await?, self.clock.now());
-            let lease: Option<Lease> = found.as_ref().and_then(read);
-            let other = lease.filter(|lease| lease.process != turn.process && lease.until > now);
+            let other = self.held(found.as_ref()).filter(|lease| lease.process != turn.process);
             if let Some(other) = other {
                 return Ok((false, Some(other.name)));
             }
@@ -96,7 +100,8 @@ impl Scaler {
                     Change::Put(LEASE.to_owned(), written(&lease)?)
                 }
             };
-            if self.changed(LEASE, found.as_ref(), change).await? {
+            if let Some(revision) = self.changed(LEASE, found.as_ref(), change).await? {
+                *self.seen.lock() = Some((revision, self.clock.instant()));
                 let leads = !turn.leaves;
                 return Ok((leads, leads.then(|| turn.name.clone())));
             }
@@ -113,7 +118,7 @@ impl Scaler {
             history.splice(0..0, fresh.into_iter().rev());
             history.truncate(REMEMBERED);
             let change = Change::Put(HISTORY.to_owned(), written(&history)?);
-            if self.changed(HISTORY, found.as_ref(), change).await? {
+            if self.changed(HISTORY, found.as_ref(), change).await?.is_some() {
                 return Ok(());
             }
         }
@@ -125,8 +130,8 @@ impl Scaler {
     /// # Errors
     /// Where the store can't be asked.
     pub(crate) async fn status(&self) -> Result<ScalerStatus> {
-        let (lease, now) = (self.objects.get(LEASE).await?, self.clock.now());
-        let lease: Option<Lease> = lease.as_ref().and_then(read).filter(|lease: &Lease| lease.until > now);
+        let lease = self.objects.get(LEASE).await?;
+        let lease = self.held(lease.as_ref());
         let history = self.objects.get(HISTORY).await?;
         Ok(ScalerStatus {
             leader: lease.map(|lease| (lease.name, lease.at, lease.report)),
@@ -144,7 +149,7 @@ impl Scaler {
             let found = self.objects.get(ORDERS).await?;
             let orders = steered(found.as_ref().and_then(read).unwrap_or_default(), change)?;
             let change = Change::Put(ORDERS.to_owned(), written(&orders)?);
-            if self.changed(ORDERS, found.as_ref(), change).await? {
+            if self.changed(ORDERS, found.as_ref(), change).await?.is_some() {
                 return self.status().await;
             }
         }
@@ -162,15 +167,27 @@ impl Scaler {
         Ok(Load { queued: counts.of(JobStatus::Queued), ended, workers })
     }
 
-    /// Carries out a change if nobody has changed the object since it was found; says whether it did.
-    async fn changed(&self, key: &str, found: Option<&Entry>, change: Change) -> Result<bool> {
+    /// The lease, if somebody holds it.
+    fn held(&self, found: Option<&Entry>) -> Option<Lease> {
+        let entry = found?;
+        let lease: Lease = read(entry)?;
+        let now = self.clock.instant();
+        let since = match &mut *self.seen.lock() {
+            Some((change, since)) if *change == entry.modified => *since,
+            seen => seen.insert((entry.modified, now)).1,
+        };
+        (now - since < lease.until.since(lease.at)).then_some(lease)
+    }
+
+    /// Carries out a change if nobody has changed the object since it was found; gives its revision if it did.
+    async fn changed(&self, key: &str, found: Option<&Entry>, change: Change) -> Result<Option<u64>> {
         let check = match found {
             Some(entry) => Check::Modified(key.to_owned(), entry.modified),
             None => Check::Absent(key.to_owned()),
         };
         match self.objects.txn(Txn { checks: vec![check], changes: vec![change] }).await {
-            Ok(_) => Ok(true),
-            Err(TxnError::Failed { .. }) => Ok(false),
+            Ok(revision) => Ok(Some(revision)),
+            Err(TxnError::Failed { .. }) => Ok(None),
             Err(TxnError::Store(error)) => Err(error.into()),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::objects::{Change, Check};
@@ -17,11 +18,12 @@ use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
-use lyra_wire::hooks::{HookAnswer, HookRequest};
+use lyra_wire::hooks::{HookAnswer, HookRequest, RunEndAsk};
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
 use lyra_wire::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use lyra_wire::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use lyra_wire::sessions::{SessionEvent, SessionRoute};
+use lyra_wire::workflows::WorkflowProcess;
 use lyra_wire::{Control, Logs, Worker};
 
 use crate::Config;
@@ -39,6 +41,8 @@ use crate::scaler::Scaler;
 use crate::schedules::Schedules;
 use crate::secrets::{Sealer, SecretTable, Secrets};
 use crate::sessions::Sessions;
+use crate::triggers::Triggers;
+use crate::workflows::WorkflowProcesses;
 
 /// What the control role needs of others.
 #[derive(Clone)]
@@ -73,6 +77,7 @@ pub struct Service {
     classic: Arc<Classic>,
     jobs: Arc<Jobs>,
     schedules: Arc<Schedules>,
+    triggers: Arc<Triggers>,
     deliveries: Arc<Deliveries>,
     accounts: Arc<Accounts>,
     quotas: Arc<Quotas>,
@@ -80,6 +85,7 @@ pub struct Service {
     placement: Arc<Placement>,
     leader: Arc<Leader>,
     registry: Registry,
+    workflows: Arc<WorkflowProcesses>,
     scaler: Scaler,
     /// There once this was started.
     sessions: OnceLock<Arc<Sessions>>,
@@ -104,14 +110,15 @@ impl Service {
         let known = Arc::clone(&secret_table);
         let functions = Arc::new(Functions::new(config.clone(), &deps, known, Arc::clone(&metrics)));
         let table = Arc::clone(functions.table());
-        let secrets = Secrets::new(config.secrets.clone(), &deps, secret_table, table);
+        let secrets = Arc::new(Secrets::new(config.secrets.clone(), &deps, secret_table, table));
         let owner = deps.registry.process();
         let leader = Arc::new(Leader::new(&deps, owner, config.leader_lease));
         let numbers = Arc::new(Numbers::new(&deps));
         let classic = Arc::new(Classic::new(&deps, Arc::clone(&functions), Arc::clone(&numbers)));
         let table = Arc::clone(functions.table());
         let quotas = Arc::new(Quotas::new(config.quota.clone(), &deps, Arc::clone(&table)));
-        let directory = deliveries::directory(&deps, &config.webhooks, Arc::clone(&table));
+        let sealer = Arc::clone(secrets.sealer());
+        let directory = deliveries::directory(&deps, &config.webhooks, Arc::clone(&table), sealer);
         let asked = (Arc::clone(&quotas), Arc::clone(&directory));
         let jobs = Jobs::new(config.jobs.clone(), &deps, owner, table, numbers, asked, Arc::clone(&metrics));
         let jobs = Arc::new(jobs);
@@ -119,6 +126,8 @@ impl Service {
         let (of_jobs, of) = (Arc::clone(&jobs), Arc::clone(&metrics));
         let deliveries = Deliveries::new(&deps, config.webhooks.clone(), directory, of_jobs, Arc::clone(&table), of);
         let schedules = Schedules::new(&deps, Arc::clone(&jobs), Arc::clone(&table), Arc::clone(&metrics));
+        let parts = (Arc::clone(&jobs), Arc::clone(&table), Arc::clone(&secrets));
+        let triggers = Arc::new(Triggers::new(&deps, config.triggers.clone(), parts, Arc::clone(&metrics)));
         let placement = Placement::new(deps.registry.clone(), table, deps.clock.clone(), Arc::clone(&metrics));
         let accounts = Accounts::new(config.accounts.clone(), &deps, Arc::clone(&functions), Arc::clone(&metrics));
         measure(&deps, &leader, Arc::clone(&metrics));
@@ -127,13 +136,15 @@ impl Service {
             classic,
             jobs,
             schedules: Arc::new(schedules),
+            triggers,
             deliveries: Arc::new(deliveries),
             accounts: Arc::new(accounts),
             quotas,
-            secrets: Arc::new(secrets),
+            secrets,
             placement: Arc::new(placement),
             leader,
             registry: deps.registry.clone(),
+            workflows: Arc::new(WorkflowProcesses::new()),
             scaler: Scaler::new(&deps),
             sessions: OnceLock::new(),
             config,
@@ -149,52 +160,61 @@ impl Service {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn start(&self) -> Result<()> {
-        // First: without its keys a process is of no use, and says so.
-        self.secrets.start(&self.tasks).await?;
-        self.functions.start(&self.tasks).await?;
-        self.quotas.start(&self.tasks).await?;
-        self.deliveries.start(&self.tasks).await?;
-        self.jobs.start(&self.tasks).await;
-        let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
-        let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
-        let sessions = Arc::clone(self.sessions.get_or_init(|| Arc::new(sessions)));
-        self.accounts.start(Arc::clone(sessions.api()), &self.tasks).await?;
-        let leader = Arc::clone(&self.leader);
-        self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
-        let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
-        self.tasks.spawn_cancellable("announce-controls", async move { leader.announce(&registry).await });
-        let classic = Arc::clone(&self.classic);
-        let (leader, jobs, functions, placement) = (
-            Arc::clone(&self.leader),
-            Arc::clone(&self.jobs),
-            Arc::clone(&self.functions),
-            Arc::clone(&self.placement),
-        );
-        let (accounts, quotas) = (Arc::clone(&self.accounts), Arc::clone(&self.quotas));
-        let (schedules, deliveries) = (Arc::clone(&self.schedules), Arc::clone(&self.deliveries));
-        self.leading.spawn("lead", async move {
-            let duties = |term: Term| {
-                let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
-                let (sessions, accounts, classic, quotas) = (&sessions, &accounts, &classic, &quotas);
-                let (schedules, deliveries) = (&schedules, &deliveries);
-                async move {
-                    tokio::join!(
-                        jobs.lead(leader, &term),
-                        functions.lead(&term),
-                        classic.lead(&term),
-                        placement.lead(&term),
-                        sessions.lead(&term),
-                        accounts.lead(&term),
-                        quotas.lead(&term),
-                        schedules.lead(&term),
-                        deliveries.lead(&term)
-                    );
-                }
-            };
-            Box::pin(leader.lead(duties)).await;
-        });
-        Ok(())
+    pub fn start(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            // First: without its keys a process is of no use, and says so.
+            self.secrets.start(&self.tasks).await?;
+            self.functions.start(&self.tasks).await?;
+            self.quotas.start(&self.tasks).await?;
+            self.deliveries.start(&self.tasks).await?;
+            self.jobs.start(&self.tasks).await;
+            self.triggers.start(&self.tasks);
+            let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
+            let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
+            let sessions = Arc::clone(self.sessions.get_or_init(|| Arc::new(sessions)));
+            self.accounts.start(Arc::clone(sessions.api()), &self.tasks).await?;
+            let leader = Arc::clone(&self.leader);
+            self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });
+            let (leader, registry) = (Arc::clone(&self.leader), self.registry.clone());
+            self.tasks.spawn_cancellable("announce-controls", async move { leader.announce(&registry).await });
+            let (workflows, objects, clock) =
+                (Arc::clone(&self.workflows), Arc::clone(&self.deps.objects), self.deps.clock.clone());
+            let follow = async move { workflows.follow(objects.as_ref(), &clock).await };
+            self.tasks.spawn_cancellable("workflow processes", follow);
+            let classic = Arc::clone(&self.classic);
+            let (leader, jobs, functions, placement) = (
+                Arc::clone(&self.leader),
+                Arc::clone(&self.jobs),
+                Arc::clone(&self.functions),
+                Arc::clone(&self.placement),
+            );
+            let (accounts, quotas) = (Arc::clone(&self.accounts), Arc::clone(&self.quotas));
+            let (schedules, deliveries) = (Arc::clone(&self.schedules), Arc::clone(&self.deliveries));
+            let triggers = Arc::clone(&self.triggers);
+            self.leading.spawn("lead", async move {
+                let duties = |term: Term| {
+                    let (leader, jobs, functions, placement) = (&leader, &jobs, &functions, &placement);
+                    let (sessions, accounts, classic, quotas) = (&sessions, &accounts, &classic, &quotas);
+                    let (schedules, deliveries, triggers) = (&schedules, &deliveries, &triggers);
+                    async move {
+                        tokio::join!(
+                            jobs.lead(leader, &term),
+                            functions.lead(&term),
+                            classic.lead(&term),
+                            placement.lead(&term),
+                            sessions.lead(&term),
+                            accounts.lead(&term),
+                            quotas.lead(&term),
+                            schedules.lead(&term),
+                            triggers.lead(&term),
+                            deliveries.lead(&term)
+                        );
+                    }
+                };
+                Box::pin(leader.lead(duties)).await;
+            });
+            Ok(())
+        })
     }
 
     /// Applications and sessions as objects, for clients; `None` before [`Service::start`].
@@ -265,20 +285,28 @@ impl Service {
         self.leader.term().borrow().as_ref().map(|term| term.epoch)
     }
 
+    /// Where the process is reached that leads, where that is another one and known.
+    pub fn leads_elsewhere(&self) -> Option<String> {
+        if self.epoch().is_some() { None } else { self.leader.address() }
+    }
+
     /// Hands the lead over, lets the jobs that run here end within their drain limit, gives the rest back, and stops.
-    pub async fn stop(&self) {
-        self.leader.resign().await;
-        if let Some(sessions) = self.sessions.get() {
-            sessions.stop().await;
-        }
-        if !self.leading.stop(LET_GO).await {
-            tracing::warn!("the leader's duties did not end in time");
-        }
-        self.accounts.set_workflows(None);
-        self.jobs.stop().await;
-        self.deliveries.stop().await;
-        self.tasks.stop(LAST).await;
-        self.leader.leave().await;
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.leader.resign().await;
+            if let Some(sessions) = self.sessions.get() {
+                sessions.stop().await;
+            }
+            if !self.leading.stop(LET_GO).await {
+                tracing::warn!("the leader's duties did not end in time");
+            }
+            self.accounts.set_workflows(None);
+            self.jobs.stop().await;
+            self.deliveries.stop().await;
+            self.triggers.write_down().await;
+            self.tasks.stop(LAST).await;
+            self.leader.leave().await;
+        })
     }
 }
 
@@ -379,6 +407,10 @@ impl Control for Service {
         self.leader.processes().await
     }
 
+    async fn watch_workflows(&self) -> Result<BoxStream<'static, Result<Vec<WorkflowProcess>>>> {
+        Ok(self.workflows.watch())
+    }
+
     async fn submit(&self, submit: Submit) -> Result<Submitted> {
         self.jobs.submit(submit).await
     }
@@ -456,21 +488,29 @@ impl Control for Service {
     }
 
     async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {
-        Ok(self.secrets.keys().await)
+        let of_destinations = self.deliveries.sealed_by().await?;
+        Ok(self.secrets.keys(of_destinations).await)
     }
 
     async fn reseal_secrets(&self) -> Result<Resealed> {
-        self.secrets.reseal().await
+        let secrets = self.secrets.reseal().await?;
+        let of_destinations = self.deliveries.reseal().await?;
+        Ok(Resealed { resealed: secrets.resealed + of_destinations, ..secrets })
     }
 
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         self.classic.answer(request).await
     }
 
+    async fn run_ends(&self, ask: RunEndAsk) -> Result<Option<Arc<str>>> {
+        self.deliveries.run_ends(ask).await
+    }
+
     async fn hooks(&self, request: HookRequest) -> Result<HookAnswer> {
         match request {
             HookRequest::Schedule { tenant, ask } => self.schedules.answer(&tenant, ask).await,
             HookRequest::Delivery { tenant, ask } => self.deliveries.answer(&tenant, ask).await,
+            HookRequest::Trigger { tenant, ask } => self.triggers.answer(&tenant, ask).await,
         }
     }
 }

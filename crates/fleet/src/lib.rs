@@ -5,7 +5,7 @@
 //!
 //! A [`RouteTable`] follows the functions in the same way: what a call's name means.
 //!
-//! [`quota::Meters`] hold calls to quotas, of which each process has a share.
+//! [`quota::Meters`] hold calls to quotas, of which each process has a share; a [`throttle::Throttle`] holds up who tries too often.
 //!
 //! Gateway, control and workflow role need these, and none may know another: hence a crate.
 
@@ -19,6 +19,7 @@ mod popularity;
 pub mod quota;
 mod replay;
 mod route_table;
+pub mod throttle;
 mod tries;
 
 pub use balance::Policy;

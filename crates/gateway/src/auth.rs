@@ -99,11 +99,11 @@ fn bad_line(number: usize, reason: &str) -> Error {
 /// Paths that are answered to anybody, with a token or without.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/v1/login"];
 /// What paths begin with that hold what entitles to them.
-const CAPABILITIES: &str = "/v1/callbacks/";
+const CAPABILITIES: [&str; 2] = ["/v1/callbacks/", "/v1/values/"];
 
 /// Whether a path is answered to anybody.
 pub(crate) fn is_open(path: &str) -> bool {
-    OPEN.contains(&path) || path.starts_with(CAPABILITIES)
+    OPEN.contains(&path) || CAPABILITIES.iter().any(|beginning| path.starts_with(beginning))
 }
 
 /// All tokens that this process knows.
@@ -280,6 +280,17 @@ impl Guard {
                     _ => Ok(Arc::clone(&self.local)),
                 }
             }
+        }
+    }
+
+    /// The same for a request that strangers may send: who shows no token is nobody.
+    ///
+    /// # Errors
+    /// As [`Guard::check`].
+    pub(crate) async fn check_stranger(&self, parts: &Parts) -> Result<Arc<Identity>> {
+        match (&self.door, bearer(&parts.headers)) {
+            (Door::Tokens, None) => Ok(Arc::clone(&self.nobody)),
+            _ => self.check(parts).await,
         }
     }
 }

@@ -49,6 +49,13 @@ pub struct Config {
     /// When control is away, tokens that it keeps are good for so long: 10 min. What was revoked meanwhile is good as long.
     #[serde(with = "humantime_serde")]
     pub tokens_stale_after: Duration,
+    /// Whether a stranger may make a user on the classic routes.
+    pub classic_sign_up: bool,
+    /// So many users a stranger may make from one address at once, at each gateway: 5.
+    pub classic_sign_ups: u32,
+    /// Time after which it may make one more: 1 min.
+    #[serde(with = "humantime_serde")]
+    pub classic_sign_up_every: Duration,
     /// The way to sessions.
     pub ingress: IngressConfig,
     /// The identity provider; it has a section of its own among the settings.
@@ -76,6 +83,9 @@ impl Default for Config {
             drain: Duration::from_secs(25),
             domain: None,
             tokens_stale_after: Duration::from_secs(600),
+            classic_sign_up: false,
+            classic_sign_ups: 5,
+            classic_sign_up_every: Duration::from_secs(60),
             ingress: IngressConfig::default(),
             oidc: OidcConfig::default(),
             tokens: Tokens::default(),

@@ -55,6 +55,7 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     };
     let admitted = match &session {
         Ok(Some(_)) => guard.check_session(&parts).map(|()| None),
+        _ if classic::is_sign_up(&entry.app.config, &parts) => guard.check_stranger(&parts).await.map(Some),
         _ => guard.check(&parts).await.map(Some),
     };
     let identity = match admitted {

@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use lyra_types::api::Problem;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::response::Response;
-use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder};
-use utoipa::{IntoResponses, OpenApi};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Schema,
+};
+use utoipa::{IntoParams, IntoResponses, OpenApi, PartialSchema};
 
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, meta, quotas, runs,
-    scaler, schedules, secrets, tenants, tokens, usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, members, meta, quotas,
+    runs, scaler, schedules, secrets, tenants, tokens, triggers, usage, users, values, versions, workers, workflows,
 };
 use crate::trigger;
 
@@ -32,8 +35,10 @@ use crate::trigger;
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented, sessions::documented,
         deliveries::destinations, deliveries::put_destinations, deliveries::delete_destinations, deliveries::test,
+        deliveries::of_workflow, deliveries::put_of_workflow, deliveries::delete_of_workflow, deliveries::test_of_workflow,
         deliveries::list, deliveries::get, deliveries::redeliver,
         schedules::list, schedules::get, schedules::put, schedules::delete, schedules::pause, schedules::resume, schedules::run,
+        triggers::list, triggers::get, triggers::put, triggers::delete, triggers::pause, triggers::resume, triggers::post,
         usage::get,
         secrets::list, secrets::get, secrets::put, secrets::delete, secrets::keys, secrets::rotate,
         control::list,
@@ -41,8 +46,9 @@ use crate::trigger;
         workers::list, workers::get, workers::known, workers::health,
         workers::cordon, workers::uncordon, workers::drain, workers::clean, workers::prewarm, workers::invoke_on,
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
+        members::list,
         workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start, workflows::start_part,
-        runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete,
+        runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete, values::get,
         login::login, login::whoami,
         tenants::list, tenants::create, tenants::get, tenants::delete,
         users::list, users::create, users::get, users::change, users::delete, users::set_password,
@@ -73,6 +79,33 @@ impl utoipa::Modify for Token {
 /// The document.
 pub fn document() -> Document {
     Api::openapi()
+}
+
+/// Whose things a request is about.
+pub(crate) struct Owner;
+
+impl IntoParams for Owner {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let description = "Owner, default `default`";
+        vec![optional("Lyra-Tenant", ParameterIn::Header, description, Option::<String>::schema())]
+    }
+}
+
+/// Which part of a list.
+pub(crate) struct Paging;
+
+impl IntoParams for Paging {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![
+            optional("limit", ParameterIn::Query, "Items in a page: 1 to 1000, default 100", Option::<u32>::schema()),
+            optional("cursor", ParameterIn::Query, "`next` of the page before", Option::<String>::schema()),
+        ]
+    }
+}
+
+fn optional(name: &str, place: ParameterIn, description: &str, schema: RefOr<Schema>) -> Parameter {
+    let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(Required::False);
+    parameter.description(Some(description)).schema(Some(schema)).build()
 }
 
 type Responses = BTreeMap<String, RefOr<Response>>;

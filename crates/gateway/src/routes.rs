@@ -20,8 +20,8 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, meta, quotas, runs,
-    scaler, schedules, secrets, tenants, tokens, usage, users, versions, workers, workflows,
+    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, members, meta, quotas,
+    runs, scaler, schedules, secrets, tenants, tokens, triggers, usage, users, values, versions, workers, workflows,
 };
 use crate::service::App;
 
@@ -131,6 +131,7 @@ fn workflows_and_runs() -> Vec<Row> {
         row("DELETE", "/v1/workflows/{name}", Needs::DEPLOY, workflows::delete),
         row("GET", "/v1/workflows/{name}/versions/{version}", Needs::READ, workflows::version),
         row("POST", "/v1/workflows/{name}/runs", Needs::INVOKE, workflows::start),
+        row("GET", "/v1/workflow-members", Needs::OPERATOR, members::list),
         row("POST", "/v1/cuts", Needs::INVOKE, workflows::start_part),
         row("GET", "/v1/runs", Needs::READ, runs::list),
         row("GET", "/v1/runs/{id}", Needs::READ_OR_INVOKE, runs::get),
@@ -141,6 +142,7 @@ fn workflows_and_runs() -> Vec<Row> {
         row("GET", "/v1/runs/{id}/trace", Needs::READ, runs::trace),
         row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
         row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
+        row("GET", "/v1/values/{token}", Needs::Nothing, values::get),
     ]
 }
 
@@ -174,13 +176,17 @@ fn accounts() -> Vec<Row> {
     ]
 }
 
-/// What happens by itself: schedules, and word of the ends of jobs.
+/// What happens by itself: schedules, triggers, and word of the ends of jobs.
 fn hooks() -> Vec<Row> {
     vec![
         row("GET", "/v1/functions/{name}/destinations", Needs::READ, deliveries::destinations),
         row("PUT", "/v1/functions/{name}/destinations", Needs::DEPLOY, deliveries::put_destinations),
         row("DELETE", "/v1/functions/{name}/destinations", Needs::DEPLOY, deliveries::delete_destinations),
         row("POST", "/v1/functions/{name}/destinations/test", Needs::DEPLOY, deliveries::test),
+        row("GET", "/v1/workflows/{name}/destinations", Needs::READ, deliveries::of_workflow),
+        row("PUT", "/v1/workflows/{name}/destinations", Needs::DEPLOY, deliveries::put_of_workflow),
+        row("DELETE", "/v1/workflows/{name}/destinations", Needs::DEPLOY, deliveries::delete_of_workflow),
+        row("POST", "/v1/workflows/{name}/destinations/test", Needs::DEPLOY, deliveries::test_of_workflow),
         row("GET", "/v1/deliveries", Needs::READ, deliveries::list),
         row("GET", "/v1/deliveries/{id}", Needs::READ, deliveries::get),
         row("POST", "/v1/deliveries/{id}/redeliver", Needs::DEPLOY, deliveries::redeliver),
@@ -191,6 +197,13 @@ fn hooks() -> Vec<Row> {
         row("POST", "/v1/schedules/{name}/pause", Needs::DEPLOY, schedules::pause),
         row("POST", "/v1/schedules/{name}/resume", Needs::DEPLOY, schedules::resume),
         row("POST", "/v1/schedules/{name}/run", Needs::INVOKE, schedules::run),
+        row("GET", "/v1/triggers", Needs::READ, triggers::list),
+        row("GET", "/v1/triggers/{name}", Needs::READ, triggers::get),
+        row("PUT", "/v1/triggers/{name}", Needs::DEPLOY, triggers::put),
+        row("DELETE", "/v1/triggers/{name}", Needs::DEPLOY, triggers::delete),
+        row("POST", "/v1/triggers/{name}/pause", Needs::DEPLOY, triggers::pause),
+        row("POST", "/v1/triggers/{name}/resume", Needs::DEPLOY, triggers::resume),
+        row("POST", "/v1/triggers/{name}/events", Needs::INVOKE, triggers::post),
     ]
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
+use futures::future::BoxFuture;
 use http::Request;
 use hyper::body::Incoming;
 use lyra_fleet::RouteTable;
@@ -161,7 +162,7 @@ impl Service {
         let triggers = app.metrics.route(routes::TRIGGER_PATH, "ANY");
         let sessions = app.metrics.route(SESSION_PATH, "ANY");
         let resources = Mounted::new(&app.metrics);
-        let classic = Classic::new(&app.metrics);
+        let classic = Classic::new(&app.config, &app.clock, &app.metrics);
         let router = routes::router(&app);
         let entry = Arc::new(Entry { app, router, triggers, sessions, classic, resources });
         Service { entry, tasks: Tasks::new(), watching: Arc::default(), following: Arc::default() }
@@ -193,28 +194,31 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::check`]; [`lyra_types::Code::Internal`] when the listener has no address.
-    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
-        let address =
-            listener.local_addr().map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
-        let guard = self.guard(address)?;
-        self.watch_routes();
-        self.watch_sessions(address.ip());
-        let connections = Tasks::new();
-        let cut = CancellationToken::new();
-        tracing::info!(%address, "gateway serves");
-        listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
-        tracing::info!(%address, "gateway drains");
-        self.entry.app.stopping.cancel();
-        let requests = async {
-            if !connections.stop(self.entry.app.config.drain).await {
-                tracing::warn!(%address, "requests did not end in time and are broken off");
-                cut.cancel();
-                connections.stop(CUT_WAIT).await;
-            }
-        };
-        tokio::join!(requests, self.entry.app.ingress.stop());
-        self.tasks.stop(Duration::from_secs(1)).await;
-        Ok(())
+    pub fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let address = listener
+                .local_addr()
+                .map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
+            let guard = self.guard(address)?;
+            self.watch_routes();
+            self.watch_sessions(address.ip());
+            let connections = Tasks::new();
+            let cut = CancellationToken::new();
+            tracing::info!(%address, "gateway serves");
+            listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
+            tracing::info!(%address, "gateway drains");
+            self.entry.app.stopping.cancel();
+            let requests = async {
+                if !connections.stop(self.entry.app.config.drain).await {
+                    tracing::warn!(%address, "requests did not end in time and are broken off");
+                    cut.cancel();
+                    connections.stop(CUT_WAIT).await;
+                }
+            };
+            tokio::join!(requests, self.entry.app.ingress.stop());
+            self.tasks.stop(Duration::from_secs(1)).await;
+            Ok(())
+        })
     }
 
     /// Starts to learn the route table and tokens, once. [`Service::serve`] does so itself; a caller that wants the table

@@ -1,6 +1,8 @@
 //! Wall-clock and monotonic time, real or virtual.
 #![expect(clippy::disallowed_methods, reason = "this module is where the clock is read")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lyra_types::Timestamp;
@@ -12,7 +14,8 @@ use tokio::time::Instant;
 /// wall-clock side follow it.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    simulated: Option<(Timestamp, Instant)>,
+    /// Where it started, when, and the milliseconds by which it was set since.
+    simulated: Option<(Timestamp, Instant, Arc<AtomicI64>)>,
 }
 
 impl Clock {
@@ -23,17 +26,28 @@ impl Clock {
 
     /// A wall clock that starts at `base` and moves with tokio's clock. Call inside of a runtime.
     pub fn simulated(base: Timestamp) -> Clock {
-        Clock { simulated: Some((base, Instant::now())) }
+        Clock { simulated: Some((base, Instant::now(), Arc::default())) }
     }
 
     /// The wall-clock time.
     pub fn now(&self) -> Timestamp {
-        match self.simulated {
-            Some((base, start)) => base + start.elapsed(),
+        match &self.simulated {
+            Some((base, start, set)) => {
+                let now = *base + start.elapsed();
+                Timestamp::from_millis(now.millis().saturating_add(set.load(Ordering::Relaxed)))
+            }
             None => {
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
+        }
+    }
+
+    /// Sets a simulated wall clock, with all its clones, ahead or back by so many milliseconds, as an operator or NTP does. The
+    /// machine's clock stays as it is.
+    pub fn set_by(&self, millis: i64) {
+        if let Some((_, _, set)) = &self.simulated {
+            set.fetch_add(millis, Ordering::Relaxed);
         }
     }
 
@@ -75,5 +89,7 @@ mod tests {
         let clock = Clock::simulated(Timestamp::from_millis(1_000));
         clock.sleep(Duration::from_secs(3_600)).await;
         assert_eq!(clock.now(), Timestamp::from_millis(3_601_000));
+        clock.clone().set_by(-3_600_000);
+        assert_eq!(clock.now(), Timestamp::from_millis(1_000));
     }
 }

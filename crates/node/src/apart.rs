@@ -6,8 +6,13 @@
 //! | worker | gRPC: calls | control's addresses, the blobs |
 //! | gateway | HTTP | control's addresses |
 //! | scaler | nothing | control's addresses |
+//! | workflow | gRPC: runs of workflows | control's addresses and stores |
 //!
-//! Roles that share a process speak with each other directly. The logs and workflow roles run with control.
+//! Roles that share a process speak with each other directly. The logs role runs with control, and so do workflows unless that
+//! is left to processes of their own.
+
+mod places;
+mod quotas;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,26 +20,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use lyra_fleet::{Connect, Fleet};
 use lyra_gateway::{Ready, Status};
 use lyra_kit::Tasks;
-use lyra_store::{Access, Blobs, DirLock, Shelf};
-use lyra_types::{Code, Error as LyraError};
+use lyra_store::{Access, Shelf};
 pub use lyra_wire::Role;
 use lyra_wire::grpc::{
-    self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteQuotas, RemoteRegistry, RemoteWorker, RemoteWorkflows,
-    Security,
+    self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteQuotas, RemoteRegistry, RemoteWorker, Security,
 };
 use lyra_wire::{Accounts, Control, Logs, Operated, Quotas, Registry, Worker, Workflows};
 use lyra_worker::{Agent, Identity};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::places::open_blobs;
+use self::places::{access, check};
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
 use crate::joined::Joined;
 use crate::resources::{InProcess, ThroughControl};
 use crate::roles::{self, Kit};
 use crate::security;
+use crate::workflows;
+
+/// The logs of this process, if they are kept here.
+type OwnLogs = Option<Arc<lyra_logs::Service>>;
 
 /// Longest wait for calls that a worker still has when it was told to end.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -85,8 +95,9 @@ pub struct Node {
     grpc: Option<(TcpListener, grpc::RoutesBuilder)>,
     security: Security,
     control: Option<Arc<lyra_control::Service>>,
-    /// Runs with control.
     workflow: Option<Arc<lyra_workflow::Service>>,
+    /// Whom gateway and control ask for workflows.
+    workflows: Option<Arc<dyn Workflows>>,
     logs: Option<Arc<lyra_logs::Service>>,
     worker: Option<(lyra_worker::Service, Agent)>,
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
@@ -102,7 +113,11 @@ impl Node {
     ///
     /// # Errors
     /// [`Error`], with nothing left running but what ends with this process.
-    pub async fn start(config: Config) -> Result<Node, Error> {
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Node, Error>> {
+        Box::pin(Node::begin(config))
+    }
+
+    async fn begin(config: Config) -> Result<Node, Error> {
         check(&config)?;
         let has = |role| config.roles.contains(&role);
         let (kit, tasks) = (Kit::system(), Tasks::new());
@@ -111,21 +126,14 @@ impl Node {
         let addresses = config.control.as_slice();
 
         let (mut routes, mut serving, closing) = (grpc::routes(), Vec::new(), CancellationToken::new());
-        let grpc_listener = match has(Role::Control) || has(Role::Worker) {
+        let grpc_listener = match has(Role::Control) || has(Role::Worker) || has(Role::Workflow) {
             true => Some(listen(config.listen_grpc).await?),
             false => None,
         };
         let grpc_address = grpc_listener.as_ref().map(|(_, address)| *address);
         let reached = security::reached(&config, grpc_address)?;
 
-        let logs = match has(Role::Control) {
-            true => Some(Arc::new(roles::logs::start(config.node.logs.clone(), &kit)?)),
-            false => None,
-        };
-        let as_logs: Arc<dyn Logs> = match &logs {
-            Some(logs) => logs.clone(),
-            None => Arc::new(RemoteLogs::new(addresses, &security, &tasks).map_err(Error::Refused)?),
-        };
+        let (logs, as_logs) = start_logs(&config, &security, &kit, &tasks)?;
         let (registry, as_registry) = registries(&config, &security, &kit, &tasks)?;
 
         let (mut worker, mut joined) = (None, None);
@@ -147,26 +155,31 @@ impl Node {
         }
 
         // A worker alone has nothing to ask of other workers.
-        let fleet = (has(Role::Control) || has(Role::Gateway)).then(|| {
-            let (connect, clock, random) = (connect(&kit, &security), kit.clock.clone(), kit.random.clone());
-            let fleet = Fleet::new(config.fleet, as_registry.clone(), connect, clock, random, &tasks);
-            fleet.measure(&kit.metrics);
-            fleet
-        });
-        let (mut control, mut workflow) = (None, None);
+        let calls = has(Role::Control) || has(Role::Gateway) || has(Role::Workflow);
+        let fleet = calls.then(|| start_fleet(&config, as_registry, &security, &kit, &tasks));
+        let (mut control, mut workflow, mut workflows) = (None, None, None);
         if let (Some(registry), Some(fleet)) = (registry, &fleet) {
+            let reached = reached.clone();
             let service = start_control(&config, &access, &registry, reached, fleet, as_logs.clone(), &kit).await?;
-            grpc::add_control(&mut routes, service.clone());
-            grpc::add_accounts(&mut routes, service.clone());
-            grpc::add_quotas(&mut routes, service.clone());
-            grpc::add_registry(&mut routes, Arc::new(registry));
-            grpc::add_logs(&mut routes, as_logs.clone());
-            let runs = Arc::new(start_workflow(&config, &access, service.clone(), fleet, &kit).await?);
-            grpc::add_workflows(&mut routes, runs.clone());
-            service.set_workflows(all_workflows(runs.clone(), grpc_address, addresses, &security)?);
-            workflow = Some(runs);
+            add_control(&mut routes, &service, registry, as_logs.clone());
             serving.insert(0, (Role::Control, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
             control = Some(service);
+        }
+        if let Some(fleet) = fleet.as_ref().filter(|_| workflows::run_here(&config)) {
+            let of = control_of(control.as_ref(), addresses, &security)?;
+            let of = (of, quotas_of(control.as_ref(), grpc_address, addresses, &security)?);
+            let runs = Arc::new(workflows::start(&config, &access, of, fleet, &reached, &kit).await?);
+            grpc::add_workflows(&mut routes, runs.clone());
+            if has(Role::Workflow) {
+                serving.push((Role::Workflow, grpc_address.map(|address| address.to_string()).unwrap_or_default()));
+            }
+            workflow = Some(runs);
+        }
+        if control.is_some() || workflow.is_some() || has(Role::Gateway) {
+            let of = control_of(control.as_ref(), addresses, &security)?;
+            let asked = workflows::asked(&config, workflow.as_ref(), of, grpc_address, &security, (&kit, &tasks))?;
+            workflows::introduce(&config, &asked, control.as_ref(), workflow.as_ref(), &mut routes);
+            workflows = Some(asked);
         }
         if let Some((worker, _)) = &worker {
             roles::worker::introduce(worker, control_of(control.as_ref(), addresses, &security)?);
@@ -178,6 +191,7 @@ impl Node {
             security,
             control,
             workflow,
+            workflows,
             logs,
             worker,
             gateway: None,
@@ -207,12 +221,6 @@ impl Node {
     fn all_logs(&self, own: SocketAddr, others: &[String]) -> Result<Arc<dyn Logs>, Error> {
         let all = [&[own.to_string()], others].concat();
         Ok(Arc::new(RemoteLogs::new(&all, &self.security, &self.tasks).map_err(Error::Refused)?))
-    }
-
-    /// The control processes by which shares of quotas are given; this one, at `own`, is asked like the others.
-    fn all_quotas(&self, own: SocketAddr, others: &[String]) -> Result<Arc<dyn Quotas>, Error> {
-        let all = [&[own.to_string()], others].concat();
-        Ok(Arc::new(RemoteQuotas::new(&all, &self.security).map_err(Error::Refused)?))
     }
 
     /// Where gRPC is served.
@@ -252,20 +260,11 @@ impl Node {
             Some(control) => control.clone(),
             None => Arc::new(RemoteAccounts::new(&config.control, &self.security).map_err(Error::Refused)?),
         };
-        let quotas: Arc<dyn Quotas> = match (&self.control, self.own_grpc()) {
-            (Some(control), _) if config.control.is_empty() => control.clone(),
-            // Of several processes only the one that leads gives shares.
-            (Some(_), Some(own)) => self.all_quotas(own, &config.control)?,
-            _ => Arc::new(RemoteQuotas::new(&config.control, &self.security).map_err(Error::Refused)?),
-        };
+        let quotas = quotas_of(self.control.as_ref(), self.own_grpc(), &config.control, &self.security)?;
         let workers = Arc::new(fleet.clone());
         let as_worker: Arc<dyn Worker> = workers.clone();
         let resources = ThroughControl(Arc::clone(&control));
-        let workflows: Arc<dyn Workflows> = match &self.workflow {
-            Some(workflow) => workflow.clone(),
-            None => Arc::new(RemoteWorkflows::new(&config.control, &self.security).map_err(Error::Refused)?),
-        };
-        let workflows = Some(workflows);
+        let workflows = self.workflows.clone();
         let others = roles::gateway::Roles { control, accounts, quotas, worker: as_worker, workers, logs, workflows };
         let gateway = roles::gateway::new(config.node.gateway.clone(), others, kit);
         gateway.mount_resources(Arc::new(resources));
@@ -309,80 +308,112 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
-    pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { tasks, grpc, security, control, workflow, logs, worker, gateway, scaler, status, closing, .. } =
-            self;
-        // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
-        let end = CancellationToken::new();
-        if let Some((listener, routes)) = grpc {
-            let (stop, failed) = (end.clone(), shutdown.clone());
-            tasks.spawn("grpc", async move {
-                if let Err(error) = grpc::serve(listener, routes, &security, stop).await {
-                    tracing::error!(%error, "gRPC is served no more");
-                    failed.cancel();
-                }
-            });
-        }
-        if let Some((listener, status)) = status {
-            // To the end as well: a process that ends says so.
-            let (stop, failed) = (end.clone(), shutdown.clone());
-            tasks.spawn("status", async move {
-                if let Err(error) = status.serve(listener, stop).await {
-                    tracing::error!(%error, "health and metrics are served no more");
-                    failed.cancel();
-                }
-            });
-        }
-        let serve = async {
-            match gateway {
-                Some((listener, gateway)) => {
-                    let outcome = gateway.serve(listener, shutdown.clone()).await;
-                    shutdown.cancel();
-                    outcome.map_err(Error::Gateway)
-                }
-                None => {
-                    shutdown.cancelled().await;
-                    Ok(())
-                }
+    pub fn run_until(self, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            let Node {
+                tasks, grpc, security, control, workflow, logs, worker, gateway, scaler, status, closing, ..
+            } = self;
+            tasks.spawn_cancellable("footprint", crate::footprint::keep_small());
+            // Replies of calls that end meanwhile still have to go out, so gRPC is served to the end.
+            let end = CancellationToken::new();
+            if let Some((listener, routes)) = grpc {
+                let (stop, failed) = (end.clone(), shutdown.clone());
+                tasks.spawn("grpc", async move {
+                    if let Err(error) = grpc::serve(listener, routes, &security, stop).await {
+                        tracing::error!(%error, "gRPC is served no more");
+                        failed.cancel();
+                    }
+                });
             }
-        };
-        let stop_control = async {
-            shutdown.cancelled().await;
-            if let Some(workflow) = &workflow {
-                // Another process takes the runs up, or this one when it is back.
-                workflow.stop(LAST).await;
+            if let Some((listener, status)) = status {
+                // To the end as well: a process that ends says so.
+                let (stop, failed) = (end.clone(), shutdown.clone());
+                tasks.spawn("status", async move {
+                    if let Err(error) = status.serve(listener, stop).await {
+                        tracing::error!(%error, "health and metrics are served no more");
+                        failed.cancel();
+                    }
+                });
             }
-            if let Some(control) = &control {
-                control.stop().await;
-            }
-        };
-        let stop_scaler = async {
-            shutdown.cancelled().await;
-            if let Some(scaler) = &scaler {
-                scaler.stop().await;
-            }
-        };
-        let stop_worker = async {
-            shutdown.cancelled().await;
-            if let Some((worker, agent)) = &worker {
-                agent.stop().await;
-                // A call that is on its way is refused, and goes to another worker.
-                let _ = worker.cordon().await;
-                closing.cancel();
-                if !worker.shut_down(if control.is_some() { DRAIN + LAST_CALLS } else { DRAIN }).await {
-                    tracing::warn!("calls did not end in time and are broken off");
+            let serve = async {
+                match gateway {
+                    Some((listener, gateway)) => {
+                        let outcome = gateway.serve(listener, shutdown.clone()).await;
+                        shutdown.cancel();
+                        outcome.map_err(Error::Gateway)
+                    }
+                    None => {
+                        shutdown.cancelled().await;
+                        Ok(())
+                    }
                 }
+            };
+            let stop_control = async {
+                shutdown.cancelled().await;
+                if let Some(workflow) = &workflow {
+                    // Another process takes the runs up, or this one when it is back.
+                    workflow.stop(LAST).await;
+                }
+                if let Some(control) = &control {
+                    control.stop().await;
+                }
+            };
+            let stop_scaler = async {
+                shutdown.cancelled().await;
+                if let Some(scaler) = &scaler {
+                    scaler.stop().await;
+                }
+            };
+            let stop_worker = async {
+                shutdown.cancelled().await;
+                if let Some((worker, agent)) = &worker {
+                    agent.stop().await;
+                    // A call that is on its way is refused, and goes to another worker.
+                    let _ = worker.cordon().await;
+                    closing.cancel();
+                    if !worker.shut_down(if control.is_some() { DRAIN + LAST_CALLS } else { DRAIN }).await {
+                        tracing::warn!("calls did not end in time and are broken off");
+                    }
+                }
+            };
+            let (served, (), (), ()) = tokio::join!(serve, stop_control, stop_worker, stop_scaler);
+            end.cancel();
+            tasks.stop(LAST).await;
+            drop((control, workflow));
+            if let Some(logs) = logs {
+                logs.stop().await;
             }
-        };
-        let (served, (), (), ()) = tokio::join!(serve, stop_control, stop_worker, stop_scaler);
-        end.cancel();
-        tasks.stop(LAST).await;
-        drop((control, workflow));
-        if let Some(logs) = logs {
-            logs.stop().await;
-        }
-        served
+            served
+        })
     }
+}
+
+/// This node's own logs, where control is one of its roles, and those that it writes to and asks.
+fn start_logs(
+    config: &Config,
+    security: &Security,
+    kit: &Kit,
+    tasks: &Tasks,
+) -> Result<(OwnLogs, Arc<dyn Logs>), Error> {
+    if config.roles.contains(&Role::Control) {
+        let logs = Arc::new(roles::logs::start(config.node.logs.clone(), kit)?);
+        return Ok((Some(Arc::clone(&logs)), logs));
+    }
+    Ok((None, Arc::new(RemoteLogs::new(&config.control, security, tasks).map_err(Error::Refused)?)))
+}
+
+/// What others ask of control.
+fn add_control(
+    routes: &mut grpc::RoutesBuilder,
+    service: &Arc<lyra_control::Service>,
+    registry: lyra_control::Registry,
+    logs: Arc<dyn Logs>,
+) {
+    grpc::add_control(routes, service.clone());
+    grpc::add_accounts(routes, service.clone());
+    grpc::add_quotas(routes, service.clone());
+    grpc::add_registry(routes, Arc::new(registry));
+    grpc::add_logs(routes, logs);
 }
 
 /// This node's own registry of workers, where control is one of its roles, and the one that it follows.
@@ -412,6 +443,25 @@ fn control_of(
     })
 }
 
+/// Who gives shares of quotas: of several control processes the one that leads. A node with control finds it by what they keep in their
+/// store, unless it was told of others. `grpc`: where that of this node is reached, if it has one.
+fn quotas_of(
+    own: Option<&Arc<lyra_control::Service>>,
+    grpc: Option<SocketAddr>,
+    others: &[String],
+    security: &Security,
+) -> Result<Arc<dyn Quotas>, Error> {
+    let here = match (own, grpc) {
+        (Some(own), _) if others.is_empty() => {
+            return Ok(Arc::new(quotas::OfLeader::new(own.clone(), security.clone())));
+        }
+        (Some(_), Some(grpc)) => vec![grpc.to_string()],
+        _ => Vec::new(),
+    };
+    let all = [here.as_slice(), others].concat();
+    Ok(Arc::new(RemoteQuotas::new(&all, security).map_err(Error::Refused)?))
+}
+
 /// Whether a node without a gateway does its work. Its control has read functions and jobs before anything is served; where
 /// it is one of several, it is as ready as the others.
 fn ready(joined: Option<Joined>, control: Option<Arc<lyra_control::Service>>) -> Box<Ready> {
@@ -423,38 +473,6 @@ fn ready(joined: Option<Joined>, control: Option<Arc<lyra_control::Service>>) ->
         }),
         _ => Ok("ready".to_owned()),
     })
-}
-
-/// What can't work is refused before anything is started.
-fn check(config: &Config) -> Result<(), Error> {
-    let refused = |field: &str, reason: &str| Err(Error::Refused(LyraError::field(Code::InvalidField, field, reason)));
-    if config.roles.is_empty() {
-        return refused("role", "names no role");
-    }
-    if !config.roles.contains(&Role::Control) && config.control.is_empty() {
-        return refused("control", "names no address, and control is not one of the roles of this node");
-    }
-    const BACKENDS: [&str; 3] = ["wasm", "process", "simulated"];
-    if let Some(unknown) = config.isolation.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
-        return refused("isolation", &format!("{unknown} is none of {}", BACKENDS.join(", ")));
-    }
-    if let Err(error) = lyra_types::FunctionName::new(&config.name) {
-        return refused("name", &error.detail);
-    }
-    Ok(())
-}
-
-/// What the stores need beside their addresses. The lock keeps a second node out of the data directory.
-fn access(config: &Config) -> Result<Access, Error> {
-    let dir = &config.node.data_dir;
-    let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
-    Ok(Access { data_dir: Some(dir.clone()), lock: Some(lock), ..config.access.clone() })
-}
-
-async fn open_blobs(config: &Config, access: &Access, shelf: Shelf) -> Result<Arc<dyn Blobs>, Error> {
-    let fallback = config.node.data_dir.join("blobs").display().to_string();
-    let address = if config.blobs.is_empty() { &fallback } else { &config.blobs };
-    lyra_store::open_blobs(address, access, shelf).await.map_err(Error::Store)
 }
 
 /// Where sessions are reached on this machine: where the worker itself is.
@@ -518,45 +536,6 @@ async fn start_agent(
     roles::worker::start_agent(identity, worker, dir, own, seeds, Box::new(reach), kit).await
 }
 
-/// The workflow roles of all control processes; this one, at `own`, is asked like the others.
-fn all_workflows(
-    service: Arc<lyra_workflow::Service>,
-    own: Option<SocketAddr>,
-    others: &[String],
-    security: &Security,
-) -> Result<Arc<dyn Workflows>, Error> {
-    match own.filter(|_| !others.is_empty()) {
-        Some(own) => {
-            let all = [&[own.to_string()], others].concat();
-            Ok(Arc::new(RemoteWorkflows::new(&all, security).map_err(Error::Refused)?))
-        }
-        None => Ok(service),
-    }
-}
-
-async fn start_workflow(
-    config: &Config,
-    access: &Access,
-    control: Arc<dyn Control>,
-    fleet: &Fleet,
-    kit: &Kit,
-) -> Result<lyra_workflow::Service, Error> {
-    let parts = roles::workflow::Parts {
-        objects: lyra_store::open_objects(&config.store, access).await.map_err(Error::Store)?,
-        runs: lyra_store::open_runs(&config.jobs, access).await.map_err(Error::Store)?,
-        blobs: open_blobs(config, access, Shelf::Values).await?,
-        control,
-        worker: Arc::new(fleet.clone()),
-        alone: config.jobs == "sqlite",
-    };
-    let mut settings = config.node.workflow.clone();
-    if parts.alone && config.store != "sqlite" {
-        // Other processes of the site may keep values of runs in the same place, which are known to none but them.
-        settings.unused_every = Duration::ZERO;
-    }
-    roles::workflow::start(settings, parts, kit).await
-}
-
 async fn start_control(
     config: &Config,
     access: &Access,
@@ -583,6 +562,14 @@ async fn start_control(
     service.expect_workflows();
     service.start().await.map_err(Error::Control)?;
     Ok(service)
+}
+
+/// Follows the workers that `registry` knows.
+fn start_fleet(config: &Config, registry: Arc<dyn Registry>, security: &Security, kit: &Kit, tasks: &Tasks) -> Fleet {
+    let (connect, clock, random) = (connect(kit, security), kit.clock.clone(), kit.random.clone());
+    let fleet = Fleet::new(config.fleet, registry, connect, clock, random, tasks);
+    fleet.measure(&kit.metrics);
+    fleet
 }
 
 /// How the fleet reaches workers.

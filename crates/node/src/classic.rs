@@ -60,6 +60,8 @@ impl Classic {
             Role::Control => self.stores()?,
             Role::Gateway | Role::Worker => controls(&[(DB_URL, &self.db_url), (JQ_URL, &self.jq_url)])?,
             Role::Scaler => controls(&[(JQ_URL, &self.jq_url)])?,
+            // The classic system has no such role.
+            Role::Workflow => return Ok(Vec::new()),
         };
         if let Some(flags) = self.listens(role, below)? {
             layers.push((PORT.to_owned(), flags));

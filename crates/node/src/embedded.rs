@@ -5,10 +5,11 @@
 //! (unpacked code), both made again when they are missing.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use lyra_control::{Registry, RegistryConfig, SecretsConfig};
 use lyra_isolation::process;
 use lyra_isolation::wasm::EngineError;
@@ -16,6 +17,7 @@ use lyra_kit::Tasks;
 pub use lyra_store::StoreError;
 use lyra_store::{Blobs, DirLock, DirectoryBlobs, Shelf};
 use lyra_types::Error as LyraError;
+use lyra_wire::hooks::ThroughControl;
 use lyra_wire::workers::{LOCAL, Sole};
 use lyra_wire::{Accounts, Control, Logs, Operated, Worker};
 use lyra_worker::{Agent, Identity};
@@ -142,18 +144,27 @@ struct Rest {
     tasks: Tasks,
 }
 
+/// Secrets are sealed by a key that is made where nobody names one.
+fn with_key_file(mut control: lyra_control::Config, dir: &Path) -> lyra_control::Config {
+    if control.secrets.key_file.is_none() {
+        control.secrets = SecretsConfig { key_file: Some(dir.join("secrets.key")), make_key: true };
+    }
+    control
+}
+
 impl Node {
     /// Starts every role. The node answers requests once [`Node::run_until`] is polled.
     ///
     /// # Errors
     /// [`Error`], with nothing left running.
-    pub async fn start(config: Config) -> Result<Node, Error> {
+    pub fn start(config: Config) -> BoxFuture<'static, Result<Node, Error>> {
+        Box::pin(Node::begin(config))
+    }
+
+    async fn begin(config: Config) -> Result<Node, Error> {
         let kit = Kit::system();
         let dir = &config.data_dir;
-        let mut config_of_control = config.control;
-        if config_of_control.secrets.key_file.is_none() {
-            config_of_control.secrets = SecretsConfig { key_file: Some(dir.join("secrets.key")), make_key: true };
-        }
+        let config_of_control = with_key_file(config.control, dir);
         let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
         let (listener, address) = listen(config.listen).await?;
         let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
@@ -173,9 +184,8 @@ impl Node {
         let as_worker: Arc<dyn Worker> = operated.clone();
         let workers = Arc::new(Sole(operated));
         let stores = Stores::open(dir, &lock)?;
-        let runs = roles::workflow::open(dir, &lock)?;
+        let (runs, tasks) = (roles::workflow::open(dir, &lock)?, Tasks::new());
         let values = DirectoryBlobs::open_shelf(&dir.join("blobs"), Shelf::Values).map_err(Error::Store)?;
-        let tasks = Tasks::new();
         // The one worker is here from the start: there is nobody to wait for.
         let settings = RegistryConfig { settle: Duration::ZERO, ..config_of_control.registry };
         let registry = Registry::new(settings, kit.random.u64(), kit.clock.clone(), &tasks);
@@ -184,7 +194,7 @@ impl Node {
         let nowhere = |_: &str| Err(LyraError::internal("this platform is one process"));
         // Before control, which so knows the worker when it places for the first time.
         let agent =
-            roles::worker::start_agent(identity, worker.clone(), dir, Some(own), Vec::new(), Box::new(nowhere), &kit)
+            roles::worker::start_agent(identity, worker.clone(), dir, Some(own), vec![], Box::new(nowhere), &kit)
                 .await?;
         let control = roles::control::start(
             config_of_control,
@@ -208,8 +218,11 @@ impl Node {
             runs: runs.clone(),
             blobs: Arc::new(values),
             control: as_control.clone(),
+            quotas: control.clone(),
+            ends: Arc::new(ThroughControl(control.clone())),
             worker: as_worker.clone(),
             alone: true,
+            identity: roles::workflow::local(),
         };
         let workflow = match roles::workflow::start(config.workflow, parts, &kit).await {
             Ok(workflow) => workflow,
@@ -264,22 +277,25 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Gateway`] when the gateway fails by itself; the rest is stopped all the same.
-    pub async fn run_until(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Node { listener, gateway, control, workflow, rest, .. } = self;
-        let stop_control = async {
-            shutdown.cancelled().await;
-            // Runs end their calls first, which would else fail because of what stops below them.
-            workflow.stop(LAST).await;
-            control.stop().await;
-        };
-        let serve = async {
-            let outcome = gateway.serve(listener, shutdown.clone()).await;
-            shutdown.cancel();
-            outcome
-        };
-        let (served, ()) = tokio::join!(serve, stop_control);
-        rest.stop().await;
-        served.map_err(Error::Gateway)
+    pub fn run_until(self, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move {
+            let Node { listener, gateway, control, workflow, rest, .. } = self;
+            rest.tasks.spawn_cancellable("footprint", crate::footprint::keep_small());
+            let stop_control = async {
+                shutdown.cancelled().await;
+                // Runs end their calls first, which would else fail because of what stops below them.
+                workflow.stop(LAST).await;
+                control.stop().await;
+            };
+            let serve = async {
+                let outcome = gateway.serve(listener, shutdown.clone()).await;
+                shutdown.cancel();
+                outcome
+            };
+            let (served, ()) = tokio::join!(serve, stop_control);
+            rest.stop().await;
+            served.map_err(Error::Gateway)
+        })
     }
 }
 

@@ -10,11 +10,14 @@ pub mod embedded;
 pub mod settings;
 
 mod classic;
+mod ends;
+mod footprint;
 mod joined;
 mod machine;
 mod resources;
 mod roles;
 mod security;
+mod workflows;
 
 pub use embedded::{Config, Node};
 pub use lyra_control::secrets::key_file;

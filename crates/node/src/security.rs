@@ -43,7 +43,7 @@ fn check_plain(config: &Config) -> Result<(), Error> {
         let reason = format!("{what} is not a loopback address; {PLAIN}");
         Err(Error::Refused(LyraError::field(Code::InvalidField, field, reason)))
     };
-    let grpc = config.roles.contains(&Role::Control) || config.roles.contains(&Role::Worker);
+    let grpc = [Role::Control, Role::Worker, Role::Workflow].iter().any(|role| config.roles.contains(role));
     if grpc && !config.listen_grpc.ip().is_loopback() {
         return refused("listen_grpc", &config.listen_grpc.ip().to_string());
     }
@@ -68,9 +68,14 @@ pub(crate) fn reached(config: &Config, bound: Option<SocketAddr>) -> Result<Stri
     match bound {
         None => Ok(String::new()),
         // Those who ask control know where it is.
-        Some(bound) if config.advertise.is_empty() && !config.roles.contains(&Role::Worker) => Ok(bound.to_string()),
+        Some(bound) if config.advertise.is_empty() && !is_looked_for(config) => Ok(bound.to_string()),
         Some(bound) => advertised(&config.advertise, bound),
     }
+}
+
+/// Whether others look for this node where it says that it is.
+fn is_looked_for(config: &Config) -> bool {
+    config.roles.contains(&Role::Worker) || config.roles.contains(&Role::Workflow)
 }
 
 /// Where others reach a node that listens on `bound`: as `advertised`, `HOST` or `HOST:PORT`; where that is empty, there.

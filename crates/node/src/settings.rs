@@ -186,6 +186,17 @@ pub struct Flags {
     /// See [`Settings::scaler`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaler: Option<ScalerFlags>,
+    /// See [`Settings::workflow`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<WorkflowFlags>,
+}
+
+/// Flags of the workflow role.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct WorkflowFlags {
+    /// See [`lyra_workflow::Config::with_control`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub with_control: Option<bool>,
 }
 
 /// Flags of the scaler.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_types::api::{ScalerDecision, ScalerLook};
 use lyra_types::{Code, Error, Result};
@@ -95,39 +96,43 @@ impl Service {
     ///
     /// # Errors
     /// [`Code::InvalidField`] for settings that can't work.
-    pub async fn new(config: Config, deps: Deps) -> Result<Service> {
-        let refused = |reason: String| Error::field(Code::InvalidField, "scaler", reason);
-        config.check().map_err(refused)?;
-        let surroundings = Surroundings {
-            program: deps.program.clone(),
-            dir: deps.dir.clone(),
-            name: deps.name.clone(),
-            control: deps.controls.clone(),
-            clock: deps.clock.clone(),
-            random: deps.random.clone(),
-        };
-        let opened = backends::open(&config, surroundings).await;
-        let backend = opened.map_err(|error| refused(error.to_string()))?;
-        Ok(Service::with_backend(config, deps, backend).await)
+    pub fn new(config: Config, deps: Deps) -> BoxFuture<'static, Result<Service>> {
+        Box::pin(async move {
+            let refused = |reason: String| Error::field(Code::InvalidField, "scaler", reason);
+            config.check().map_err(refused)?;
+            let surroundings = Surroundings {
+                program: deps.program.clone(),
+                dir: deps.dir.clone(),
+                name: deps.name.clone(),
+                control: deps.controls.clone(),
+                clock: deps.clock.clone(),
+                random: deps.random.clone(),
+            };
+            let opened = backends::open(&config, surroundings).await;
+            let backend = opened.map_err(|error| refused(error.to_string()))?;
+            Ok(Service::with_backend(config, deps, backend).await)
+        })
     }
 
     /// The same over a back end that is there.
-    pub async fn with_backend(config: Config, deps: Deps, backend: Arc<dyn Backend>) -> Service {
-        let metrics = Arc::new(Metrics::new(&deps.metrics));
-        let orders = Orders::new(Arc::clone(&backend), Arc::clone(&deps.reach), config.drain, Arc::clone(&metrics));
-        let state = State {
-            decider: Decider::new(config.clone(), read_seasons(&deps.dir).await),
-            waits: Waits::default(),
-            report: None,
-            untold: Vec::new(),
-            led: false,
-            leads_until: deps.clock.instant(),
-            written: deps.clock.instant(),
-            waiting: false,
-        };
-        let process = deps.random.u64();
-        let inner = Inner { config, deps, backend, metrics, orders, process, state: Mutex::new(state) };
-        Service { inner: Arc::new(inner), tasks: Tasks::new() }
+    pub fn with_backend(config: Config, deps: Deps, backend: Arc<dyn Backend>) -> BoxFuture<'static, Service> {
+        Box::pin(async move {
+            let metrics = Arc::new(Metrics::new(&deps.metrics));
+            let orders = Orders::new(Arc::clone(&backend), Arc::clone(&deps.reach), config.drain, Arc::clone(&metrics));
+            let state = State {
+                decider: Decider::new(config.clone(), read_seasons(&deps.dir).await),
+                waits: Waits::default(),
+                report: None,
+                untold: Vec::new(),
+                led: false,
+                leads_until: deps.clock.instant(),
+                written: deps.clock.instant(),
+                waiting: false,
+            };
+            let process = deps.random.u64();
+            let inner = Inner { config, deps, backend, metrics, orders, process, state: Mutex::new(state) };
+            Service { inner: Arc::new(inner), tasks: Tasks::new() }
+        })
     }
 
     /// Name of its back end.
@@ -151,20 +156,22 @@ impl Service {
     }
 
     /// Gives up what is under way and the lead, and lets the back end end.
-    pub async fn stop(&self) {
-        self.inner.orders.give_up();
-        let leave = async {
-            let turn = ScalerTurn { leaves: true, ..self.inner.saying() };
-            if self.inner.state.lock().led
-                && let Err(error) = self.inner.deps.control.scaler_turn(turn).await
-            {
-                tracing::debug!(%error, "another scaler leads when the lease is over");
-            }
-        };
-        let _ = tokio::time::timeout(LAST_WORD, leave).await;
-        self.tasks.stop(LAST).await;
-        self.inner.write_seasons().await;
-        self.inner.backend.close().await;
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.inner.orders.give_up();
+            let leave = async {
+                let turn = ScalerTurn { leaves: true, ..self.inner.saying() };
+                if self.inner.state.lock().led
+                    && let Err(error) = self.inner.deps.control.scaler_turn(turn).await
+                {
+                    tracing::debug!(%error, "another scaler leads when the lease is over");
+                }
+            };
+            let _ = tokio::time::timeout(LAST_WORD, leave).await;
+            self.tasks.stop(LAST).await;
+            self.inner.write_seasons().await;
+            self.inner.backend.close().await;
+        })
     }
 }
 

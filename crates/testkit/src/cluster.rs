@@ -124,6 +124,17 @@ impl Cluster {
         self.add("scaler", name, &[&["--control", &control], flags].concat()).await
     }
 
+    /// Adds a process that runs workflows, with further flags and these variables.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn add_workflow(&mut self, name: &str, flags: &[&str], env: &[(&str, &str)]) -> Result<()> {
+        let blobs = self.directory.path().join("blobs").display().to_string();
+        let control = self.controls.join(",");
+        let own = ["--listen-grpc", "127.0.0.1:0", "--blobs", &blobs, "--control", &control];
+        self.add_with("workflow", name, &[&own, flags].concat(), env).await
+    }
+
     /// Adds a node of any role with these flags and variables and no others.
     ///
     /// # Errors
@@ -295,6 +306,30 @@ impl Cluster {
         let sent = Command::new("kill").args(["-TERM", &pid]).status().await?;
         anyhow::ensure!(sent.success(), "{name} can't be signalled");
         Ok(tokio::time::timeout(STOP, child.wait()).await.context("it did not end in time")??)
+    }
+
+    /// Stops a node where it stands: SIGSTOP. Its connections stay and say nothing.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn freeze(&self, name: &str) -> Result<()> {
+        self.signal(name, "-STOP").await
+    }
+
+    /// Lets a node go on: SIGCONT.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn thaw(&self, name: &str) -> Result<()> {
+        self.signal(name, "-CONT").await
+    }
+
+    async fn signal(&self, name: &str, signal: &str) -> Result<()> {
+        let child = self.nodes.get(name).and_then(|node| node.child.as_ref());
+        let pid = child.and_then(|(child, _)| child.id()).with_context(|| format!("{name} does not run"))?.to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().await?;
+        anyhow::ensure!(sent.success(), "{name} can't be signalled");
+        Ok(())
     }
 
     /// Starts a node again that was stopped, at its former address.

@@ -23,4 +23,4 @@ pub mod traffic;
 pub use cli::{Cli, Output};
 pub use cluster::Cluster;
 pub use server::{Lyra, Options, binary};
-pub use site::{Checked, Layout, Site};
+pub use site::{Checked, Layout, Rooms, Site};

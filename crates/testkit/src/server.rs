@@ -57,10 +57,15 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = named {
         return Ok(path.into());
     }
-    // target/release/deps/the_test-0123 -> target/release/lyra
+    // target/PROFILE/deps/the_test-0123 -> target/PROFILE/lyra
     let test = std::env::current_exe()?;
     let beside = test.ancestors().skip(1).take(2).map(|directory| directory.join("lyra")).find(|path| path.is_file());
-    beside.ok_or_else(|| anyhow!("there is no `lyra` binary beside the tests: run `cargo build --release` first"))
+    beside.ok_or_else(|| {
+        anyhow!(
+            "there is no `lyra` beside {}: run `cargo build` first, with `--release` for `cargo xtask`",
+            test.display()
+        )
+    })
 }
 
 impl Lyra {

@@ -1,4 +1,4 @@
-//! Destinations: who hears that a job has ended, and the deliveries that tell them.
+//! Destinations: who hears that a job or a run has ended, and the deliveries that tell them.
 //!
 //! A delivery by HTTP is signed as [Standard Webhooks](https://github.com/standard-webhooks/standard-webhooks) has it. Here are the
 //! words; who may be called, and when again, is decided elsewhere.
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::name::Qualifier;
-use crate::{Code, Error, JobId, Result, Secret, Timestamp};
+use crate::{Code, Error, JobId, Result, RunId, Secret, Timestamp};
 
 /// Longest URL of a destination, in bytes.
 pub const MAX_URL: usize = 2_048;
@@ -32,16 +32,23 @@ pub struct DestinationRequest {
     pub function: Option<String>,
 }
 
-/// Who hears of the jobs of a function.
+/// Who hears of the jobs of a function, or of the runs of a workflow.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DestinationsRequest {
-    /// Hears of jobs that succeeded.
+    /// Hears of jobs or runs that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_success: Option<DestinationRequest>,
-    /// Hears of jobs that ended otherwise: failed, timed out, dead or cancelled.
+    /// Hears of those that ended otherwise: failed, timed out, dead or cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<DestinationRequest>,
+}
+
+impl DeliveryView {
+    /// The function or the workflow that it tells of.
+    pub fn of(&self) -> &str {
+        self.function.as_deref().or(self.workflow.as_deref()).unwrap_or_default()
+    }
 }
 
 impl DestinationRequest {
@@ -91,15 +98,19 @@ pub struct DestinationView {
     pub secret: Option<Secret>,
 }
 
-/// Who hears of the jobs of a function.
+/// Who hears of the jobs of a function, or of the runs of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DestinationsView {
     /// The function.
-    pub function: String,
-    /// Hears of jobs that succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Or the workflow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// Hears of jobs or runs that succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_success: Option<DestinationView>,
-    /// Hears of jobs that ended otherwise.
+    /// Hears of those that ended otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<DestinationView>,
     /// When they were put.
@@ -160,15 +171,23 @@ pub struct DeliveryTry {
 pub struct DeliveryView {
     /// Its id, which is the `webhook-id` of each try.
     pub id: String,
-    /// What it tells: `job.succeeded`, `job.failed` or `webhook.test`.
+    /// What it tells: `job.succeeded`, `job.failed`, `run.succeeded`, `run.failed`, `run.cancelled`, `run.timed_out` or `webhook.test`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The function whose job has ended.
-    pub function: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
     /// The job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub job: Option<JobId>,
+    /// The workflow whose run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// The run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub run: Option<RunId>,
     /// Where it goes; without its secret.
     pub to: DestinationView,
     /// Where it stands.

@@ -21,6 +21,7 @@ pub mod resources;
 pub mod schedule;
 pub mod secret;
 pub mod time;
+pub mod trigger;
 pub mod usage;
 pub mod workflow;
 
@@ -31,7 +32,7 @@ pub use code::Code;
 pub use error::{Error, FieldError, Result};
 pub use function::{Alias, FunctionVersion, Network, Runtime};
 pub use id::{InstanceId, InvocationId, JobId, TokenId};
-pub use name::{AliasName, FunctionName, ScheduleName, SecretName, TenantName, UserName, WorkflowName};
+pub use name::{AliasName, FunctionName, ScheduleName, SecretName, TenantName, TriggerName, UserName, WorkflowName};
 pub use secret::{SecretBytes, SecretUse};
 pub use time::Timestamp;
 pub use workflow::RunId;

@@ -130,6 +130,12 @@ name!(
     |_| Ok(())
 );
 name!(
+    /// Name of a trigger, unique in its tenant.
+    TriggerName,
+    "trigger",
+    |_| Ok(())
+);
+name!(
     /// Name of an alias of a function. Holds at least one letter, so that it can't be taken for a version number.
     AliasName,
     "alias",

@@ -18,11 +18,12 @@ use lyra_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::classic::{ClassicAnswer, ClassicRequest};
-use crate::hooks::{HookAnswer, HookRequest};
+use crate::hooks::{HookAnswer, HookRequest, RunEndAsk};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use crate::sessions::{SessionEvent, SessionRoute};
+use crate::workflows::WorkflowProcess;
 
 /// A function as control knows it and as gateways route it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -276,6 +277,11 @@ pub trait Control: Send + Sync + 'static {
     /// The control processes that there are, by name; the one that leads has an epoch.
     async fn processes(&self) -> Result<Vec<ControlProcess>>;
 
+    /// The processes that run workflows, then all again at each change.
+    async fn watch_workflows(&self) -> Result<BoxStream<'static, Result<Vec<WorkflowProcess>>>> {
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process knows of no processes that run workflows"))
+    }
+
     /// Accepts a job. It is durable when this returns. One with an id that was accepted before is that job.
     async fn submit(&self, submit: Submit) -> Result<Submitted>;
 
@@ -397,6 +403,13 @@ pub trait Control: Send + Sync + 'static {
     async fn classic(&self, request: ClassicRequest) -> Result<ClassicAnswer> {
         let _ = request;
         Err(Error::new(lyra_types::Code::Unavailable, "this control process has no classic users"))
+    }
+
+    /// Has somebody hear of the ends of runs. Asked for a notice, it answers with what the new run shall carry, if anybody wants to hear of
+    /// it; else with nothing, once the end is taken over for good.
+    async fn run_ends(&self, ask: RunEndAsk) -> Result<Option<Arc<str>>> {
+        let _ = ask;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process tells nobody of the ends of runs"))
     }
 
     /// Does what is asked about what happens by itself: schedules.

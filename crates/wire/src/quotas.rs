@@ -20,6 +20,9 @@ use crate::control::PageQuery;
 /// How often a member claims. Sooner where somebody waits for a larger share.
 pub const PERIOD: Duration = Duration::from_millis(250);
 
+/// How often a member claims that knows of no quota: so long it may take until it hears of the first one.
+pub const IDLE: Duration = Duration::from_secs(1);
+
 /// A part of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Share {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 /// A part of the platform that can be a process of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Functions, jobs, the registry of workers, logs.
     Control,
@@ -13,11 +16,13 @@ pub enum Role {
     Gateway,
     /// Says how many workers there shall be, and has them made and ended.
     Scaler,
+    /// Runs workflows.
+    Workflow,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Role; 4] = [Role::Control, Role::Worker, Role::Gateway, Role::Scaler];
+    pub const ALL: [Role; 5] = [Role::Control, Role::Worker, Role::Gateway, Role::Scaler, Role::Workflow];
 
     /// The name on the command line.
     pub const fn as_str(self) -> &'static str {
@@ -26,6 +31,7 @@ impl Role {
             Role::Worker => "worker",
             Role::Gateway => "gateway",
             Role::Scaler => "scaler",
+            Role::Workflow => "workflow",
         }
     }
 

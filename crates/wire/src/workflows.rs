@@ -3,15 +3,59 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use lyra_types::api::Page;
 pub use lyra_types::api::workflows::{
     Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, Schedule, Started, Waiting,
 };
 use lyra_types::workflow::{Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
-use lyra_types::{Result, RunId, TenantName, WorkflowName};
+use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
 use serde::{Deserialize, Serialize};
 
+use crate::Role;
 use crate::control::PageQuery;
+
+/// What the keys of all processes that run workflows start with, in the store of objects: each has one there, with itself as
+/// JSON, for as long as it lives.
+pub const PROCESSES: &str = "workflow-processes/";
+
+/// A process that runs workflows, as it says of itself where others look for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowProcess {
+    /// Its name, for people.
+    pub name: String,
+    /// Where others reach it, `HOST:PORT`; empty where it does not know: at the addresses of control then.
+    pub address: String,
+    /// The role that its certificate has to be for: `workflow`, or `control` where control runs workflows.
+    pub role: Role,
+    /// The owner of its runs.
+    pub owner: u64,
+    /// When it was started.
+    pub since: Timestamp,
+    /// It ends, and takes nothing more.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// A process that runs workflows, with what it has now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowMember {
+    /// The process.
+    pub process: WorkflowProcess,
+    /// What it has; none where it did not answer.
+    pub load: Option<WorkflowLoad>,
+}
+
+/// What a process has of workflows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkflowLoad {
+    /// Runs that it owns and that are under way.
+    pub runs: u64,
+    /// Runs that it owns and that can't go on.
+    pub stuck: u64,
+    /// Tries of tasks that are under way.
+    pub calls: u64,
+}
 
 /// Which runs to list, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -82,6 +126,17 @@ pub trait Workflows: Send + Sync + 'static {
     /// left of it; until then it is to be asked again.
     async fn clear(&self, tenant: &TenantName) -> Result<bool>;
 
+    /// The JSON that a URL of a value leads to, by the last part of its path.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`] for what is none, has expired, or went with its run.
+    async fn value(&self, token: &str) -> Result<Bytes>;
+
     /// Completes a task that waits. Repeating the same completion does nothing.
     async fn complete(&self, token: &str, completion: Completion) -> Result<()>;
+
+    /// The processes that run workflows, by name, with what each has.
+    async fn members(&self) -> Result<Vec<WorkflowMember>> {
+        Err(Error::new(Code::Unavailable, "this workflow role does not know its processes"))
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use lyra_isolation::{Code, CpuMeter, End, ImageKey, Isolation};
 use lyra_kit::{Clock, Ids, Load, Tasks, telemetry};
 use lyra_store::Blobs;
@@ -244,25 +245,27 @@ impl Service {
 
     /// Takes no more calls, and waits up to `limit` for those that run; then all instances end, but for those of
     /// applications, which go on for the next process of this worker where they can. Says whether all calls had ended.
-    pub async fn shut_down(&self, limit: Duration) -> bool {
-        self.inner.queue.close();
-        // While the task that tells it still holds it.
-        let told = self.inner.told.get().and_then(Weak::upgrade);
-        let ended = self.inner.calls_end(limit).await;
-        let stopped = self.tasks.stop(Duration::from_secs(1)).await;
-        self.inner.sessions.leave().await;
-        drop(self.inner.pool.take_all(Reason::Drained));
-        self.inner.save_characteristics().await;
-        if let (Some(usage), Some(control)) = (self.inner.usage.get(), told) {
-            // What can't be told now is told by the next process.
-            let told = async {
-                // The first one tells what waits, the second what was counted since.
-                usage.flush(&control).await;
-                usage.flush(&control).await;
-            };
-            drop(tokio::time::timeout(LAST_COUNT, told).await);
-        }
-        stopped && ended
+    pub fn shut_down(&self, limit: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            self.inner.queue.close();
+            // While the task that tells it still holds it.
+            let told = self.inner.told.get().and_then(Weak::upgrade);
+            let ended = self.inner.calls_end(limit).await;
+            let stopped = self.tasks.stop(Duration::from_secs(1)).await;
+            self.inner.sessions.leave().await;
+            drop(self.inner.pool.take_all(Reason::Drained));
+            self.inner.save_characteristics().await;
+            if let (Some(usage), Some(control)) = (self.inner.usage.get(), told) {
+                // What can't be told now is told by the next process.
+                let told = async {
+                    // The first one tells what waits, the second what was counted since.
+                    usage.flush(&control).await;
+                    usage.flush(&control).await;
+                };
+                drop(tokio::time::timeout(LAST_COUNT, told).await);
+            }
+            stopped && ended
+        })
     }
 
     /// Counts what calls use from now on. The first one counts.
@@ -529,6 +532,9 @@ impl Operated for Service {
     }
 
     async fn instruct(&self, instance: InstanceId, command: InstanceCommand) -> Result<(), Error> {
+        if self.inner.sessions.has(instance) {
+            return self.inner.sessions.instruct(instance, command).await;
+        }
         match command {
             InstanceCommand::Terminate => self.inner.terminate(instance).await,
             InstanceCommand::Hibernate => self.inner.hibernate_one(instance).await,

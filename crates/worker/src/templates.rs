@@ -4,13 +4,19 @@
 //! the one that loads it, and those that wait for it, start cold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lyra_isolation::{Code, ImageKey, Isolation, Template};
-use lyra_store::Blobs;
+use lyra_store::{Blobs, StoreError};
 use lyra_types::{Code as ErrorCode, Error, FunctionVersion};
 use moka::future::Cache;
 
 use crate::config::Config;
+
+/// When a caller may come again whose code can't be had now.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait for code: less than calls wait for a start, so that they are told why there is none.
+const FETCH: Duration = Duration::from_secs(20);
 
 /// Tells versions apart, also those of functions that had the same name one after the other.
 pub(crate) type Key = (u64, u64);
@@ -100,10 +106,19 @@ impl Templates {
     }
 
     async fn code(&self, version: &FunctionVersion) -> Result<bytes::Bytes, Error> {
-        match self.blobs.get(&version.code).await {
+        let found = match tokio::time::timeout(FETCH, self.blobs.get(&version.code)).await {
+            Ok(found) => found,
+            Err(_) => return Err(out_of_reach(version)),
+        };
+        match found {
             Ok(Some(bytes)) => return Ok(bytes),
             Ok(None) => {
                 tracing::error!(version = %version.key(), digest = %version.code, "code is not in the blob store")
+            }
+            // It is there, and will be had again.
+            Err(error @ StoreError::Remote { .. }) => {
+                tracing::warn!(version = %version.key(), %error, "code can't be had now");
+                return Err(out_of_reach(version));
             }
             Err(error) => tracing::error!(version = %version.key(), %error, "code can't be read"),
         }
@@ -118,4 +133,9 @@ impl Templates {
             tracing::error!(%error, "loaded code can't be dropped");
         }
     }
+}
+
+fn out_of_reach(version: &FunctionVersion) -> Error {
+    let detail = format!("the code of {} can't be had now: the blob store can't be reached", version.key());
+    Error::new(ErrorCode::Unavailable, detail).with_retry_after(AGAIN)
 }

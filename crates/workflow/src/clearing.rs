@@ -3,19 +3,17 @@
 //!
 //! What must hold: nothing that a version or a run refers to is deleted, whatever other hosts do meanwhile. What a run alone
 //! refers to goes with it (`Engine::forget`) and is like no other blob, so nobody can be about to refer to it. A program or a
-//! definition may be like another one: whoever is about to refer to it *pins* it first, by an object; before a blob is
-//! deleted it is *marked*, and deleted only if it has no pin then and is still referred to by nobody. No pin is made on
-//! what is marked. Both end with their leases, so a process that is killed stands in nobody's way for long.
+//! definition may be like another one: whoever is about to refer to it pins it first ([`lyra_store::objects::Pins`]).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lyra_store::TxnError;
-use lyra_store::objects::{Change, Check, LeaseId, Txn};
+use lyra_store::objects::{Pages, Pin, Pins};
 use lyra_store::runs::RunFilter;
 use lyra_types::function::Digest;
-use lyra_types::{Code, Error, Result, TenantName};
+use lyra_types::{Error, Result, TenantName};
 use lyra_wire::workflows::{Made, NewWorkflow, RunCommand};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -25,65 +23,31 @@ use crate::engine::{Head, Message, Summary, journal};
 use crate::service::Service;
 use crate::timetable;
 
-/// How long a mark holds.
-const MARKED: Duration = Duration::from_secs(30);
-/// How long after the mark something may be deleted.
-const MAY_DELETE: Duration = Duration::from_secs(15);
-/// How long a pin holds: what refers to the blob must be written in this time.
-const PINNED: Duration = Duration::from_secs(120);
-/// Between two looks at a mark.
-const LOOK: Duration = Duration::from_millis(50);
-/// Blobs that are marked together.
-const AT_ONCE: usize = 64;
+/// What the keys of pins, and of marks, of programs and definitions start with.
+const PINS: (&str, &str) = ("workflow-pins/", "workflow-deleting/");
 /// Versions, and runs, that are read at once.
 const PAGE: usize = 1_000;
 /// Runs of a deleted tenant that are looked at in one round.
 const RUNS: usize = 500;
 
-fn pins(digest: &str) -> String {
-    format!("workflow-pins/{digest}/")
-}
-
-fn deleting(digest: &str) -> String {
-    format!("workflow-deleting/{digest}")
-}
-
-/// A blob that is not deleted for now.
-pub(crate) struct Pin(LeaseId);
-
 impl Service {
-    /// Puts a blob, and keeps it from being deleted until [`Service::unpin`], or for a while.
-    pub(crate) async fn put_pinned(&self, bytes: Bytes) -> Result<(String, Pin)> {
-        let digest = lyra_store::blobs::digest(&bytes).0;
-        let lease = self.objects().grant(PINNED).await?.id;
-        let key = format!("{}{:016x}", pins(&digest), self.engine().deps().random.u64());
-        let until = self.clock().instant() + MARKED + LOOK;
-        loop {
-            let txn = Txn {
-                checks: vec![Check::Absent(deleting(&digest))],
-                changes: vec![Change::PutLeased(key.clone(), Bytes::new(), lease)],
-            };
-            match self.objects().txn(txn).await {
-                Ok(_) => break,
-                Err(TxnError::Store(error)) => return Err(error.into()),
-                Err(TxnError::Failed { .. }) if self.clock().instant() >= until => {
-                    return Err(Error::new(Code::Conflict, "what has the same content is being deleted; try again"));
-                }
-                Err(TxnError::Failed { .. }) => self.clock().sleep(LOOK).await,
-            }
-        }
-        self.engine().deps().blobs.put(bytes).await?;
-        Ok((digest, Pin(lease)))
+    /// The pins of programs and definitions.
+    fn pins(&self) -> Pins {
+        let (deps, objects) = (self.engine().deps(), Arc::clone(&self.definitions().objects));
+        Pins::new(objects, Arc::clone(&deps.blobs), PINS, deps.clock.clone(), deps.random.clone())
     }
 
-    /// What refers to the blob is written. Nobody waits for the pin's end.
-    pub(crate) fn unpin(&self, Pin(lease): Pin) {
-        let service = self.clone();
-        self.engine().deps().tasks.spawn_cancellable("unpin a blob", async move {
-            if let Err(error) = service.objects().revoke(lease).await {
-                tracing::debug!(%error, "a pin is left to its lease");
-            }
-        });
+    /// Puts a blob, and keeps it from being deleted until [`Service::unpin`], or for a while.
+    pub(crate) async fn put_pinned(&self, bytes: Bytes) -> Result<(String, Pin)> {
+        let digest = lyra_store::blobs::digest(&bytes);
+        let pin = self.pins().pin(&digest).await?;
+        self.engine().deps().blobs.put(bytes).await?;
+        Ok((digest.0, pin))
+    }
+
+    /// What refers to the blob is written.
+    pub(crate) fn unpin(&self, pin: Pin) {
+        self.pins().unpin(pin);
     }
 
     /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
@@ -135,10 +99,8 @@ impl Service {
         let grace = deps.config.unused_grace;
         let over = unused.iter().filter(|(_, since)| now.duration_since(**since) >= grace);
         let over: Vec<String> = over.map(|(digest, _)| digest.clone()).collect();
-        let mut deleted = 0;
-        for some in over.chunks(AT_ONCE) {
-            deleted += self.delete_marked(some).await?;
-        }
+        let digests: Vec<Digest> = over.iter().cloned().map(Digest).collect();
+        let deleted = self.pins().delete_unused(&digests, |free| self.unreferenced(free)).await?;
         for digest in over {
             unused.remove(&digest);
         }
@@ -146,48 +108,21 @@ impl Service {
         Ok(deleted)
     }
 
-    async fn delete_marked(&self, digests: &[String]) -> Result<usize> {
-        let until = self.clock().instant() + MAY_DELETE;
-        let mark = self.objects().grant(MARKED).await?.id;
-        let outcome = tokio::time::timeout_at(until, self.delete_under(mark, digests)).await;
-        self.objects().revoke(mark).await?;
-        outcome.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "deleting unused blobs took too long")))
-    }
-
-    async fn delete_under(&self, mark: LeaseId, digests: &[String]) -> Result<usize> {
-        let marks = digests.iter().map(|digest| Change::PutLeased(deleting(digest), Bytes::new(), mark));
-        let txn = Txn { checks: Vec::new(), changes: marks.collect() };
-        if let Err(TxnError::Store(error)) = self.objects().txn(txn).await {
-            return Err(error.into());
-        }
-        let mut free = Vec::new();
-        for digest in digests {
-            if self.objects().list(&pins(digest), 1, None).await?.entries.is_empty() {
-                free.push(digest);
-            }
-        }
-        // Whoever's pin is gone by now has written what refers to it: so references are read after pins.
-        let used = if free.is_empty() { HashSet::new() } else { self.references().await? };
-        let mut deleted = 0;
-        for digest in free.into_iter().filter(|digest| !used.contains(*digest)) {
-            deleted += usize::from(self.engine().deps().blobs.delete(&Digest(digest.clone())).await?);
-        }
-        Ok(deleted)
+    /// Those that no version and no run refers to.
+    async fn unreferenced(&self, mut free: Vec<Digest>) -> Result<Vec<Digest>> {
+        let used = self.references().await?;
+        free.retain(|digest| !used.contains(&digest.0));
+        Ok(free)
     }
 
     /// Every blob that a version or a run refers to.
     async fn references(&self) -> Result<HashSet<String>> {
         let mut used = HashSet::new();
-        let mut after: Option<String> = None;
-        loop {
-            let listing = self.objects().list(VERSIONS, PAGE, after.as_deref()).await?;
-            for entry in &listing.entries {
+        let mut pages = Pages::of(self.objects(), VERSIONS, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for entry in &entries {
                 let version = definitions::read(&entry.value)?;
                 used.extend([version.program, version.definition]);
-            }
-            after = listing.entries.last().map(|entry| entry.key.clone());
-            if !listing.more {
-                break;
             }
         }
         let runs = &self.engine().deps().runs;

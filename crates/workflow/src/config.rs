@@ -14,6 +14,8 @@ use crate::schedule::{Arbitration, Limit, Policy};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Whether processes of the role `control` run workflows, too; not where processes of the role `workflow` do.
+    pub with_control: bool,
     /// Most runs that are under way at a time on this host.
     pub max_runs: usize,
     /// Most calls of one run at a time.
@@ -56,6 +58,8 @@ pub struct Config {
     pub scheduling: Scheduling,
     /// How values get from task to task.
     pub transmission: Transmission,
+    /// Where gateways are reached from outside, `https://HOST[:PORT]`: what URLs of values begin with; empty: nobody is given such URLs.
+    pub public_url: String,
     /// A collector of OpenTelemetry, `http://HOST:4318`, that is sent the spans of each run that has ended; empty: none.
     pub otlp_endpoint: String,
     /// Tokens for parts of workflows that run on other Lyras, by the names that type mappings call them.
@@ -70,11 +74,18 @@ pub struct Transmission {
     pub extraction: Extraction,
     /// Outputs above this many bytes are left in place.
     pub reference_bytes: u64,
+    /// How long URLs of values are good for after the longest time of the try that was given them.
+    #[serde(with = "humantime_serde")]
+    pub link_ttl: Duration,
 }
 
 impl Default for Transmission {
     fn default() -> Transmission {
-        Transmission { extraction: Extraction::default(), reference_bytes: 64 << 10 }
+        Transmission {
+            extraction: Extraction::default(),
+            reference_bytes: 64 << 10,
+            link_ttl: Duration::from_secs(3_600),
+        }
     }
 }
 
@@ -117,6 +128,7 @@ impl Default for Config {
     fn default() -> Config {
         let limits = Limits::default();
         Config {
+            with_control: true,
             max_runs: 10_000,
             run_in_flight: 256,
             in_flight: 2_048,
@@ -135,6 +147,7 @@ impl Default for Config {
             max_elements: limits.elements,
             scheduling: Scheduling::default(),
             transmission: Transmission::default(),
+            public_url: String::new(),
             otlp_endpoint: String::new(),
             cut_tokens: BTreeMap::new(),
         }

@@ -18,13 +18,14 @@ use lyra_types::function::Digest;
 use lyra_types::workflow::{Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, TenantName, Timestamp, WorkflowName};
 use lyra_wire::control::PageQuery;
+use lyra_wire::hooks::{workflow_destinations_key, workflow_key as newest_key};
 use lyra_wire::workflows::{Made, NewPart, NewWorkflow, Schedule};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::Compiled;
 use crate::engine::program::{CALLBACK, DELAY};
-use crate::mapping::{Mapping, Resource, ResourceKind, TypeMapping};
+use crate::mapping::{Mapping, Resource, ResourceKind, Transfer, TypeMapping};
 use crate::timetable::{self, Timed};
 
 /// Most items of a page.
@@ -52,10 +53,6 @@ pub(crate) struct Definitions {
     pub objects: Arc<dyn Objects>,
     pub blobs: Arc<dyn Blobs>,
     pub clock: Clock,
-}
-
-fn newest_key(tenant: &TenantName, name: &WorkflowName) -> String {
-    format!("workflows/{tenant}/{name}")
 }
 
 /// What the keys of all versions begin with.
@@ -194,6 +191,7 @@ impl Definitions {
                 Change::Delete(key),
                 Change::DeletePrefix(versions_prefix(tenant, name)),
                 Change::Delete(timetable::key(tenant, name)),
+                Change::Delete(workflow_destinations_key(tenant, name)),
             ],
         };
         match self.objects.txn(txn).await {
@@ -227,7 +225,8 @@ pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
         let is_mapped = mapping.types.iter().any(|of| of.function_type == function_type);
         // The mapping is late bound: it goes before the document.
         if let Some(url) = cut.url.filter(|_| !is_mapped) {
-            let resources = vec![Resource { kind: ResourceKind::Cut { url, token: None } }];
+            let kind = ResourceKind::Cut { url, token: None };
+            let resources = vec![Resource { kind, transmission: Transfer::default() }];
             mapping.types.push(TypeMapping { function_type, resources });
         }
         cuts.insert(cut.name, sub);

@@ -5,9 +5,11 @@ mod config;
 pub mod core;
 mod definitions;
 pub mod enact;
+mod ends;
 mod engine;
 mod export;
 pub mod mapping;
+mod membership;
 mod metrics;
 mod nested;
 pub mod schedule;
@@ -15,4 +17,5 @@ mod service;
 mod timetable;
 
 pub use config::{Config, CutToken, Extraction, Transmission};
+pub use membership::Identity;
 pub use service::{Deps, Service};

@@ -17,8 +17,11 @@ pub(crate) struct Metrics {
     pub(crate) duration: Histogram,
     pub(crate) taken_over: IntCounter,
     pub(crate) stuck: IntGauge,
+    pub(crate) processes: IntGauge,
     pub(crate) blobs_deleted: IntCounter,
     pub(crate) spans_dropped: IntCounter,
+    /// By limit.
+    pub(crate) quota_held: IntCounterVec,
 }
 
 impl Metrics {
@@ -28,7 +31,7 @@ impl Metrics {
         Metrics {
             started: counter("lyra_workflow_runs_started_total", "Runs that were started."),
             ended: registry.counter("lyra_workflow_runs_ended_total", "Runs that ended, by status.", &["status"]),
-            active: gauge("lyra_workflow_runs_active", "Runs under way on this host."),
+            active: gauge("lyra_workflow_runs_active", "Runs under way that this process owns."),
             attempts: registry.counter(
                 "lyra_workflow_attempts_total",
                 "Tries of tasks that ended, by outcome: ok or the cause's code.",
@@ -48,6 +51,7 @@ impl Metrics {
                 "lyra_workflow_runs_stuck",
                 "Runs of this host that can't go on, because their journal or workflow can't be read.",
             ),
+            processes: gauge("lyra_workflow_processes", "Processes that run workflows, as this one sees them."),
             blobs_deleted: counter(
                 "lyra_workflow_blobs_deleted_total",
                 "Programs, definitions and values that no version and no run referred to any more, and were deleted.",
@@ -55,6 +59,11 @@ impl Metrics {
             spans_dropped: counter(
                 "lyra_workflow_spans_dropped_total",
                 "Runs whose spans were not sent, because too many waited or the collector did not take them.",
+            ),
+            quota_held: registry.counter(
+                "lyra_workflow_quota_held_total",
+                "Calls of tasks that had to wait for room under a quota, by limit.",
+                &["limit"],
             ),
         }
     }

@@ -15,7 +15,7 @@ use lyra_types::account::Secret;
 use lyra_types::workflow::{Parent, Run, RunStatus};
 use lyra_types::{Error, RunId, TenantName, WorkflowName};
 use lyra_wire::Workflows;
-use lyra_wire::workflows::{NewRun, RunCommand};
+use lyra_wire::workflows::NewRun;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -114,7 +114,9 @@ impl Nested for NestedRuns {
         let id = sub_run(enactment)?;
         let parent = Parent { run: enactment.run.clone(), task: enactment.task.clone() };
         let origin = Origin { parent: Some(parent), schedule: None, depth };
-        let new = NewRun { input, id: Some(id.clone()), version, traceparent: Some(enactment.traceparent.clone()) };
+        let user = enactment.user.clone();
+        let traceparent = Some(enactment.traceparent.clone());
+        let new = NewRun { input, id: Some(id.clone()), version, traceparent, destinations: None, user };
         service.start_run(&enactment.tenant, &name, new, origin).await.map_err(failure_of)?;
         let guard = Given { service: &service, tasks: &self.tasks, run: Some((enactment.tenant.clone(), id.clone())) };
         let run = loop {
@@ -199,7 +201,7 @@ impl Drop for Given<'_> {
         }
         let service = self.service.clone();
         self.tasks.spawn_cancellable("cancel a sub-run", async move {
-            if let Err(error) = service.command(&tenant, &id, RunCommand::Cancel).await {
+            if let Err(error) = service.cancel_anywhere(&tenant, &id).await {
                 tracing::debug!(%error, run = %id, "a sub-run could not be cancelled; it may have ended");
             }
         });
@@ -224,6 +226,7 @@ mod tests {
             input: Bytes::from_static(b"{}"),
             timeout: LOOK,
             traceparent: String::new(),
+            user: None,
         }
     }
 

@@ -1,23 +1,30 @@
 //! The role: workflows, runs, and what is asked of them.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use lyra_afcl::graph::DataKind;
 use lyra_fleet::RouteTable;
+use lyra_fleet::quota::Meters;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::runs::{RunFilter, RunRecord};
-use lyra_store::{Blobs, Objects, Runs};
+use lyra_store::{Blobs, Objects, Runs, RunsError};
 use lyra_types::api::Page;
+use lyra_types::function::Digest;
 use lyra_types::workflow::{Parent, Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, WorkflowName};
 use lyra_wire::control::PageQuery;
-use lyra_wire::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
-use lyra_wire::{Control, Worker, Workflows};
+use lyra_wire::hooks::RunEnds;
+use lyra_wire::workflows::{
+    Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting, WorkflowMember,
+};
+use lyra_wire::{Control, Quotas, Worker, Workflows};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -25,8 +32,10 @@ use crate::definitions::{self, Definitions};
 use crate::enact::function::{self, Functions};
 use crate::enact::http::{self, Http};
 use crate::enact::{Enactables, Nested};
+use crate::engine::links::Links;
 use crate::engine::{self, Begin, Engine, Handle, Head, Message, Summary};
 use crate::export;
+use crate::membership::{Identity, Membership};
 use crate::metrics::Metrics;
 use crate::nested::NestedRuns;
 
@@ -50,6 +59,10 @@ pub struct Deps {
     pub runs: Arc<dyn Runs>,
     /// Who knows functions, and takes jobs.
     pub control: Arc<dyn Control>,
+    /// Who says what tenants may use; of several processes the one that leads is found by it.
+    pub quotas: Arc<dyn Quotas>,
+    /// Who tells whoever wants to hear of it that a run has ended.
+    pub ends: Arc<dyn RunEnds>,
     /// Who runs functions.
     pub worker: Arc<dyn Worker>,
     /// The clock.
@@ -60,6 +73,8 @@ pub struct Deps {
     pub metrics: telemetry::Metrics,
     /// Whether no other process uses the store: runs of an earlier process are taken up at once then.
     pub alone: bool,
+    /// Who this process is, for others.
+    pub identity: Identity,
 }
 
 /// The workflow role. Cheap to clone.
@@ -67,6 +82,8 @@ pub struct Deps {
 pub struct Service {
     engine: Engine,
     definitions: Arc<Definitions>,
+    membership: Arc<Membership>,
+    ends: Arc<dyn RunEnds>,
 }
 
 /// A run to start, with what only the platform itself may say.
@@ -82,79 +99,124 @@ pub(crate) struct Origin {
 pub(crate) struct WeakService {
     engine: Weak<engine::Inner>,
     definitions: Weak<Definitions>,
+    membership: Weak<Membership>,
+    ends: Weak<dyn RunEnds>,
 }
 
 impl WeakService {
     pub(crate) fn upgrade(&self) -> Option<Service> {
         let engine = Engine::upgrade(&self.engine)?;
-        Some(Service { engine, definitions: self.definitions.upgrade()? })
+        let (definitions, membership) = (self.definitions.upgrade()?, self.membership.upgrade()?);
+        Some(Service { engine, definitions, membership, ends: self.ends.upgrade()? })
     }
 }
 
 impl Service {
     pub(crate) fn downgrade(&self) -> WeakService {
-        WeakService { engine: self.engine.downgrade(), definitions: Arc::downgrade(&self.definitions) }
+        let (definitions, membership) = (Arc::downgrade(&self.definitions), Arc::downgrade(&self.membership));
+        WeakService { engine: self.engine.downgrade(), definitions, membership, ends: Arc::downgrade(&self.ends) }
     }
 
     /// Starts the role. Runs that an earlier process had under way go on when this returns.
     ///
     /// # Errors
     /// When the store can't be read, or no client of HTTP can be made.
-    pub async fn start(config: Config, deps: Deps) -> Result<Service> {
-        let tasks = Tasks::new();
-        let routes = Arc::new(RouteTable::new(deps.clock.clone()));
-        let follow = {
-            let (routes, control, random) = (Arc::clone(&routes), Arc::clone(&deps.control), deps.random.clone());
-            async move { routes.follow(control.as_ref(), &random).await }
-        };
-        tasks.spawn_cancellable("routes of functions", follow);
-        let functions = Functions::new(function::Deps {
-            routes,
-            worker: deps.worker,
-            control: deps.control,
-            clock: deps.clock.clone(),
-            random: deps.random.clone(),
-            tasks: tasks.clone(),
-        });
-        let http = Arc::new(Http::new(http::Config::default(), deps.clock.clone())?);
-        let nested = Arc::new(NestedRuns::new(Arc::clone(&http), config.cut_tokens.clone(), tasks.clone()));
-        let enact = Arc::new(Enactables::new(Arc::clone(&http), functions, Arc::clone(&nested) as Arc<dyn Nested>));
-        let (export, ended) = match config.otlp_endpoint.as_str() {
-            "" => (None, None),
-            endpoint => {
-                let (ended, receiver) = mpsc::channel(export::QUEUE);
-                (Some((export::address(endpoint)?, http.client(), receiver)), Some(ended))
+    pub fn start(config: Config, deps: Deps) -> BoxFuture<'static, Result<Service>> {
+        Box::pin(async move {
+            let tasks = Tasks::new();
+            let routes = Arc::new(RouteTable::new(deps.clock.clone()));
+            let follow = {
+                let (routes, control, random) = (Arc::clone(&routes), Arc::clone(&deps.control), deps.random.clone());
+                async move { routes.follow(control.as_ref(), &random).await }
+            };
+            tasks.spawn_cancellable("routes of functions", follow);
+            let metrics = Metrics::new(&deps.metrics);
+            let meters = Meters::new(deps.clock.clone(), deps.random.u64(), true, metrics.quota_held.clone());
+            let meters = Arc::new(meters);
+            let follow = {
+                let (meters, quotas) = (Arc::clone(&meters), deps.quotas);
+                async move { meters.follow(|claim| quotas.share(claim), || std::future::ready(HashMap::new())).await }
+            };
+            tasks.spawn_cancellable("shares of quotas", follow);
+            let functions = Functions::new(function::Deps {
+                meters,
+                routes,
+                worker: deps.worker,
+                control: deps.control,
+                clock: deps.clock.clone(),
+                random: deps.random.clone(),
+                tasks: tasks.clone(),
+            });
+            let http = Arc::new(Http::new(http::Config::default(), deps.clock.clone())?);
+            let nested = Arc::new(NestedRuns::new(Arc::clone(&http), config.cut_tokens.clone(), tasks.clone()));
+            let enact = Arc::new(Enactables::new(Arc::clone(&http), functions, Arc::clone(&nested) as Arc<dyn Nested>));
+            let (export, ended) = match config.otlp_endpoint.as_str() {
+                "" => (None, None),
+                endpoint => {
+                    let (ended, receiver) = mpsc::channel(export::QUEUE);
+                    (Some((export::address(endpoint)?, http.client(), receiver)), Some(ended))
+                }
+            };
+            let (objects, clock, random) = (Arc::clone(&deps.objects), deps.clock.clone(), deps.random.clone());
+            let definitions =
+                Definitions { objects: deps.objects, blobs: Arc::clone(&deps.blobs), clock: deps.clock.clone() };
+            let links = Links::open(definitions.objects.as_ref(), &deps.random, &config.public_url).await?;
+            let engine = Engine::new(engine::Deps {
+                links: Arc::new(links),
+                runs: deps.runs,
+                blobs: deps.blobs,
+                enact,
+                config,
+                clock: deps.clock,
+                random: deps.random,
+                tasks,
+                metrics,
+                ended,
+            });
+            let lease = (!deps.alone).then(|| engine.deps().config.lease);
+            let membership = Membership::new(deps.identity, engine.owner(), lease, objects, clock, random);
+            let (definitions, membership) = (Arc::new(definitions), Arc::new(membership));
+            let service = Service { engine, definitions, membership, ends: deps.ends };
+            nested.belongs_to(&service);
+            service.engine.take_over(deps.alone).await?;
+            let tasks = &service.engine.deps().tasks;
+            let keeps = Arc::clone(&service.membership);
+            tasks.spawn_cancellable("presence of a workflow process", async move { keeps.keep().await });
+            let (follows, engine) = (Arc::clone(&service.membership), service.engine.clone());
+            tasks.spawn_cancellable("other workflow processes", async move { follows.follow(&engine).await });
+            tasks.spawn_cancellable("schedules of workflows", service.clone().follow_schedules());
+            if let Some((url, client, ended)) = export {
+                tasks.spawn_cancellable("spans of runs", service.clone().export_spans(url, client, ended));
             }
-        };
-        let definitions =
-            Definitions { objects: deps.objects, blobs: Arc::clone(&deps.blobs), clock: deps.clock.clone() };
-        let engine = Engine::new(engine::Deps {
-            runs: deps.runs,
-            blobs: deps.blobs,
-            enact,
-            config,
-            clock: deps.clock,
-            random: deps.random,
-            tasks,
-            metrics: Metrics::new(&deps.metrics),
-            ended,
-        });
-        let service = Service { engine, definitions: Arc::new(definitions) };
-        nested.belongs_to(&service);
-        service.engine.take_over(deps.alone).await?;
-        let tasks = &service.engine.deps().tasks;
-        tasks.spawn_cancellable("schedules of workflows", service.clone().follow_schedules());
-        if let Some((url, client, ended)) = export {
-            tasks.spawn_cancellable("spans of runs", service.clone().export_spans(url, client, ended));
-        }
-        tasks.spawn_cancellable("unused blobs", service.clone().collect_unused());
-        Ok(service)
+            tasks.spawn_cancellable("ends of runs", service.clone().pass_on_ends());
+            tasks.spawn_cancellable("unused blobs", service.clone().collect_unused());
+            Ok(service)
+        })
     }
 
-    /// Begins nothing more and gives calls up that are under way; the next process takes every run up where its journal
-    /// ends.
-    pub async fn stop(&self, grace: Duration) {
-        self.engine.deps().tasks.stop(grace).await;
+    /// Begins nothing more and gives calls up that are under way; another process takes every run up where its journal ends, at
+    /// once where there is one.
+    pub fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.membership.announce_end().await;
+            self.engine.deps().tasks.stop(grace).await;
+            self.membership.hand_over(&self.engine).await;
+        })
+    }
+
+    /// Says how every process is asked, where there may be others: for runs of theirs that a task here is to end.
+    pub fn set_everyone(&self, everyone: Arc<dyn Workflows>) {
+        self.membership.set_everyone(everyone);
+    }
+
+    /// Ends a run, whatever process has it.
+    pub(crate) async fn cancel_anywhere(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
+        match (self.command(tenant, id, RunCommand::Cancel).await, self.membership.everyone()) {
+            (Err(error), Some(everyone)) if error.code == Code::Unavailable => {
+                everyone.command(tenant, id, RunCommand::Cancel).await.map(drop)
+            }
+            (outcome, _) => outcome.map(drop),
+        }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -175,6 +237,7 @@ impl Service {
         let found = self.definitions.version(tenant, name, run.version).await?;
         let program = self.engine.program(&found.program).await?;
         check_input(&program, &run.input, self.engine.deps().config.max_value_bytes)?;
+        let notice = self.ends.notice(tenant, name, run.destinations.as_deref()).await?;
         let deps = self.engine.deps();
         let millis = u64::try_from(deps.clock.now().millis()).unwrap_or(0);
         let id = run.id.unwrap_or_else(|| RunId::from_parts(millis, deps.random.u128()));
@@ -193,7 +256,9 @@ impl Service {
                 depth: origin.depth,
                 schedule: origin.schedule,
                 traceparent: run.traceparent,
+                user: run.user,
             },
+            notice,
         };
         let created = self.engine.begin(begin).await?;
         Ok(Started { id, created })
@@ -212,7 +277,11 @@ impl Service {
         self.engine.active(tenant, id)
     }
 
-    async fn look(&self, tenant: &TenantName, id: &RunId) -> Result<Run> {
+    pub(crate) fn ends(&self) -> &dyn RunEnds {
+        self.ends.as_ref()
+    }
+
+    pub(crate) async fn look(&self, tenant: &TenantName, id: &RunId) -> Result<Run> {
         let handle = self.engine.active(tenant, id);
         let (record, output) = self.engine.deps().runs.get(tenant.clone(), id.clone(), true).await?;
         let mut run = shown(record, handle.as_ref())?;
@@ -275,7 +344,7 @@ fn fingerprint(name: &WorkflowName, version: Option<u64>, input: &Map<String, Va
     hash.finalize().into()
 }
 
-fn shown(record: RunRecord, handle: Option<&Handle>) -> Result<Run> {
+pub(crate) fn shown(record: RunRecord, handle: Option<&Handle>) -> Result<Run> {
     let summary: Summary = serde_json::from_slice(&record.summary)
         .map_err(|error| Error::internal(format!("the summary of a run can't be read: {error}")))?;
     // What is recorded of a run under way is as old as its last change of status.
@@ -349,7 +418,9 @@ impl Workflows for Service {
                 depth: 0,
                 schedule: None,
                 traceparent: part.traceparent,
+                user: part.user,
             },
+            notice: None,
         };
         let created = self.engine.begin(begin).await?;
         self.unpin(pin);
@@ -453,6 +524,20 @@ impl Workflows for Service {
         self.clear_tenant(tenant).await
     }
 
+    async fn value(&self, token: &str) -> Result<Bytes> {
+        // Whatever is wrong with it, nobody is told what it would have been good for.
+        let unknown = || Error::new(Code::NotFound, "there is no value of this URL, or not any more");
+        let deps = self.engine.deps();
+        let claim = deps.links.read(token, deps.clock.now()).ok_or_else(unknown)?;
+        match deps.runs.get(claim.tenant, claim.run, false).await {
+            Ok(_) => {}
+            Err(RunsError::NotFound(_)) => return Err(unknown()),
+            Err(error) => return Err(error.into()),
+        }
+        let found = deps.blobs.get(&Digest(claim.digest)).await?;
+        Ok(engine::journal::value_of(&found.ok_or_else(unknown)?))
+    }
+
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         let unknown = || Error::new(Code::NotFound, "no task waits for this token");
         let (tenant, id, ..) = engine::parse_callback(token).ok_or_else(unknown)?;
@@ -464,5 +549,10 @@ impl Workflows for Service {
         let (reply, answer) = oneshot::channel();
         let message = Message::Complete { token: token.to_owned(), completion, reply };
         self.tell(&handle, message, answer).await
+    }
+
+    /// This process only: whoever knows the others asks them.
+    async fn members(&self) -> Result<Vec<WorkflowMember>> {
+        Ok(vec![self.membership.member(&self.engine)])
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lyra_kit::Timetable;
 use lyra_store::TxnError;
-use lyra_store::objects::{Change, Check, Entry, Txn};
+use lyra_store::objects::{Change, Check, Entry, Pages, Txn};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
 use lyra_wire::Workflows;
 use lyra_wire::workflows::{NewRun, Overlap, RunCommand, Schedule};
@@ -79,19 +79,15 @@ impl Service {
     }
 
     async fn look_at_schedules(&self) -> Result<()> {
-        let mut after: Option<String> = None;
-        loop {
-            let listing = self.objects().list(ALL, PAGE, after.as_deref()).await?;
-            for entry in &listing.entries {
+        let mut pages = Pages::of(self.objects(), ALL, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for entry in &entries {
                 if let Err(error) = self.look_at(entry).await {
                     tracing::warn!(key = %entry.key, %error, "a scheduled run could not be started; it is tried again");
                 }
             }
-            after = listing.entries.last().map(|entry| entry.key.clone());
-            if !listing.more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn look_at(&self, entry: &Entry) -> Result<()> {

@@ -1,5 +1,5 @@
 //! `classic`: the classic routes. From the submission of a job to its result on an idle system, by polling and by one wait; and 10,000 jobs
-//! from 8 clients, until the last result was read.
+//! from 8 clients, until the last result was read. All of it in one process, then with four workers apart.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,16 +18,44 @@ use super::report::{Record, median, micros, percentile};
 const NAME: &str = "classic";
 const CLIENTS: usize = 8;
 const JOBS: usize = 10_000;
+const WORKERS: usize = 4;
 const RUN: &str = "/u/user1/fn/add/run";
 
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     let data = Data::new()?;
     let server = data.start(&bench.lyra)?;
-    let mut client = Client::connect(server.address).await?;
+    let mut records = measured(bench, server.address, "lyra").await?;
+    if let Some(last) = records.last_mut() {
+        last.rss_mb = Some(server.memory()?.rss_mb);
+    }
+    server.stop()?;
+    records.extend(apart(bench).await?);
+    Ok(records)
+}
+
+/// The same where control, gateway and each of the workers are processes of their own.
+async fn apart(bench: &Bench) -> anyhow::Result<Vec<Record>> {
+    let data = Data::new()?;
+    let control = data.start_control(&bench.lyra)?;
+    let gateway = data.start_gateway(&bench.lyra, &control)?;
+    let workers: Vec<_> = (1..=WORKERS)
+        .map(|number| data.start_worker(&bench.lyra, &format!("worker-{number}"), &control))
+        .collect::<anyhow::Result<_>>()?;
+    let mut client = Client::connect(gateway.address).await?;
+    super::lyra::until_workers(&mut client, WORKERS).await?;
+    let records = measured(bench, gateway.address, "lyra-4-workers").await?;
+    for server in workers.into_iter().chain([gateway, control]) {
+        server.stop()?;
+    }
+    Ok(records)
+}
+
+async fn measured(bench: &Bench, address: SocketAddr, name: &str) -> anyhow::Result<Vec<Record>> {
+    let mut client = Client::connect(address).await?;
     said(&mut client, Method::POST, "/u/user1", "").await?;
     said(&mut client, Method::POST, "/u/user1/fn/add", "function add(a,b){return a+b;}").await?;
     let mut records = Vec::new();
-    for (system, how) in [("lyra-poll", How::Poll), ("lyra-wait", How::Wait), ("lyra-one-request", How::One)] {
+    for (system, how) in [("poll", How::Poll), ("wait", How::Wait), ("one-request", How::One)] {
         let mut took = Vec::new();
         for _ in 0..bench.count {
             let began = Clock::system().instant();
@@ -35,16 +63,12 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
             took.push(micros(began.elapsed()));
             anyhow::ensure!(text == "9", "{text}");
         }
-        let mut record = Record::new(NAME, system).with("jobs", took.len()).with("clients", 1);
+        let mut record = Record::new(NAME, format!("{name}-{system}")).with("jobs", took.len()).with("clients", 1);
         record.p50_us = Some(median(took.iter().copied()));
         record.p99_us = Some(percentile(took, 0.99));
         records.push(record);
     }
-    records.push(many(server.address).await?);
-    let memory = server.memory()?;
-    if let Some(last) = records.last_mut() {
-        last.rss_mb = Some(memory.rss_mb);
-    }
+    records.push(many(address, name).await?);
     Ok(records)
 }
 
@@ -82,7 +106,7 @@ async fn submit_to_result(client: &mut Client, how: How) -> anyhow::Result<Strin
 }
 
 /// Each client submits its part, then reads every result, waiting where it must.
-async fn many(address: SocketAddr) -> anyhow::Result<Record> {
+async fn many(address: SocketAddr, name: &str) -> anyhow::Result<Record> {
     let next = Arc::new(AtomicUsize::new(0));
     let began = Clock::system().instant();
     let clients: Vec<_> = (0..CLIENTS)
@@ -116,7 +140,7 @@ async fn many(address: SocketAddr) -> anyhow::Result<Record> {
         submitted = submitted.max(after);
     }
     let all = began.elapsed();
-    let mut record = Record::new(NAME, "lyra-8-clients")
+    let mut record = Record::new(NAME, format!("{name}-8-clients"))
         .with("jobs", jobs)
         .with("clients", CLIENTS)
         .with_number("submitted_per_second", jobs as f64 / submitted.as_secs_f64())

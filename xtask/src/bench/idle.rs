@@ -17,6 +17,8 @@ const NAME: &str = "idle";
 const STARTS: usize = 5;
 /// Until background work after a start has settled.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Until a process that does nothing has unmapped what it went through to start: two of its looks, which come each 10 s.
+pub const REST: Duration = Duration::from_secs(22);
 /// Least time over which processor time is taken, which is known to 10 ms.
 const LEAST_SPAN: Duration = Duration::from_secs(10);
 /// Connections that deploy at once.
@@ -58,7 +60,7 @@ async fn kept_processes(bench: &Bench) -> anyhow::Result<Record> {
         lyra::invoke(&mut client, name).await?;
     }
     drop(client);
-    Clock::system().sleep(SETTLE).await;
+    Clock::system().sleep(REST).await;
     let span = Duration::from_secs(bench.seconds).max(LEAST_SPAN);
     let before = server.processor_time()?;
     Clock::system().sleep(span).await;
@@ -96,6 +98,9 @@ async fn restarts(bench: &Bench, data: &Data, record: Record, functions: usize) 
         ready_ms.push(server.ready_after.as_secs_f64() * 1e3);
         if start + 1 == STARTS {
             Clock::system().sleep(SETTLE).await;
+            let memory = server.memory()?;
+            record = record.with_number("started_pss_mb", memory.pss_mb).with_number("started_rss_mb", memory.rss_mb);
+            Clock::system().sleep(REST).await;
             let memory = server.memory()?;
             record = record.with_number("pss_mb", memory.pss_mb);
             record.rss_mb = Some(memory.rss_mb);

@@ -28,6 +28,7 @@ mod placement;
 mod process;
 mod report;
 mod restate;
+mod roles;
 mod rounds;
 mod sessions;
 mod simulated;
@@ -101,6 +102,8 @@ enum Scenario {
     Classic,
     /// Memory and time to ready with many deployed functions; processor time and memory with kept processes.
     Idle,
+    /// Memory and processor time of each role as a process of its own, idle and under a steady load.
+    Roles,
     /// What the platform adds to a warm call, over a bare HTTP server.
     Overhead,
     /// What the worker adds to a call that takes no time, in one process.
@@ -184,6 +187,7 @@ impl Bench {
             Scenario::Jobs => jobs::run(self).await,
             Scenario::Classic => classic::run(self).await,
             Scenario::Idle => idle::run(self).await,
+            Scenario::Roles => roles::run(self).await,
             Scenario::Overhead => overhead::run(self).await,
             Scenario::OverheadWorker => simulated::overhead(self).await,
             Scenario::OverheadRpc => simulated::overhead_rpc(self).await,

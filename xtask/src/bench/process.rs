@@ -107,16 +107,15 @@ impl Server {
     /// # Errors
     /// When `/proc` can't be read.
     pub fn processor_time(&self) -> anyhow::Result<Duration> {
-        let mut ticks = 0u64;
-        for pid in self.tree() {
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            // The second field is a name in brackets, which may hold anything.
-            let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
-            let fields: Vec<&str> = fields.split_whitespace().collect();
-            ticks += fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        }
-        // USER_HZ is 100 on every Linux that Rust runs on.
-        Ok(Duration::from_millis(ticks * 10))
+        processor_time_of(&self.tree())
+    }
+
+    /// As [`Server::processor_time`], without the children.
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    pub fn own_processor_time(&self) -> anyhow::Result<Duration> {
+        processor_time_of(&[self.child.id()])
     }
 
     /// Asks it to end and waits for that.
@@ -156,6 +155,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn processor_time_of(pids: &[u32]) -> anyhow::Result<Duration> {
+    let mut ticks = 0u64;
+    for pid in pids {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        // The second field is a name in brackets, which may hold anything.
+        let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat")?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        ticks += fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    }
+    // USER_HZ is 100 on every Linux that Rust runs on.
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 fn memory_of(pids: &[u32]) -> anyhow::Result<Memory> {

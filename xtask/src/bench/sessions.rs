@@ -3,6 +3,8 @@
 //! by a client that learns of it from a watch, as clients do.
 //!
 //! The program is a compiled one that greets whoever connects: what is measured is the platform. Needs a C compiler (`cc`).
+//! As many opens as there can be are also measured with instances that serve one session after the other, and with a handler
+//! in JavaScript, which has no process: what is left then is what control, worker and gateway take.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use lyra_kit::Clock;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -38,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Opens a second with instances that stand ready.
 const RATE: u32 = 100;
 /// Sessions that are opened one after the other without any.
-const COLD: usize = 100;
+const COLDS: usize = 100;
 /// Clients that open and close as fast as they can.
 const CLIENTS: usize = 32;
 
@@ -59,6 +61,26 @@ int main(void) {
 }
 "#;
 
+const GREETER: &str = "export default () => 'hello';";
+
+/// What an application is made of.
+struct Application {
+    name: &'static str,
+    function: &'static str,
+    /// Instances that are kept standing.
+    standing: u32,
+    /// Whether an instance ends with its session.
+    ends: bool,
+    /// What a client says before it hears anything.
+    says: &'static [u8],
+}
+
+const WARM: Application = Application { name: "warm", function: "hello", standing: RATE, ends: true, says: b"" };
+const COLD: Application = Application { name: "cold", standing: 0, ..WARM };
+const REUSED: Application = Application { name: "reused", ends: false, ..WARM };
+const CALLED: Application =
+    Application { name: "called", function: "greeter", says: b"GET / HTTP/1.1\r\nhost: lyra\r\n\r\n", ..WARM };
+
 pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     let data = Data::new()?;
     let server = data.start(&bench.lyra)?;
@@ -68,26 +90,33 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
     let measured = local.run_until(async {
         let site = Rc::new(Site::new(server.address).await?);
         let mut records = Vec::new();
-        site.apply("cold", 0).await?;
-        records.push(record("lyra-cold", site.one_by_one("cold", COLD).await?));
-        site.apply("warm", RATE).await?;
+        site.apply(&COLD).await?;
+        records.push(record("lyra-cold", site.one_by_one(&COLD, COLDS).await?));
+        site.apply(&WARM).await?;
         Clock::system().sleep(Duration::from_secs(5)).await;
         let before = server.processor_time()?;
         let began = Clock::system().instant();
-        let took = Rc::clone(&site).at_rate("warm", RATE, seconds).await?;
+        let took = Rc::clone(&site).at_rate(&WARM, RATE, seconds).await?;
         let cpu = (server.processor_time()? - before).as_secs_f64() / began.elapsed().as_secs_f64();
         records.push(record("lyra-warm-100/s", took).with_number("cpu", cpu));
-        let took = Rc::clone(&site).most("warm", seconds).await?;
-        let rps = took.len() as f64 / Duration::from_secs(seconds).as_secs_f64();
-        let mut most = record("lyra-most", took);
-        (most.rps, most.rss_mb) = (Some(rps), Some(server.own_memory()?.rss_mb));
-        records.push(most);
+        for (system, application) in [("lyra-most", &WARM), ("lyra-most-reused", &REUSED), ("lyra-most-js", &CALLED)] {
+            if application.name != WARM.name {
+                site.apply(application).await?;
+            }
+            let before = server.processor_time()?;
+            let took = Rc::clone(&site).most(application, seconds).await?;
+            let cpu = (server.processor_time()? - before).as_secs_f64() * 1e3 / took.len() as f64;
+            let rps = took.len() as f64 / Duration::from_secs(seconds).as_secs_f64();
+            let mut most = record(system, took).with_number("cpu_ms_per_open", cpu);
+            (most.rps, most.rss_mb) = (Some(rps), Some(server.own_memory()?.rss_mb));
+            records.push(most);
+        }
         anyhow::Ok(records)
     });
     measured.await
 }
 
-/// Builds and deploys the program.
+/// Builds and deploys the programs.
 fn deploy(lyra: &Path, address: SocketAddr) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("lyra-bench-").tempdir()?;
     let (source, package) = (folder.path().join("hello.c"), folder.path().join("package"));
@@ -95,10 +124,15 @@ fn deploy(lyra: &Path, address: SocketAddr) -> anyhow::Result<()> {
     std::fs::write(&source, PROGRAM)?;
     let built = Command::new("cc").args(["-O2", "-o"]).arg(package.join("bootstrap")).arg(&source).status();
     anyhow::ensure!(built.context("a C compiler (cc) is needed")?.success(), "the program can't be compiled");
-    let mut command = Command::new(lyra);
-    command.args(["deploy", "--name", "hello", "--runtime", "http", "--quiet", "--url", &format!("http://{address}")]);
-    let output = command.arg(&package).output()?;
-    anyhow::ensure!(output.status.success(), "lyra deploy: {}", String::from_utf8_lossy(&output.stderr));
+    let greeter = folder.path().join("greeter.js");
+    std::fs::write(&greeter, GREETER)?;
+    let url = format!("http://{address}");
+    for (name, runtime, code) in [("hello", "http", &package), ("greeter", "js", &greeter)] {
+        let mut command = Command::new(lyra);
+        command.args(["deploy", "--quiet", "--name", name, "--runtime", runtime, "--url", &url]);
+        let output = command.arg(code).output()?;
+        anyhow::ensure!(output.status.success(), "lyra deploy: {}", String::from_utf8_lossy(&output.stderr));
+    }
     Ok(())
 }
 
@@ -142,13 +176,14 @@ impl Site {
     }
 
     /// Makes an application of which so many instances stand.
-    async fn apply(&self, name: &str, standing: u32) -> anyhow::Result<()> {
+    async fn apply(&self, application: &Application) -> anyhow::Result<()> {
+        let Application { name, function, standing, .. } = *application;
         let body = json!({
             "apiVersion": "lyra.dev/v1", "kind": "Application", "metadata": {"name": name},
             "spec": {
                 "scalingPolicy": {"maximumInstance": 400, "burst": 200, "scalingPolicyType": "idle_session_number",
                     "idleSessionNumThreshold": {"low": standing, "high": standing}},
-                "containers": [{"name": "main", "function": "hello", "ports": [{"containerPort": 8080}],
+                "containers": [{"name": "main", "function": function, "ports": [{"containerPort": 8080}],
                     "resources": {"limits": {"memory": "32Mi"}}}],
             },
         });
@@ -166,10 +201,10 @@ impl Site {
     }
 
     /// Opens a session, waits for its first byte, and closes it.
-    async fn session(&self, client: &mut Client, application: &str, name: &str) -> anyhow::Result<Took> {
+    async fn session(&self, client: &mut Client, application: &Application, name: &str) -> anyhow::Result<Took> {
         let body = json!({
             "apiVersion": "lyra.dev/v1", "kind": "ApplicationSession", "metadata": {"name": name},
-            "spec": {"applicationName": application, "closeGracePeriodSeconds": 0},
+            "spec": {"applicationName": application.name, "closeGracePeriodSeconds": 0, "killInstanceWhenSessionClosed": application.ends},
         });
         let (tell, told) = oneshot::channel();
         self.waiting.lock().insert(name.to_owned(), tell);
@@ -177,23 +212,29 @@ impl Site {
         client.send(Method::POST, SESSIONS, body.to_string()).await?.ok()?;
         let (known, endpoint) = tokio::time::timeout(PATIENCE, told).await.context("a session was not available")??;
         let mut stream = TcpStream::connect(endpoint).await?;
+        stream.write_all(application.says).await?;
         anyhow::ensure!(stream.read(&mut [0; 6]).await? > 0, "the endpoint said nothing");
         let took = Took { available: known.saturating_duration_since(began), first_byte: began.elapsed() };
         client.send(Method::DELETE, &format!("{SESSIONS}/{name}"), "").await?.ok()?;
         Ok(took)
     }
 
-    async fn one_by_one(&self, application: &str, count: usize) -> anyhow::Result<Vec<Took>> {
+    async fn one_by_one(&self, application: &Application, count: usize) -> anyhow::Result<Vec<Took>> {
         let mut client = Client::connect(self.address).await?;
         let mut took = Vec::new();
         for number in 0..count {
-            took.push(self.session(&mut client, application, &format!("{application}-{number}")).await?);
+            took.push(self.session(&mut client, application, &format!("{}-{number}", application.name)).await?);
         }
         Ok(took)
     }
 
     /// Opens so many a second, however long each takes.
-    async fn at_rate(self: Rc<Site>, application: &'static str, rate: u32, seconds: u64) -> anyhow::Result<Vec<Took>> {
+    async fn at_rate(
+        self: Rc<Site>,
+        application: &'static Application,
+        rate: u32,
+        seconds: u64,
+    ) -> anyhow::Result<Vec<Took>> {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate);
         let mut opens = Vec::new();
         for number in 0..u64::from(rate) * seconds {
@@ -212,7 +253,7 @@ impl Site {
     }
 
     /// Opens as many as there can be.
-    async fn most(self: Rc<Site>, application: &'static str, seconds: u64) -> anyhow::Result<Vec<Took>> {
+    async fn most(self: Rc<Site>, application: &'static Application, seconds: u64) -> anyhow::Result<Vec<Took>> {
         let until = Clock::system().instant() + Duration::from_secs(seconds);
         let clients = (0..CLIENTS).map(|client| {
             let site = Rc::clone(&self);
@@ -220,7 +261,7 @@ impl Site {
                 let mut connection = Client::connect(site.address).await?;
                 let mut took = Vec::new();
                 while Clock::system().instant() < until {
-                    let name = format!("most-{client}-{}", took.len());
+                    let name = format!("{}-{client}-{}", application.name, took.len());
                     took.push(site.session(&mut connection, application, &name).await?);
                 }
                 anyhow::Ok(took)

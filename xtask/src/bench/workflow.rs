@@ -16,6 +16,10 @@ use super::{Bench, restate};
 const NAME: &str = "workflow";
 /// A step: a function that the chain's members are.
 const STEP: &str = "export default (event) => ({ a: event.a + event.b });";
+/// Runs that are under way at once.
+const AT_ONCE: usize = 1_000;
+/// How long each of them waits, in milliseconds: longer than it takes to start all.
+const WAITS: u32 = 8_000;
 /// Times that each of the long workflows runs.
 const TIMES: usize = 11;
 
@@ -47,6 +51,8 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
         }
         records.extend(compare(bench, scenario, &all).await?);
     }
+    // The other connection has idled too long for a server to keep it.
+    let mut client = Client::connect(server.address).await?;
     let sum = json!({"a": 1, "b": 1});
     records.push(long(&mut client, "hundred", "chain-100-functions", &sum, 100).await?);
     records.push(long(&mut client, "demo-hundred", "chain-100-at-once", &sum, 100).await?);
@@ -57,7 +63,43 @@ pub async fn run(bench: &Bench) -> anyhow::Result<Vec<Record>> {
         record.rss_mb = Some(server.memory()?.rss_mb);
         records.push(record);
     }
+    let waits = format!("          - {{ name: waitTimeIn, type: number, source: \"{WAITS}\" }}\n");
+    deploy(&mut client, "waits", &chain(1, "Addition", members, "sum", &waits), &demo).await?;
+    let mut record = at_once(&mut client).await?;
+    record.rss_mb = Some(server.memory()?.rss_mb);
+    records.push(record);
     Ok(records)
+}
+
+/// Starts many runs, each of which waits until all are there; `p50_us` and `p99_us` are of the start's answer, the rate is that of
+/// starts, and `late_ms` is how long after the last one was due all had ended.
+async fn at_once(client: &mut Client) -> anyhow::Result<Record> {
+    let (clock, mut took) = (Clock::system(), Vec::with_capacity(AT_ONCE));
+    let began = clock.instant();
+    for _ in 0..AT_ONCE {
+        let body = json!({"input": {"a": 1, "b": 1}}).to_string();
+        took.push(micros(client.send(Method::POST, "/v1/workflows/waits/runs", body).await?.ok()?.took));
+    }
+    let started = began.elapsed();
+    let under_way = running(client).await?;
+    anyhow::ensure!(under_way == AT_ONCE, "{under_way} of {AT_ONCE} runs are under way at once");
+    while running(client).await? > 0 {
+        clock.sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let late = (began.elapsed() - started).as_secs_f64() * 1e3 - f64::from(WAITS);
+    let mut record = Record::new(NAME, "runs-1000-at-once").with_number("late_ms", late);
+    record.rps = Some(AT_ONCE as f64 / started.as_secs_f64());
+    record.p50_us = Some(median(took.iter().copied()));
+    record.p99_us = Some(percentile(took, 0.99));
+    Ok(record)
+}
+
+/// How many runs of the workflow `waits` have not ended.
+async fn running(client: &mut Client) -> anyhow::Result<usize> {
+    let path = "/v1/runs?workflow=waits&status=running&limit=1000";
+    let answer = client.send(Method::GET, path, String::new()).await?.ok()?;
+    let page: Value = serde_json::from_slice(&answer.body)?;
+    Ok(page["items"].as_array().map_or(0, Vec::len))
 }
 
 /// Runs a workflow one time after the other; `rps` is tasks a second.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lyra_kit::{Clock, Random};
-use lyra_testkit::traffic::{Plan, Traffic};
-use lyra_testkit::{Layout, Site};
+use lyra_testkit::traffic::{Plan, Traffic, Visits};
+use lyra_testkit::{Layout, Rooms, Site};
 use lyra_types::FunctionName;
 
 use fault::Fault;
@@ -25,6 +25,12 @@ const FUNCTION: &str = "work";
 const FAULTS: usize = 8;
 /// A deploy comes with one in so many faults.
 const DEPLOYS: usize = 4;
+/// Instances of sessions that stand ready.
+const STANDING: u32 = 4;
+/// How long each visitor of a session stays.
+const STAY: Duration = Duration::from_secs(5);
+/// Sessions that show that the site works again.
+const OPENED: u64 = 2;
 /// Answers that show that the site works again.
 const ENOUGH: u64 = 100;
 
@@ -62,6 +68,9 @@ pub struct Arguments {
     /// Jobs a second.
     #[arg(long, default_value_t = 25.0)]
     jobs: f64,
+    /// Sessions that are opened in a second, each held open with a connection for a while; 0 for none. Needs python3.
+    #[arg(long, default_value_t = 1.0)]
+    sessions: f64,
 }
 
 /// Runs it.
@@ -87,11 +96,12 @@ async fn run_all(arguments: &Arguments) -> Result<()> {
         seed,
         binary: arguments.binary.clone(),
         directory: Some(directory.clone()),
+        ..Layout::default()
     };
     let site = Site::start(layout).await?;
     let plan = Plan { function: FunctionName::new(FUNCTION)?, calls: arguments.calls, jobs: arguments.jobs };
-    let mut chaos =
-        Chaos { site, plan, random: Random::seeded(seed), report: Report::new(Clock::system()), versions: 0 };
+    let (random, report) = (Random::seeded(seed), Report::new(Clock::system()));
+    let mut chaos = Chaos { site, plan, sessions: arguments.sessions, random, report, versions: 0 };
     let outcome = chaos.run(Duration::from_secs_f64(arguments.minutes * 60.0)).await;
     chaos.report.summary();
     outcome.with_context(|| format!("chaos with seed {seed} found a fault; logs in {}", directory.display()))
@@ -100,6 +110,8 @@ async fn run_all(arguments: &Arguments) -> Result<()> {
 struct Chaos {
     site: Site,
     plan: Plan,
+    /// Sessions a second.
+    sessions: f64,
     random: Random,
     report: Report,
     versions: u64,
@@ -122,9 +134,19 @@ impl Chaos {
         Ok(())
     }
 
+    /// Visitors of sessions, where there are to be any.
+    async fn rooms(&self) -> Result<Option<(Rooms, Visits)>> {
+        if self.sessions <= 0.0 {
+            return Ok(None);
+        }
+        let rooms = self.site.rooms(STANDING).await.context("sessions can't be visited")?;
+        Ok(Some((rooms, self.site.visit(self.sessions, STAY)?)))
+    }
+
     /// Some faults one after the other under traffic, then the checks.
     async fn round(&mut self, clock: &Clock) -> Result<()> {
         let clients: Result<Vec<_>> = self.site.names("gateway").iter().map(|name| self.site.client(name)).collect();
+        let rooms = self.rooms().await?;
         let traffic = Traffic::start(clients?, &self.plan);
         let mut allowed = Vec::new();
         for _ in 0..FAULTS {
@@ -137,6 +159,9 @@ impl Chaos {
             self.site.until_ready().await.with_context(|| format!("after {fault}"))?;
             self.site.until_answered("g1").await.with_context(|| format!("after {fault}"))?;
             traffic.go_on(ENOUGH).await.with_context(|| format!("after {fault}"))?;
+            if let Some((_, visits)) = &rooms {
+                visits.go_on(OPENED).await.with_context(|| format!("after {fault}"))?;
+            }
             self.report.healed();
             if fault::below(&self.random, DEPLOYS) == 0 {
                 self.deploy().await?;
@@ -147,6 +172,10 @@ impl Chaos {
         self.report.add(&seen, record.latency(0.5), record.latency(1.0));
         let others: Vec<_> = seen.failed.keys().filter(|code| !allowed.contains(&code.as_str())).collect();
         ensure!(others.is_empty(), "calls failed with {others:?}: {seen:?}\n{}", record.failures().join("\n"));
+        if let Some((rooms, visits)) = rooms {
+            let visited = self.site.check_rooms(rooms, visits, false).await?;
+            self.report.visited(&visited);
+        }
         let checked = self.site.check(FUNCTION, self.versions, &record).await?;
         self.report.checked(&checked);
         Ok(())

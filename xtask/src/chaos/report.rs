@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lyra_kit::Clock;
 use lyra_testkit::Checked;
-use lyra_testkit::traffic::Seen;
+use lyra_testkit::traffic::{Seen, Visited};
 use tokio::time::Instant;
 
 use super::fault::Fault;
@@ -23,6 +23,9 @@ pub struct Report {
     jobs: usize,
     tried_again: usize,
     worst: Duration,
+    sessions: u64,
+    slowest: Duration,
+    asked_again: BTreeMap<String, u64>,
 }
 
 impl Report {
@@ -41,6 +44,9 @@ impl Report {
             jobs: 0,
             tried_again: 0,
             worst: Duration::ZERO,
+            sessions: 0,
+            slowest: Duration::ZERO,
+            asked_again: BTreeMap::new(),
         }
     }
 
@@ -76,6 +82,20 @@ impl Report {
         ));
     }
 
+    /// What became of the visits to sessions of a round, which was checked.
+    pub fn visited(&mut self, visited: &Visited) {
+        self.sessions += visited.opened;
+        self.slowest = self.slowest.max(visited.slowest);
+        for (code, count) in &visited.refused {
+            *self.asked_again.entry(code.clone()).or_default() += count;
+        }
+        self.say(&format!(
+            "checked: {} sessions were open (slowest after {:.1?}), none in two places, and are closed ({}); none ended by itself, \
+             no connection broke, no process is left; asked again: {:?}",
+            visited.opened, visited.slowest, visited.closed, visited.refused
+        ));
+    }
+
     /// What was checked and holds.
     pub fn checked(&mut self, checked: &Checked) {
         self.checks += 1;
@@ -96,6 +116,10 @@ impl Report {
             "{} calls went well (worst {:.1?}), failed: {:?}; {} jobs ended once ({} after more than one try), hand-ins \
              refused: {:?}; {} checks held",
             self.calls, self.worst, self.failed, self.jobs, self.tried_again, self.refused, self.checks
+        ));
+        self.say(&format!(
+            "{} sessions were open, one place each, and closed (slowest open after {:.1?}); opening and closing was asked for again: {:?}",
+            self.sessions, self.slowest, self.asked_again
         ));
     }
 }

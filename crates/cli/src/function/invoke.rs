@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Read};
 use std::time::Duration;
 
 use lyra_client::CallInfo;
+use lyra_types::delivery::DestinationsRequest;
 use lyra_types::function::limit;
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, FunctionName};
@@ -13,6 +14,7 @@ use crate::job::{parse_id, print_result};
 use crate::output::error_line;
 use crate::paint::Paint;
 use crate::session::Session;
+use crate::webhook::Own;
 
 /// Flags of `invoke`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +24,7 @@ use crate::session::Session;
   echo '[1,2]' | lyra invoke sum@beta -d -
   lyra fn invoke report --async
   lyra invoke report --async --wait 5m
+  lyra invoke report --async --on-failure function:repair
 
 The result goes to stdout as the function gave it. With -v, or on a terminal, a line on stderr says
 which version ran, whether it had to be started, and where the time went. Ctrl-C cancels the call.")]
@@ -41,6 +44,8 @@ pub struct Args {
     /// Key that makes handing in the job again give the same job
     #[arg(long, value_name = "KEY", requires = "detached")]
     idempotency_key: Option<String>,
+    #[command(flatten)]
+    told: Own,
     /// Say on stderr how the call went
     #[arg(long, short = 'v')]
     verbose: bool,
@@ -106,8 +111,12 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         Some(hint) if failure.error().code == Code::BadRequest => failure.hint(hint),
         _ => failure,
     };
+    let told = args.told.request()?;
     if args.detached {
-        return submit(&args, event, session).await.map_err(with_hint);
+        return submit(&args, event, told.as_ref(), session).await.map_err(with_hint);
+    }
+    if told.is_some() {
+        return Err(Failure::usage("--on-success and --on-failure are for jobs: add --async"));
     }
     let Target { name, qualifier } = &args.target;
     let talk = args.verbose || (!session.quiet && !session.json() && std::io::stdout().is_terminal());
@@ -151,10 +160,10 @@ pub fn call_failure(error: lyra_client::Error, name: &FunctionName) -> Failure {
     }
 }
 
-async fn submit(args: &Args, event: Vec<u8>, session: &Session) -> Result<()> {
+async fn submit(args: &Args, event: Vec<u8>, told: Option<&DestinationsRequest>, session: &Session) -> Result<()> {
     let Target { name, qualifier } = &args.target;
     let client = &session.client;
-    let job = client.submit(name, qualifier, event, args.idempotency_key.as_deref()).await?;
+    let job = client.submit_telling(name, qualifier, event, args.idempotency_key.as_deref(), told).await?;
     let Some(limit) = args.wait else {
         return session.show(&job, |job| job.id.clone(), |job| job.id.clone());
     };

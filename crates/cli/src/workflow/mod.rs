@@ -5,8 +5,8 @@ mod cut;
 mod deploy;
 mod graph;
 mod input;
+mod members;
 mod outside;
-
 mod runs;
 mod served;
 mod start;

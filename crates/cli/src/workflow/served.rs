@@ -7,7 +7,7 @@ use lyra_types::RunId;
 use lyra_types::workflow::Run;
 
 use super::runs::{self, One};
-use super::{deploy, outside, start, trace};
+use super::{deploy, members, outside, start, trace};
 use crate::failure::Result;
 use crate::output::print_line;
 use crate::session::Session;
@@ -67,6 +67,11 @@ pub enum Command {
     Waiting(One),
     /// Complete a task that waits for somebody outside
     Complete(outside::Args),
+    /// List the processes that run workflows, with the runs that each owns
+    #[command(after_help = "Examples:
+  lyra workflow members
+  lyra workflow members -o json")]
+    Members(members::Ls),
 }
 
 /// Runs a verb.
@@ -90,6 +95,7 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         Command::Redrive(one) => changed(session, &client.redrive_run(&one.id()?).await?),
         Command::Waiting(one) => outside::list(&one.id()?, session).await,
         Command::Complete(args) => outside::complete(args, session).await,
+        Command::Members(args) => members::list(&args, session).await,
     }
 }
 

@@ -14,6 +14,7 @@ use super::served::print_id;
 use crate::failure::{Failure, Result};
 use crate::output::print_line;
 use crate::session::Session;
+use crate::webhook::Own;
 
 /// Flags of `workflow run`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,7 @@ use crate::session::Session;
   lyra workflow run thumbnails -d '{\"image\":\"cat.png\"}'
   lyra workflow run thumbnails@2 -d @input.json --wait
   lyra workflow run report --id report-2026-05 --wait 10m
+  lyra workflow run report --on-failure function:repair
 
 Without --wait it prints the run's id. With it, the run's output goes to stdout; -o json prints the
 whole run. Exit codes: 0 succeeded, 1 failed or cancelled, 6 not ended in time.")]
@@ -34,6 +36,8 @@ pub struct Args {
     /// Id of the run; starting it again with the same input is the same run
     #[arg(long, value_name = "ID")]
     id: Option<String>,
+    #[command(flatten)]
+    told: Own,
     /// Wait for the run to end, no longer than this
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1h", value_parser = crate::duration::parse)]
     wait: Option<Duration>,
@@ -45,7 +49,9 @@ pub struct Args {
 /// Those of the API; with `--wait` the run's own failure.
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let id = args.id.as_deref().map(RunId::new).transpose()?;
-    let run = NewRun { input: read_object(args.data.as_deref())?, id, version: args.target.version, traceparent: None };
+    let (input, version) = (read_object(args.data.as_deref())?, args.target.version);
+    let destinations = args.told.request()?.map(Box::new);
+    let run = NewRun { input, id, version, destinations, ..NewRun::default() };
     let started = session.client.start_run(&args.target.name, &run).await?;
     if !started.created {
         session.note(&format!("run {} was started before", started.id));

@@ -12,10 +12,16 @@ const OPERATOR: &str = "an-operators-token-of-some-length";
 
 /// A server that asks for tokens.
 async fn guarded() -> Result<(Lyra, tempfile::TempDir)> {
+    guarded_with("").await
+}
+
+async fn guarded_with(settings: &str) -> Result<(Lyra, tempfile::TempDir)> {
     let dir = tempfile::tempdir()?;
-    let tokens = dir.path().join("tokens");
+    let (tokens, config) = (dir.path().join("tokens"), dir.path().join("lyra.toml"));
     fs::write(&tokens, format!("{OPERATOR}\n"))?;
-    let args = vec!["--token-file".to_owned(), tokens.display().to_string()];
+    fs::write(&config, settings)?;
+    let args = ["--token-file".into(), tokens.display().to_string(), "--config".into(), config.display().to_string()];
+    let args = args.to_vec();
     let lyra = Lyra::start_with(Options { binary: Some(BINARY.into()), args, ..Options::default() }).await?;
     fs::write(lyra.scratch().join("echo.js"), ECHO)?;
     Ok((lyra, dir))
@@ -110,6 +116,79 @@ async fn a_tenants_people_do_what_their_roles_allow_in_their_tenant_only() -> Re
     assert_eq!(root.run(["fn", "ls", "--tenant", "acme", "-o", "json"]).await?.json()?["items"], serde_json::json!([]));
     for secret in [password, token.trim(), &revoked, OPERATOR] {
         assert!(!lyra.log().contains(secret), "a secret is in the log");
+    }
+    Ok(())
+}
+
+/// A classic request: its status and its answer.
+async fn classic(lyra: &Lyra, token: &str, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
+    let method = reqwest::Method::from_bytes(method.as_bytes())?;
+    let request = lyra.http()?.request(method, format!("{}{path}", lyra.url())).body(body.to_owned());
+    let request = if token.is_empty() { request } else { request.bearer_auth(token) };
+    let answer = request.send().await?;
+    Ok((answer.status().as_u16(), answer.json().await?))
+}
+
+#[tokio::test]
+async fn a_classic_user_has_a_token_and_is_reset_by_its_owner_and_operators_only() -> Result<()> {
+    let (lyra, _dir) = guarded().await?;
+    let made = async |token: &str, user: &str| -> Result<String> {
+        let (status, answer) = classic(&lyra, token, "POST", &format!("/u/{user}"), "").await?;
+        assert_eq!((status, &answer["error"], &answer["res"]), (200, &false.into(), &1.into()), "{answer}");
+        Ok(answer["token"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(classic(&lyra, "", "POST", "/u/ada", "").await?.0, 401, "no strangers");
+    let (ada, bob) = (made(OPERATOR, "ada").await?, made(OPERATOR, "Bob_1").await?);
+    assert!(ada.starts_with("lyra_") && bob.starts_with("lyra_") && ada != bob, "{ada} {bob}");
+    let put = classic(&lyra, &ada, "POST", "/u/ada/fn/add", "(a, b) => a + b").await?;
+    assert_eq!((put.0, &put.1["error"]), (200, &false.into()));
+    let ran = classic(&lyra, &ada, "POST", "/u/ada/fn/add/run?wait=60", "[1,2]").await?.1;
+    assert_eq!(ran["result"], "3");
+    let job = format!("/j/{}", ran["res"].as_str().unwrap_or_default());
+    assert_eq!(classic(&lyra, &ada, "GET", &job, "").await?.1["res"], 1);
+    // Somebody else, or nobody.
+    for (token, status) in [(&bob[..], 403), ("", 401)] {
+        for (method, path) in [("POST", "/u/ada"), ("DELETE", "/u/ada"), ("GET", "/u/ada/fn"), ("POST", "/u/carl")] {
+            let (answered, answer) = classic(&lyra, token, method, path, "").await?;
+            assert_eq!((answered, &answer["error"]), (status, &true.into()), "{method} {path}: {answer}");
+        }
+    }
+    assert_eq!(classic(&lyra, &bob, "GET", &job, "").await?.1["error"], true);
+    // The owner resets; the token stays, and no other is made.
+    assert_eq!(made(&ada, "ada").await?, "");
+    assert_eq!(classic(&lyra, &ada, "GET", "/u/ada/fn", "").await?.1["res"], serde_json::json!({}));
+    let log = with(&lyra, OPERATOR).run(["audit", "ls", "--tenant", "ada"]).await?.ok()?;
+    assert!(log.contains("POST /u/ada") && log.contains("POST /u/ada/fn/add"), "{log}");
+    assert!(!lyra.log().contains(&ada), "the token is in the log");
+    Ok(())
+}
+
+#[tokio::test]
+async fn strangers_sign_up_on_the_classic_route_where_that_is_set() -> Result<()> {
+    let (lyra, _dir) = guarded_with("[gateway]\nclassic_sign_up = true\n").await?;
+    let (status, answer) = classic(&lyra, "", "POST", "/u/ada", "").await?;
+    assert_eq!((status, &answer["res"]), (200, &1.into()), "{answer}");
+    let ada = answer["token"].as_str().unwrap_or_default();
+    assert_eq!(classic(&lyra, ada, "GET", "/u/ada/fn", "").await?.0, 200);
+    // Whose it is, nobody else takes; the default tenant is everybody's and nobody's.
+    for user in ["ada", "default"] {
+        assert_eq!(classic(&lyra, "", "POST", &format!("/u/{user}"), "").await?.0, 401, "{user}");
+    }
+    assert_eq!(classic(&lyra, "", "DELETE", "/u/ada", "").await?.0, 401);
+    assert_eq!(classic(&lyra, "", "POST", "/u/a.b", "").await?.1["error"], true);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_makes_many_users_from_one_address_has_to_wait() -> Result<()> {
+    let (lyra, _dir) = guarded_with("[gateway]\nclassic_sign_up = true\nclassic_sign_ups = 2\n").await?;
+    for (user, status) in [("ada", 200), ("ada", 401), ("bob", 429), ("cid", 429)] {
+        let (is, answer) = classic(&lyra, "", "POST", &format!("/u/{user}"), "").await?;
+        assert_eq!(is, status, "{user}: {answer}");
+    }
+    // Operators make as many as they like.
+    for user in ["bob", "cid", "dan"] {
+        assert_eq!(classic(&lyra, OPERATOR, "POST", &format!("/u/{user}"), "").await?.0, 200, "{user}");
     }
     Ok(())
 }

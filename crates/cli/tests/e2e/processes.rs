@@ -150,7 +150,7 @@ async fn the_worker_shows_what_its_sandboxes_can_do_and_what_waits() -> Result<(
             break process;
         }
     };
-    for ability in ["privilege", "users", "namespaces", "cgroups", "seccomp"] {
+    for ability in ["privilege", "users", "namespaces", "cgroups", "cgroup_moves", "seccomp"] {
         assert!(process["abilities"][ability].as_str().is_some_and(|what| !what.is_empty()), "{ability}: {process}");
     }
     assert_eq!(
@@ -164,8 +164,9 @@ async fn the_worker_shows_what_its_sandboxes_can_do_and_what_waits() -> Result<(
     assert_eq!((&python["available"], &python["auto"]), (&json!(true), &json!(true)));
     assert!(python["detail"].as_str().is_some_and(|what| what.contains("python3") && what.contains(" 3.")), "{python}");
     let people = lyra.cli(["worker", "get", "local"]).await?.ok()?;
-    for line in ["isolation:   process", "seccomp:     allow-list", "cells:       2 wait, with "] {
-        assert!(people.contains(line), "{line}: {people}");
+    for (name, value) in [("isolation", "process"), ("seccomp", "allow-list"), ("cells", "2 wait, with ")] {
+        let mut shown = people.lines().filter_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+        assert!(shown.any(|shown| shown.trim_start().starts_with(value)), "{name}: {people}");
     }
     let metrics = lyra.http()?.get(format!("{}/metrics", lyra.url())).send().await?.text().await?;
     for line in [

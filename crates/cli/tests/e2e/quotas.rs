@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use lyra_testkit::engines::{Etcd, Nats};
 use lyra_testkit::{Cluster, Lyra, Options};
 use serde_json::Value;
 
@@ -193,5 +194,33 @@ async fn a_greedy_tenant_does_not_keep_a_meek_one_waiting() -> Result<()> {
         before < CALLS * 3 / 4,
         "{before} of {CALLS} calls of the greedy one had ended before five of the meek one"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_beside_a_control_that_stands_by_is_held_to_quotas_by_the_leader() -> Result<()> {
+    let (etcd, nats) = tokio::try_join!(Etcd::start(), Nats::start())?;
+    let (store, jobs) = (format!("etcd://{}", etcd.address()), format!("nats://{}", nats.address()));
+    let mut cluster = Cluster::start_many(1, 1, &["--store", &store, "--jobs", &jobs]).await?;
+    let blobs = cluster.scratch().join("blobs").display().to_string();
+    let listen = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let flags =
+        ["--store", &store, "--jobs", &jobs, "--blobs", &blobs, "--listen-grpc", "127.0.0.1:0", "--listen", &listen];
+    cluster.add_node("control,gateway", "c2", &flags, &[]).await?;
+    std::fs::write(cluster.scratch().join("echo.js"), ECHO)?;
+    let (first, second) = (cluster.commands(), cluster.commands().env("LYRA_URL", &format!("http://{listen}")));
+    first.run(["deploy", "echo.js"]).await?.ok()?;
+    second.until_shown(&["worker", "ls"], "w1").await?;
+    second.run(["quota", "set", "--rate", "3/h", "--burst", "3"]).await?.ok()?;
+    let mut refused = None;
+    for _ in 0..100 {
+        let answer = second.run(["invoke", "echo", "-d", "1"]).await?;
+        if answer.code != 0 {
+            refused = Some(answer.expect(5)?);
+            break;
+        }
+    }
+    let refused = refused.context("no call was refused")?;
+    assert!(refused.stderr.contains("the quota of tenant default"), "{}", refused.stderr);
     Ok(())
 }

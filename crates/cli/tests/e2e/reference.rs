@@ -1,6 +1,6 @@
 //! Golden help: `docs/reference/cli.md` holds what every `--help` prints.
 //!
-//! After a change of a flag or of a help text: `UPDATE_DOCS=1 cargo nextest run --release -p lyra-cli reference`.
+//! After a change of a flag or of a help text: `UPDATE_DOCS=1 cargo nextest run -p lyra-cli reference`.
 
 use anyhow::{Context, Result, ensure};
 

@@ -1,12 +1,13 @@
 //! Sessions where roles are processes of their own: what stays when one of them is killed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lyra_testkit::Cluster;
 use lyra_testkit::control::leader;
 use lyra_testkit::engines::{Etcd, Nats};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -126,5 +127,129 @@ async fn sessions_and_their_connections_outlive_the_process_of_their_worker() ->
     assert_eq!(now["status"]["sessionStatus"], "Available");
     cluster.commands().run(["app", "rm", "next"]).await?.ok()?;
     ensure!(exchange(&mut connection, 5).await.is_err(), "its instance is gone");
+    Ok(())
+}
+
+const GREETER: &str = "apiVersion: lyra.dev/v1
+kind: Application
+metadata: {name: greeter}
+spec:
+  scalingPolicy: {maximumInstance: 900, burst: 200, scalingPolicyType: idle_session_number, idleSessionNumThreshold: {low: 30, high: 40}}
+  containers: [{name: main, function: greeter, ports: [{containerPort: 8080, name: main}], resources: {limits: {memory: 32Mi}}}]
+";
+/// Opens a second, and how many there are.
+const RATE: u32 = 100;
+const OPENS: usize = 600;
+/// The leader is killed when so many have begun.
+const KILLED_AT: usize = 200;
+
+/// A client of the resource API that tries again, as long as an answer says that another try may help.
+#[derive(Clone)]
+struct Opener {
+    http: reqwest::Client,
+    sessions: String,
+}
+
+impl Opener {
+    /// Asks until there is an answer that no other try changes; its status and body.
+    async fn ask(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+        let asked = async {
+            loop {
+                let mut request = self.http.request(method.clone(), format!("{}{path}", self.sessions));
+                if let Some(body) = body {
+                    request = request.json(body);
+                }
+                if let Ok(answer) = request.send().await {
+                    let status = answer.status().as_u16();
+                    if status < 500 && status != 429 {
+                        return (status, answer.json().await.unwrap_or_default());
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asked)
+            .await
+            .with_context(|| format!("no answer to {method} {path}"))
+    }
+
+    /// Opens a session; the session once it is available.
+    async fn open(&self, name: &str) -> Result<Value> {
+        let body = json!({
+            "apiVersion": "lyra.dev/v1", "kind": "ApplicationSession", "metadata": {"name": name},
+            "spec": {"applicationName": "greeter", "closeGracePeriodSeconds": 0, "killInstanceWhenSessionClosed": true},
+        });
+        // One whose answer was lost is there already.
+        let (status, made) = self.ask(reqwest::Method::POST, "", Some(&body)).await?;
+        ensure!(matches!(status, 201 | 409), "{name}: {status} {made}");
+        for _ in 0..600 {
+            let (status, session) = self.ask(reqwest::Method::GET, &format!("/{name}"), None).await?;
+            ensure!(status == 200, "{name} was accepted and is not there: {status} {session}");
+            if session["status"]["sessionStatus"] == "Available" {
+                return Ok(session);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("{name} is not available")
+    }
+
+    async fn greeted(&self, session: &Value) -> Result<()> {
+        let endpoint = &session["status"]["accessEndPoints"][0];
+        let url = format!("http://{}:{}/", endpoint["ipAddress"].as_str().context("no address")?, endpoint["port"]);
+        let said = self.http.get(url).send().await?.text().await?;
+        ensure!(said == "\"hello\"", "{said}");
+        Ok(())
+    }
+
+    /// Opens a session, looks whether it serves, and closes it; its instance.
+    async fn visit(self, name: String) -> Result<String> {
+        let session = self.open(&name).await?;
+        self.greeted(&session).await.with_context(|| format!("{name} does not serve: {session}"))?;
+        let (status, closed) = self.ask(reqwest::Method::DELETE, &format!("/{name}"), None).await?;
+        ensure!(matches!(status, 200 | 202 | 404), "{name}: {status} {closed}");
+        Ok(session["status"]["instance"].to_string())
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_opens_a_second_go_on_when_the_leader_is_killed_and_no_instance_serves_two() -> Result<()> {
+    let (etcd, nats) = tokio::try_join!(Etcd::start(), Nats::start())?;
+    let (store, jobs) = (format!("etcd://{}", etcd.address()), format!("nats://{}", nats.address()));
+    let mut cluster = Cluster::start_many(2, 2, &["--store", &store, "--jobs", &jobs]).await?;
+    let (scratch, lyra) = (cluster.scratch(), cluster.commands());
+    std::fs::write(scratch.join("greeter.js"), "export default () => 'hello';")?;
+    std::fs::write(scratch.join("greeter.yaml"), GREETER)?;
+    lyra.run(["deploy", "greeter.js"]).await?.ok()?;
+    lyra.run(["app", "apply", "-f", "greeter.yaml"]).await?.ok()?;
+    let sessions = format!("{}/apis/lyra.dev/v1/namespaces/default/applicationsessions", cluster.address("g1"));
+    let opener = Opener { http: reqwest::Client::new(), sessions };
+    let mut kept = Vec::new();
+    for number in 0..10 {
+        kept.push(opener.open(&format!("kept-{number}")).await?);
+    }
+
+    let (first, _) = leader(&cluster.client()?, "").await?;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
+    let mut visits = Vec::new();
+    for number in 0..OPENS {
+        ticks.tick().await;
+        if number == KILLED_AT {
+            cluster.kill(&first).await?;
+        }
+        visits.push(lyra_kit::tasks::spawn("visit", opener.clone().visit(format!("visit-{number}"))));
+    }
+    let mut instances = BTreeSet::new();
+    for visit in visits {
+        let instance = visit.await??;
+        ensure!(instances.insert(instance.clone()), "instance {instance} has served two sessions");
+    }
+    for before in &kept {
+        let name = before["metadata"]["name"].as_str().context("no name")?;
+        let (_, now) = opener.ask(reqwest::Method::GET, &format!("/{name}"), None).await?;
+        assert_eq!(now["status"]["instance"], before["status"]["instance"]);
+        assert_eq!(now["status"]["sessionStatus"], "Available");
+        ensure!(!instances.contains(&now["status"]["instance"].to_string()), "{name} shares its instance");
+        opener.greeted(&now).await?;
+    }
     Ok(())
 }

@@ -122,6 +122,55 @@ async fn a_busy_application_is_exit_code_5_and_one_that_is_not_there_3() -> Resu
 }
 
 #[tokio::test]
+async fn code_that_is_called_serves_sessions_each_with_a_memory_of_its_own() -> Result<()> {
+    let lyra = server().await?;
+    let folder = repository().join("examples/session-votes");
+    lyra.cli(["deploy", &folder.display().to_string(), "--name", "votes"]).await?.ok()?;
+    let manifest = folder.join("application.yaml").display().to_string();
+    lyra.cli(["app", "apply", "-f", &manifest]).await?.ok()?;
+    let open = async |app: &str, name: &str| -> Result<Value> {
+        lyra.cli(["session", "open", app, "--name", name, "--wait", "60s", "-o", "json"]).await?.json()
+    };
+    let (lunch, dinner) = (open("votes", "lunch").await?, open("votes", "dinner").await?);
+    let http = lyra.http()?;
+    let vote = async |url: String| -> Result<Value> { Ok(http.post(url).send().await?.json().await?) };
+    assert_eq!(vote(format!("{}/s/default/lunch/pizza", lyra.url())).await?["votes"], json!({"pizza": 1}));
+    let voted = vote(format!("http://{}/pizza", endpoint(&lunch)?)).await?;
+    assert_eq!(voted, json!({"poll": "lunch", "votes": {"pizza": 2}}));
+    let other = vote(format!("http://{}/soup", endpoint(&dinner)?)).await?;
+    assert_eq!(other, json!({"poll": "dinner", "votes": {"soup": 1}}));
+    let wrong = http.post(format!("{}/s/default/lunch/NOT%20A%20WORD", lyra.url())).send().await?;
+    assert_eq!(wrong.status().as_u16(), 400);
+    // What goes on for longer than it may ends its session.
+    std::fs::write(
+        lyra.scratch().join("spin.js"),
+        "export default (event) => { if (event.rawPath === '/spin') for (;;); }",
+    )?;
+    lyra.cli(["deploy", "spin.js", "--timeout", "300ms"]).await?.ok()?;
+    let text = std::fs::read_to_string(&manifest)?;
+    let spin = text.replace("name: votes", "name: spin").replace("function: votes", "function: spin");
+    lyra.commands().run_with_input(["app", "apply", "-f", "-"], spin.as_bytes()).await?.ok()?;
+    open("spin", "spun").await?;
+    assert_ne!(http.get(format!("{}/s/default/spun/spin", lyra.url())).send().await?.status().as_u16(), 200);
+    lyra.commands().until_shown(&["session", "get", "spun"], "exited with status 1").await?;
+    // A component streams, and what can't be is said.
+    let wasm = repository().join("examples/wasm-http-hello").display().to_string();
+    lyra.cli(["deploy", &wasm, "--name", "web"]).await?.ok()?;
+    let web = text.replace("name: votes", "name: web").replace("function: votes", "function: web");
+    lyra.commands().run_with_input(["app", "apply", "-f", "-"], web.as_bytes()).await?.ok()?;
+    open("web", "hello").await?;
+    let said = http.get(format!("{}/s/default/hello/hello/Ada", lyra.url())).send().await?.text().await?;
+    assert_eq!(said, "Hello, Ada!\n");
+    let served =
+        web.replace("name: web", "name: served").replace("spec:\n", "spec:\n  usingNodeSessionService: true\n");
+    lyra.commands().run_with_input(["app", "apply", "-f", "-"], served.as_bytes()).await?.ok()?;
+    let shown = ["app", "get", "served", "-o", "json"];
+    lyra.commands().until_shown(&shown, "RuntimeNotSupported").await?;
+    assert_eq!(lyra.cli(["session", "close", "lunch"]).await?.ok()?, "session lunch closed\n");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_session_that_can_not_be_open_in_time_is_exit_code_6() -> Result<()> {
     let lyra = with_count().await?;
     let text = std::fs::read_to_string(example("application.yaml"))?;
@@ -220,5 +269,55 @@ async fn names_that_lead_elsewhere_are_wrong_usage() -> Result<()> {
     for args in wrong {
         alone().run(*args).await?.expect(2)?;
     }
+    Ok(())
+}
+
+/// An instance as `lyra worker instances` shows it, that `wanted` says is the one, once there is one.
+async fn instance(lyra: &Lyra, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    for _ in 0..600 {
+        let listed = lyra.cli(["worker", "instances", "-o", "json"]).await?.json()?;
+        if let Some(found) = listed["items"].as_array().into_iter().flatten().find(|of| wanted(of)) {
+            return Ok(found.clone());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("no instance: {what}")
+}
+
+#[tokio::test]
+async fn an_operator_hibernates_wakes_and_ends_a_standing_instance_but_none_with_a_session() -> Result<()> {
+    let lyra = with_count().await?;
+    let stands = |of: &Value| of["application"] == "count@1" && of["state"] == "standby";
+    let id = instance(&lyra, "one that stands", stands).await?["id"].as_str().context("an id")?.to_owned();
+    let state = async |wanted: &str| instance(&lyra, wanted, |of| of["id"] == *id && of["state"] == wanted).await;
+    lyra.cli(["worker", "hibernate", "local", &id]).await?.ok()?;
+    state("hibernated").await?;
+    lyra.cli(["worker", "hibernate", "local", &id]).await?.ok()?;
+    lyra.cli(["worker", "activate", "local", &id]).await?.ok()?;
+    state("standby").await?;
+
+    let session = open(&lyra, "one").await?;
+    let busy = instance(&lyra, "one with a session", |of| of["session"] == "one").await?;
+    assert_eq!(
+        (&busy["state"], &busy["application"], &busy["id"]),
+        (&json!("active"), &json!("count@1"), &session["status"]["instance"])
+    );
+    let busy = busy["id"].as_str().context("an id")?;
+    for verb in ["terminate", "hibernate", "activate"] {
+        let refused = lyra.cli(["worker", verb, "local", busy]).await?;
+        assert!(refused.code == 2 && refused.stderr.contains("serves a session"), "{verb}: {refused:?}");
+    }
+    let shown = lyra.cli(["worker", "instances"]).await?.ok()?;
+    assert!(shown.lines().next().is_some_and(|header| header.trim_end().ends_with("APPLICATION  SESSION")), "{shown}");
+
+    // Another one takes the place of what is ended.
+    let idle = instance(&lyra, "another that stands", stands).await?["id"].as_str().context("an id")?.to_owned();
+    lyra.cli(["worker", "terminate", "local", &idle]).await?.ok()?;
+    lyra.cli(["worker", "terminate", "local", &idle]).await?.expect(3)?;
+    instance(&lyra, "one in its place", |of| stands(of) && of["id"] != *idle).await?;
+    assert_eq!(
+        lyra.http()?.get(format!("{}/s/default/one/", lyra.url())).send().await?.text().await?,
+        "one: visit 1\n"
+    );
     Ok(())
 }

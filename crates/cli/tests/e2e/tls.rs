@@ -134,7 +134,7 @@ async fn wrong_input_is_refused_with_what_to_do() -> Result<()> {
     for (arguments, code, says) in [
         (&["tls", "init", "w1:worker"][..], 2, "--tls-dir"),
         (&["tls", "init", "--tls-dir", "t", "w1"], 2, "names no role"),
-        (&["tls", "init", "--tls-dir", "t", "w1:logs"], 2, "the roles are control, worker, gateway, scaler"),
+        (&["tls", "init", "--tls-dir", "t", "w1:logs"], 2, "the roles are control, worker, gateway, scaler, workflow"),
         (&["tls", "init", "--tls-dir", "t", "../x:worker"], 2, "is no name of a node"),
         (&["tls", "init", "--tls-dir", "t", "a:worker", "a:control"], 2, "named twice"),
         (&["tls", "init", "--tls-dir", "t", "--days", "0", "a:worker"], 2, "--days"),

@@ -39,7 +39,7 @@ async fn is_understood(arguments: &[String]) -> Result<()> {
 
 #[tokio::test]
 async fn units_start_what_lyra_understands() -> Result<()> {
-    for role in ["control", "worker", "gateway"] {
+    for role in ["control", "worker", "gateway", "workflow"] {
         let arguments = arguments(role)?;
         is_understood(&arguments).await.with_context(|| format!("{arguments:?}"))?;
         let unknown: Vec<_> = arguments.iter().cloned().chain(["--no-such-flag".to_owned()]).collect();
@@ -64,7 +64,7 @@ async fn the_compose_file_starts_what_lyra_understands() -> Result<()> {
         is_understood(&arguments).await.with_context(|| format!("{arguments:?}"))?;
         starts += 1;
     }
-    assert_eq!(starts, 5, "a control, two workers, two gateways");
+    assert_eq!(starts, 7, "a control, two workers, two gateways, two processes for workflows");
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The control that leads is lost, cut off from the stores, or comes back from the dead.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use lyra_testkit::Layout;
 use lyra_testkit::hosts::Link;
@@ -7,7 +9,8 @@ use lyra_testkit::hosts::Link;
 use crate::scene::Scene;
 
 async fn begin() -> Result<Scene> {
-    Scene::begin(Layout { controls: 2, ..Layout::default() }, 80.0, 20.0).await
+    let leader_lease = Duration::from_secs(6);
+    Scene::begin(Layout { controls: 2, leader_lease, ..Layout::default() }, 80.0, 20.0).await
 }
 
 #[tokio::test]

@@ -9,3 +9,6 @@ mod faults;
 mod leader;
 mod rolling;
 mod scene;
+mod sessions;
+mod stores;
+mod workflows;

@@ -3,7 +3,7 @@
 //! Each entry stands there twice: for operators, and for its tenant. Both are bounded in number and age; a tenant that changes much
 //! pushes out its own entries only.
 
-use lyra_store::objects::{Change, Txn};
+use lyra_store::objects::{Change, Pages, Txn};
 use lyra_store::{StoreError, TxnError};
 use lyra_types::api::Page;
 use lyra_types::{Code, Error, Result, TenantName};
@@ -80,17 +80,13 @@ impl Accounts {
 
     /// Deletes what `is_over` says, of all under `prefix`, in order.
     async fn sweep_entries(&self, prefix: &str, mut is_over: impl FnMut(&str) -> bool + Send) -> Result<(), Error> {
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.objects.list(prefix, PAGE, after.as_deref()).await?;
-            let over = page.entries.iter().filter(|entry| is_over(&entry.key[prefix.len()..]));
+        let mut pages = Pages::of(self.objects.as_ref(), prefix, PAGE);
+        while let Some(entries) = pages.next().await? {
+            let over = entries.iter().filter(|entry| is_over(&entry.key[prefix.len()..]));
             let over = over.map(|entry| Change::Delete(entry.key.clone())).collect::<Vec<_>>();
             self.change_in_chunks(over).await?;
-            after = page.entries.last().map(|entry| entry.key.clone());
-            if !page.more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn change_in_chunks(&self, changes: Vec<Change>) -> Result<()> {

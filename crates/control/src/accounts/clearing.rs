@@ -110,6 +110,7 @@ impl Accounts {
             Change::Delete(keys::tenant(tenant)),
         ];
         rest.extend(crate::deliveries::of_tenant(tenant).map(Change::DeletePrefix));
+        rest.extend(crate::triggers::of_tenant(tenant).map(Change::DeletePrefix));
         self.commit(Vec::new(), rest, ()).await?;
         Ok(true)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_store::objects::{Batch, Entry, WatchError};
+use lyra_store::objects::{Batch, Entry, Pages};
 use lyra_types::{Code, Error, Result};
 use lyra_wire::accounts::{BEAT, GrantEvent};
 use tokio::sync::broadcast::error::RecvError;
@@ -16,11 +16,10 @@ use tokio::sync::broadcast::error::RecvError;
 use super::book::{Book, Held, too_slow};
 use super::keys::{self, Part};
 use super::{Accounts, record};
+use crate::following::Follows;
 
 /// Objects read at once while the book is filled.
 const PAGE: usize = 2_000;
-/// Wait before the store is asked again after it failed.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the book to show all that the store has before a watcher is sent to another process.
 const BEHIND: Duration = Duration::from_secs(2);
 
@@ -32,16 +31,19 @@ fn held(part: Part, entry: &Entry) -> Held {
     }
 }
 
-impl Accounts {
-    /// Makes the book show what the store holds.
-    pub(super) async fn fill(&self) -> Result<()> {
-        let (mut start, mut after, mut found) = (None, None, Vec::new());
-        let mut there = HashSet::new();
-        loop {
-            let page = self.objects.list(keys::ALL, PAGE, after.as_deref()).await?;
-            let revision = *start.get_or_insert(page.revision);
-            after = page.entries.last().map(|entry| entry.key.clone());
-            for entry in &page.entries {
+impl Follows for Accounts {
+    const ALL: &'static str = keys::ALL;
+    const WHAT: &'static str = "accounts";
+
+    fn shown_revision(&self) -> u64 {
+        self.book.revision()
+    }
+
+    async fn fill(&self) -> Result<()> {
+        let (mut found, mut there) = (Vec::new(), HashSet::new());
+        let mut pages = Pages::of(self.objects.as_ref(), keys::ALL, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for entry in &entries {
                 match keys::parse(&entry.key) {
                     Some(part) => {
                         there.insert(entry.key.clone());
@@ -50,44 +52,10 @@ impl Accounts {
                     None => tracing::error!(key = entry.key, "an object that is none of accounts"),
                 }
             }
-            if !page.more {
-                let gone = self.book.parts().into_iter().filter(|part| !there.contains(&key(part)));
-                found.extend(gone.map(Held::nothing));
-                // Objects that were read later than the first page are newer than this says; following from here reads
-                // them once more.
-                self.apply(revision, found);
-                return Ok(());
-            }
         }
-    }
-
-    /// Follows the store for ever.
-    pub(super) async fn follow(&self) {
-        loop {
-            if let Err(error) = self.follow_once().await {
-                match error {
-                    WatchError::Compacted { oldest } => {
-                        tracing::warn!(oldest, "the book of accounts fell behind and is filled anew");
-                        if let Err(error) = self.fill().await {
-                            tracing::warn!(%error, "the book of accounts can't be filled");
-                        }
-                    }
-                    WatchError::Store(error) => tracing::warn!(%error, "accounts can't be followed"),
-                }
-            }
-            self.clock.sleep(AGAIN).await;
-        }
-    }
-
-    async fn follow_once(&self) -> Result<(), WatchError> {
-        let mut batches = self.objects.watch(keys::ALL, self.book.revision() + 1).await?;
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            while let Err(error) = self.show(&batch).await {
-                tracing::warn!(%error, "a changed account can't be read");
-                self.clock.sleep(AGAIN).await;
-            }
-        }
+        let gone = self.book.parts().into_iter().filter(|part| !there.contains(&key(part)));
+        found.extend(gone.map(Held::nothing));
+        self.apply(pages.revision(), found);
         Ok(())
     }
 
@@ -104,7 +72,9 @@ impl Accounts {
         self.apply(batch.revision, found);
         Ok(())
     }
+}
 
+impl Accounts {
     fn apply(&self, revision: u64, found: Vec<Held>) {
         self.book.apply(revision, found);
         self.metrics.grants.set(i64::try_from(self.book.granted()).unwrap_or(i64::MAX));

@@ -3,9 +3,10 @@
 //! What must hold: whoever fails learns nothing of why, neither by words nor by time; and tries are bounded for each user and address
 //! before any work is done for them.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use lyra_fleet::throttle::address_key;
 use lyra_types::{Code, Error, Result, Secret};
 use lyra_wire::accounts::{Issued, Login, NewToken, TenantState, UserKey};
 use lyra_wire::control::Changed;
@@ -19,14 +20,6 @@ fn wrong() -> Error {
 
 fn too_many(wait: Duration) -> Error {
     Error::new(Code::LimitReached, "too many wrong passwords; wait before the next try").with_retry_after(wait)
-}
-
-/// Somebody who has one address of IPv6 has 2^64.
-fn bucket(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
 }
 
 impl Accounts {
@@ -65,7 +58,7 @@ impl Accounts {
         password: Secret,
         hash: Option<String>,
     ) -> Result<()> {
-        let address = bucket(address);
+        let address = address_key(address);
         self.tries_of_address.take(address).map_err(too_many)?;
         if let Err(wait) = self.tries_of_user.take(user.clone()) {
             // What is refused costs nothing, so it uses up nothing.
@@ -89,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_counts_as_one_address() {
-        let of = |text: &str| bucket(text.parse().unwrap());
+        let of = |text: &str| address_key(text.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));

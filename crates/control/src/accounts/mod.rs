@@ -26,7 +26,6 @@ mod password;
 mod record;
 mod served;
 mod tenants;
-mod throttle;
 mod tokens;
 mod users;
 
@@ -35,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use lyra_fleet::throttle::{Rate, Throttle};
 use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_resources::ResourceApi;
 use lyra_store::objects::{Change, Check, Txn};
@@ -44,6 +44,7 @@ use lyra_wire::accounts::{TenantState, UserKey};
 use lyra_wire::control::{Changed, PageQuery};
 use parking_lot::Mutex;
 
+use crate::following::{Follows, follow};
 use crate::functions::{Functions, page_limit};
 use crate::leader::Term;
 use crate::metrics::Metrics;
@@ -51,7 +52,6 @@ use book::Book;
 pub use config::AccountsConfig;
 use password::Passwords;
 use record::TenantRecord;
-use throttle::{Rate, Throttle};
 
 /// Tries of a change that loses against others.
 const TRIES: u32 = 50;
@@ -119,7 +119,7 @@ impl Accounts {
         self.resources.get_or_init(|| resources);
         self.fill().await?;
         let this = Arc::clone(self);
-        tasks.spawn_cancellable("follow-accounts", async move { this.follow().await });
+        tasks.spawn_cancellable("follow-accounts", async move { follow(&*this, &*this.objects, &this.clock).await });
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Which addresses may be called by deliveries: public ones, and those that the operator allows.
+//! Which addresses may be called by deliveries and triggers: public ones, and those that the operator allows.
 //!
 //! A tenant says where deliveries go, and they come from within the operator's network: what only hosts there should reach (this host,
 //! its neighbours, a cloud's metadata) is refused. What must hold: the address that is looked at is the one that is called. The
@@ -34,7 +34,7 @@ const NOT_PUBLIC_4: [([u8; 4], u32); 15] = [
 
 /// Networks that may be called although they are not public.
 #[derive(Debug, Clone)]
-pub(super) struct Allowed(pub(super) Arc<[IpNet]>);
+pub(crate) struct Allowed(pub(crate) Arc<[IpNet]>);
 
 /// All addresses of a host are refused.
 #[derive(Debug)]
@@ -68,7 +68,8 @@ fn is_public_6(address: Ipv6Addr) -> bool {
 }
 
 impl Allowed {
-    fn holds(&self, address: IpAddr) -> bool {
+    /// Whether an address may be called.
+    pub(crate) fn holds(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let public = match address {
             IpAddr::V4(address) => is_public_4(address),

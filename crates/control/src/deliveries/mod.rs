@@ -1,21 +1,25 @@
-//! Who hears that a job has ended: destinations, and the deliveries that tell them.
+//! Who hears that a job or a run has ended: destinations, and the deliveries that tell them.
 //!
 //! # Layout in the store
 //! ```text
-//! destinations/{tenant}/{function}      who hears of the jobs of a function
-//! deliveries/{tenant}/{id}              a delivery: what is sent where, its tries; later ones sort first
-//! deliveries-pending/{tenant}/{id}      the mark of one that has not ended
+//! destinations/{tenant}/{function}             who hears of the jobs of a function
+//! destinations/{tenant}/workflow/{workflow}    who hears of the runs of a workflow
+//! deliveries/{tenant}/{id}                     a delivery: what is sent where, its tries; later ones sort first
+//! deliveries-pending/{tenant}/{id}             the mark of one that has not ended
 //! ```
 //! A job carries who hears of its end, as a notice that was pinned when it was accepted. The store of jobs makes it owed in the very
 //! transaction that ends the job; the leader turns what is owed into deliveries ([`outbox`]), whose ids are made of the job and its end,
 //! then notes that it was passed on. So an end has one delivery, whatever process dies when. The leader makes its tries
-//! ([`sending`]): at least one that the other side has, under the same `webhook-id` each time.
+//! ([`sending`]): at least one that the other side has, under the same `webhook-id` each time. Runs are told of likewise; their store is
+//! the workflow role's, which hands over what it owes ([`runs`]).
 
-mod address;
-mod config;
+pub(crate) mod address;
+pub(crate) mod config;
 mod destinations;
 mod outbox;
 mod record;
+mod runs;
+mod sealed;
 mod sending;
 mod webhook;
 
@@ -27,7 +31,7 @@ use lyra_store::objects::{Change, Check, Txn};
 use lyra_store::{Jobs as JobStore, Objects, TxnError};
 use lyra_types::api::Page;
 use lyra_types::delivery::{DeliveryStatus, DeliveryView};
-use lyra_types::{Code, Error, FunctionName, Result, TenantName, Timestamp};
+use lyra_types::{Code, Error, Result, TenantName, Timestamp};
 use lyra_wire::hooks::{DeliveryAsk, DeliveryQuery, HookAnswer};
 use tokio::sync::Notify;
 
@@ -35,11 +39,15 @@ use crate::functions::{Table, page_limit};
 use crate::jobs::Jobs;
 use crate::leader::Term;
 use crate::metrics::Metrics;
+use crate::secrets::Sealer;
 pub use config::WebhooksConfig;
 pub(crate) use destinations::Directory;
 use record::{Delivery, Target, is_id, key, pending_key, put, read};
-pub(crate) use record::{destinations_key, of_tenant};
+pub(crate) use record::{Subject, destinations_key, of_tenant};
+use sealed::Vault;
 use webhook::Caller;
+#[cfg(test)]
+pub(crate) use webhook::sign;
 
 /// Deliveries looked at for one page of a list that is filtered.
 const LOOKED_AT: usize = 10_000;
@@ -54,6 +62,7 @@ const TEST: &str = "webhook.test";
 pub(crate) struct Deliveries {
     directory: Arc<Directory>,
     caller: Arc<Caller>,
+    vault: Vault,
     objects: Arc<dyn Objects>,
     store: Arc<dyn JobStore>,
     jobs: Arc<Jobs>,
@@ -69,9 +78,14 @@ pub(crate) struct Deliveries {
 }
 
 /// Who hears of what, before there are jobs.
-pub(crate) fn directory(deps: &crate::Deps, config: &WebhooksConfig, table: Arc<Table>) -> Arc<Directory> {
+pub(crate) fn directory(
+    deps: &crate::Deps,
+    config: &WebhooksConfig,
+    table: Arc<Table>,
+    sealer: Arc<Sealer>,
+) -> Arc<Directory> {
     let caller = Arc::new(Caller::new(config, deps.clock.clone()));
-    Arc::new(Directory::new(deps, table, caller))
+    Arc::new(Directory::new(deps, table, caller, Vault(sealer)))
 }
 
 impl Deliveries {
@@ -85,6 +99,7 @@ impl Deliveries {
     ) -> Deliveries {
         Deliveries {
             caller: Arc::clone(&directory.caller),
+            vault: directory.vault().clone(),
             directory,
             objects: Arc::clone(&deps.objects),
             store: Arc::clone(&deps.jobs),
@@ -101,14 +116,12 @@ impl Deliveries {
 
     /// Reads who hears of what, then follows it in the background.
     pub(crate) async fn start(&self, tasks: &Tasks) -> Result<()> {
-        self.directory.fill().await?;
-        let directory = Arc::clone(&self.directory);
-        tasks.spawn_cancellable("follow-destinations", async move { directory.follow().await });
-        Ok(())
+        self.directory.start(tasks).await
     }
 
     /// What the leader does: passes on what is owed, makes tries, forgets old deliveries.
     pub(crate) async fn lead(self: &Arc<Self>, term: &Term) {
+        term.over.run_until_cancelled(self.seal_what_is_clear()).await;
         tokio::join!(
             term.over.run_until_cancelled(self.pass_on()),
             term.over.run_until_cancelled(self.send()),
@@ -126,19 +139,16 @@ impl Deliveries {
 
     pub(crate) async fn answer(&self, tenant: &TenantName, ask: DeliveryAsk) -> Result<HookAnswer> {
         match ask {
-            DeliveryAsk::PutDestinations(function, request) => {
-                let view = self.directory.put(tenant, &function, &request).await?;
-                Ok(HookAnswer::Destinations(Box::new(view)))
+            DeliveryAsk::PutDestinations(name, request) => self.put(tenant, Subject::Function(name), &request).await,
+            DeliveryAsk::PutWorkflowDestinations(name, request) => {
+                self.put(tenant, Subject::Workflow(name), &request).await
             }
-            DeliveryAsk::Destinations(function) => {
-                let record = self.directory.get(tenant, &function).await?;
-                Ok(HookAnswer::Destinations(Box::new(record.view(&function))))
-            }
-            DeliveryAsk::DeleteDestinations(function) => {
-                self.directory.delete(tenant, &function).await?;
-                Ok(HookAnswer::Done)
-            }
-            DeliveryAsk::Test(function) => Ok(HookAnswer::Deliveries(self.test(tenant, &function).await?)),
+            DeliveryAsk::Destinations(name) => self.show(tenant, Subject::Function(name)).await,
+            DeliveryAsk::WorkflowDestinations(name) => self.show(tenant, Subject::Workflow(name)).await,
+            DeliveryAsk::DeleteDestinations(name) => self.delete(tenant, Subject::Function(name)).await,
+            DeliveryAsk::DeleteWorkflowDestinations(name) => self.delete(tenant, Subject::Workflow(name)).await,
+            DeliveryAsk::Test(name) => self.test(tenant, &Subject::Function(name)).await,
+            DeliveryAsk::TestWorkflow(name) => self.test(tenant, &Subject::Workflow(name)).await,
             DeliveryAsk::List(query) => Ok(HookAnswer::Deliveries(self.list(tenant, &query).await?)),
             DeliveryAsk::Get(id) => {
                 let (delivery, _) = self.read(tenant, &id).await?;
@@ -146,6 +156,26 @@ impl Deliveries {
             }
             DeliveryAsk::Redeliver(id) => Ok(HookAnswer::Delivery(Box::new(self.redeliver(tenant, &id).await?))),
         }
+    }
+
+    async fn put(
+        &self,
+        tenant: &TenantName,
+        of: Subject,
+        request: &lyra_types::delivery::DestinationsRequest,
+    ) -> Result<HookAnswer> {
+        let view = self.directory.put(tenant, &of, request).await?;
+        Ok(HookAnswer::Destinations(Box::new(view)))
+    }
+
+    async fn show(&self, tenant: &TenantName, of: Subject) -> Result<HookAnswer> {
+        let record = self.directory.get(tenant, &of).await?;
+        Ok(HookAnswer::Destinations(Box::new(record.view(&of))))
+    }
+
+    async fn delete(&self, tenant: &TenantName, of: Subject) -> Result<HookAnswer> {
+        self.directory.delete(tenant, &of).await?;
+        Ok(HookAnswer::Done)
     }
 
     async fn read(&self, tenant: &TenantName, id: &str) -> Result<(Delivery, u64)> {
@@ -176,6 +206,7 @@ impl Deliveries {
                 looked += 1;
                 after = Some(entry.key.clone());
                 let fits = query.job.is_none_or(|job| delivery.job == Some(job))
+                    && query.run.as_ref().is_none_or(|run| delivery.run.as_ref() == Some(run))
                     && query.status.is_none_or(|status| delivery.status == status);
                 if fits {
                     items.push(delivery.view(entry.key[prefix.len()..].to_owned()));
@@ -210,20 +241,30 @@ impl Deliveries {
         Ok(delivery.view(id.to_owned()))
     }
 
-    /// Sends a message of no meaning to each destination of a function.
-    async fn test(&self, tenant: &TenantName, function: &FunctionName) -> Result<Page<DeliveryView>> {
-        let destinations = self.directory.get(tenant, function).await?;
+    /// Sends a message of no meaning to each destination of a function or a workflow.
+    async fn test(&self, tenant: &TenantName, of: &Subject) -> Result<HookAnswer> {
+        let destinations = self.directory.get(tenant, of).await?;
         let now = self.clock.now();
         let mut items = Vec::new();
         for target in [destinations.on_success, destinations.on_failure].into_iter().flatten() {
             let id = record::id(now, &self.random.u128().to_string());
-            let data = serde_json::json!({"function": function.as_str()});
+            let data = serde_json::json!({(of.kind()): of.name()});
             let body = serde_json::json!({"id": id, "type": TEST, "timestamp": now, "data": data});
-            let delivery = new_delivery(TEST, function.clone(), target, body.to_string(), now);
+            let delivery = new_delivery(TEST, of, target, body.to_string(), now);
             self.make(tenant, &id, &delivery).await?;
             items.push(delivery.view(id));
         }
-        Ok(Page { items, next: None })
+        Ok(HookAnswer::Deliveries(Page { items, next: None }))
+    }
+
+    /// What is pinned to a job or a run may be sealed with a key that is gone by its end: what its function or workflow has for the same
+    /// URL now is as good.
+    fn openable(&self, tenant: &TenantName, of: &Subject, target: Target) -> Target {
+        let Target::Url { url, secret } = &target else { return target };
+        if self.vault.has_key_of(secret) {
+            return target;
+        }
+        self.directory.current(tenant, of, url).unwrap_or(target)
     }
 
     /// Stores a new delivery, unless it is there.
@@ -248,11 +289,17 @@ impl Deliveries {
 }
 
 /// A delivery of which nothing was tried yet.
-fn new_delivery(kind: &str, function: FunctionName, target: Target, body: String, now: Timestamp) -> Delivery {
+fn new_delivery(kind: &str, of: &Subject, target: Target, body: String, now: Timestamp) -> Delivery {
+    let (function, workflow) = match of.clone() {
+        Subject::Function(name) => (Some(name), None),
+        Subject::Workflow(name) => (None, Some(name)),
+    };
     Delivery {
         kind: kind.to_owned(),
         function,
         job: None,
+        workflow,
+        run: None,
         target,
         body,
         depth: 0,

@@ -9,7 +9,7 @@ use lyra_types::job::JobStatus;
 use lyra_types::{Error, Result, Timestamp};
 use serde_json::{Value, json};
 
-use super::record::{Notice, id};
+use super::record::{Notice, Subject, id};
 use super::{Deliveries, new_delivery};
 
 /// Ends that are passed on together.
@@ -23,7 +23,7 @@ const GATHER: Duration = Duration::from_millis(10);
 /// Wait before the store is asked again after it failed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Largest result that goes with a delivery, in bytes; larger ones are for `GET /v1/jobs/{id}/result`.
-const MAX_RESULT: usize = 64 << 10;
+pub(super) const MAX_RESULT: usize = 64 << 10;
 
 impl Deliveries {
     /// Passes on what is owed, for ever.
@@ -86,7 +86,9 @@ impl Deliveries {
             }
         }
         let body = json!({"id": id, "type": kind, "timestamp": finished_at, "data": data}).to_string();
-        let mut delivery = new_delivery(kind, job.function.clone(), target, body, self.clock.now());
+        let of = Subject::Function(job.function.clone());
+        let target = self.openable(&job.tenant, &of, target);
+        let mut delivery = new_delivery(kind, &of, target, body, self.clock.now());
         (delivery.job, delivery.depth) = (Some(job.id), notice.depth);
         self.make(&job.tenant, &id, &delivery).await
     }

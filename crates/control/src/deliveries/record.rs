@@ -1,12 +1,15 @@
-//! Destinations, notices and deliveries as they are stored. Secrets stand there as they are.
+//! Destinations, notices and deliveries as they are stored. Secrets stand there sealed.
 
 use bytes::Bytes;
 use lyra_store::objects::{Change, Entry};
 use lyra_types::delivery::{DeliveryStatus, DeliveryTry, DeliveryView, DestinationView, DestinationsView, KEPT_TRIES};
-use lyra_types::{Error, FunctionName, JobId, Result, Secret, TenantName, Timestamp};
+use lyra_types::{Error, FunctionName, JobId, Result, RunId, TenantName, Timestamp, WorkflowName};
+use lyra_wire::hooks::{WORKFLOW, workflow_destinations_key};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::sealed::Kept;
 
 /// What the keys of all destinations begin with.
 pub(super) const DESTINATIONS: &str = "destinations/";
@@ -21,12 +24,68 @@ const ID_DIGITS: usize = 28;
 /// Times fit in so many bits.
 const TIME: u64 = (1 << 48) - 1;
 
+/// Whose ends are told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    /// The jobs of a function.
+    Function(FunctionName),
+    /// The runs of a workflow.
+    Workflow(WorkflowName),
+}
+
+impl Subject {
+    /// The subject of the last part of a key of destinations.
+    pub(super) fn parse(name: &str) -> Option<Subject> {
+        match name.strip_prefix(WORKFLOW) {
+            Some(workflow) => WorkflowName::new(workflow).ok().map(Subject::Workflow),
+            None => FunctionName::new(name).ok().map(Subject::Function),
+        }
+    }
+
+    /// Where its destinations are in the store.
+    pub(super) fn key(&self, tenant: &TenantName) -> String {
+        match self {
+            Subject::Function(name) => destinations_key(tenant, name),
+            Subject::Workflow(name) => workflow_destinations_key(tenant, name),
+        }
+    }
+
+    /// `function` or `workflow`.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Subject::Function(_) => "function",
+            Subject::Workflow(_) => "workflow",
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Subject::Function(name) => name.as_str(),
+            Subject::Workflow(name) => name.as_str(),
+        }
+    }
+
+    fn function(&self) -> Option<String> {
+        matches!(self, Subject::Function(_)).then(|| self.name().to_owned())
+    }
+
+    fn workflow(&self) -> Option<String> {
+        matches!(self, Subject::Workflow(_)).then(|| self.name().to_owned())
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind(), self.name())
+    }
+}
+
 /// Where word is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Target {
     /// A signed call.
-    Url { url: String, secret: Secret },
+    Url { url: String, secret: Kept },
     /// A job of this function, `NAME[@QUALIFIER]`.
     Function(String),
 }
@@ -40,7 +99,7 @@ impl Target {
     }
 }
 
-/// Who hears of the jobs of a function.
+/// Who hears of the jobs of a function, or of the runs of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Destinations {
     pub(super) on_success: Option<Target>,
@@ -49,9 +108,10 @@ pub(super) struct Destinations {
 }
 
 impl Destinations {
-    pub(super) fn view(&self, function: &FunctionName) -> DestinationsView {
+    pub(super) fn view(&self, of: &Subject) -> DestinationsView {
         DestinationsView {
-            function: function.to_string(),
+            function: of.function(),
+            workflow: of.workflow(),
             on_success: self.on_success.as_ref().map(Target::view),
             on_failure: self.on_failure.as_ref().map(Target::view),
             updated_at: self.updated_at,
@@ -59,14 +119,14 @@ impl Destinations {
     }
 }
 
-/// What a job carries: who hears of its end.
+/// What a job or a run carries: who hears of its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Notice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) on_success: Option<Target>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) on_failure: Option<Target>,
-    /// How many deliveries led to this job.
+    /// How many deliveries led to it.
     #[serde(default)]
     pub(super) depth: u32,
 }
@@ -75,8 +135,15 @@ pub(super) struct Notice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Delivery {
     pub(super) kind: String,
-    pub(super) function: FunctionName,
+    /// The function whose job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) function: Option<FunctionName>,
     pub(super) job: Option<JobId>,
+    /// The workflow whose run has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) workflow: Option<WorkflowName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) run: Option<RunId>,
     pub(super) target: Target,
     /// What is sent, the same in each try.
     pub(super) body: String,
@@ -98,8 +165,10 @@ impl Delivery {
         DeliveryView {
             id,
             kind: self.kind,
-            function: self.function.to_string(),
+            function: self.function.map(|name| name.to_string()),
             job: self.job,
+            workflow: self.workflow.map(|name| name.to_string()),
+            run: self.run,
             to: self.target.view(),
             status: self.status,
             attempts: self.attempts,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_store::objects::{Batch, Change, Check, WatchError};
+use lyra_store::objects::{Batch, Change, Check, Pages, WatchError};
 use lyra_types::delivery::{DeliveryStatus, DeliveryTry};
 use lyra_types::{Code, Error, JobId, Result, TenantName, Timestamp};
 use lyra_wire::control::Submit;
@@ -25,6 +25,8 @@ use super::{CHUNK, Deliveries};
 const PAGE: usize = 1_000;
 /// Longest sleep: a clock that was put forward is noticed after it.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Longest wait that an answer may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(3_600);
 /// Wait before the store is asked again after it failed.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often old deliveries are looked for.
@@ -57,20 +59,14 @@ impl Deliveries {
     /// Reads what has not ended and makes its tries, until the store fails or forgets.
     async fn follow(self: &Arc<Self>) -> Result<()> {
         let agenda = Arc::new(Agenda::default());
-        let (mut after, mut from) = (None::<String>, None);
-        loop {
-            let listing = self.objects.list(PENDING, PAGE, after.as_deref()).await?;
-            from.get_or_insert(listing.revision + 1);
-            for entry in &listing.entries {
+        let mut pages = Pages::of(self.objects.as_ref(), PENDING, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for entry in &entries {
                 self.learn(&agenda, &entry.key).await?;
-            }
-            after = listing.entries.last().map(|entry| entry.key.clone());
-            if !listing.more {
-                break;
             }
         }
         let unavailable = |error: WatchError| Error::new(Code::Unavailable, error.to_string());
-        let watched = self.objects.watch(PENDING, from.unwrap_or_default()).await.map_err(unavailable)?;
+        let watched = self.objects.watch(PENDING, pages.revision() + 1).await.map_err(unavailable)?;
         let mut changes: BoxStream<'static, Result<Batch, WatchError>> = watched;
         loop {
             let next = self.start_due(&agenda);
@@ -161,10 +157,14 @@ impl Deliveries {
         if delivery.status != DeliveryStatus::Pending {
             return None;
         }
+        let mut asked_to_wait = None;
         let (one, has_it) = match &delivery.target {
             Target::Url { url, secret } => {
                 let message = Message { id, body: Bytes::copy_from_slice(delivery.body.as_bytes()) };
-                self.caller.call(url, secret, message).await
+                let secret = self.vault.open(tenant, url, secret).await;
+                let called = self.caller.call(url, secret, message).await;
+                asked_to_wait = called.retry_after;
+                (called.shown, called.has_it)
             }
             Target::Function(function) => {
                 let at = self.clock.now();
@@ -185,7 +185,10 @@ impl Deliveries {
             tracing::warn!(%tenant, delivery = id, attempts = delivery.attempts, "a delivery is given up");
             delivery.end(DeliveryStatus::Failed, now);
         } else {
-            delivery.next_attempt_at = Some(now + self.config.retry.delay(delivery.attempts, &self.random));
+            // Whoever says when to come back is believed, but not for ever.
+            let wait = asked_to_wait.map(|wait| wait.clamp(self.config.retry.first, LONGEST_ASKED));
+            let wait = wait.unwrap_or_else(|| self.config.retry.delay(delivery.attempts, &self.random));
+            delivery.next_attempt_at = Some(now + wait);
         }
         if delivery.status != DeliveryStatus::Pending {
             self.metrics.deliveries.with_label_values(&[delivery.status.as_str()]).inc();
@@ -235,12 +238,11 @@ impl Deliveries {
 
     async fn sweep_once(&self) -> Result<()> {
         let oldest = self.clock.now() - self.config.keep;
-        let mut after: Option<String> = None;
         let mut counted: Option<(TenantName, usize)> = None;
-        loop {
-            let listing = self.objects.list(ALL, CHUNK, after.as_deref()).await?;
+        let mut pages = Pages::of(self.objects.as_ref(), ALL, CHUNK);
+        while let Some(entries) = pages.next().await? {
             let mut changes = Vec::new();
-            for entry in &listing.entries {
+            for entry in &entries {
                 let Some((tenant, _)) = parse_key(ALL, &entry.key) else { continue };
                 let count = match counted.take() {
                     Some((of, count)) if of == tenant => count + 1,
@@ -254,13 +256,10 @@ impl Deliveries {
                     changes.push(Change::Delete(entry.key.clone()));
                 }
             }
-            after = listing.entries.last().map(|entry| entry.key.clone());
             if !changes.is_empty() {
                 self.commit(Vec::new(), changes).await?;
             }
-            if !listing.more {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }

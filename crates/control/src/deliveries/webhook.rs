@@ -9,7 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use lyra_kit::{Clock, Random};
 use lyra_types::delivery::{DeliveryTry, SECRET_PREFIX};
 use lyra_types::{Code, Error, Result, Secret, Timestamp};
@@ -18,6 +19,7 @@ use sha2::Sha256;
 
 use super::address::{Allowed, Forbidden};
 use super::config::WebhooksConfig;
+use crate::secrets::SealError;
 
 /// Bytes of an answer that are shown.
 const SHOWN: usize = 512;
@@ -37,6 +39,23 @@ pub(super) struct Caller {
 pub(super) struct Message<'a> {
     pub(super) id: &'a str,
     pub(super) body: Bytes,
+}
+
+/// How a call went.
+pub(super) struct Called {
+    /// As it is shown.
+    pub(super) shown: DeliveryTry,
+    /// The other side has the message.
+    pub(super) has_it: bool,
+    /// How long it asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// What was answered.
+struct Answered {
+    status: u16,
+    body: String,
+    retry_after: Option<Duration>,
 }
 
 impl Caller {
@@ -90,15 +109,21 @@ impl Caller {
         }
     }
 
-    /// Makes one call; says how it went, and whether the other side has the message.
-    pub(super) async fn call(&self, url: &str, secret: &Secret, message: Message<'_>) -> (DeliveryTry, bool) {
+    /// Makes one call; says how it went. Nothing is sent where there is no secret to sign with.
+    pub(super) async fn call(&self, url: &str, secret: Result<Secret, SealError>, message: Message<'_>) -> Called {
         let (at, begun) = (self.clock.now(), self.clock.instant());
-        let outcome = tokio::time::timeout(self.timeout, self.send(url, secret, message, at)).await;
+        let sent = async {
+            let secret = secret.map_err(|error| format!("its secret can't be opened: {error}"))?;
+            self.send(url, &secret, message, at).await
+        };
+        let outcome = tokio::time::timeout(self.timeout, sent).await;
+        let mut retry_after = None;
         let mut one = DeliveryTry { at, duration_ms: 0, http_status: None, answer: None, error: None };
         match outcome {
-            Ok(Ok((status, answer))) => {
+            Ok(Ok(Answered { status, body, retry_after: asked })) => {
+                retry_after = asked;
                 one.http_status = Some(status);
-                one.answer = Some(answer).filter(|answer| !answer.is_empty());
+                one.answer = Some(body).filter(|body| !body.is_empty());
                 if !(200..300).contains(&status) {
                     one.error = Some(format!("the answer was {status}, not one of success"));
                 }
@@ -108,16 +133,10 @@ impl Caller {
         }
         one.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let has_it = one.error.is_none();
-        (one, has_it)
+        Called { shown: one, has_it, retry_after }
     }
 
-    async fn send(
-        &self,
-        url: &str,
-        secret: &Secret,
-        message: Message<'_>,
-        now: Timestamp,
-    ) -> Result<(u16, String), String> {
+    async fn send(&self, url: &str, secret: &Secret, message: Message<'_>, now: Timestamp) -> Result<Answered, String> {
         let url = Url::parse(url).map_err(|error| error.to_string())?;
         // What was allowed when the destination was set may not be any more.
         self.allowed.check(&url).map_err(|forbidden| forbidden.to_string())?;
@@ -132,15 +151,31 @@ impl Caller {
             .header("webhook-signature", signature)
             .body(message.body);
         let mut response = request.send().await.map_err(|error| reason(&error))?;
-        let status = response.status().as_u16();
+        let status = response.status();
+        let retry_after = retry_after(status, response.headers(), self.clock.now());
         let mut shown = Vec::new();
         while shown.len() < SHOWN
             && let Ok(Some(chunk)) = response.chunk().await
         {
             shown.extend_from_slice(&chunk[..chunk.len().min(SHOWN - shown.len())]);
         }
-        Ok((status, String::from_utf8_lossy(&shown).into_owned()))
+        let body = String::from_utf8_lossy(&shown).into_owned();
+        Ok(Answered { status: status.as_u16(), body, retry_after })
     }
+}
+
+/// How long an answer that refuses for now asks to be left alone (RFC 9110, 10.2.3): in seconds, or until a date.
+fn retry_after(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let until = Timestamp::from_millis(i64::try_from(until.as_millis()).ok()?);
+    Some(until.since(now))
 }
 
 /// The innermost cause: the outer ones repeat the URL.
@@ -158,7 +193,7 @@ fn reason(error: &reqwest::Error) -> String {
 }
 
 /// `v1,` and the HMAC-SHA256 of id, time and body in base64; `None` for a secret that is none.
-pub(super) fn sign(secret: &Secret, id: &str, seconds: i64, body: &[u8]) -> Option<String> {
+pub(crate) fn sign(secret: &Secret, id: &str, seconds: i64, body: &[u8]) -> Option<String> {
     let key = key(secret)?;
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).ok()?;
     mac.update(format!("{id}.{seconds}.").as_bytes());
@@ -195,6 +230,22 @@ pub(super) fn make_secret(random: &Random) -> Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_refuses_for_now_says_when_to_come_back() {
+        let at = Timestamp::from_millis(784_111_770_000);
+        let wait = |status: u16, value: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+            retry_after(StatusCode::from_u16(status).unwrap(), &headers, at).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(429, "7"), Some(7));
+        assert_eq!(wait(503, "Sun, 06 Nov 1994 08:49:37 GMT"), Some(7));
+        assert_eq!(wait(503, "Sun, 06 Nov 1994 08:49:00 GMT"), Some(0), "it is over");
+        assert_eq!(wait(500, "7"), None);
+        for odd in ["", "soon", "-1", "1.5", "99999999999999999999"] {
+            assert_eq!(wait(429, odd), None, "{odd}");
+        }
+    }
 
     #[test]
     fn a_signature_is_that_of_the_standards_example() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lyra_store::objects::Change;
+use lyra_store::objects::{Change, Pin};
 use lyra_types::api::DeployRequest;
 use lyra_types::function::{Contract, Digest};
 use lyra_types::{
@@ -13,7 +13,6 @@ use lyra_types::{
 use lyra_wire::control::{Changed, Deployed, Precondition, RawCode, Route};
 use lyra_wire::worker::Prepare;
 
-use super::code::Pin;
 use super::record::{Meta, Record, put_alias, put_meta, put_version};
 use super::request::{Checked, check, raw_code};
 use super::{Functions, SHOWN, TRIES, Updated, keys};
@@ -88,9 +87,9 @@ impl Functions {
             labels: checked.labels.clone(),
         };
         let contract = self.worker.prepare(prepare).await?.contract;
-        let pin = self.pin(&lyra_store::blobs::digest(&checked.code)).await?;
+        let pin = self.pins.pin(&lyra_store::blobs::digest(&checked.code)).await?;
         let made = self.make(tenant, function, &checked, contract, precondition, &pin).await;
-        self.unpin(pin);
+        self.pins.unpin(pin);
         let changed = made?;
         let (deployed, dropped) = changed.value;
         let generation = deployed.route.generation;
@@ -123,7 +122,7 @@ impl Functions {
         for _ in 0..TRIES {
             let gate = self.gate(tenant, function).await?;
             let made = self
-                .update_while(Some(&pin.key), gate.as_ref(), tenant, function, |record| {
+                .update_while(Some(pin.key()), gate.as_ref(), tenant, function, |record| {
                     check_precondition(function, record, precondition)?;
                     let (changes, outcome) = new.changes(record, self.config.max_versions, &pinned)?;
                     if let Some(gate) = &gate {

@@ -1,6 +1,5 @@
 //! Keys of the registry in the store (the layout stands in the module above).
 
-use lyra_types::function::Digest;
 use lyra_types::{AliasName, FunctionName, TenantName};
 
 /// What all keys of the registry start with.
@@ -21,21 +20,6 @@ pub(super) fn version(tenant: &TenantName, name: &FunctionName, version: u64) ->
 
 pub(super) fn alias(tenant: &TenantName, name: &FunctionName, alias: &AliasName) -> String {
     format!("{ALL}{tenant}/{name}/aliases/{alias}")
-}
-
-/// The mark of code that is being deleted.
-pub(super) fn deleting(code: &Digest) -> String {
-    format!("code-being-deleted/{code}")
-}
-
-/// What the keys of all pins of some code start with.
-pub(super) fn pins(code: &Digest) -> String {
-    format!("code-in-use/{code}/")
-}
-
-/// A pin of some code.
-pub(super) fn pin(code: &Digest, by: u64) -> String {
-    format!("{}{by:016x}", pins(code))
 }
 
 /// What an object of a function is.

@@ -22,6 +22,7 @@ mod code;
 mod deploy;
 mod follow;
 mod keys;
+mod lines;
 mod record;
 mod request;
 mod table;
@@ -33,13 +34,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_kit::{Clock, Random, Tasks};
-use lyra_store::objects::{Change, Check, Txn};
+use lyra_store::objects::{Change, Check, Pins, Txn};
 use lyra_store::{Blobs, Jobs, Objects, TxnError};
 use lyra_types::api::Page;
 use lyra_types::{Code, Error, FunctionName, Result, TenantName};
 use lyra_wire::control::{Changed, PageQuery, Route};
 use lyra_wire::{Logs, Worker};
 
+use crate::following::{Follows, follow};
 use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::quotas::gate::Gate;
@@ -69,6 +71,7 @@ enum Updated<T> {
 pub(crate) struct Functions {
     objects: Arc<dyn Objects>,
     blobs: Arc<dyn Blobs>,
+    pins: Pins,
     jobs: Arc<dyn Jobs>,
     worker: Arc<dyn Worker>,
     logs: Arc<dyn Logs>,
@@ -87,7 +90,9 @@ impl Functions {
         secrets: Arc<SecretTable>,
         metrics: Arc<Metrics>,
     ) -> Functions {
+        let (objects, blobs) = (Arc::clone(&deps.objects), Arc::clone(&deps.blobs));
         Functions {
+            pins: Pins::new(objects, blobs, code::PINS, deps.clock.clone(), deps.random.clone()),
             objects: Arc::clone(&deps.objects),
             blobs: Arc::clone(&deps.blobs),
             jobs: Arc::clone(&deps.jobs),
@@ -106,7 +111,9 @@ impl Functions {
     pub(crate) async fn start(self: &Arc<Self>, tasks: &Tasks) -> Result<()> {
         self.fill().await?;
         let this = Arc::clone(self);
-        tasks.spawn_cancellable("follow-functions", async move { this.follow().await });
+        tasks.spawn_cancellable("forget-lines", async move { this.forget_lines().await });
+        let this = Arc::clone(self);
+        tasks.spawn_cancellable("follow-functions", async move { follow(&*this, &*this.objects, &this.clock).await });
         Ok(())
     }
 
@@ -266,9 +273,6 @@ impl Functions {
                     break;
                 }
             }
-        }
-        if let Err(error) = self.logs.forget(tenant, function).await {
-            tracing::warn!(%error, %tenant, %function, "logs of a deleted function are left");
         }
         self.have_forgotten(generation, None).await;
         self.drop_unused(codes).await;

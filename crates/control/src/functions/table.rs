@@ -23,12 +23,19 @@ type Routes = BTreeMap<FunctionName, Arc<Route>>;
 pub(crate) struct Table {
     tenants: RwLock<BTreeMap<TenantName, Routes>>,
     revision: watch::Sender<u64>,
+    /// How often a function has changed: the revision goes on with anything in the store.
+    changed: watch::Sender<u64>,
     changes: broadcast::Sender<(u64, RouteEvent)>,
 }
 
 impl Default for Table {
     fn default() -> Table {
-        Table { tenants: RwLock::default(), revision: watch::Sender::new(0), changes: broadcast::Sender::new(BEHIND) }
+        Table {
+            tenants: RwLock::default(),
+            revision: watch::Sender::new(0),
+            changed: watch::Sender::new(0),
+            changes: broadcast::Sender::new(BEHIND),
+        }
     }
 }
 
@@ -78,9 +85,9 @@ impl Table {
         self.tenants.read().values().map(BTreeMap::len).sum()
     }
 
-    /// Changes whenever the table may have changed.
-    pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
+    /// Changes whenever a function has changed.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// The revision up to which the table is complete.
@@ -118,6 +125,7 @@ impl Table {
         }
         // Under the lock, so that a subscriber gets each change either with its first picture or after it.
         drop(self.changes.send((revision, event)));
+        self.changed.send_modify(|count| *count += 1);
     }
 
     /// Says that every change up to `revision` was applied.

@@ -67,6 +67,10 @@ impl Jobs {
     /// Leases up to `room` jobs and starts them; returns how many, and when to look again.
     async fn lease(self: &Arc<Self>, room: usize) -> Result<(usize, Option<Timestamp>), JobsError> {
         let _adding = self.running.leasing().await;
+        if self.clock_jumped() {
+            // By the new time the leases of all tries that run here may be over: they are prolonged before anybody looks.
+            self.heartbeat().await;
+        }
         let request = LeaseRequest {
             owner: self.owner,
             now: self.clock.now(),
@@ -98,6 +102,13 @@ impl Jobs {
             self.tries.spawn("run-job", async move { this.run(leased, stop, pass).await });
         }
         Ok((started, next))
+    }
+
+    /// Whether the clock has moved on by more than time has, since the last look.
+    fn clock_jumped(&self) -> bool {
+        let (now, wall) = (self.clock.instant(), self.clock.now());
+        let last = self.looked.lock().replace((now, wall));
+        last.is_some_and(|(then, was)| wall.since(was) > (now - then) + self.config.lease_ttl / 4)
     }
 
     /// Takes a place under the quotas for a try.

@@ -30,16 +30,18 @@ use lyra_types::function::label;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::quota::QuotaKey;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
-use lyra_types::{Code, Error, JobId, Result, TenantName};
+use lyra_types::{Code, Error, JobId, Result, TenantName, Timestamp};
 use lyra_wire::Worker;
 use lyra_wire::control::{Finished, JobQuery, Submit, Submitted};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use crate::classic::Numbers;
 use crate::config::JobsConfig;
-use crate::deliveries::Directory;
+use crate::deliveries::{Directory, Subject};
 use crate::functions::Table;
 use crate::leader::{Leader, Term};
 use crate::metrics::Metrics;
@@ -84,6 +86,8 @@ pub(crate) struct Jobs {
     /// There may be something to lease.
     wake: Notify,
     running: Running,
+    /// When jobs were last leased, and what time it was then.
+    looked: Mutex<Option<(Instant, Timestamp)>>,
     waiters: Waiters,
     /// Jobs that waited when they were last counted.
     queued: AtomicU64,
@@ -119,6 +123,7 @@ impl Jobs {
             ends: Arc::default(),
             wake: Notify::new(),
             running: Running::default(),
+            looked: Mutex::new(None),
             waiters: Waiters::new(config.max_waiters),
             queued: AtomicU64::new(0),
             tries: Tasks::new(),
@@ -278,7 +283,8 @@ impl Jobs {
         let (of_tenant, of_function) = self.quotas.queued_jobs(&version.tenant, &version.function);
         let most_queued = MostQueued { of_tenant, of_function };
         let own = submit.destinations.as_deref();
-        let notice = self.directory.notice(&version.tenant, &version.function, own, depth)?;
+        let of = Subject::Function(version.function.clone());
+        let notice = self.directory.notice(&version.tenant, &of, own, depth)?;
         let id = match version.labels.contains_key(label::CLASSIC) {
             true => self.numbers.job(&version.tenant).await?,
             false => None,

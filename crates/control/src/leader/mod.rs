@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use lyra_kit::{Clock, Random};
-use lyra_store::objects::{Election, Leadership, LeaseId, Objects};
+use lyra_kit::Clock;
+use lyra_store::objects::presence as watched;
+use lyra_store::objects::{Election, Leadership, Objects, Presence};
 use lyra_types::{Result, Timestamp};
 use lyra_wire::control::ControlProcess;
 use lyra_wire::registry::Controls;
@@ -64,14 +64,10 @@ pub(crate) struct Leader {
     process: Process,
     lease: Duration,
     clock: Clock,
-    random: Random,
     /// The term of this process, while it leads.
     term: watch::Sender<Option<Term>>,
     leadership: Mutex<Option<Leadership>>,
-    /// Set once this process was seen for the first time.
-    seen: watch::Sender<bool>,
-    /// The lease that it is seen by.
-    presence: Mutex<Option<LeaseId>>,
+    presence: Presence,
     stopped: CancellationToken,
     /// The control processes, as they were last listed.
     listed: watch::Sender<Vec<ControlProcess>>,
@@ -81,19 +77,24 @@ impl Leader {
     pub(crate) fn new(deps: &crate::Deps, owner: u64, lease: Duration) -> Leader {
         let process =
             Process { name: deps.name.clone(), address: deps.address.clone(), owner, since: deps.clock.now() };
+        let presence = presence::presence(deps, &process, lease);
         Leader {
             objects: Arc::clone(&deps.objects),
             process,
             lease,
             clock: deps.clock.clone(),
-            random: deps.random.clone(),
             term: watch::Sender::new(None),
             leadership: Mutex::new(None),
-            seen: watch::Sender::new(false),
-            presence: Mutex::new(None),
+            presence,
             stopped: CancellationToken::new(),
             listed: watch::Sender::default(),
         }
+    }
+
+    /// Where the process that leads is reached, as they were last listed.
+    pub(crate) fn address(&self) -> Option<String> {
+        let listed = self.listed.borrow();
+        listed.iter().find(|of| of.epoch.is_some()).map(|of| of.address.clone()).filter(|address| !address.is_empty())
     }
 
     /// Changes when a control process comes or goes.
@@ -130,7 +131,7 @@ impl Leader {
         let name = Bytes::from(serde_json::to_vec(&self.process).unwrap_or_default());
         let election = Election::new(Arc::clone(&self.objects), LEADER, self.lease);
         let stand = async {
-            self.present().await;
+            self.presence.seen().await;
             election.campaign(name).await
         };
         let leadership = tokio::select! {
@@ -195,17 +196,10 @@ impl Leader {
 
     /// Waits until a control process comes, goes, or leads.
     async fn changed(&self) {
-        if let Ok(now) = self.objects.list(CONTROL, 1, None).await
-            && let Ok(mut changes) = self.objects.watch(CONTROL, now.revision + 1).await
-        {
-            while let Some(Ok(batch)) = changes.next().await {
-                if !batch.events.is_empty() {
-                    return;
-                }
-            }
+        match self.objects.list(CONTROL, 1, None).await {
+            Ok(now) => watched::changed(self.objects.as_ref(), CONTROL, now.revision, &self.clock).await,
+            Err(_) => self.clock.sleep(AGAIN).await,
         }
-        // It can't be watched now.
-        self.clock.sleep(AGAIN).await;
     }
 
     /// All control processes that are known, by name; the one that leads is marked.

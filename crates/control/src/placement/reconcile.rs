@@ -73,7 +73,7 @@ impl Placement {
 
     async fn place(&self, epoch: u64) {
         tokio::time::sleep_until(self.settled).await;
-        let (mut workers, mut routes) = (self.registry.changes(), self.table.revisions());
+        let (mut workers, mut routes) = (self.registry.changes(), self.table.changed());
         let mut waiting: VecDeque<Action> = VecDeque::new();
         let mut under_way: UnderWay<'_> = FuturesUnordered::new();
         let mut busy: BTreeSet<(String, VersionKey)> = BTreeSet::new();

@@ -6,19 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
-use lyra_store::objects::{Batch, Change, Entry, WatchError};
+use lyra_store::objects::{Batch, Change, Entry, Pages};
 use lyra_types::quota::{Quota, QuotaKey};
 use lyra_types::{Error, FunctionName, Result, TenantName};
 
 use super::Quotas;
+use crate::following::Follows;
 
 /// What all keys of quotas start with.
 pub(super) const ALL: &str = "quotas/";
 /// Objects read at once.
 const PAGE: usize = 2_000;
-/// Wait before the store is asked again after it failed.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the book to show a change.
 const SHOWN: Duration = Duration::from_secs(10);
 
@@ -60,54 +58,21 @@ pub(super) fn put(of: &QuotaKey, quota: &Quota) -> Result<Change> {
     Ok(Change::Put(key(of), Bytes::from(json)))
 }
 
-impl Quotas {
-    pub(super) async fn fill(&self) -> Result<()> {
-        let (mut start, mut after, mut found) = (None, None, BTreeMap::new());
-        loop {
-            let page = self.objects.list(ALL, PAGE, after.as_deref()).await?;
-            let revision = *start.get_or_insert(page.revision);
-            after = page.entries.last().map(|entry| entry.key.clone());
-            for entry in &page.entries {
-                if let (Some(key), Some(quota)) = (parse(&entry.key), read(entry)) {
-                    found.insert(key, quota);
-                }
-            }
-            if !page.more {
-                *self.set.write() = found;
-                // What was read later than the first page is read once more by who follows from here.
-                self.complete(revision);
-                return Ok(());
-            }
-        }
+impl Follows for Quotas {
+    const ALL: &'static str = ALL;
+    const WHAT: &'static str = "quotas";
+
+    fn shown_revision(&self) -> u64 {
+        *self.revision.borrow()
     }
 
-    /// Follows the store for ever.
-    pub(super) async fn follow(&self) {
-        loop {
-            match self.follow_once().await {
-                Ok(()) => {}
-                Err(WatchError::Compacted { oldest }) => {
-                    tracing::warn!(oldest, "quotas fell behind and are read anew");
-                    if let Err(error) = self.fill().await {
-                        tracing::warn!(%error, "quotas can't be read");
-                    }
-                }
-                Err(WatchError::Store(error)) => tracing::warn!(%error, "quotas can't be followed"),
-            }
-            self.clock.sleep(AGAIN).await;
+    async fn fill(&self) -> Result<()> {
+        let (mut pages, mut found) = (Pages::of(self.objects.as_ref(), ALL, PAGE), BTreeMap::new());
+        while let Some(entries) = pages.next().await? {
+            found.extend(entries.iter().filter_map(|entry| Some((parse(&entry.key)?, read(entry)?))));
         }
-    }
-
-    async fn follow_once(&self) -> Result<(), WatchError> {
-        let from = *self.revision.borrow() + 1;
-        let mut batches = self.objects.watch(ALL, from).await?;
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            while let Err(error) = self.show(&batch).await {
-                tracing::warn!(%error, "a changed quota can't be read");
-                self.clock.sleep(AGAIN).await;
-            }
-        }
+        *self.set.write() = found;
+        self.complete(pages.revision());
         Ok(())
     }
 
@@ -123,7 +88,9 @@ impl Quotas {
         self.complete(batch.revision);
         Ok(())
     }
+}
 
+impl Quotas {
     fn complete(&self, revision: u64) {
         self.revision.send_if_modified(|now| {
             let newer = revision > *now;

@@ -27,6 +27,7 @@ use lyra_wire::quotas::{Claim, Shares};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::following::{Follows, follow};
 use crate::functions::Table;
 use crate::leader::Term;
 pub(crate) use book::of_tenant;
@@ -78,7 +79,7 @@ impl Quotas {
         })?;
         self.fill().await?;
         let this = Arc::clone(self);
-        tasks.spawn_cancellable("follow-quotas", async move { this.follow().await });
+        tasks.spawn_cancellable("follow-quotas", async move { follow(&*this, &*this.objects, &this.clock).await });
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use lyra_store::objects::{Batch, Check, WatchError};
+use lyra_store::objects::{Batch, Check, Pages, WatchError};
 use lyra_types::schedule::{Firing, FiringOutcome, OverlapPolicy};
 use lyra_types::{Code, Error, JobId, Result, ScheduleName, TenantName, Timestamp};
 
@@ -48,22 +48,14 @@ impl Schedules {
     /// Reads all schedules and fires, until the store fails or forgets.
     async fn follow(&self) -> Result<()> {
         let mut agenda = Agenda::new();
-        let mut after: Option<String> = None;
-        let mut revision = None;
-        loop {
-            let listing = self.objects.list(ALL, PAGE, after.as_deref()).await?;
-            // What is changed while the pages are read is read again.
-            revision.get_or_insert(listing.revision);
-            for entry in &listing.entries {
+        let mut pages = Pages::of(self.objects.as_ref(), ALL, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for entry in &entries {
                 self.plan(&mut agenda, &entry.key, Record::read(entry));
             }
-            after = listing.entries.last().map(|entry| entry.key.clone());
-            if !listing.more {
-                break;
-            }
         }
-        let from = revision.unwrap_or_default() + 1;
-        let watched = self.objects.watch(ALL, from).await;
+        // What is changed while the pages are read is read again.
+        let watched = self.objects.watch(ALL, pages.revision() + 1).await;
         let mut changes: Changes = watched.map_err(|error| Error::new(Code::Unavailable, error.to_string()))?;
         loop {
             self.fire_due(&mut agenda).await;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_kit::{Clock, Random, Tasks};
-use lyra_store::objects::{Change, Check, Txn};
+use lyra_store::objects::{Change, Check, Pages, Txn};
 use lyra_store::{Objects, TxnError};
 use lyra_types::api::Page;
 use lyra_types::secret::{MAX_FUNCTION_SECRET_BYTES, MAX_SECRET, MAX_SECRETS};
@@ -25,6 +25,7 @@ use lyra_types::{Code, Error, FunctionName, Result, SecretName, SecretUse, Tenan
 use lyra_wire::control::PageQuery;
 use lyra_wire::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 
+use crate::following::{Follows, follow};
 use crate::functions::{Table, page_limit};
 use key_file::KeyFileError;
 pub use seal::{KEY_BYTES, Key, SealError, Sealed, Sealer};
@@ -81,7 +82,7 @@ impl Secrets {
         self.table.fill().await?;
         self.read_keys().await?;
         let table = Arc::clone(&self.table);
-        tasks.spawn_cancellable("follow-secrets", async move { table.follow().await });
+        tasks.spawn_cancellable("follow-secrets", async move { follow(&*table, &*table.objects, &table.clock).await });
         Ok(())
     }
 
@@ -280,9 +281,13 @@ impl Secrets {
         keys.iter().map(|key| self.table.get(key).map(|record| record.stamp)).collect()
     }
 
-    pub(crate) async fn keys(&self) -> Vec<SealingKey> {
+    /// The keys, with how many secrets each has sealed, of which those that `others` counts are kept elsewhere.
+    pub(crate) async fn keys(&self, others: BTreeMap<String, u64>) -> Vec<SealingKey> {
         self.look_for_keys().await;
         let mut used = self.table.keys();
+        for (id, count) in others {
+            *used.entry(id).or_default() += count;
+        }
         let known = self.sealer.ids();
         let mut keys: Vec<_> = known
             .into_iter()
@@ -300,18 +305,14 @@ impl Secrets {
         self.sealer.reload().await.map_err(refused)?;
         let first = self.sealer.ids().into_iter().next();
         let key = first.ok_or_else(|| Error::new(Code::Unavailable, SealError::NoKey.to_string()))?;
-        let (mut after, mut resealed, mut newest) = (None, 0, 0);
-        loop {
-            // The store is asked, not the table: a process with other keys may just have set one.
-            let page = self.objects.list("secrets/", PAGE, after.as_deref()).await?;
-            after = page.entries.last().map(|entry| entry.key.clone());
-            for secret in page.entries.iter().filter_map(|entry| table::parse(&entry.key)) {
+        let (mut resealed, mut newest) = (0, 0);
+        // The store is asked, not the table: a process with other keys may just have set one.
+        let mut pages = Pages::of(self.objects.as_ref(), table::ALL, PAGE);
+        while let Some(entries) = pages.next().await? {
+            for secret in entries.iter().filter_map(|entry| table::parse(&entry.key)) {
                 if let Some(revision) = self.reseal_one(&secret, &key).await? {
                     (resealed, newest) = (resealed + 1, revision);
                 }
-            }
-            if !page.more {
-                break;
             }
         }
         self.table.shown(newest).await;

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use lyra_kit::Clock;
 use lyra_store::Objects;
-use lyra_store::objects::{Batch, Change, Entry, WatchError};
+use lyra_store::objects::{Batch, Change, Entry, Pages};
 use lyra_types::{Error, Result, SecretName, TenantName, Timestamp};
 use lyra_wire::secrets::SecretKey;
 use parking_lot::RwLock;
@@ -19,13 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::seal::Sealed;
+use crate::following::Follows;
 
 /// What all keys of secrets in the store start with.
-const ALL: &str = "secrets/";
+pub(super) const ALL: &str = "secrets/";
 /// Objects read at once while the table is filled.
 const PAGE: usize = 500;
-/// Wait before the store is asked again after it failed.
-const AGAIN: Duration = Duration::from_secs(1);
 /// How long a change waits for the table to show it. The change itself is done by then.
 const SHOWN: Duration = Duration::from_secs(10);
 
@@ -93,10 +91,50 @@ pub(super) fn parse(path: &str) -> Option<SecretKey> {
 
 /// The secrets.
 pub(crate) struct SecretTable {
-    objects: Arc<dyn Objects>,
-    clock: Clock,
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) clock: Clock,
     secrets: RwLock<BTreeMap<SecretKey, Arc<Record>>>,
     revision: watch::Sender<u64>,
+}
+
+impl Follows for SecretTable {
+    const ALL: &'static str = ALL;
+    const WHAT: &'static str = "secrets";
+
+    fn shown_revision(&self) -> u64 {
+        *self.revision.borrow()
+    }
+
+    async fn fill(&self) -> Result<()> {
+        let (mut pages, mut found) = (Pages::of(self.objects.as_ref(), ALL, PAGE), BTreeMap::new());
+        let read = |entry: &Entry| Some((parse(&entry.key)?, Arc::new(Record::read(entry)?)));
+        while let Some(entries) = pages.next().await? {
+            found.extend(entries.iter().filter_map(read));
+        }
+        *self.secrets.write() = found;
+        self.revision.send_replace(pages.revision());
+        Ok(())
+    }
+
+    async fn show(&self, batch: &Batch) -> Result<()> {
+        let changed: BTreeSet<&str> = batch.events.iter().map(|event| event.key.as_str()).collect();
+        let mut found = Vec::with_capacity(changed.len());
+        for path in changed {
+            let Some(key) = parse(path) else { continue };
+            found.push((key, self.objects.get(path).await?.as_ref().and_then(Record::read)));
+        }
+        {
+            let secrets = &mut *self.secrets.write();
+            for (key, record) in found {
+                match record {
+                    Some(record) => drop(secrets.insert(key, Arc::new(record))),
+                    None => drop(secrets.remove(&key)),
+                }
+            }
+        }
+        self.revision.send_replace(batch.revision);
+        Ok(())
+    }
 }
 
 impl SecretTable {
@@ -144,74 +182,6 @@ impl SecretTable {
             *keys.entry(record.sealed.key.clone()).or_default() += 1;
         }
         keys
-    }
-
-    /// Makes the table show what the store holds.
-    pub(super) async fn fill(&self) -> Result<()> {
-        let (mut start, mut after, mut found) = (None, None, BTreeMap::new());
-        loop {
-            let page = self.objects.list(ALL, PAGE, after.as_deref()).await?;
-            // What was read later than the first page is newer than this says; following from here reads it once more.
-            let revision = *start.get_or_insert(page.revision);
-            after = page.entries.last().map(|entry| entry.key.clone());
-            let read = |entry: &Entry| Some((parse(&entry.key)?, Arc::new(Record::read(entry)?)));
-            found.extend(page.entries.iter().filter_map(read));
-            if !page.more {
-                *self.secrets.write() = found;
-                self.revision.send_replace(revision);
-                return Ok(());
-            }
-        }
-    }
-
-    /// Follows the store for ever.
-    pub(super) async fn follow(&self) {
-        loop {
-            match self.follow_once().await {
-                Ok(()) => {}
-                Err(WatchError::Compacted { oldest }) => {
-                    tracing::warn!(oldest, "the table of secrets fell behind and is filled anew");
-                    if let Err(error) = self.fill().await {
-                        tracing::warn!(%error, "the table of secrets can't be filled");
-                    }
-                }
-                Err(WatchError::Store(error)) => tracing::warn!(%error, "secrets can't be followed"),
-            }
-            self.clock.sleep(AGAIN).await;
-        }
-    }
-
-    async fn follow_once(&self) -> Result<(), WatchError> {
-        let from = *self.revision.borrow() + 1;
-        let mut batches = self.objects.watch(ALL, from).await?;
-        while let Some(batch) = batches.next().await {
-            let batch = batch?;
-            while let Err(error) = self.show(&batch).await {
-                tracing::warn!(%error, "a changed secret can't be read");
-                self.clock.sleep(AGAIN).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn show(&self, batch: &Batch) -> Result<()> {
-        let changed: BTreeSet<&str> = batch.events.iter().map(|event| event.key.as_str()).collect();
-        let mut found = Vec::with_capacity(changed.len());
-        for path in changed {
-            let Some(key) = parse(path) else { continue };
-            found.push((key, self.objects.get(path).await?.as_ref().and_then(Record::read)));
-        }
-        {
-            let secrets = &mut *self.secrets.write();
-            for (key, record) in found {
-                match record {
-                    Some(record) => drop(secrets.insert(key, Arc::new(record))),
-                    None => drop(secrets.remove(&key)),
-                }
-            }
-        }
-        self.revision.send_replace(batch.revision);
-        Ok(())
     }
 
     /// Waits until the table is complete up to `revision`, for a bounded time.

@@ -23,6 +23,8 @@ pub(super) struct App {
     pub(super) config: Arc<AppConfig>,
     /// Workers that were told of this configuration.
     pub(super) configured: BTreeSet<String>,
+    /// All that have anything of the application are among them.
+    pub(super) is_configured: bool,
     /// Reading or making a version, preloading, or deleting is under way.
     pub(super) working: bool,
     /// When it is to be looked at again after a failure.
@@ -31,6 +33,8 @@ pub(super) struct App {
     pub(super) waiting: BTreeSet<(u64, String)>,
     /// Sessions that have one, or were given one, and have not ended.
     pub(super) bound: BTreeMap<String, u64>,
+    /// Of these, the ones whose worker has not shown yet what it made of them.
+    pub(super) fresh: BTreeSet<String>,
     /// Standing instances by worker, as they are to be.
     pub(super) targets: BTreeMap<String, u32>,
     /// Commands under way that say how many stand, by worker and version.
@@ -54,10 +58,12 @@ impl App {
             fault: None,
             config: Arc::new(config),
             configured: BTreeSet::new(),
+            is_configured: false,
             working: false,
             not_before: None,
             waiting: BTreeSet::new(),
             bound: BTreeMap::new(),
+            fresh: BTreeSet::new(),
             targets: BTreeMap::new(),
             commands: BTreeMap::new(),
             writing: false,
@@ -70,6 +76,7 @@ impl App {
         if object.spec.config_data != self.object.spec.config_data {
             self.config = Arc::new(super::versions::config(&object.spec, revision(&object)));
             self.configured.clear();
+            self.is_configured = false;
         }
         if object.spec != self.object.spec {
             self.fault = None;

@@ -1,7 +1,7 @@
 //! What workers hold for applications, as they tell it: kept up by news, one change at a time, so that nobody has to look at
 //! everything when one session changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lyra_types::InstanceId;
 use lyra_types::api::BackendStatus;
@@ -26,7 +26,7 @@ pub(super) struct Node {
 }
 
 /// What of an application is where, by worker.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) creating: u32,
     /// Ready, without a session.
@@ -40,13 +40,50 @@ impl Tally {
         self.creating + self.ready + self.active + self.ending
     }
 
-    fn count(&mut self, state: InstanceState) {
+    /// Where instances in this state are counted.
+    fn place(&mut self, state: InstanceState) -> Option<&mut u32> {
         match state {
-            InstanceState::Creating => self.creating += 1,
-            InstanceState::Standby | InstanceState::Hibernated => self.ready += 1,
-            InstanceState::Active => self.active += 1,
-            InstanceState::Evacuating | InstanceState::Terminating | InstanceState::Failed => self.ending += 1,
-            InstanceState::Terminated => {}
+            InstanceState::Creating => Some(&mut self.creating),
+            InstanceState::Standby | InstanceState::Hibernated => Some(&mut self.ready),
+            InstanceState::Active => Some(&mut self.active),
+            InstanceState::Evacuating | InstanceState::Terminating | InstanceState::Failed => Some(&mut self.ending),
+            InstanceState::Terminated => None,
+        }
+    }
+}
+
+/// Instances of one application on all workers, lost ones too: counted with each change, since a look at the application
+/// must not take longer with each session that it has.
+#[derive(Debug, Default)]
+struct Instances {
+    versions: BTreeMap<u64, BTreeMap<String, Tally>>,
+}
+
+impl Instances {
+    /// Counts one; whether it is the first of its version on the worker.
+    fn add(&mut self, worker: &str, of: &HostedReport) -> bool {
+        let workers = self.versions.entry(of.app.version).or_default();
+        let is_first = !workers.contains_key(worker);
+        if is_first {
+            workers.insert(worker.to_owned(), Tally::default());
+        }
+        if let Some(count) = workers.get_mut(worker).and_then(|tally| tally.place(of.state)) {
+            *count += 1;
+        }
+        is_first
+    }
+
+    fn take(&mut self, worker: &str, of: &HostedReport) {
+        let Some(workers) = self.versions.get_mut(&of.app.version) else { return };
+        let Some(tally) = workers.get_mut(worker) else { return };
+        if let Some(count) = tally.place(of.state) {
+            *count = count.saturating_sub(1);
+        }
+        if tally.all() == 0 {
+            workers.remove(worker);
+        }
+        if workers.is_empty() {
+            self.versions.remove(&of.app.version);
         }
     }
 }
@@ -56,6 +93,8 @@ impl Tally {
 pub(super) struct Touched {
     /// Identities of applications.
     pub(super) apps: BTreeSet<String>,
+    /// Of these, the ones that a worker has something of which had nothing before.
+    pub(super) spread: BTreeSet<String>,
     /// Identities of sessions.
     pub(super) sessions: BTreeSet<String>,
     /// A worker that may be given other things than before.
@@ -66,8 +105,10 @@ pub(super) struct Touched {
 #[derive(Debug, Default)]
 pub(super) struct Field {
     pub(super) nodes: BTreeMap<String, Node>,
-    /// Instances of each application: its identity, then worker and instance.
-    instances: HashMap<String, HashSet<(String, InstanceId)>>,
+    /// Instances of each application, by its identity.
+    instances: HashMap<String, Instances>,
+    /// Which workers hold how many versions of an application up, by its identity.
+    standing: HashMap<String, BTreeMap<String, usize>>,
 }
 
 impl Node {
@@ -137,12 +178,16 @@ impl Field {
                 touched.sessions.extend(report.session.clone());
                 let Some(node) = self.nodes.get_mut(&worker) else { return touched };
                 let instances = self.instances.entry(report.app.uid.clone()).or_default();
-                if report.state == InstanceState::Terminated {
-                    instances.remove(&(worker, report.id));
-                    node.hosted.remove(&report.id);
+                let before = if report.state == InstanceState::Terminated {
+                    node.hosted.remove(&report.id)
                 } else {
-                    instances.insert((worker, report.id));
-                    node.hosted.insert(report.id, report);
+                    if instances.add(&worker, &report) {
+                        touched.spread.insert(report.app.uid.clone());
+                    }
+                    node.hosted.insert(report.id, report)
+                };
+                if let Some(before) = before {
+                    instances.take(&worker, &before);
                 }
             }
             News::Session(worker, report) => {
@@ -159,11 +204,19 @@ impl Field {
             }
             News::Stand(worker, stand) => {
                 touched.apps.insert(stand.app.uid.clone());
-                if let Some(node) = self.nodes.get_mut(&worker) {
-                    match stand.instances {
-                        0 => drop(node.stands.remove(&stand.app)),
-                        count => drop(node.stands.insert(stand.app, count)),
+                let Some(node) = self.nodes.get_mut(&worker) else { return touched };
+                let uid = stand.app.uid.clone();
+                let (before, now) = match stand.instances {
+                    0 => (node.stands.remove(&stand.app), None),
+                    count => (node.stands.insert(stand.app, count), Some(count)),
+                };
+                match (before, now) {
+                    (None, Some(_)) => {
+                        self.stands(&worker, &uid);
+                        touched.spread.insert(uid);
                     }
+                    (Some(_), None) => self.stands_no_more(&worker, &uid),
+                    _ => {}
                 }
             }
         }
@@ -198,10 +251,15 @@ impl Field {
         let name = registration.name.clone();
         let holdings = &seen.holdings;
         for of in holdings.hosted.values() {
-            self.instances.entry(of.app.uid.clone()).or_default().insert((name.clone(), of.id));
+            let _is_first = self.instances.entry(of.app.uid.clone()).or_default().add(&name, of);
+            touched.spread.insert(of.app.uid.clone());
             touched.apps.insert(of.app.uid.clone());
         }
-        touched.apps.extend(holdings.stands.keys().map(|of| of.uid.clone()));
+        for of in holdings.stands.keys() {
+            self.stands(&name, &of.uid);
+            touched.spread.insert(of.uid.clone());
+            touched.apps.insert(of.uid.clone());
+        }
         touched.sessions.extend(holdings.sessions.keys().cloned());
         let node = Node {
             state: seen.member.state,
@@ -219,11 +277,50 @@ impl Field {
         let Some(node) = self.nodes.remove(name) else { return };
         for of in node.hosted.into_values() {
             if let Some(instances) = self.instances.get_mut(&of.app.uid) {
-                instances.remove(&(name.to_owned(), of.id));
+                instances.take(name, &of);
             }
             touched.apps.insert(of.app.uid);
         }
+        for of in node.stands.keys() {
+            self.stands_no_more(name, &of.uid);
+        }
         touched.sessions.extend(node.sessions.into_keys());
+    }
+
+    fn stands(&mut self, worker: &str, uid: &str) {
+        let workers = self.standing.entry(uid.to_owned()).or_default();
+        *workers.entry(worker.to_owned()).or_default() += 1;
+    }
+
+    fn stands_no_more(&mut self, worker: &str, uid: &str) {
+        let Some(workers) = self.standing.get_mut(uid) else { return };
+        if let Some(count) = workers.get_mut(worker) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                workers.remove(worker);
+            }
+        }
+        if workers.is_empty() {
+            self.standing.remove(uid);
+        }
+    }
+
+    /// A worker that may come back is lost as long.
+    fn is_lost(&self, name: &str) -> bool {
+        self.nodes.get(name).is_none_or(|node| node.state == MemberState::Lost)
+    }
+
+    /// Workers, not lost ones, that hold instances of the application up.
+    pub(super) fn standing(&self, uid: &str) -> impl Iterator<Item = &str> {
+        let workers = self.standing.get(uid).into_iter().flat_map(BTreeMap::keys);
+        workers.map(String::as_str).filter(|name| !self.is_lost(name))
+    }
+
+    /// Workers, not lost ones, that have anything of the application.
+    pub(super) fn holders(&self, uid: &str) -> BTreeSet<&str> {
+        let versions = self.instances.get(uid).into_iter().flat_map(|of| of.versions.values());
+        let hosting = versions.flat_map(BTreeMap::keys).map(String::as_str).filter(|name| !self.is_lost(name));
+        self.standing(uid).chain(hosting).collect()
     }
 
     /// What a worker says of a session.
@@ -233,27 +330,36 @@ impl Field {
 
     /// The worker that has a session; one where it has not ended before others.
     pub(super) fn worker_of(&self, uid: &str) -> Option<&str> {
-        let has = |(name, node): (&'_ String, &'_ Node)| {
-            node.sessions.get(uid).map(|of| (of.phase == SessionPhase::Closed, name.clone()))
-        };
-        let (_, name) = self.nodes.iter().filter_map(has).min()?;
-        self.nodes.get_key_value(&name).map(|(name, _)| name.as_str())
+        let has = |(name, node): (_, &Node)| node.sessions.get(uid).map(|of| (of.phase == SessionPhase::Closed, name));
+        self.nodes.iter().filter_map(has).min().map(|(_, name): (bool, &String)| name.as_str())
+    }
+
+    /// Instances of a version of an application by worker, those of lost ones too.
+    pub(super) fn tally_of(&self, uid: &str, version: u64) -> impl Iterator<Item = (&str, Tally)> {
+        let workers = self.instances.get(uid).and_then(|of| of.versions.get(&version)).into_iter().flatten();
+        workers.map(|(name, of)| (name.as_str(), *of))
+    }
+
+    /// All instances of a version of an application on a worker.
+    pub(super) fn count_at(&self, uid: &str, version: u64, worker: &str) -> u32 {
+        let workers = self.instances.get(uid).and_then(|of| of.versions.get(&version));
+        workers.and_then(|of| of.get(worker)).map_or(0, Tally::all)
     }
 
     /// Instances of an application by version and worker.
     pub(super) fn tally(&self, uid: &str) -> BTreeMap<u64, BTreeMap<&str, Tally>> {
         let mut tally: BTreeMap<u64, BTreeMap<&str, Tally>> = BTreeMap::new();
-        for (worker, id) in self.instances.get(uid).into_iter().flatten() {
-            let Some((name, node)) = self.nodes.get_key_value(worker) else { continue };
-            let Some(of) = node.hosted.get(id).filter(|_| node.state != MemberState::Lost) else { continue };
-            tally.entry(of.app.version).or_default().entry(name.as_str()).or_default().count(of.state);
+        for (version, workers) in self.instances.get(uid).into_iter().flat_map(|of| &of.versions) {
+            for (name, count) in workers.iter().filter(|(name, _)| !self.is_lost(name)) {
+                tally.entry(*version).or_default().insert(name, *count);
+            }
         }
         tally
     }
 
     /// An application has no instances any more.
     pub(super) fn is_empty_of(&self, uid: &str) -> bool {
-        self.instances.get(uid).is_none_or(HashSet::is_empty)
+        self.instances.get(uid).is_none_or(|of| of.versions.is_empty())
     }
 
     /// Nothing of the application is to be known any more.

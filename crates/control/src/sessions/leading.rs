@@ -140,7 +140,7 @@ pub(super) struct Leading {
     due: HashMap<Wake, Instant>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Workers that refuse commands of leaders before this one.
-    followed: BTreeSet<String>,
+    pub(super) followed: BTreeSet<String>,
     /// Workers that are told of this leader.
     following: BTreeSet<String>,
     /// Workers that were there before may have joined by now.
@@ -181,7 +181,7 @@ impl Leading {
         }
         let mut news = of.registry.news();
         let (mut apps, mut sessions) = (of.api.applications().subscribe(), of.api.sessions().subscribe());
-        let mut functions = of.table.revisions();
+        let mut functions = of.table.changed();
         for key in apps.take_all() {
             self.application_changed(&key);
         }
@@ -310,6 +310,11 @@ impl Leading {
     }
 
     fn touch(&mut self, touched: Touched) {
+        for uid in &touched.spread {
+            if let Some(app) = self.apps.get_mut(uid) {
+                app.is_configured = false;
+            }
+        }
         self.dirty_apps.extend(touched.apps);
         self.dirty_sessions.extend(touched.sessions);
         if let Some(worker) = touched.worker {
@@ -318,7 +323,8 @@ impl Leading {
                 self.followed.remove(&worker);
             }
             self.follow(&worker);
-            // Where instances can be has changed.
+            // Where instances can be has changed, and who was away may not know the configuration.
+            self.apps.values_mut().for_each(|app| app.is_configured = false);
             self.dirty_apps.extend(self.apps.keys().cloned());
             let uids = self.sessions.iter().filter(|(_, of)| of.bound.as_ref().is_some_and(|of| of.worker == worker));
             self.dirty_sessions.extend(uids.map(|(uid, _)| uid.clone()));
@@ -350,8 +356,7 @@ impl Leading {
 
     /// Whether all that another leader may have had opened is known.
     pub(super) fn knows_all(&self) -> bool {
-        let mut living = self.field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost);
-        self.now() >= self.settled && living.all(|(name, _)| self.followed.contains(name))
+        self.now() >= self.settled && all_follow(&self.field, &self.followed)
     }
 
     fn done(&mut self, done: Done) {
@@ -366,6 +371,7 @@ impl Leading {
                     && (outcome.is_err() || app.config != config)
                 {
                     app.configured.remove(&worker);
+                    app.is_configured = false;
                     self.again(uid);
                 }
             }
@@ -376,6 +382,8 @@ impl Leading {
             Done::Commanded(uid, outcome) => {
                 if let Some(session) = self.sessions.get_mut(&uid) {
                     session.commanding = false;
+                    // What did not reach its worker is said again.
+                    session.closing &= outcome.is_ok();
                 }
                 if outcome.is_err() {
                     let at = self.now() + AGAIN;
@@ -445,4 +453,10 @@ impl Leading {
 /// Whether the error says for sure that nothing was done.
 pub(super) fn is_refusal(error: &Error) -> bool {
     error.code != lyra_types::Code::WorkerLost
+}
+
+/// Whether all workers that live refuse commands of other leaders.
+pub(super) fn all_follow(field: &Field, followed: &BTreeSet<String>) -> bool {
+    let mut living = field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost);
+    living.all(|(name, _)| followed.contains(name))
 }

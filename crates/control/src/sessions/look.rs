@@ -10,7 +10,7 @@ use lyra_wire::registry::MemberState;
 use lyra_wire::sessions::{SessionCommand, SessionPhase};
 
 use super::admission::SESSION_FINALIZER;
-use super::leading::{AGAIN, Bound, Done, Leading, Opening, Session, Wake, is_refusal};
+use super::leading::{AGAIN, Bound, Done, Leading, Opening, Session, Wake, all_follow, is_refusal};
 use super::status::{Reason, Stage, next};
 
 /// States that a session passes through in less time than this are not written: a write for each would make it slower.
@@ -33,11 +33,9 @@ impl Leading {
             session.object = object;
             return;
         }
-        let (now, time) = (self.now(), self.time());
+        let now = self.now();
         let timeout = Duration::from_secs(object.spec.open_timeout_seconds.into());
-        // Its age is known to the second only; one that was seen being made has its whole time.
-        let age = object.metadata.creation_timestamp.map_or(Duration::ZERO, |at| time.since(at.timestamp()));
-        let age = if age < Duration::from_secs(2) { Duration::ZERO } else { age };
+        let age = self.of.ages.age(key, object.object());
         let application = Key::new(&key.tenant, &object.spec.application_name);
         let app = self.names.get(&application).cloned();
         let config = &self.of.config;
@@ -113,8 +111,8 @@ impl Leading {
     fn close_idle(&mut self, uid: &str) {
         let Some(session) = self.sessions.get(uid) else { return };
         let idle = self.of.config.idle_timeout;
-        let Some(until) = super::reach::idle_until(&session.object, idle) else { return };
-        let left = until.since(self.time());
+        let Some(unused) = self.of.ages.unused(&session.key, session.object.object()) else { return };
+        let left = idle.saturating_sub(unused);
         if left.is_zero() {
             self.delete(uid);
         } else {
@@ -228,8 +226,7 @@ impl Leading {
 
     /// Ends a session whose time is over, or whose worker is.
     fn judge(&mut self, uid: &str) {
-        let (now, lost_after, knows_all) = (self.now(), self.of.config.lost_after, self.knows_all());
-        let settled = self.settled;
+        let (now, lost_after, settled) = (self.now(), self.of.config.lost_after, self.settled);
         let Some(session) = self.sessions.get_mut(uid) else { return };
         if session.over.is_some() {
             return;
@@ -238,6 +235,8 @@ impl Leading {
             let at = session.deadline;
             self.at(at, Wake::Session(uid.to_owned()));
         }
+        // Seldom needed, and there may be many workers.
+        let knows_all = || now >= settled && all_follow(&self.field, &self.followed);
         let Some(session) = self.sessions.get_mut(uid) else { return };
         let deleted = session.object.metadata.deletion_timestamp.is_some();
         let app_gone = session.app.as_ref().is_none_or(|app| !self.apps.contains_key(app));
@@ -247,7 +246,7 @@ impl Leading {
             let over = if was_open {
                 // Some worker had it. It is given the time that a worker has to come back.
                 let until = session.seen.max(settled) + lost_after;
-                if now < until || !knows_all {
+                if now < until || !knows_all() {
                     self.at(until.max(now + AGAIN), Wake::Session(uid.to_owned()));
                     return;
                 }
@@ -281,7 +280,7 @@ impl Leading {
         } else if !closed && now >= session.deadline && bound.opening != Opening::Sent {
             let message = "the worker did not say that it has the session".to_owned();
             session.over = Some((SessionStatus::Timeout, Reason::new("OpenTimeout", message)));
-        } else if bound.opening == Opening::Accepted && !closed && knows_all && now >= session.seen + lost_after {
+        } else if bound.opening == Opening::Accepted && !closed && now >= session.seen + lost_after && knows_all() {
             // Its worker lives and has it no more: it lost its memory.
             let message = format!("worker {} does not have the session any more", bound.worker);
             session.over = Some((SessionStatus::Closed, Reason::new("WorkerLost", message)));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use lyra_resources::EventType;
 use lyra_types::resources::Application;
 use lyra_types::{Code, Error, Result};
-use lyra_wire::registry::MemberState;
 use lyra_wire::sessions::AppVersion;
 
 use super::Shared;
@@ -161,9 +160,11 @@ impl Leading {
 
     /// Versions that nobody has any more go.
     fn drop_old_versions(&mut self, uid: &str) {
-        let tally = self.field.tally(uid);
         let Some(app) = self.apps.get_mut(uid) else { return };
-        let current = app.current;
+        if app.versions.as_ref().is_none_or(|all| all.len() < 2) {
+            return;
+        }
+        let (tally, current) = (self.field.tally(uid), app.current);
         let used = |number: &u64| {
             *number >= current || tally.contains_key(number) || app.bound.values().any(|of| of == number)
         };
@@ -192,13 +193,7 @@ impl Leading {
         let sessions: Vec<String> =
             self.sessions.iter().filter(|(_, of)| of.app.as_deref() == Some(uid)).map(|(uid, _)| uid.clone()).collect();
         sessions.iter().for_each(|session| self.delete(session));
-        let stands = self
-            .field
-            .nodes
-            .values()
-            .any(|node| node.state != MemberState::Lost && node.stands.keys().any(|of| of.uid == uid));
-        let instances = self.field.tally(uid).values().flatten().any(|(_, of)| of.all() > 0);
-        if !sessions.is_empty() || stands || instances || !self.is_due(uid) || !self.knows_all() {
+        if !sessions.is_empty() || !self.field.holders(uid).is_empty() || !self.is_due(uid) || !self.knows_all() {
             return;
         }
         let Some(app) = self.apps.get_mut(uid) else { return };

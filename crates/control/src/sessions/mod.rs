@@ -9,6 +9,7 @@
 //! reason, when its time is over; a session that ended stays ended.
 
 mod admission;
+mod ages;
 mod app;
 mod config;
 mod field;
@@ -44,6 +45,7 @@ use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use admission::{Census, Gate};
+use ages::Ages;
 pub use config::SessionsConfig;
 use leading::Leading;
 use routes::Routes;
@@ -71,6 +73,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     census: Arc<Census>,
     routes: Routes,
+    ages: Ages,
     /// Tells of sessions whose object or route has changed.
     changed: broadcast::Sender<Key>,
     /// When workers that were there before may have joined.
@@ -109,9 +112,15 @@ impl Sessions {
             metrics,
             census,
             routes: Routes::default(),
+            ages: Ages::new(deps.clock.clone()),
             changed: broadcast::Sender::new(CHANGED),
             settled: deps.clock.instant() + deps.registry.config().settle,
         });
+        for object in shared.api.sessions().list(None) {
+            if let Ok(tenant) = TenantName::new(&object.metadata.namespace) {
+                shared.ages.found(&Key::new(&tenant, &object.metadata.name), object.object());
+            }
+        }
         let of = Arc::clone(&shared);
         tasks.spawn_cancellable("session-routes", async move { routes::keep(of).await });
         Ok(Sessions { shared })

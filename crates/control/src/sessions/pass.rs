@@ -1,7 +1,8 @@
 //! A look at one application: which sessions get an instance where, and how many instances stand. Its versions are the
 //! business of [`make`](super::make).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ impl Leading {
         } else {
             self.bring_up(uid);
             self.configure(uid);
+            self.settle(uid);
             let opens = self.bind(uid);
             self.scale(uid);
             opens.iter().for_each(|session| self.send_open(session));
@@ -91,13 +93,10 @@ impl Leading {
 
     /// Tells workers of a changed configuration.
     fn configure(&mut self, uid: &str) {
-        let Some(app) = self.apps.get_mut(uid) else { return };
-        let holders = self.field.nodes.iter().filter(|(_, node)| {
-            node.state != MemberState::Lost
-                && (node.stands.keys().any(|of| of.uid == uid) || node.hosted.values().any(|of| of.app.uid == uid))
-        });
-        let news: Vec<String> =
-            holders.map(|(name, _)| name.clone()).filter(|name| !app.configured.contains(name)).collect();
+        let Some(app) = self.apps.get_mut(uid).filter(|app| !app.is_configured) else { return };
+        app.is_configured = true;
+        let holders = self.field.holders(uid).into_iter();
+        let news: Vec<String> = holders.filter(|name| !app.configured.contains(*name)).map(ToOwned::to_owned).collect();
         let (config, tenant) = (Arc::clone(&app.config), app.key.tenant.clone());
         app.configured.extend(news.iter().cloned());
         for worker in news {
@@ -127,12 +126,18 @@ impl Leading {
         let waiting: Vec<(u64, String)> = app.waiting.iter().cloned().collect();
         let maximum = app.object.spec.scaling_policy.maximum_instance;
         let mut ready = self.ready(uid, &version);
-        let mut cold = self.cold(uid, &version);
+        // Most sessions find an instance that stands ready.
+        let mut cold = None;
         let mut blocked = None;
+        let mut later = None;
         for (created, session) in waiting {
             let Some(of) = self.sessions.get(&session) else { continue };
             // One from before this term may be on a worker that has not said so yet.
-            if (created <= self.epoch && !knows_all) || of.not_before.is_some_and(|at| now < at) {
+            if created <= self.epoch && !knows_all {
+                continue;
+            }
+            if let Some(at) = of.not_before.filter(|at| now < *at) {
+                later = Some(later.map_or(at, |known: tokio::time::Instant| known.min(at)));
                 continue;
             }
             let Some(app) = self.apps.get(uid) else { return given };
@@ -146,7 +151,8 @@ impl Leading {
                 Some(worker) => Some((worker, true)),
                 // What stands may be about to be ready; another one is started only where there is room for it.
                 None if app.allocated() + app.standing() < maximum => {
-                    best_cold(&mut cold, &of.refused).map(|worker| (worker, false))
+                    let cold = cold.get_or_insert_with(|| self.cold(uid, &version));
+                    best_cold(cold, &of.refused).map(|worker| (worker, false))
                 }
                 None => {
                     blocked = Some(Reason::new(
@@ -166,6 +172,10 @@ impl Leading {
         }
         if let Some(reason) = blocked {
             self.explain(uid, &reason);
+        }
+        // The timer that was set with it may have been an earlier one's.
+        if let Some(at) = later {
+            self.at(at, Wake::App(uid.to_owned()));
         }
         given
     }
@@ -196,6 +206,7 @@ impl Leading {
         let (Some(app), Some(of)) = (self.apps.get_mut(uid), self.sessions.get_mut(session)) else { return };
         app.waiting.remove(&(of.object.created(), session.to_owned()));
         app.bound.insert(session.to_owned(), version);
+        app.fresh.insert(session.to_owned());
         if takes_standing && let Some(target) = app.targets.get_mut(&worker) {
             *target = target.saturating_sub(1);
         }
@@ -203,22 +214,36 @@ impl Leading {
         of.not_before = None;
     }
 
-    /// Standing instances that are ready and not given away, by worker.
-    fn ready(&self, uid: &str, version: &AppVersion) -> BTreeMap<String, u32> {
-        let tally = self.field.tally(uid);
-        let mut ready: BTreeMap<String, u32> = BTreeMap::new();
-        for (worker, of) in tally.get(&version.key.version).into_iter().flatten() {
-            if self.field.nodes.get(*worker).is_some_and(super::field::Node::is_open) {
-                ready.insert((*worker).to_owned(), of.ready);
-            }
-        }
-        let Some(app) = self.apps.get(uid) else { return ready };
-        for session in app.bound.keys() {
-            if let Some(bound) = self.sessions.get(session).and_then(|of| of.bound.as_ref())
-                && bound.takes_standing
-                && let Some(count) = ready.get_mut(&bound.worker)
-            {
-                *count = count.saturating_sub(1);
+    /// Forgets of the sessions that were given an instance those whose worker has shown it.
+    fn settle(&mut self, uid: &str) {
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        let (sessions, bound) = (&self.sessions, &app.bound);
+        app.fresh.retain(|session| {
+            let of = sessions.get(session).and_then(|of| of.bound.as_ref()).filter(|_| bound.contains_key(session));
+            of.is_some_and(|of| of.takes_standing || of.opening != Opening::Accepted)
+        });
+    }
+
+    /// What sessions of the application were bound to whose worker has not shown it yet.
+    fn fresh(&self, uid: &str) -> impl Iterator<Item = &Bound> {
+        let fresh = self.apps.get(uid).into_iter().flat_map(|app| &app.fresh);
+        fresh.filter_map(|session| self.sessions.get(session)?.bound.as_ref())
+    }
+
+    /// Workers with standing instances that are ready and not given away.
+    fn ready(&self, uid: &str, version: &AppVersion) -> Vec<Ready> {
+        let here = self.field.tally_of(uid, version.key.version);
+        let mut ready: Vec<Ready> = here
+            .filter(|(_, of)| of.ready > 0)
+            .filter_map(|(worker, of)| {
+                let node = self.field.nodes.get(worker).filter(|node| node.is_open())?;
+                let (worker, fullness) = (worker.to_owned(), node.fullness());
+                Some(Ready { worker, count: of.ready, instances: of.all(), fullness })
+            })
+            .collect();
+        for bound in self.fresh(uid).filter(|of| of.takes_standing) {
+            if let Some(of) = ready.iter_mut().find(|of| of.worker == bound.worker) {
+                of.count = of.count.saturating_sub(1);
             }
         }
         ready
@@ -226,8 +251,7 @@ impl Leading {
 
     /// Workers that could start an instance for a session.
     fn cold(&self, uid: &str, version: &AppVersion) -> Vec<Cold> {
-        let tally = self.field.tally(uid);
-        let here = |name: &str| tally.get(&version.key.version).and_then(|of| of.get(name)).map_or(0, |of| of.all());
+        let here = |name: &str| self.field.count_at(uid, version.key.version, name);
         let able = self.field.nodes.iter().filter(|(_, node)| node.is_open() && node.runs(version));
         let mut cold: Vec<Cold> = able
             .map(|(name, node)| Cold {
@@ -237,12 +261,9 @@ impl Leading {
                 fullness: node.fullness(),
             })
             .collect();
-        // Those that were told of a session have not told of its instance yet.
-        for session in self.apps.get(uid).into_iter().flat_map(|app| app.bound.keys()) {
-            if let Some(bound) = self.sessions.get(session).and_then(|of| of.bound.as_ref())
-                && bound.opening == Opening::Sent
-                && let Some(of) = cold.iter_mut().find(|of| of.worker == bound.worker)
-            {
+        // Those that were told of a session have not told of its instance yet, which they start for it.
+        for bound in self.fresh(uid).filter(|of| of.opening == Opening::Sent && !of.takes_standing) {
+            if let Some(of) = cold.iter_mut().find(|of| of.worker == bound.worker) {
                 of.take();
             }
         }
@@ -253,16 +274,19 @@ impl Leading {
     fn scale(&mut self, uid: &str) {
         let Some(app) = self.apps.get(uid) else { return };
         let Some(version) = app.version().map(|of| Arc::clone(&of.version)) else { return };
-        let ready = self.ready(uid, &version);
-        let tally = self.field.tally(uid);
-        let here = |name: &str| tally.get(&version.key.version).and_then(|of| of.get(name)).map_or(0, |of| of.all());
         let pool = Pool {
             allocated: app.allocated(),
             waiting: u32::try_from(app.waiting.len()).unwrap_or(u32::MAX),
             standing: app.standing(),
-            ready: ready.values().sum(),
+            ready: self.ready(uid, &version).iter().map(|of| of.count).sum(),
         };
         let wanted = scaling::standing(&app.object.spec.scaling_policy, pool);
+        let holds =
+            |name: &String| self.field.nodes.get(name).is_some_and(|node| node.is_open() && node.runs(&version));
+        if wanted == pool.standing && app.targets.keys().all(holds) {
+            return;
+        }
+        let here = |name: &str| self.field.count_at(uid, version.key.version, name);
         let able = self.field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost && node.runs(&version));
         let candidates: Vec<Candidate<'_>> = able
             .map(|(name, node)| Candidate {
@@ -297,14 +321,23 @@ impl Leading {
         let current = app.version().filter(|_| !app.is_deleted()).map(|of| Arc::clone(&of.version));
         let number = current.as_ref().map_or(0, |of| of.key.version);
         let mut commands: Vec<(String, u64, SessionCommand)> = Vec::new();
-        for (worker, node) in self.field.nodes.iter().filter(|(_, node)| node.state != MemberState::Lost) {
-            let free = |version: u64| !app.commands.contains_key(&(worker.clone(), version));
+        let mut workers: BTreeSet<&str> = self.field.standing(uid).collect();
+        workers.extend(app.targets.keys().map(String::as_str));
+        for worker in workers {
+            let Some(node) = self.field.nodes.get(worker).filter(|node| node.state != MemberState::Lost) else {
+                continue;
+            };
+            let free = |version: u64| !app.commands.contains_key(&(worker.to_owned(), version));
             let old = node.stands.keys().filter(|of| of.uid == uid && of.version != number && free(of.version));
-            commands.extend(old.map(|of| (worker.clone(), of.version, SessionCommand::Dismiss(of.clone()))));
+            commands.extend(old.map(|of| (worker.to_owned(), of.version, SessionCommand::Dismiss(of.clone()))));
             let Some(version) = current.as_ref().filter(|_| free(number)) else { continue };
             let wanted = app.targets.get(worker).copied().unwrap_or(0);
             if node.stands.get(&version.key).copied().unwrap_or(0) != wanted {
-                commands.push((worker.clone(), number, SessionCommand::Stand(self.configured(app, version), wanted)));
+                commands.push((
+                    worker.to_owned(),
+                    number,
+                    SessionCommand::Stand(self.configured(app, version), wanted),
+                ));
             }
         }
         for (worker, version, command) in commands {
@@ -401,12 +434,20 @@ fn best_cold(cold: &mut [Cold], refused: &BTreeSet<String>) -> Option<String> {
     Some(best.worker.clone())
 }
 
-/// Takes a ready instance from the worker that has the most.
-fn best_ready(ready: &mut BTreeMap<String, u32>, refused: &BTreeSet<String>) -> Option<String> {
-    let (worker, count) = ready
-        .iter_mut()
-        .filter(|(name, count)| **count > 0 && !refused.contains(*name))
-        .max_by_key(|(_, count)| **count)?;
-    *count -= 1;
-    Some(worker.clone())
+/// A worker with instances that stand ready.
+struct Ready {
+    worker: String,
+    count: u32,
+    /// All instances of the version there, with and without sessions.
+    instances: u32,
+    fullness: u64,
+}
+
+/// Takes a ready instance from the worker that has the most; of several the one with the fewest of the application, so that
+/// sessions are spread, too.
+fn best_ready(ready: &mut [Ready], refused: &BTreeSet<String>) -> Option<String> {
+    let able = ready.iter_mut().filter(|of| of.count > 0 && !refused.contains(&of.worker));
+    let best = able.min_by_key(|of| (Reverse(of.count), of.instances, of.fullness))?;
+    best.count -= 1;
+    Some(best.worker.clone())
 }

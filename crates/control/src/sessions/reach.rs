@@ -23,15 +23,20 @@ const LAST_USED: &str = "lyra.dev/last-used";
 /// Notes of use in the time after which a session is idle.
 const NOTES: u32 = 4;
 
-/// When the session is to be closed, if calls opened it and none comes any more.
-pub(super) fn idle_until(object: &ApplicationSession, idle: Duration) -> Option<Timestamp> {
+/// When a session was last in use that calls opened, by the clock of who wrote so.
+pub(super) fn last_used(object: &ApplicationSession) -> Option<Timestamp> {
     if object.metadata.labels.get(OPENED_BY.0).map(String::as_str) != Some(OPENED_BY.1) {
         return None;
     }
     let used = object.metadata.annotations.get(LAST_USED).and_then(|text| Timestamp::parse(text));
-    let used = used.or_else(|| object.metadata.creation_timestamp.map(|at| at.timestamp()))?;
-    let idle = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
-    Some(Timestamp::from_millis(used.millis().saturating_add(idle)))
+    used.or_else(|| object.metadata.creation_timestamp.map(|at| at.timestamp()))
+}
+
+/// Marks a session as one that calls open, in use now.
+pub(super) fn open_by_calls(object: &mut ApplicationSession, now: Timestamp) {
+    let meta = &mut object.metadata;
+    meta.labels.insert(OPENED_BY.0.to_owned(), OPENED_BY.1.to_owned());
+    meta.annotations.insert(LAST_USED.to_owned(), now.to_string());
 }
 
 impl Shared {
@@ -90,8 +95,7 @@ impl Shared {
         let mut object = ApplicationSession::default();
         let meta = &mut object.metadata;
         (meta.name, meta.namespace) = (name.to_owned(), tenant.to_string());
-        meta.labels.insert(OPENED_BY.0.to_owned(), OPENED_BY.1.to_owned());
-        meta.annotations.insert(LAST_USED.to_owned(), self.clock.now().to_string());
+        open_by_calls(&mut object, self.clock.now());
         object.spec.application_name = application.to_owned();
         object.spec.ttl_seconds_after_finished = 0;
         let caller = Caller::operator(CONTROLLER);
@@ -133,8 +137,8 @@ impl Shared {
             let Some(route) = self.routes.get(&uid) else { continue };
             let key = Key::new(&route.key.tenant, &route.key.name);
             let Some(object) = self.api.sessions().get_key(&key).filter(|of| of.metadata.uid == uid) else { continue };
-            let Some(until) = idle_until(&object, self.config.idle_timeout) else { continue };
-            if until.since(now) > self.config.idle_timeout * (NOTES - 1) / NOTES {
+            let Some(unused) = self.ages.unused(&key, object.object()) else { continue };
+            if unused < self.config.idle_timeout / NOTES {
                 continue;
             }
             let note = |object: &mut ApplicationSession| {

@@ -22,12 +22,12 @@ impl Leading {
         if app.writing {
             return;
         }
+        if let Some(written) = app.written.filter(|written| now < *written + BETWEEN) {
+            return self.at(written + BETWEEN, Wake::App(uid.to_owned()));
+        }
         let status = self.status_of(uid, app);
         if status == app.object.status {
             return;
-        }
-        if let Some(written) = app.written.filter(|written| now < *written + BETWEEN) {
-            return self.at(written + BETWEEN, Wake::App(uid.to_owned()));
         }
         let Some(app) = self.apps.get_mut(uid) else { return };
         (app.writing, app.written) = (true, Some(now));

@@ -87,6 +87,7 @@ pub(super) async fn keep(of: Arc<Shared>) {
                 for key in std::iter::once(key).chain(sessions.take_all()) {
                     let object = of.api.sessions().get_key(&key);
                     of.census.session(&key, object.as_ref().map(|of| of.object()));
+                    of.ages.changed(&key, object.as_ref().map(|of| of.object()));
                     // Its ports on gateways may be known now.
                     if let Some(object) = object
                         && let Some((worker, report)) = find(&of, &object.metadata.uid)

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lyra_store::objects::{Change, Check, Objects, Txn, TxnError};
-use lyra_types::function::{Digest, limit};
+use lyra_store::objects::{Change, Check, Objects, Pages, Txn, TxnError};
+use lyra_types::function::{Contract, Digest, limit};
 use lyra_types::name::Qualifier;
-use lyra_types::resources::{Application, ApplicationSpec, Container, Quantity};
+use lyra_types::resources::{Application, ApplicationSpec, Container, Protocol, Quantity};
 use lyra_types::{Error, FunctionName, FunctionVersion, Result, Runtime, TenantName};
 use lyra_wire::sessions::{AppConfig, AppKey, AppPort, AppVersion};
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,7 @@ pub(super) fn make(
         ));
     }
     let function = function(table, tenant, container)?;
+    check_means(spec, container, function.runtime)?;
     let ports = container.ports.iter().map(|port| AppPort {
         name: port.name.clone(),
         // Checked when the object was written.
@@ -109,6 +110,24 @@ pub(super) fn make(
     Ok(Version { template: template(spec), version: Arc::new(version) })
 }
 
+/// Refuses what code that is called, and does not listen by itself, can't have.
+fn check_means(spec: &ApplicationSpec, container: &Container, runtime: Runtime) -> Result<(), Fault> {
+    if !matches!(runtime, Runtime::Js | Runtime::Wasm) {
+        return Ok(());
+    }
+    let refused = |what: &str| {
+        let processes = "programs that run as processes (http, native, nodejs, python) can";
+        Err(fault("RuntimeNotSupported", format!("runtime {runtime} can't {what}; {processes}")))
+    };
+    if container.ports.iter().any(|port| port.protocol != Protocol::Tcp) {
+        return refused("take datagrams");
+    }
+    if spec.using_node_session_service {
+        return refused("reach the session service");
+    }
+    Ok(())
+}
+
 /// The function version that a container names, with the environment and the limits that the container asks for.
 fn function(table: &Table, tenant: &TenantName, container: &Container) -> Result<FunctionVersion, Fault> {
     let named = &container.function;
@@ -123,12 +142,9 @@ fn function(table: &Table, tenant: &TenantName, container: &Container) -> Result
         .get(tenant, &name)
         .ok_or_else(|| missing(format!("there is no function {name}; deploy it, and a version is made")))?;
     let mut version = (**route.resolve(&qualifier, 0).map_err(|error| missing(error.detail))?).clone();
-    if matches!(version.runtime, Runtime::Js | Runtime::Wasm) {
-        let runtime = version.runtime;
-        return Err(fault(
-            "RuntimeNotSupported",
-            format!("function {name} has runtime {runtime}; sessions run as processes: http, native, nodejs or python"),
-        ));
+    if version.contract == Contract::Command && version.runtime == Runtime::Wasm {
+        let why = format!("function {name} is a command, which ends with its call, and serves no session");
+        return Err(fault("RuntimeNotSupported", why));
     }
     version.env.extend(container.env.iter().map(|of| (of.name.clone(), of.value.clone())));
     let asked = |what: &str| {
@@ -156,19 +172,16 @@ fn prefix(tenant: &TenantName, uid: &str) -> String {
 
 /// The versions of an application, by number.
 pub(super) async fn load(objects: &dyn Objects, tenant: &TenantName, uid: &str) -> Result<BTreeMap<u64, Version>> {
-    let (mut versions, mut after) = (BTreeMap::new(), None);
-    loop {
-        let page = objects.list(&prefix(tenant, uid), PAGE, after.as_deref()).await?;
-        for entry in &page.entries {
+    let (mut versions, prefix) = (BTreeMap::new(), prefix(tenant, uid));
+    let mut pages = Pages::of(objects, &prefix, PAGE);
+    while let Some(entries) = pages.next().await? {
+        for entry in &entries {
             let version: Version = serde_json::from_slice(&entry.value)
                 .map_err(|error| Error::internal(format!("{} can't be read: {error}", entry.key)))?;
             versions.insert(version.version.key.version, version);
         }
-        match page.entries.last() {
-            Some(last) if page.more => after = Some(last.key.clone()),
-            _ => return Ok(versions),
-        }
     }
+    Ok(versions)
 }
 
 /// Stores a version. False: there is one of this number.
@@ -205,14 +218,10 @@ pub(super) async fn delete(
 
 /// Code that versions of applications use, of all tenants.
 pub(crate) async fn codes(objects: &dyn Objects) -> Result<Vec<Digest>> {
-    let (mut codes, mut after) = (Vec::new(), None);
-    loop {
-        let page = objects.list(ALL, PAGE, after.as_deref()).await?;
+    let (mut codes, mut pages) = (Vec::new(), Pages::of(objects, ALL, PAGE));
+    while let Some(entries) = pages.next().await? {
         let version = |entry: &lyra_store::objects::Entry| serde_json::from_slice::<Version>(&entry.value).ok();
-        codes.extend(page.entries.iter().filter_map(version).map(|of| of.version.function.code.clone()));
-        match page.entries.last() {
-            Some(last) if page.more => after = Some(last.key.clone()),
-            _ => return Ok(codes),
-        }
+        codes.extend(entries.iter().filter_map(version).map(|of| of.version.function.code.clone()));
     }
+    Ok(codes)
 }

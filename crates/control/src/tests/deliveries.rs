@@ -2,15 +2,19 @@
 
 use lyra_store::Jobs as _;
 use lyra_store::jobs::{LeaseRequest, Outcome};
+use lyra_store::objects::{Change, Txn};
 use lyra_types::InvocationId;
+use lyra_types::WorkflowName;
 use lyra_types::delivery::{DeliveryStatus, DeliveryView, DestinationsRequest, DestinationsView};
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::workflow::{Run, RunStatus};
 use lyra_wire::control::JobQuery;
-use lyra_wire::hooks::{DeliveryAsk, DeliveryQuery, HookAnswer, HookRequest};
+use lyra_wire::hooks::{DeliveryAsk, DeliveryQuery, HookAnswer, HookRequest, RunEnds as _, ThroughControl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::SecretsConfig;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const LONG: Duration = Duration::from_secs(60);
@@ -52,7 +56,8 @@ async fn receiver(statuses: &'static [u16]) -> (String, mpsc::UnboundedReceiver<
             let body = Bytes::copy_from_slice(&bytes[head.len() + 4..]);
             let status = statuses[number.min(statuses.len() - 1)];
             number += 1;
-            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\nconnection: close\r\n\r\nthank");
+            let rest = "content-length: 5\r\nretry-after: 99999\r\nconnection: close";
+            let answer = format!("HTTP/1.1 {status} X\r\n{rest}\r\n\r\nthank");
             stream.write_all(answer.as_bytes()).await.unwrap();
             let _ = tell.send(Got { head, body });
         }
@@ -69,9 +74,15 @@ fn config() -> Config {
     config
 }
 
+/// With a key to seal secrets with.
+fn keyed(dir: &Path, mut config: Config) -> Config {
+    config.secrets = SecretsConfig { key_file: Some(dir.join("secrets.key")), make_key: true };
+    config
+}
+
 async fn site(config: Config) -> (tempfile::TempDir, Site) {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site::start(dir.path(), config).await;
+    let site = Site::start(dir.path(), keyed(dir.path(), config)).await;
     site.deploy("f", |request| request.max_attempts = Some(1)).await;
     site.deploy("g", |request| request.max_attempts = Some(1)).await;
     (dir, site)
@@ -177,14 +188,15 @@ async fn an_end_that_a_killed_process_did_not_pass_on_is_told_by_the_next() {
     first.jobs.finish(leased.lease(), now, end).await.unwrap();
     assert_eq!(first.jobs.owed(10).await.unwrap().len(), 1);
     drop(first);
-    let second = Site::start_at(dir.path(), config(), now + LONG, 2, |jobs| jobs).await;
+    let settings = || keyed(dir.path(), config());
+    let second = Site::start_at(dir.path(), settings(), now + LONG, 2, |jobs| jobs).await;
     let call = got(&mut told).await;
     let delivery = the_one(&second, DeliveryStatus::Delivered).await;
     assert_eq!(call.header("webhook-id"), delivery.id);
     assert!(second.jobs.owed(10).await.unwrap().is_empty());
     second.service.stop().await;
     // Whoever takes over once more tells it to nobody again.
-    let third = Site::start_at(dir.path(), config(), now + 2 * LONG, 3, |jobs| jobs).await;
+    let third = Site::start_at(dir.path(), settings(), now + 2 * LONG, 3, |jobs| jobs).await;
     ended(&third, "f", "throw").await;
     assert_ne!(got(&mut told).await.header("webhook-id"), delivery.id);
 }
@@ -273,4 +285,186 @@ async fn a_job_has_destinations_of_its_own_and_a_function_none_any_more() {
     put(&site, "f", to(&format!("{url}/last"))).await.unwrap();
     ended(&site, "f", "ok").await;
     assert!(got(&mut told).await.head.starts_with("POST /hook/last "), "nobody heard of the one before");
+}
+
+#[tokio::test]
+async fn whoever_says_when_to_come_back_is_believed_for_an_hour_at_most() {
+    let (url, mut told) = receiver(&[429]).await;
+    let (_dir, site) = site(config()).await;
+    put(&site, "f", serde_json::json!({"on_success": {"url": url}})).await.unwrap();
+    ended(&site, "f", "ok").await;
+    got(&mut told).await;
+    let wait = async {
+        loop {
+            let delivery = the_one(&site, DeliveryStatus::Pending).await;
+            if delivery.attempts == 1 {
+                return delivery;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let delivery = tokio::time::timeout(LONG, wait).await.expect("a try");
+    let waits = delivery.next_attempt_at.unwrap().since(delivery.log[0].at);
+    assert!(waits >= Duration::from_secs(3_600) && waits < Duration::from_secs(3_600) + LONG, "{waits:?}");
+}
+
+fn run(id: &str, status: RunStatus) -> Run {
+    let shown = serde_json::json!({
+        "id": id, "tenant": "default", "workflow": "w", "version": 1, "status": status, "created_at": "2026-01-01T00:00:00.000Z",
+        "ended_at": "2026-01-01T00:00:09.000Z", "tasks": {"succeeded": 1, "active": 0, "failed_attempts": 0},
+    });
+    serde_json::from_value(shown).expect("a run")
+}
+
+async fn put_of_workflow(site: &Site, request: serde_json::Value) -> Result<DestinationsView> {
+    let request: DestinationsRequest = serde_json::from_value(request).unwrap();
+    let workflow = WorkflowName::new("w").unwrap();
+    match ask(site, DeliveryAsk::PutWorkflowDestinations(workflow, Box::new(request))).await? {
+        HookAnswer::Destinations(view) => Ok(*view),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// There is a workflow of this name.
+async fn make_workflow(site: &Site) {
+    let key = lyra_wire::hooks::workflow_key(&tenant(), &WorkflowName::new("w").unwrap());
+    let changes = vec![Change::Put(key, Bytes::from_static(b"{}"))];
+    site.objects.txn(Txn { checks: Vec::new(), changes }).await.unwrap();
+}
+
+fn ends(site: &Site) -> ThroughControl {
+    ThroughControl(Arc::clone(&site.service) as Arc<dyn Control>)
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_is_one_delivery_however_often_it_is_handed_over() {
+    let (url, mut told) = receiver(&[200]).await;
+    let (_dir, site) = site(config()).await;
+    let to = serde_json::json!({"url": url, "secret": SECRET});
+    let both = serde_json::json!({"on_success": to, "on_failure": to});
+    assert_eq!(put_of_workflow(&site, both.clone()).await.unwrap_err().code, Code::NotFound);
+    make_workflow(&site).await;
+    let view = put_of_workflow(&site, both).await.unwrap();
+    assert_eq!((view.workflow.as_deref(), view.function), (Some("w"), None));
+    let w = WorkflowName::new("w").unwrap();
+    let notice = ends(&site).notice(&tenant(), &w, None).await.unwrap().expect("somebody wants to hear of it");
+    let mut done = run("r", RunStatus::Succeeded);
+    done.output = Some(serde_json::json!({"sum": 2}).as_object().unwrap().clone());
+    let at = done.ended_at.unwrap();
+    for _ in 0..3 {
+        ends(&site).ended(&done, at, &notice).await.unwrap();
+    }
+    let call = got(&mut told).await;
+    let delivery = the_one(&site, DeliveryStatus::Delivered).await;
+    assert_eq!((delivery.of(), delivery.run.as_ref(), delivery.kind.as_str()), ("w", Some(&done.id), "run.succeeded"));
+    let body: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+    assert_eq!(body["data"]["run"], serde_json::to_value(&done).unwrap());
+    // An end of its own for each time that it ends, with its own type.
+    let mut late = run("late", RunStatus::Failed);
+    let cause = serde_json::json!({"attempts": 0, "cause": {"code": "timeout", "message": "late"}});
+    late.error = Some(serde_json::from_value(cause).unwrap());
+    let mut large = run("large", RunStatus::Succeeded);
+    large.output = Some(serde_json::json!({"text": "x".repeat(100_000)}).as_object().unwrap().clone());
+    let all = [
+        (late, "run.timed_out"),
+        (run("failed", RunStatus::Failed), "run.failed"),
+        (run("gone", RunStatus::Cancelled), "run.cancelled"),
+        (large, "run.succeeded"),
+    ];
+    for (one, kind) in &all {
+        ends(&site).ended(one, at, &notice).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&got(&mut told).await.body).unwrap();
+        assert_eq!((&body["type"], &body["data"]["run"]["id"]), (&(*kind).into(), &one.id.to_string().into()));
+        assert_eq!(body["data"]["output_omitted"].as_bool().unwrap_or_default(), one.output.is_some());
+    }
+    let query = DeliveryQuery { run: Some(done.id), ..DeliveryQuery::default() };
+    assert_eq!(list(&site, query).await.len(), 1);
+    // A run's own destinations are in place of those of its workflow, and are checked at its start.
+    let own: DestinationsRequest = serde_json::from_value(serde_json::json!({"on_failure": to})).unwrap();
+    let notice = ends(&site).notice(&tenant(), &w, Some(&own)).await.unwrap().unwrap();
+    ends(&site).ended(&run("own", RunStatus::Succeeded), at, &notice).await.unwrap();
+    let bad: DestinationsRequest = serde_json::from_value(serde_json::json!({"on_failure": {"url": url}})).unwrap();
+    assert_eq!(
+        ends(&site).notice(&tenant(), &w, Some(&bad)).await.unwrap_err().errors[0].field,
+        "destinations.on_failure.secret"
+    );
+    ask(&site, DeliveryAsk::TestWorkflow(w.clone())).await.unwrap();
+    let body = got(&mut told).await.body;
+    assert!(String::from_utf8_lossy(&body).contains("webhook.test"), "nobody heard of the run before");
+    ask(&site, DeliveryAsk::DeleteWorkflowDestinations(w.clone())).await.unwrap();
+    assert_eq!(ends(&site).notice(&tenant(), &w, None).await.unwrap(), None);
+}
+
+/// All that the store holds under destinations and deliveries, as text.
+async fn stored(site: &Site) -> String {
+    let mut text = String::new();
+    for prefix in ["destinations/", "deliveries/"] {
+        for entry in site.objects.list(prefix, 1_000, None).await.unwrap().entries {
+            text.push_str(&String::from_utf8_lossy(&entry.value));
+        }
+    }
+    text
+}
+
+#[tokio::test]
+async fn what_calls_are_signed_with_is_sealed_wherever_it_is_stored_and_over_a_rotation() {
+    let (url, mut told) = receiver(&[200]).await;
+    let (dir, first) = site(config()).await;
+    put(&first, "f", serde_json::json!({"on_success": {"url": url, "secret": SECRET}})).await.unwrap();
+    ended(&first, "f", "ok").await;
+    let before = got(&mut told).await;
+    the_one(&first, DeliveryStatus::Delivered).await;
+    let made = put(&first, "g", serde_json::json!({"on_success": {"url": url}})).await.unwrap();
+    let made = made.on_success.unwrap().secret.unwrap();
+    let text = stored(&first).await;
+    assert!(!text.contains("whsec_") && !text.contains(SECRET) && !text.contains(made.reveal()), "{text}");
+    // As an earlier Lyra stored it: it is sealed by whoever leads next.
+    let clear = serde_json::json!({
+        "on_success": {"url": {"url": url, "secret": SECRET}}, "on_failure": null, "updated_at": "2026-01-01T00:00:00.000Z",
+    });
+    let changes = vec![Change::Put("destinations/default/f".to_owned(), Bytes::from(clear.to_string()))];
+    first.objects.txn(Txn { checks: Vec::new(), changes }).await.unwrap();
+    let w = WorkflowName::new("w").unwrap();
+    make_workflow(&first).await;
+    put_of_workflow(&first, serde_json::json!({"on_success": {"url": url, "secret": SECRET}})).await.unwrap();
+    let pinned = ends(&first).notice(&tenant(), &w, None).await.unwrap().unwrap();
+    assert!(!pinned.contains("whsec_"), "{pinned}");
+    first.service.stop().await;
+    drop(first);
+    let settings = || keyed(dir.path(), config());
+    let second = Site::start_at(dir.path(), settings(), start_of_time() + LONG, 2, |jobs| jobs).await;
+    let sealed = async {
+        while stored(&second).await.contains("whsec_") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, sealed).await.expect("it is sealed");
+    // Four: those of f, g and w, and the delivery that is over.
+    let path = dir.path().join("secrets.key");
+    let new = crate::secrets::key_file::add(&path, true, &Random::seeded(7)).unwrap();
+    let counts = async |site: &Site| -> Vec<u64> {
+        site.service.sealing_keys().await.unwrap().iter().map(|key| key.secrets).collect()
+    };
+    assert_eq!(counts(&second).await, [0, 4]);
+    let done = second.service.reseal_secrets().await.unwrap();
+    assert_eq!((done.key, done.resealed), (new, 4));
+    assert_eq!(counts(&second).await, [4, 0]);
+    // The old key goes. What was pinned with it before is signed with what is there now.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let keys: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    std::fs::write(&path, format!("{}\n", keys[0])).unwrap();
+    second.service.stop().await;
+    drop(second);
+    let third = Site::start_at(dir.path(), settings(), start_of_time() + 2 * LONG, 3, |jobs| jobs).await;
+    let done = run("r", RunStatus::Succeeded);
+    ends(&third).ended(&done, done.ended_at.unwrap(), &pinned).await.unwrap();
+    let after = got(&mut told).await;
+    for call in [&before, &after] {
+        let (id, seconds) = (call.header("webhook-id"), call.header("webhook-timestamp").parse().unwrap());
+        let signature = crate::deliveries::sign(&lyra_types::Secret::new(SECRET), id, seconds, &call.body).unwrap();
+        assert_eq!(call.header("webhook-signature"), signature);
+    }
+    ended(&third, "f", "ok").await;
+    got(&mut told).await;
+    third.service.stop().await;
 }

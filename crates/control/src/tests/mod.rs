@@ -2,6 +2,7 @@
 
 mod accounts;
 mod churn;
+mod clocks;
 mod crashes;
 mod deliveries;
 mod functions;
@@ -11,6 +12,7 @@ mod scaler;
 mod schedules;
 mod secrets;
 mod sessions;
+mod triggers;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,7 +25,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, telemetry};
 use lyra_store::objects::History;
-use lyra_store::{DirectoryBlobs, SqliteJobs, SqliteObjects};
+use lyra_store::{DirectoryBlobs, Objects, SqliteJobs, SqliteObjects};
 use lyra_types::api::{CodeInput, DeployRequest};
 use lyra_types::function::Contract;
 use lyra_types::invocation::{Report, Start};
@@ -154,12 +156,31 @@ impl Logs for Forgetful {
     }
 }
 
+/// The files of a site, which several control processes may share.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    objects: Arc<SqliteObjects>,
+    jobs: Arc<SqliteJobs>,
+    blobs: Arc<DirectoryBlobs>,
+}
+
+impl Stores {
+    pub(crate) fn open(dir: &Path) -> Stores {
+        Stores {
+            objects: Arc::new(SqliteObjects::open(&dir.join("objects.db"), History::default(), None).unwrap()),
+            jobs: Arc::new(SqliteJobs::open(&dir.join("jobs.db"), None).unwrap()),
+            blobs: Arc::new(DirectoryBlobs::open(&dir.join("blobs")).unwrap()),
+        }
+    }
+}
+
 /// The control role on files in a directory.
 pub(crate) struct Site {
     pub(crate) service: Arc<Service>,
     pub(crate) worker: Arc<Scripted>,
     pub(crate) logs: Arc<Forgetful>,
     pub(crate) jobs: Arc<SqliteJobs>,
+    pub(crate) objects: Arc<dyn Objects>,
     pub(crate) blobs: Arc<DirectoryBlobs>,
     pub(crate) metrics: telemetry::Metrics,
     pub(crate) registry: crate::Registry,
@@ -197,14 +218,31 @@ impl Site {
         wrap: impl FnOnce(Arc<dyn lyra_store::Jobs>) -> Arc<dyn lyra_store::Jobs>,
         tasks: &lyra_kit::Tasks,
     ) -> Site {
-        let jobs = Arc::new(SqliteJobs::open(&dir.join("jobs.db"), None).unwrap());
-        let blobs = Arc::new(DirectoryBlobs::open(&dir.join("blobs")).unwrap());
+        let site = Site::start_on(Stores::open(dir), config, now, seed, wrap, tasks, ("c1", "")).await;
+        while site.service.epoch().is_none() {
+            tokio::task::yield_now().await;
+        }
+        site
+    }
+
+    /// One of several control processes where it has an address; it may stand by.
+    pub(crate) async fn start_on(
+        stores: Stores,
+        config: Config,
+        now: Timestamp,
+        seed: u64,
+        wrap: impl FnOnce(Arc<dyn lyra_store::Jobs>) -> Arc<dyn lyra_store::Jobs>,
+        tasks: &lyra_kit::Tasks,
+        (name, address): (&str, &str),
+    ) -> Site {
+        let Stores { objects, jobs, blobs } = stores;
         let (worker, logs) = (Arc::new(Scripted::default()), Arc::new(Forgetful::default()));
         let metrics = telemetry::Metrics::new();
         let registry = crate::Registry::new(config.registry, seed, Clock::simulated(now), tasks);
         let clock = Clock::simulated(now);
+        let objects: Arc<dyn Objects> = objects;
         let deps = Deps {
-            objects: Arc::new(SqliteObjects::open(&dir.join("objects.db"), History::default(), None).unwrap()),
+            objects: Arc::clone(&objects),
             jobs: wrap(Arc::clone(&jobs) as Arc<dyn lyra_store::Jobs>),
             blobs: Arc::clone(&blobs) as Arc<dyn lyra_store::Blobs>,
             worker: Arc::clone(&worker) as Arc<dyn Worker>,
@@ -213,15 +251,12 @@ impl Site {
             random: Random::seeded(seed),
             metrics: metrics.clone(),
             registry: registry.clone(),
-            name: "c1".to_owned(),
-            address: String::new(),
+            name: name.to_owned(),
+            address: address.to_owned(),
         };
         let service = Arc::new(Service::new(config, deps));
         service.start().await.unwrap();
-        while service.epoch().is_none() {
-            tokio::task::yield_now().await;
-        }
-        Site { service, worker, logs, jobs, blobs, metrics, registry, clock }
+        Site { service, worker, logs, jobs, objects, blobs, metrics, registry, clock }
     }
 
     pub(crate) async fn deploy(&self, function: &str, change: impl FnOnce(&mut DeployRequest)) -> u64 {

@@ -76,6 +76,11 @@ async fn code_counts_once_and_goes_with_its_versions() {
     assert_eq!((view.used.stored_bytes, view.used.functions, view.functions.len()), (20, 3, 1));
 }
 
+fn ok(version: Arc<FunctionVersion>) -> Submit {
+    let event = Bytes::from_static(b"ok");
+    Submit { id: None, version, event, idempotency_key: None, user: None, destinations: None }
+}
+
 #[tokio::test(start_paused = true)]
 async fn jobs_that_wait_are_limited_and_those_held_back_run_in_the_end() {
     let (_dir, site) = site().await;
@@ -84,7 +89,7 @@ async fn jobs_that_wait_are_limited_and_those_held_back_run_in_the_end() {
     }
     set(&site, None, Quota { concurrency: Some(2), queued_jobs: Some(3), ..Quota::default() }).await;
     // The dispatcher is told of it like a gateway.
-    site.worker.clock.sleep(Duration::from_secs(1)).await;
+    site.worker.clock.sleep(Duration::from_secs(2)).await;
     let mut ids = Vec::new();
     for number in 0..2 {
         ids.push(site.submit("f", &format!("sleep:60000#{number}")).await);
@@ -97,15 +102,7 @@ async fn jobs_that_wait_are_limited_and_those_held_back_run_in_the_end() {
     }
     let route = site.service.function(&tenant(), &name("g")).await.unwrap();
     let version = Arc::clone(&route.versions[&1]);
-    let submit = Submit {
-        version,
-        event: Bytes::from_static(b"ok"),
-        idempotency_key: None,
-        user: None,
-        id: None,
-        destinations: None,
-    };
-    let error = site.service.submit(submit).await.unwrap_err();
+    let error = site.service.submit(ok(version)).await.unwrap_err();
     assert_eq!((error.code, &*error.errors[0].field), (Code::LimitReached, "quota.queued_jobs"));
     site.worker.clock.sleep(Duration::from_secs(30)).await;
     assert_eq!(site.worker.running.load(Ordering::SeqCst), 2, "the others are held back");
@@ -121,7 +118,7 @@ async fn a_tenant_that_is_held_back_holds_nobody_up() {
     let (_dir, site) = site().await;
     try_deploy(&site, "f", "1").await.unwrap();
     set(&site, None, Quota { concurrency: Some(0), ..Quota::default() }).await;
-    site.worker.clock.sleep(Duration::from_secs(1)).await;
+    site.worker.clock.sleep(Duration::from_secs(2)).await;
     let mut stuck = Vec::new();
     for number in 0..300 {
         stuck.push(site.submit("f", &format!("ok#{number}")).await);
@@ -130,15 +127,7 @@ async fn a_tenant_that_is_held_back_holds_nobody_up() {
     site.service.deploy(&other, &name("f"), js("1"), Precondition::None).await.unwrap();
     let route = site.service.function(&other, &name("f")).await.unwrap();
     let version = Arc::clone(&route.versions[&1]);
-    let submit = Submit {
-        version,
-        event: Bytes::from_static(b"ok"),
-        idempotency_key: None,
-        user: None,
-        id: None,
-        destinations: None,
-    };
-    let id = site.service.submit(submit).await.unwrap().id;
+    let id = site.service.submit(ok(version)).await.unwrap().id;
     assert_eq!(site.service.job(&other, id, LONG).await.unwrap().job.status, JobStatus::Succeeded);
     let first = site.service.job(&tenant(), stuck[0], Duration::ZERO).await.unwrap().job;
     assert_eq!(first.status, JobStatus::Queued);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lyra_types::Result;
 use lyra_types::quota::QuotaKey;
-use lyra_wire::quotas::{Claim, PERIOD, Share, Shares};
+use lyra_wire::quotas::{Claim, IDLE, PERIOD, Share, Shares};
 use tokio::time::Instant;
 
 use super::{Key, Meter, Meters, Of};
@@ -52,9 +52,10 @@ impl Meters {
                 }
             }
             self.clock.sleep(LEAST).await;
+            let period = if self.is_empty() { IDLE } else { PERIOD };
             tokio::select! {
                 () = self.wanted.notified() => {}
-                () = self.clock.sleep(PERIOD - LEAST) => {}
+                () = self.clock.sleep(period - LEAST) => {}
             }
         }
     }

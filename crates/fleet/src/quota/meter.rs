@@ -1,5 +1,6 @@
 //! One quota of calls as this process holds it: its share, what runs under it, and what was asked for.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use lyra_types::quota::{LimitKind, rate_text};
 use lyra_types::{Error, Timestamp};
 use lyra_wire::quotas::{Limit, PERIOD, Share, Want};
 use parking_lot::RwLock;
+use tokio::sync::{Mutex, Notify};
 
 use super::bucket::Bucket;
 
@@ -67,6 +69,8 @@ pub(super) struct Refusal {
     pub(super) error: Error,
     /// Others hold a part of the limit: it may come over.
     pub(super) may_grow: bool,
+    /// It is the function's limit, and not the tenant's.
+    pub(super) of_function: bool,
 }
 
 /// A quota of calls.
@@ -84,6 +88,11 @@ pub(super) struct Meter {
     asked: AtomicU64,
     /// Calls that found no place since then.
     turned_away: AtomicU64,
+    /// Calls that wait to be let in, the first of which holds the turn.
+    pub(super) waits: AtomicU64,
+    pub(super) turn: Arc<Mutex<()>>,
+    /// A place has come free here.
+    pub(super) freed: Notify,
     /// What was wanted before, so that a short pause does not give all away.
     before: RwLock<Option<Want>>,
 }
@@ -105,6 +114,9 @@ impl Meter {
             spent_until: AtomicI64::new(spent(&limit)),
             asked: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            turn: Arc::default(),
+            freed: Notify::new(),
             before: RwLock::new(None),
             limit: RwLock::new(limit),
         }
@@ -145,7 +157,8 @@ impl Meter {
         let end = Timestamp::from_millis(until);
         let counted = format!("used up in this {period}, which ends at {end}");
         let error = LimitKind::Cpu.refusal(&limit.key, most, counted, end.since(now));
-        Err(Refusal { kind: LimitKind::Cpu, error, may_grow: false })
+        let of_function = limit.key.function.is_some();
+        Err(Refusal { kind: LimitKind::Cpu, error, may_grow: false, of_function })
     }
 
     /// Takes a place; [`Meter::leave`] gives it back.
@@ -173,12 +186,14 @@ impl Meter {
             true => format!("{used} are in use here, the others elsewhere"),
             false => format!("{used} are in use"),
         };
-        Refusal { kind, error: kind.refusal(&limit.key, most, counted, SOON), may_grow }
+        let of_function = limit.key.function.is_some();
+        Refusal { kind, error: kind.refusal(&limit.key, most, counted, SOON), may_grow, of_function }
     }
 
     pub(super) fn leave(&self, memory_mb: u64) {
         self.calls.give(1);
         self.memory.give(memory_mb);
+        self.freed.notify_one();
     }
 
     /// Takes one call of the rate. `now` in nanoseconds.
@@ -197,7 +212,8 @@ impl Meter {
             let wait = if none { SOON } else { wait.min(whole) };
             let counted = format!("{burst} at once at most, and they are used up");
             let error = LimitKind::Rate.refusal(&limit.key, most, counted, wait);
-            Refusal { kind: LimitKind::Rate, error, may_grow: none && limit.shared }
+            let of_function = limit.key.function.is_some();
+            Refusal { kind: LimitKind::Rate, error, may_grow: none && limit.shared, of_function }
         })
     }
 
@@ -226,6 +242,7 @@ impl Meter {
         let (running, running_mb) = (self.calls.used(), self.memory.used());
         let peak = self.calls.peak.swap(running, Ordering::Relaxed).max(running);
         let peak_mb = self.memory.peak.swap(running_mb, Ordering::Relaxed).max(running_mb);
+        let waiting = waiting.saturating_add(self.waits.load(Ordering::Relaxed));
         let limit = self.limit.read();
         let mut before = self.before.write();
         // A claim ahead of its time tells too little of a rate.

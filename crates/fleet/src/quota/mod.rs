@@ -2,7 +2,7 @@
 //!
 //! [`Meters`] knows its share of every limit ([`member`] claims them from control); whoever is about to make a call [enters](Meters::enter)
 //! first and holds the [`Pass`] until the call has ended. Gateways enter for the calls and jobs that clients ask for, the dispatcher of
-//! jobs for their tries.
+//! jobs for their tries; tasks of workflows [wait](Meters::wait).
 //!
 //! What must hold: where there is no quota, entering is one load of a number; with one, it takes no lock on the way in. What was let in
 //! under a quota counts there until its pass is dropped, whatever becomes of the quota. When control is away, the last shares hold.
@@ -10,6 +10,7 @@
 mod bucket;
 mod member;
 mod meter;
+mod patient;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -182,10 +183,7 @@ impl Meters {
     }
 
     async fn enter_limited(&self, called: Called<'_>, entry: Entry) -> Result<Pass> {
-        let meters = [
-            self.find(called.tenant, None),
-            called.function.and_then(|function| self.find(called.tenant, Some(function))),
-        ];
+        let meters = self.find_both(called);
         let memory_mb = u64::from(called.memory_mb);
         meters.iter().flatten().for_each(|meter| meter.ask(memory_mb));
         let deadline = self.clock.instant() + WAIT;
@@ -219,10 +217,7 @@ impl Meters {
         if self.is_empty() {
             return Ok(Pass::default());
         }
-        let meters = [
-            self.find(called.tenant, None),
-            called.function.and_then(|function| self.find(called.tenant, Some(function))),
-        ];
+        let meters = self.find_both(called);
         let memory_mb = u64::from(called.memory_mb);
         meters.iter().flatten().for_each(|meter| meter.ask(memory_mb));
         self.try_enter(&meters, memory_mb, Entry::Try).map_err(|refusal| refusal.error)

@@ -151,3 +151,58 @@ async fn without_processor_time_nothing_is_let_in_until_the_period_ends() {
     told(&meters, answer(2, vec![limit(None, &quota, Share::default())])).await;
     assert!(call(&meters, "f").await.is_ok());
 }
+
+async fn waits(meters: &Meters, name: &str) -> Pass {
+    let (tenant, function) = (tenant(), function(name));
+    meters.wait(Called { tenant: &tenant, function: Some(&function), memory_mb: 100 }, Entry::Call).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_wait_are_let_in_one_after_the_other_and_hold_up_no_other_function() {
+    let meters = Arc::new(meters());
+    assert!(waits(&meters, "f").await.is_empty());
+    let ((four, share_of_four), (one, share_of_one)) = (places(4), places(1));
+    told(&meters, answer(1, vec![limit(None, &four, share_of_four), limit(Some("f"), &one, share_of_one)])).await;
+    let first = waits(&meters, "f").await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    for number in 0..5 {
+        let (of, order) = (Arc::clone(&meters), Arc::clone(&order));
+        tasks.push(lyra_kit::tasks::spawn("waits", async move {
+            let pass = waits(&of, "f").await;
+            order.lock().push(number);
+            drop(pass);
+        }));
+        // Each stands in line before the next comes.
+        let stands = meters.find(&tenant(), Some(&function("f"))).unwrap();
+        while stands.waits.load(Ordering::Relaxed) <= number {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Others of the tenant are let in meanwhile, and one that is given up leaves nothing behind.
+    let others = [waits(&meters, "g").await, waits(&meters, "g").await, waits(&meters, "g").await];
+    assert!(tokio::time::timeout(Duration::from_secs(9), waits(&meters, "h")).await.is_err(), "the tenant is full");
+    drop(others);
+    assert!(!waits(&meters, "h").await.is_empty());
+    assert!(order.lock().is_empty(), "the function is full");
+    drop(first);
+    for task in tasks {
+        tokio::time::timeout(Duration::from_secs(60), task).await.expect("all are let in").unwrap();
+    }
+    assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
+    let of_f = meters.find(&tenant(), Some(&function("f"))).unwrap();
+    assert_eq!(of_f.waits.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_goes_on_when_its_quota_is_taken_back() {
+    let meters = meters();
+    let (none, share) = places(0);
+    told(&meters, answer(1, vec![limit(None, &none, share)])).await;
+    let taken_back = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        told(&meters, answer(2, Vec::new())).await;
+    };
+    let (pass, ()) = tokio::join!(waits(&meters, "f"), taken_back);
+    assert!(pass.is_empty());
+}

@@ -1,6 +1,6 @@
 //! The gate before each route: holds the caller to what the route needs, and has changes written down.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -9,7 +9,7 @@ use axum::response::Response;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Uri};
-use lyra_types::{Code, Error, TenantName};
+use lyra_types::{Code, Error, Result, TenantName};
 
 use super::audit::{AuditAs, AuditLog, Done};
 use super::{By, Identity, Needs};
@@ -21,6 +21,17 @@ use crate::query::Params;
 /// Where a request came from, beside who sent it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub SocketAddr);
+
+impl Peer {
+    /// The address that a request came from.
+    ///
+    /// # Errors
+    /// [`Code::Internal`] where nobody has noted it: a fault of Lyra.
+    pub(crate) fn address(parts: &Parts) -> Result<IpAddr> {
+        let peer = parts.extensions.get::<Peer>().ok_or_else(|| Error::internal("the address is not known"))?;
+        Ok(peer.0.ip())
+    }
+}
 
 /// The gate of one route.
 #[derive(Clone)]
@@ -51,7 +62,7 @@ pub(crate) struct Gated<S> {
 ///
 /// # Errors
 /// [`Code::Unauthenticated`] where nobody has found out: a fault of Lyra, on which nobody gets in.
-pub(crate) fn identity_of(extensions: &http::Extensions) -> Result<Arc<Identity>, Error> {
+pub(crate) fn identity_of(extensions: &http::Extensions) -> Result<Arc<Identity>> {
     extensions.get::<Arc<Identity>>().cloned().ok_or_else(|| Error::new(Code::Unauthenticated, "who asks is not known"))
 }
 

@@ -211,3 +211,43 @@ fn identity(grant: &Grant) -> Identity {
         over: CancellationToken::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lyra_types::{Scope, Timestamp, TokenId};
+    use lyra_wire::accounts::Token;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "a measurement: cargo test --release -p lyra-gateway cost_of_a_check -- --ignored --nocapture"]
+    fn cost_of_a_check_among_ten_thousand_tokens() {
+        const CHECKS: usize = 1_000_000;
+        let (clock, tokens) = (Clock::system(), 10_000);
+        let grants = Grants::new(clock.clone(), Duration::from_secs(60));
+        let secret = |number: usize| format!("lyra_{number:043}");
+        for number in 0..tokens {
+            let token = Token {
+                id: TokenId::from_parts(number as u64, 0),
+                name: format!("t{number}"),
+                tenant: Some(TenantName::default_tenant()),
+                user: None,
+                scopes: Scopes::of(&[Scope::Invoke]),
+                login: false,
+                created_at: Timestamp::default(),
+                expires_at: None,
+            };
+            grants.put(&Grant { hash: Sha256::digest(secret(number)).into(), token });
+        }
+        grants.note();
+        let secrets: Vec<String> = (0..tokens).map(secret).collect();
+        let begun = clock.instant();
+        for check in 0..CHECKS {
+            let hash: TokenHash = Sha256::digest(&secrets[check % tokens]).into();
+            assert!(grants.find(&hash).unwrap().is_some());
+        }
+        let each = begun.elapsed().as_nanos() / CHECKS as u128;
+        println!("{each} ns a check");
+    }
+}

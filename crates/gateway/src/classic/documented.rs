@@ -14,10 +14,16 @@ pub(crate) struct ClassicEnvelope {
 }
 
 /// Make a user, or take the functions and the time of the one that is there.
+///
+/// With authentication on, the answer to an operator who makes a user has the user's first token beside `res`, this once. Only the owner or an
+/// operator takes functions and time away.
 #[utoipa::path(
     post, path = "/u/{user}", tag = "classic", operation_id = "classicPutUser",
     params(("user" = String, Path, description = "User: 1 to 64 letters, digits, `_` and `-`", example = "user1")),
-    responses((status = "default", description = "`res`: 1", body = ClassicEnvelope))
+    responses(
+        (status = "default", description = "`res`: 1; with authentication on, `token` of the new user, which is shown this once", body = ClassicEnvelope),
+        (status = 429, description = "Too many strangers signed up from this address: wait for the seconds of `Retry-After`", body = ClassicEnvelope),
+    )
 )]
 pub(crate) fn put_user() {}
 

@@ -15,15 +15,21 @@ mod jobs;
 mod path;
 mod users;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::response::Response;
 use http::Method;
 use http::request::Parts;
+use lyra_fleet::throttle::{Rate, Throttle};
+use lyra_kit::Clock;
 use lyra_types::{Error, TenantName};
 
-use crate::access::{Identity, Needs};
+use crate::access::audit::Done;
+use crate::access::gate::Peer;
+use crate::access::{By, Identity, Needs};
 use crate::body::Lingering;
+use crate::config::Config;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::service::App;
 use envelope::Envelope;
@@ -65,11 +71,17 @@ enum Route {
 pub(crate) struct Classic {
     metrics: [RouteMetrics; ROUTES.len()],
     owners: jobs::Owners,
+    sign_ups: Throttle<IpAddr>,
 }
 
 impl Classic {
-    pub(crate) fn new(metrics: &Metrics) -> Classic {
-        Classic { metrics: ROUTES.map(|(method, path)| metrics.route(path, method)), owners: jobs::Owners::default() }
+    pub(crate) fn new(config: &Config, clock: &Clock, metrics: &Metrics) -> Classic {
+        let rate = Rate { burst: config.classic_sign_ups, every: config.classic_sign_up_every };
+        Classic {
+            metrics: ROUTES.map(|(method, path)| metrics.route(path, method)),
+            owners: jobs::Owners::default(),
+            sign_ups: Throttle::new(rate, clock.clone()),
+        }
     }
 }
 
@@ -90,6 +102,17 @@ impl Asked<'_> {
     fn allowed(&self, tenant: &TenantName) -> lyra_types::Result<()> {
         self.identity.check_tenant(tenant.as_str()).inspect_err(|_| self.app.metrics.denied("tenant"))
     }
+
+    /// Whether this is a stranger who may make a user.
+    fn signs_up(&self, route: Route) -> bool {
+        route == Route::PutUser && self.identity.by == By::Nothing && self.app.config.classic_sign_up
+    }
+}
+
+/// Whether a stranger may send this request, to make a user.
+pub(crate) fn is_sign_up(config: &Config, parts: &Parts) -> bool {
+    let target = || path::target(parts.uri.path()).ok().flatten();
+    config.classic_sign_up && parts.method == Method::POST && matches!(target(), Some(Target::User(_)))
 }
 
 /// Method and path of each route, and what its caller must be allowed in the user's tenant.
@@ -112,6 +135,11 @@ impl Route {
         Route::JobResult,
         Route::RemoveJob,
     ];
+
+    /// Whether what is done here is written down, as for every other change.
+    fn is_audited(self) -> bool {
+        matches!(self, Route::PutUser | Route::RemoveUser | Route::PutFunction | Route::RemoveFunction)
+    }
 
     /// What the caller must be allowed in the user's tenant. A user is made or removed by its owner or an operator.
     fn needs(self) -> Needs {
@@ -145,13 +173,32 @@ pub(crate) async fn answer(
         return envelope::nothing_here();
     };
     let tag = if get { parts.headers.get(http::header::IF_NONE_MATCH).cloned() } else { None };
+    let seen = route.is_audited().then(|| (parts.clone(), target.tenant()));
     let asked = Asked { app, classic, identity, parts, body };
     // Whose job it is must be looked up; whether the caller may ask for any need not.
-    let envelope = match route.needs().check(identity).inspect_err(|_| app.metrics.denied("scope")) {
-        Ok(()) => serve(asked, route, target).await.unwrap_or_else(|error| Envelope::of(&error)),
-        Err(error) => Envelope::of(&error),
+    let allowed = match asked.signs_up(route) {
+        true => Ok(()),
+        false => route.needs().check(identity).inspect_err(|_| app.metrics.denied("scope")),
     };
-    let response = envelope.into_response(get.then_some(tag));
+    let answer = match allowed {
+        Ok(()) => serve(asked, route, target).await,
+        Err(error) => Err(error),
+    };
+    let code = answer.as_ref().err().map(|error| error.code);
+    let response = answer.unwrap_or_else(|error| Envelope::of(&error)).into_response(get.then_some(tag));
+    // Strangers could fill the log: of them, only what they have done stands there.
+    if let Some((parts, tenant)) = seen.filter(|_| identity.by != By::Nothing || code.is_none()) {
+        let done = Done {
+            method: &parts.method,
+            route: ROUTES[route as usize].1,
+            path: parts.uri.path(),
+            tenant,
+            status: response.status().as_u16(),
+            code,
+            address: parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+        };
+        app.audit.write(identity, done, None).await;
+    }
     classic.metrics[route as usize].observe(response.status(), app.clock.instant().duration_since(begun));
     response
 }

@@ -1,6 +1,7 @@
 //! Which classic route a path is: the fixed parts in any case, a `/` at the end or none.
 
-use lyra_types::{Code, Error, Result};
+use lyra_types::{Code, Error, Result, TenantName};
+use lyra_wire::classic::ClassicName;
 use percent_encoding::percent_decode_str;
 
 /// What a path names.
@@ -13,6 +14,20 @@ pub(super) enum Target {
     Run(String, String),
     Job(String),
     JobResult(String),
+}
+
+impl Target {
+    /// The tenant of the user that it names, where it names one.
+    pub(super) fn tenant(&self) -> Option<TenantName> {
+        match self {
+            Target::User(user)
+            | Target::Time(user)
+            | Target::Functions(user)
+            | Target::Function(user, _)
+            | Target::Run(user, _) => ClassicName::new(user).ok().map(|user| user.tenant()),
+            Target::Job(_) | Target::JobResult(_) => None,
+        }
+    }
 }
 
 /// Whether the path is one that the classic routes answer.

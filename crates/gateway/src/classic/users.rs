@@ -1,10 +1,15 @@
 //! Users: made or reset, removed, their time.
 
-use lyra_types::{Error, Result};
+use lyra_fleet::throttle::address_key;
+use lyra_types::{Code, Error, Result, Scopes};
+use lyra_wire::accounts::NewToken;
 use lyra_wire::classic::{ClassicAnswer, ClassicName, ClassicRequest};
 
-use super::Asked;
 use super::envelope::Envelope;
+use super::{Asked, Route};
+use crate::access::By;
+use crate::access::gate::Peer;
+use crate::rest::login::known;
 
 /// The user's name, where the caller may act for it.
 pub(super) fn user(asked: &Asked<'_>, name: &str) -> Result<ClassicName> {
@@ -34,10 +39,51 @@ pub(super) fn unexpected() -> Error {
     Error::internal("control answered another question")
 }
 
+/// Makes a user, or resets the one that is there. With authentication on a user is a tenant that has tokens, and who makes it gets the
+/// first: this once.
 pub(super) async fn put(asked: &Asked<'_>, name: &str) -> Result<Envelope> {
-    let user = user(asked, name)?;
+    if asked.identity.by == By::Local {
+        done(asked, ClassicRequest::PutUser(user(asked, name)?)).await?;
+        return Ok(Envelope::ok(1));
+    }
+    let (app, signs_up) = (asked.app, asked.signs_up(Route::PutUser));
+    let user = if signs_up { ClassicName::new(name)? } else { user(asked, name)? };
+    let tenant = user.tenant();
+    if signs_up {
+        take_sign_up(asked)?;
+    }
+    match app.accounts.create_tenant(&tenant).await {
+        Ok(made) => drop(known(app, made).await),
+        Err(error) if error.code != Code::Conflict => return Err(error),
+        Err(_) if signs_up => {
+            let detail = format!("user {name} exists; only its owner or an operator may reset it");
+            return Err(Error::new(Code::Unauthenticated, detail));
+        }
+        Err(_) => {}
+    }
+    let there = app.control.classic(ClassicRequest::Time(user.clone())).await?;
     done(asked, ClassicRequest::PutUser(user)).await?;
-    Ok(Envelope::ok(1))
+    if !matches!(there, ClassicAnswer::NoUser) {
+        return Ok(Envelope::ok(1));
+    }
+    let token = NewToken {
+        name: "classic".to_owned(),
+        tenant: Some(tenant),
+        user: None,
+        scopes: Some(Scopes::OF_TENANT),
+        expires_in: None,
+    };
+    let issued = known(app, app.accounts.create_token(token).await?).await;
+    Ok(Envelope::ok(1).with("token", issued.secret.reveal()))
+}
+
+/// Counts a try of a stranger to make a user, also of one that is there: names are not to be found out by trying.
+fn take_sign_up(asked: &Asked<'_>) -> Result<()> {
+    let address = Peer::address(&asked.parts)?;
+    asked.classic.sign_ups.take(address_key(address)).map_err(|wait| {
+        Error::new(Code::LimitReached, "too many users were made from this address; wait before the next one")
+            .with_retry_after(wait)
+    })
 }
 
 pub(super) async fn remove(asked: &Asked<'_>, name: &str) -> Result<Envelope> {

@@ -13,7 +13,7 @@ use super::functions::{no_content, routed};
 use super::{Answer, page};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::service::App;
 
 /// List the aliases of a function, by name.
@@ -21,9 +21,8 @@ use crate::service::App;
     get, path = "/v1/functions/{name}/aliases", tag = "aliases", operation_id = "listAliases",
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<AliasView>), Refused, Missing, Busy)
 )]
@@ -41,7 +40,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
         ("alias" = String, Path, description = "Alias", example = "live"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The alias", body = AliasView), Refused, Missing, Busy)
 )]
@@ -59,7 +58,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
         ("alias" = String, Path, description = "Alias: as a function's name, with at least one letter", example = "live"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = AliasRequest, example = json!({"weights": {"1": 90, "2": 10}})),
     responses((status = 200, description = "The alias", body = AliasView), Refused, Missing, Busy)
@@ -80,7 +79,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, scope: Scope, request: Requ
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
         ("alias" = String, Path, description = "Alias", example = "beta"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 204, description = "It is gone"),

@@ -12,7 +12,7 @@ use lyra_wire::control::PageQuery;
 
 use super::Answer;
 use crate::extract::{Scope, named_tenant};
-use crate::openapi::{Busy, Refused};
+use crate::openapi::{Busy, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -36,8 +36,7 @@ fn view(event: AuditEvent) -> AuditView {
 #[utoipa::path(
     get, path = "/v1/audit", tag = "accounts", operation_id = "listAudit",
     params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        Paging,
         ("Lyra-Tenant" = Option<String>, Header, description = "Only this tenant's"),
     ),
     responses((status = 200, description = "A page", body = Page<AuditView>), Refused, Busy)

@@ -10,7 +10,7 @@ use lyra_wire::control::ControlProcess;
 
 use super::{Answer, page};
 use crate::extract::Scope;
-use crate::openapi::Refused;
+use crate::openapi::{Paging, Refused};
 use crate::service::App;
 
 fn view(process: ControlProcess) -> ControlView {
@@ -26,10 +26,7 @@ fn view(process: ControlProcess) -> ControlView {
 /// List the control processes: which one leads, which stand by.
 #[utoipa::path(
     get, path = "/v1/control", tag = "control", operation_id = "listControl",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-    ),
+    params(Paging),
     responses((status = 200, description = "A page", body = Page<ControlView>), Refused)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {

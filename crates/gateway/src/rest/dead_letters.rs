@@ -16,7 +16,7 @@ use super::Answer;
 use super::functions::no_content;
 use super::jobs::{id, job_query};
 use crate::extract::Scope;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::service::App;
 
 /// How many jobs something was done to.
@@ -39,9 +39,8 @@ async fn dead(app: &App, tenant: &TenantName, id: JobId) -> Result<JobView> {
     get, path = "/v1/dead-letters", tag = "dead-letters", operation_id = "listDeadLetters",
     params(
         ("function" = Option<String>, Query, description = "Only of this function"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<JobView>), Refused, Busy)
 )]
@@ -56,7 +55,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     get, path = "/v1/dead-letters/{id}", tag = "dead-letters", operation_id = "getDeadLetter",
     params(
         ("id" = String, Path, description = "Job", example = "job_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The job", body = JobView), Refused, Missing, Busy)
 )]
@@ -69,7 +68,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     post, path = "/v1/dead-letters/{id}/redrive", tag = "dead-letters", operation_id = "redriveDeadLetter",
     params(
         ("id" = String, Path, description = "Job", example = "job_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The job, queued", body = JobView),
@@ -85,7 +84,7 @@ pub(crate) async fn redrive(State(app): State<Arc<App>>, scope: Scope) -> Answer
 /// Put every dead job back in the queue.
 #[utoipa::path(
     post, path = "/v1/dead-letters/redrive", tag = "dead-letters", operation_id = "redriveDeadLetters",
-    params(("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`")),
+    params(Owner),
     responses((status = 200, description = "How many", body = Count), Refused, Busy)
 )]
 pub(crate) async fn redrive_all(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -96,7 +95,7 @@ pub(crate) async fn redrive_all(State(app): State<Arc<App>>, scope: Scope) -> An
 /// Delete every dead letter.
 #[utoipa::path(
     delete, path = "/v1/dead-letters", tag = "dead-letters", operation_id = "purgeDeadLetters",
-    params(("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`")),
+    params(Owner),
     responses((status = 200, description = "How many", body = Count), Refused, Busy)
 )]
 pub(crate) async fn purge(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -109,7 +108,7 @@ pub(crate) async fn purge(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     delete, path = "/v1/dead-letters/{id}", tag = "dead-letters", operation_id = "deleteDeadLetter",
     params(
         ("id" = String, Path, description = "Job", example = "job_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It is gone"), Refused, Missing, Busy)
 )]

@@ -17,7 +17,7 @@ use super::{Answer, json_with};
 use crate::body;
 use crate::extract::{Scope, expect_json, media_type, parse_json};
 use crate::headers::{self, etag};
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -55,11 +55,7 @@ pub(crate) async fn routed<T>(app: &App, changed: Changed<T>) -> T {
 /// List functions, by name.
 #[utoipa::path(
     get, path = "/v1/functions", tag = "functions", operation_id = "listFunctions",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
-    ),
+    params(Paging, Owner),
     responses((status = 200, description = "A page", body = Page<FunctionView>), Refused, Busy)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -76,7 +72,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
         ("If-None-Match" = Option<String>, Header, description = "ETag of the version that the caller has"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The function with its newest version", body = FunctionView,
@@ -103,7 +99,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
         ("name" = String, Path, description = "Function: 1 to 63 lower-case letters, digits and `-`", example = "hello"),
         ("If-Match" = Option<String>, Header, description = "`\"3\"`: only when 3 is the newest version; `*`: only when the function exists"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only when the function does not exist"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = DeployRequest, example = json!({"runtime": "js", "code": {"source": "export default (event) => ({ hello: event.name })"}})),
     responses(
@@ -132,7 +128,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, scope: Scope, request: Requ
         ("name" = String, Path, description = "Function", example = "hello"),
         ("If-Match" = Option<String>, Header, description = "`\"3\"`: only when 3 is the newest version; `*`: only when the function exists"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only when the function does not exist"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content(
         (String = "text/javascript", example = "export default (event) => event"),
@@ -192,14 +188,14 @@ async fn answer_deploy(app: &App, deployed: Changed<Deployed>) -> Answer {
     delete, path = "/v1/functions/{name}", tag = "functions", operation_id = "deleteFunction",
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It is gone"), Refused, Missing, Busy)
 )]
 pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     let function = scope.function()?;
     let gone = app.control.delete_function(&scope.tenant, &function).await?;
-    // Control has forgotten its own lines; other control processes have those that workers sent there.
+    // Each control process forgets the lines that it has when it hears of this. Whoever deploys the same name next finds none now.
     if let Err(error) = app.logs.forget(&scope.tenant, &function).await {
         tracing::warn!(%error, tenant = %scope.tenant, %function, "logs of a deleted function are left");
     }
@@ -212,7 +208,7 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     post, path = "/v1/functions/{name}/rollback", tag = "functions", operation_id = "rollbackFunction",
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "Where `live` points now", body = AliasView),

@@ -25,7 +25,7 @@ use crate::body;
 use crate::bound;
 use crate::extract::{check_json, part, path_params, tenant_text};
 use crate::headers;
-use crate::openapi::{Busy, Failed, Missing, Refused};
+use crate::openapi::{Busy, Failed, Missing, Owner, Refused};
 use crate::problem;
 use crate::query::Params;
 use crate::quota;
@@ -46,7 +46,7 @@ use crate::service::App;
         ("Prefer" = Option<String>, Header, description = "`respond-async`: as a job"),
         ("Lyra-Destinations" = Option<String>, Header, description = "For jobs: who hears of its end, in place of the function's own destinations; JSON as for `PUT …/destinations`, in which a URL needs a secret"),
         ("Idempotency-Key" = Option<String>, Header, description = "For jobs: the same key and body give the same job; 1 to 255 characters"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = serde_json::Value, description = "The event, up to 6 MiB", example = json!({"name": "Ada"})),
     responses(

@@ -18,7 +18,7 @@ use super::Answer;
 use super::invoke::result_response;
 use crate::extract::Scope;
 use crate::headers;
-use crate::openapi::{Busy, Failed, Missing, Refused};
+use crate::openapi::{Busy, Failed, Missing, Owner, Paging, Refused};
 use crate::problem;
 use crate::query::{DEFAULT_PAGE, MAX_PAGE, Params};
 use crate::service::App;
@@ -63,9 +63,8 @@ pub(crate) async fn finished(app: &App, tenant: &TenantName, id: JobId, wait: Du
     params(
         ("function" = Option<String>, Query, description = "Only of this function"),
         ("status" = Option<JobStatus>, Query, description = "Only with this status"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<JobView>), Refused, Busy)
 )]
@@ -80,7 +79,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("id" = String, Path, description = "Job", example = "job_01jcr2x7k3w9v5t8n6m4p0q2s1"),
         ("wait" = Option<f64>, Query, description = "Seconds to wait for the job to end: 0 to 60"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The job", body = JobView), Refused, Missing, Busy)
 )]
@@ -98,7 +97,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("id" = String, Path, description = "Job", example = "job_01jcr2x7k3w9v5t8n6m4p0q2s1"),
         ("wait" = Option<f64>, Query, description = "Seconds to wait for the job to end: 0 to 60"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The result", body = serde_json::Value),
@@ -147,7 +146,7 @@ fn failed(job: &Job) -> Response {
     params(
         ("id" = String, Path, description = "Job", example = "job_01jcr2x7k3w9v5t8n6m4p0q2s1"),
         ("wait" = Option<f64>, Query, description = "Seconds to wait for a running job to stop: 0 to 60, default 10"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The job has ended: cancelled, or as it had ended before", body = JobView),

@@ -22,7 +22,7 @@ use crate::problem;
 use crate::service::App;
 
 /// Waits until this gateway knows of a change, so that who made it finds it done.
-pub(super) async fn known<T>(app: &App, changed: Changed<T>) -> T {
+pub(crate) async fn known<T>(app: &App, changed: Changed<T>) -> T {
     if !app.grants.wait_for(changed.revision, app.config.route_wait).await {
         tracing::warn!(revision = changed.revision, "the change is stored, but this gateway does not know of it yet");
     }
@@ -54,7 +54,7 @@ pub(crate) async fn login(State(app): State<Arc<App>>, request: Request) -> Answ
     let tenant = tenant.map_or_else(|| Ok(TenantName::default_tenant()), |text| TenantName::new(&text));
     // Names that nobody can have are wrong like any other.
     let (Ok(tenant), Ok(name)) = (tenant, UserName::new(&user)) else { return Err(wrong().into()) };
-    let address = parts.extensions.get::<Peer>().ok_or_else(|| Error::internal("the address is not known"))?.0.ip();
+    let address = Peer::address(&parts)?;
     let by = AuditAs { actor: format!("{tenant}/{name}"), tenant: known_tenant(&app, &tenant) };
     let outcome = app.accounts.login(Login { user: UserKey { tenant, name }, password, address }).await;
     let mut response = match outcome {

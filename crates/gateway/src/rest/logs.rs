@@ -19,7 +19,7 @@ use lyra_wire::logs::Query;
 
 use super::Answer;
 use crate::extract::Scope;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Refused};
 use crate::service::App;
 
 /// Lines when no limit is given.
@@ -41,7 +41,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         ("invocation" = Option<String>, Query, description = "Only of this call"),
         ("since" = Option<String>, Query, description = "Only from this time on: RFC 3339, or a time ago such as `10m`", example = "10m"),
         ("limit" = Option<u32>, Query, description = "The newest so many: 1 to 10000, default 1000"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "Lines", content((LogView = "application/x-ndjson"), (LogView = "text/event-stream"))),

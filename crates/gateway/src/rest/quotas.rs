@@ -14,7 +14,7 @@ use super::Answer;
 use super::functions::no_content;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -51,10 +51,7 @@ async fn remove(app: &App, key: QuotaKey) -> Answer {
 /// List quotas that were set, of all tenants and functions.
 #[utoipa::path(
     get, path = "/v1/quotas", tag = "quotas", operation_id = "listQuotas",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-    ),
+    params(Paging),
     responses((status = 200, description = "A page", body = Page<QuotaView>), Refused, Busy)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {

@@ -19,7 +19,7 @@ use super::Answer;
 use super::workflows::role;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -56,9 +56,8 @@ pub(super) async fn settled(app: &App, tenant: &TenantName, id: &RunId, wait: Du
     params(
         ("workflow" = Option<String>, Query, description = "Only of this workflow"),
         ("status" = Option<RunStatus>, Query, description = "Only with this status"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<Run>), Refused, Busy)
 )]
@@ -84,7 +83,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
         ("wait" = Option<f64>, Query, description = "Seconds to wait for the run to end: 0 to 60"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The run", body = Run), Refused, Missing, Busy)
 )]
@@ -102,7 +101,7 @@ async fn command(app: &App, scope: &Scope, command: RunCommand) -> Answer {
     post, path = "/v1/runs/{id}/pause", tag = "runs", operation_id = "pauseRun",
     params(
         ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The run", body = Run),
@@ -119,7 +118,7 @@ pub(crate) async fn pause(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     post, path = "/v1/runs/{id}/resume", tag = "runs", operation_id = "resumeRun",
     params(
         ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The run", body = Run),
@@ -136,7 +135,7 @@ pub(crate) async fn resume(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     post, path = "/v1/runs/{id}/cancel", tag = "runs", operation_id = "cancelRun",
     params(
         ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The run", body = Run),
@@ -153,7 +152,7 @@ pub(crate) async fn cancel(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     post, path = "/v1/runs/{id}/redrive", tag = "runs", operation_id = "redriveRun",
     params(
         ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 200, description = "The run", body = Run),
@@ -177,7 +176,7 @@ pub(crate) async fn redrive(State(app): State<Arc<App>>, scope: Scope) -> Answer
         ("limit" = Option<u32>, Query, description = "Tokens in a page: 1 to 10000, default 1000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before, in place of `from`"),
         ("format" = Option<String>, Query, description = "`tokens`, which is the default, or `otlp`, which has no pages"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<TraceToken>), Refused, Missing, Busy)
 )]
@@ -232,7 +231,7 @@ async fn otlp(app: &App, scope: &Scope) -> Answer {
     get, path = "/v1/runs/{id}/waiting", tag = "runs", operation_id = "listWaiting",
     params(
         ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "All of them", body = Page<Waiting>), Refused, Missing, Busy)
 )]

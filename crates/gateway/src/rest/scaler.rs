@@ -11,7 +11,7 @@ use lyra_wire::scaler::ScalerStatus;
 use super::{Answer, page};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
-use crate::openapi::{Busy, Refused};
+use crate::openapi::{Busy, Paging, Refused};
 use crate::service::App;
 
 fn view(status: ScalerStatus) -> ScalerView {
@@ -53,10 +53,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>) -> Answer {
 /// List the last changes that the scaler has decided on, newest first.
 #[utoipa::path(
     get, path = "/v1/scaler/history", tag = "scaler", operation_id = "listScalerDecisions",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-    ),
+    params(Paging),
     responses((status = 200, description = "A page", body = Page<ScalerDecision>), Refused, Busy)
 )]
 pub(crate) async fn history(State(app): State<Arc<App>>, scope: Scope) -> Answer {

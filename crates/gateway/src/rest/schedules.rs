@@ -16,7 +16,7 @@ use super::Answer;
 use super::functions::no_content;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -31,11 +31,7 @@ async fn ask(app: &App, scope: &Scope, ask: ScheduleAsk) -> Result<HookAnswer> {
 /// List schedules by name.
 #[utoipa::path(
     get, path = "/v1/schedules", tag = "schedules", operation_id = "listSchedules",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
-    ),
+    params(Paging, Owner),
     responses((status = 200, description = "A page", body = Page<ScheduleView>), Refused, Busy)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -52,7 +48,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     get, path = "/v1/schedules/{name}", tag = "schedules", operation_id = "getSchedule",
     params(
         ("name" = String, Path, description = "Schedule", example = "nightly"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The schedule", body = ScheduleView), Refused, Missing, Busy)
 )]
@@ -68,7 +64,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     put, path = "/v1/schedules/{name}", tag = "schedules", operation_id = "putSchedule",
     params(
         ("name" = String, Path, description = "Schedule", example = "nightly"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = ScheduleRequest, example = json!({"cron": "0 3 * * *", "time_zone": "Europe/Madrid", "function": "hello", "event": {}})),
     responses(
@@ -92,7 +88,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, scope: Scope, request: Requ
     delete, path = "/v1/schedules/{name}", tag = "schedules", operation_id = "deleteSchedule",
     params(
         ("name" = String, Path, description = "Schedule", example = "nightly"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It is gone"), Refused, Missing, Busy)
 )]
@@ -111,7 +107,7 @@ async fn paused(app: &App, scope: &Scope, paused: bool) -> Result<Response> {
     post, path = "/v1/schedules/{name}/pause", tag = "schedules", operation_id = "pauseSchedule",
     params(
         ("name" = String, Path, description = "Schedule", example = "nightly"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The schedule", body = ScheduleView), Refused, Missing, Busy)
 )]
@@ -124,7 +120,7 @@ pub(crate) async fn pause(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     post, path = "/v1/schedules/{name}/resume", tag = "schedules", operation_id = "resumeSchedule",
     params(
         ("name" = String, Path, description = "Schedule", example = "nightly"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The schedule", body = ScheduleView), Refused, Missing, Busy)
 )]
@@ -137,7 +133,7 @@ pub(crate) async fn resume(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     post, path = "/v1/schedules/{name}/run", tag = "schedules", operation_id = "runSchedule",
     params(
         ("name" = String, Path, description = "Schedule", example = "nightly"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 202, description = "The job is durable", body = ScheduleRun), Refused, Missing, Busy)
 )]

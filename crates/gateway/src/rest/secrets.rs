@@ -20,7 +20,7 @@ use super::{Answer, json_with};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_secret_json};
 use crate::headers;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -57,11 +57,7 @@ fn value_of(request: &SecretRequest) -> Result<SecretBytes> {
 /// List secrets by name, without their values.
 #[utoipa::path(
     get, path = "/v1/secrets", tag = "secrets", operation_id = "listSecrets",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
-    ),
+    params(Paging, Owner),
     responses((status = 200, description = "A page", body = Page<SecretView>), Refused, Busy)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -75,7 +71,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     get, path = "/v1/secrets/{name}", tag = "secrets", operation_id = "getSecret",
     params(
         ("name" = String, Path, description = "Secret", example = "db-password"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The secret without its value", body = SecretView), Refused, Missing, Busy)
 )]
@@ -88,7 +84,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     put, path = "/v1/secrets/{name}", tag = "secrets", operation_id = "putSecret",
     params(
         ("name" = String, Path, description = "Secret: 1 to 63 lower-case letters, digits and `-`", example = "db-password"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = SecretRequest, example = json!({"value": "correct horse battery staple"})),
     responses(
@@ -119,7 +115,7 @@ pub(crate) async fn put(State(app): State<Arc<App>>, scope: Scope, request: Requ
     params(
         ("name" = String, Path, description = "Secret", example = "db-password"),
         ("force" = Option<bool>, Query, description = "Also where functions are given it; their instances can't start any more"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses(
         (status = 204, description = "It is gone"),

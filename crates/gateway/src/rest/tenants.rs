@@ -19,7 +19,7 @@ use super::{Answer, json_with};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
 use crate::headers;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -39,10 +39,7 @@ fn view(tenant: &Tenant) -> TenantView {
 /// List tenants, by name: all of them for operators, else the caller's own.
 #[utoipa::path(
     get, path = "/v1/tenants", tag = "accounts", operation_id = "listTenants",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-    ),
+    params(Paging),
     responses((status = 200, description = "A page", body = Page<TenantView>), Refused, Busy)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {

@@ -22,7 +22,7 @@ use super::login::{issued, known};
 use crate::access::{By, Identity};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -102,8 +102,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, scope: Scope, request: R
     params(
         ("user" = Option<String>, Query, description = "Only this user's"),
         ("operator" = Option<bool>, Query, description = "Those of operators, for operators"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        Paging,
         ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default the caller's own, else `default`"),
     ),
     responses((status = 200, description = "A page", body = Page<TokenView>), Refused, Busy)

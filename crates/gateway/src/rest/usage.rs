@@ -15,7 +15,7 @@ use lyra_types::{Code, Error, FunctionName, Result, Timestamp};
 use super::Answer;
 use crate::access::Needs;
 use crate::extract::Scope;
-use crate::openapi::{Busy, Refused};
+use crate::openapi::{Busy, Owner, Refused};
 use crate::query::{MAX_PAGE, Params};
 use crate::service::App;
 
@@ -34,7 +34,7 @@ use crate::service::App;
         ("format" = Option<String>, Query, description = "`json` (the default) or `csv`, as does `Accept: text/csv`"),
         ("limit" = Option<u32>, Query, description = "Sums in a page: 1 to 1000, default 1000"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The sums", content((UsageReport = "application/json"), (String = "text/csv"))), Refused, Busy)
 )]

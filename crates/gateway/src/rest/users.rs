@@ -21,7 +21,7 @@ use crate::access::gate::Peer;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json, parse_secret_json};
 use crate::headers;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::service::App;
 
@@ -49,8 +49,7 @@ fn is_self(identity: &Identity, user: &UserKey) -> bool {
     get, path = "/v1/tenants/{tenant}/users", tag = "accounts", operation_id = "listUsers",
     params(
         ("tenant" = String, Path, description = "Tenant", example = "acme"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+        Paging,
     ),
     responses((status = 200, description = "A page", body = Page<UserView>), Refused, Missing, Busy)
 )]
@@ -144,7 +143,7 @@ pub(crate) async fn set_password(State(app): State<Arc<App>>, scope: Scope, requ
     let body = body::read(&app, &scope.headers, body, app.config.max_json_bytes).await?;
     let PasswordRequest { password, current } = parse_secret_json(&body.bytes)?;
     drop(body);
-    let address = parts.extensions.get::<Peer>().ok_or_else(|| Error::internal("the address is not known"))?.0.ip();
+    let address = Peer::address(&parts)?;
     let current = match current {
         Some(current) => Some((current, address)),
         None if is_admin => None,

@@ -12,7 +12,7 @@ use lyra_wire::control::Route;
 
 use super::{Answer, page};
 use crate::extract::Scope;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::service::App;
 
 fn view(route: &Route, version: &FunctionVersion) -> VersionView {
@@ -33,9 +33,8 @@ fn view(route: &Route, version: &FunctionVersion) -> VersionView {
     get, path = "/v1/functions/{name}/versions", tag = "versions", operation_id = "listVersions",
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<VersionView>), Refused, Missing, Busy)
 )]
@@ -52,7 +51,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("name" = String, Path, description = "Function", example = "hello"),
         ("version" = u64, Path, description = "Number, from 1", example = 1),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The version", body = VersionView), Refused, Missing, Busy)
 )]

@@ -24,7 +24,7 @@ use lyra_wire::{Operated, Worker};
 use super::{Answer, invoke, page};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json, part, path_params};
-use crate::openapi::{Busy, Failed, Missing, Refused};
+use crate::openapi::{Busy, Failed, Missing, Owner, Paging, Refused};
 use crate::service::App;
 
 /// Longest that a drain waits for calls to end.
@@ -89,6 +89,8 @@ fn instance(worker: &str, of: &InstanceStatus) -> InstanceView {
         memory: of.memory,
         served: of.served,
         gpus: of.gpus.clone(),
+        application: of.application.clone(),
+        session: of.session.clone(),
     }
 }
 
@@ -123,10 +125,7 @@ fn characteristics(of: &Characteristics) -> CharacteristicsView {
 /// List workers.
 #[utoipa::path(
     get, path = "/v1/workers", tag = "workers", operation_id = "listWorkers",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-    ),
+    params(Paging),
     responses((status = 200, description = "A page", body = Page<WorkerView>), Refused)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -150,9 +149,8 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("worker" = String, Path, description = "Worker", example = "local"),
         ("function" = Option<String>, Query, description = "Only of this function"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<CharacteristicsView>), Refused, Missing)
 )]
@@ -254,7 +252,7 @@ async fn instruct(app: &App, scope: &Scope, command: InstanceCommand) -> Answer 
     params(
         ("worker" = String, Path, description = "Worker", example = "local"),
         ("instance" = String, Path, description = "Instance, as `GET /v1/instances` lists it"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It is gone"), Refused, Missing)
 )]
@@ -269,7 +267,7 @@ pub(crate) async fn terminate(State(app): State<Arc<App>>, scope: Scope) -> Answ
     params(
         ("worker" = String, Path, description = "Worker", example = "local"),
         ("instance" = String, Path, description = "Instance, as `GET /v1/instances` lists it"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It sleeps"), Refused, Missing)
 )]
@@ -284,7 +282,7 @@ pub(crate) async fn hibernate(State(app): State<Arc<App>>, scope: Scope) -> Answ
     params(
         ("worker" = String, Path, description = "Worker", example = "local"),
         ("instance" = String, Path, description = "Instance, as `GET /v1/instances` lists it"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It is awake"), Refused, Missing, Busy)
 )]
@@ -297,7 +295,7 @@ pub(crate) async fn activate(State(app): State<Arc<App>>, scope: Scope) -> Answe
     post, path = "/v1/workers/{worker}/prewarm", tag = "workers", operation_id = "prewarmWorker",
     params(
         ("worker" = String, Path, description = "Worker", example = "local"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = PrewarmRequest, example = json!({"function": "hello@live", "instances": 2})),
     responses((status = 200, description = "What is warm", body = PrewarmedView), Refused, Missing, Busy)
@@ -335,7 +333,7 @@ pub(crate) async fn prewarm(State(app): State<Arc<App>>, scope: Scope, body: Bod
         ("name" = String, Path, description = "Function", example = "hello"),
         ("version" = Option<u64>, Query, description = "This version instead of the alias `live`"),
         ("alias" = Option<String>, Query, description = "This alias instead of `live`"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = serde_json::Value, description = "The event, up to 6 MiB", example = json!({"name": "Ada"})),
     responses((status = 200, description = "The result", body = serde_json::Value), Failed, Refused, Missing, Busy)
@@ -353,9 +351,8 @@ pub(crate) async fn invoke_on(State(app): State<Arc<App>>, request: Request) -> 
     params(
         ("function" = Option<String>, Query, description = "Only of this function"),
         ("state" = Option<String>, Query, description = "Only in this state"),
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Paging,
+        Owner,
     ),
     responses((status = 200, description = "A page", body = Page<InstanceView>), Refused)
 )]

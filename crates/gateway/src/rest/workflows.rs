@@ -18,9 +18,9 @@ use lyra_wire::spans::parse_traceparent;
 use super::runs::settled;
 use super::{Answer, json_with};
 use crate::body;
-use crate::extract::{Scope, expect_json, parse_json};
+use crate::extract::{Scope, expect_json, parse_json, parse_secret_json};
 use crate::headers;
-use crate::openapi::{Busy, Missing, Refused};
+use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
 use crate::quota;
 use crate::service::App;
@@ -34,7 +34,7 @@ pub(super) fn role(app: &App) -> Result<&dyn Workflows> {
     app.workflows.as_deref().ok_or_else(none)
 }
 
-fn name(scope: &Scope) -> Result<WorkflowName> {
+pub(super) fn name(scope: &Scope) -> Result<WorkflowName> {
     WorkflowName::new(scope.part("name"))
 }
 
@@ -44,7 +44,7 @@ fn name(scope: &Scope) -> Result<WorkflowName> {
 /// already, nothing is made.
 #[utoipa::path(
     post, path = "/v1/workflows", tag = "workflows", operation_id = "deployWorkflow",
-    params(("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`")),
+    params(Owner),
     request_body(content = NewWorkflow),
     responses(
         (status = 200, description = "The newest version is this already", body = Made),
@@ -67,11 +67,7 @@ pub(crate) async fn deploy(State(app): State<Arc<App>>, scope: Scope, request: R
 /// List workflows, by name.
 #[utoipa::path(
     get, path = "/v1/workflows", tag = "workflows", operation_id = "listWorkflows",
-    params(
-        ("limit" = Option<u32>, Query, description = "Items in a page: 1 to 1000, default 100"),
-        ("cursor" = Option<String>, Query, description = "`next` of the page before"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
-    ),
+    params(Paging, Owner),
     responses((status = 200, description = "A page", body = Page<Workflow>), Refused, Busy)
 )]
 pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
@@ -86,7 +82,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("name" = String, Path, description = "Workflow", example = "thumbnails"),
         ("version" = Option<u64>, Query, description = "This version instead of the newest"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The version, with its texts", body = WorkflowVersion), Refused, Missing, Busy)
 )]
@@ -104,7 +100,7 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     params(
         ("name" = String, Path, description = "Workflow", example = "thumbnails"),
         ("version" = u64, Path, description = "Its number", example = 1),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 200, description = "The version, with its texts", body = WorkflowVersion), Refused, Missing, Busy)
 )]
@@ -126,7 +122,7 @@ pub(crate) async fn version(State(app): State<Arc<App>>, scope: Scope) -> Answer
     delete, path = "/v1/workflows/{name}", tag = "workflows", operation_id = "deleteWorkflow",
     params(
         ("name" = String, Path, description = "Workflow", example = "thumbnails"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     responses((status = 204, description = "It is gone"), Refused, Missing, Busy)
 )]
@@ -162,7 +158,8 @@ fn traceparent(named: Option<String>, headers: &http::HeaderMap) -> Result<Optio
     params(
         ("name" = String, Path, description = "Workflow", example = "thumbnails"),
         ("wait" = Option<f64>, Query, description = "Seconds to wait for the run to end: 0 to 60"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        ("Lyra-Destinations" = Option<String>, Header, description = "Who hears of the run's end, in place of the workflow's own destinations; JSON as for `PUT …/destinations`, in which a URL needs a secret"),
+        Owner,
     ),
     request_body(content = NewRun, example = json!({"input": {"image": "cat.png"}})),
     responses(
@@ -184,10 +181,14 @@ pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Re
     let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
     let mut run: NewRun = match body.bytes.is_empty() {
         true => NewRun::default(),
-        false => parse_json(&body.bytes)?,
+        false => parse_start(&body.bytes)?,
     };
     drop(body);
     run.traceparent = traceparent(run.traceparent.take(), &scope.headers)?;
+    run.user = charged(&scope, run.user.as_deref())?;
+    if let Some(destinations) = headers::destinations(&scope.headers)? {
+        run.destinations = Some(Box::new(destinations));
+    }
     let started = role.start(&scope.tenant, &name, run).await?;
     let location = headers::value(format_args!("/v1/runs/{}", started.id));
     let respond = |status: StatusCode, body: Response| -> Response {
@@ -203,6 +204,22 @@ pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Re
     Ok(respond(status, Json(run).into_response()))
 }
 
+/// Who is charged for what a run calls: whoever starts it.
+fn charged(scope: &Scope, asked: Option<&str>) -> Result<Option<Arc<str>>> {
+    match asked {
+        Some(_) => Err(Error::field(Code::InvalidField, "user", "is for gateways to say")),
+        None => Ok(scope.identity.account()),
+    }
+}
+
+/// Reads a run to start. What is wrong with its destinations is said without a word of what they hold.
+fn parse_start(bytes: &[u8]) -> Result<NewRun> {
+    parse_json(bytes).or_else(|error: Error| {
+        let secret = error.errors.first().is_some_and(|field| field.field.starts_with("destinations"));
+        if secret { parse_secret_json(bytes) } else { Err(error) }
+    })
+}
+
 /// Run a part of another Lyra's workflow.
 ///
 /// Another Lyra asks for this where a workflow's document cuts a part out for this one. Asked again with the same id
@@ -211,7 +228,7 @@ pub(crate) async fn start(State(app): State<Arc<App>>, scope: Scope, request: Re
     post, path = "/v1/cuts", tag = "workflows", operation_id = "runCut",
     params(
         ("wait" = Option<u32>, Query, description = "Seconds to wait for the end"),
-        ("Lyra-Tenant" = Option<String>, Header, description = "Owner, default `default`"),
+        Owner,
     ),
     request_body(content = NewPart),
     responses(
@@ -228,6 +245,7 @@ pub(crate) async fn start_part(State(app): State<Arc<App>>, scope: Scope, reques
     let mut part: NewPart = parse_json(&body.bytes)?;
     drop(body);
     part.traceparent = traceparent(part.traceparent.take(), &scope.headers)?;
+    part.user = charged(&scope, part.user.as_deref())?;
     let started = role.start_part(&scope.tenant, part).await?;
     let run = settled(&app, &scope.tenant, &started.id, wait).await?;
     let status = if run.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };

@@ -58,6 +58,7 @@ fn is_open(path: &str) -> bool {
     matches!(path, "/healthz" | "/readyz" | "/v1/login")
         || path.starts_with("/s/")
         || path.starts_with("/v1/callbacks/")
+        || path.starts_with("/v1/values/")
 }
 
 async fn call(gateway: &Gateway, token: Option<&str>, method: &str, path: &str) -> u16 {

@@ -106,12 +106,15 @@ fn hostile() -> impl Strategy<Value = Hostile> {
 }
 
 /// Routes of what the doubles do not have.
-const ABSENT: [&str; 11] = [
+const ABSENT: [&str; 14] = [
     "/v1/workflows",
+    "/v1/workflow-members",
     "/v1/runs",
     "/v1/callbacks",
+    "/v1/values",
     "/v1/cuts",
     "/v1/schedules",
+    "/v1/triggers",
     "/v1/deliveries",
     "/v1/secrets",
     "/v1/secret-keys",

@@ -53,6 +53,8 @@ pub struct Settings {
     pub open_files: u64,
     /// Use cgroups where there are any. Without, limits are watched and softer.
     pub cgroups: bool,
+    /// As root, have the kernel move processes between cgroups quickly (`favordynmods`), on the whole machine.
+    pub favor_dynmods: bool,
     /// Where NVIDIA's driver is: its nodes are looked for in `dev` below it, its libraries in `usr/lib` and the like.
     pub driver_root: PathBuf,
     /// What instances with `network: egress` may reach.
@@ -82,6 +84,7 @@ impl Default for Settings {
             pids: 256,
             open_files: 1024,
             cgroups: true,
+            favor_dynmods: true,
             driver_root: PathBuf::from("/"),
             egress: Policy::default(),
             orphan_grace: Duration::from_secs(120),

@@ -129,11 +129,13 @@ impl HandlerTemplate {
     async fn assigned(&self, cell: Cell, version: &FunctionVersion) -> Result<Cell, Error> {
         let process = cell.instance.process();
         let limits = limits_of(&self.shared.config, version);
-        if let Err(error) = process.bind(&self.package.root, TASK_ROOT.as_ref()).await {
+        let (code, limits) =
+            tokio::join!(process.bind(&self.package.root, TASK_ROOT.as_ref()), process.set_limits(limits));
+        if let Err(error) = code {
             tracing::error!(%error, "a stem cell could not be given its code");
             return Err(Error::internal("this worker could not start an instance; its log says why"));
         }
-        if let Err(error) = process.set_limits(limits).await {
+        if let Err(error) = limits {
             tracing::warn!(%error, "a stem cell could not be given its limits");
             let detail = format!("{} MiB of memory are less than the interpreter itself needs", version.memory_mb);
             return Err(Error::new(Code::OutOfMemory, detail));

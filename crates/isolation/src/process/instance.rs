@@ -17,7 +17,7 @@ use super::egress::{self, Policy};
 use super::launch::{Exit, Launcher, Plan, Process};
 use super::output::Output;
 use super::plan::PROXY_PORT;
-use crate::{CallContext, CpuMeter, Usage};
+use crate::{CallContext, CpuMeter, LogSink, Usage};
 
 /// How long a process that has closed its connection may take to end by itself.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -128,6 +128,15 @@ impl Instance {
     /// Whether it still runs.
     pub(super) fn is_alive(&self) -> bool {
         !self.ended.load(Ordering::Acquire)
+    }
+
+    /// From now on its output is that of the call with these `logs`. The first call of an instance that did not get ready takes why from
+    /// `failed`, and gets all that was written until then: output comes by pipes of its own, perhaps later than the failure.
+    pub(super) fn begin(&self, logs: &Arc<dyn LogSink>, failed: &mut Option<Error>) -> Result<(), Error> {
+        self.output.begin(logs);
+        let Some(error) = failed.take() else { return Ok(()) };
+        self.output.drain();
+        Err(error)
     }
 
     /// Ends all its processes.

@@ -58,10 +58,7 @@ impl<C> Kept<C> {
 #[async_trait]
 impl<C: Caller> Sandbox for Kept<C> {
     async fn call(&mut self, context: CallContext, event: Bytes) -> Result<Bytes, Error> {
-        self.instance.output().begin(&context.logs);
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
+        self.instance.begin(&context.logs, &mut self.failed)?;
         // It stays so when the call is given up.
         if !std::mem::replace(&mut self.usable, false) {
             return Err(gone());

@@ -37,6 +37,8 @@ use lyra_types::function::Contract;
 use lyra_types::{Code as ErrorCode, Error, Runtime};
 use tokio::sync::OnceCell;
 
+use crate::session::places::Places;
+use crate::session::ports::Cursor;
 use crate::{Code, Hosted, ImageKey, Isolation, Template};
 use cells::Cells;
 use driver::Driver;
@@ -90,6 +92,8 @@ struct Shared {
     config: Config,
     launcher: Launcher,
     packages: Packages,
+    /// Where the files of sessions are.
+    places: Places,
     /// Looked for when they are first needed: asking one for its version takes as long as starting it.
     python: OnceCell<Result<Arc<Cells>, Error>>,
     node: OnceCell<Result<Arc<Cells>, Error>>,
@@ -100,7 +104,7 @@ struct Shared {
     /// Looked for when the first instance has a GPU.
     driver: OnceLock<Driver>,
     /// Where ports of the node are looked for.
-    ports: hosting::Cursor,
+    ports: Cursor,
     ids: Ids,
 }
 
@@ -157,10 +161,15 @@ impl Processes {
         let (python, node, driver) = (OnceCell::new(), OnceCell::new(), OnceLock::new());
         let egress = Arc::new(config.settings.egress.clone());
         let (dir, left) = (config.dir.clone(), launcher.left());
-        // Of no use to anybody, and a start does not fail for it.
-        let _swept = lyra_kit::tasks::blocking(move || hosting::sweep(&dir, &left)).await;
-        let ports = hosting::Cursor::default();
-        let shared = Shared { config, launcher, packages, python, node, support, egress, driver, ports, ids };
+        let swept = lyra_kit::tasks::blocking(move || {
+            let places = Places::new(&dir);
+            // Of no use to anybody, and a start does not fail for it.
+            hosting::sweep(&places, &left);
+            places
+        });
+        let places = swept.await.unwrap_or_else(|_| Places::new(&config.dir));
+        let ports = Cursor::default();
+        let shared = Shared { config, launcher, packages, places, python, node, support, egress, driver, ports, ids };
         Ok(Processes { shared: Arc::new(shared) })
     }
 

@@ -174,10 +174,7 @@ impl ServerSandbox {
         context: &CallContext,
         request: Request<Body>,
     ) -> Result<(Connection, Response<Incoming>), Error> {
-        self.instance.output().begin(&context.logs);
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
+        self.instance.begin(&context.logs, &mut self.failed)?;
         if !std::mem::replace(&mut self.usable, false) {
             return Err(gone());
         }

@@ -8,6 +8,7 @@ pub mod compiler;
 mod component;
 pub mod engine;
 pub mod governor;
+mod hosting;
 pub mod images;
 mod js;
 
@@ -22,6 +23,7 @@ pub use engine::{Config, Engine, EngineError};
 
 use crate::{Code, ImageKey, Isolation, Template};
 use component::Components;
+use hosting::Hosts;
 use js::Functions;
 
 /// The Wasm back end.
@@ -38,8 +40,9 @@ impl Wasm {
     /// [`EngineError`] when the engine can't be made.
     pub fn new(config: &Config, clock: Clock, random: Random) -> Result<Wasm, EngineError> {
         let engine = Engine::new(config)?;
-        let functions = Functions::new(&engine, clock, random)?;
-        let components = Components::new(&engine)?;
+        let hosts = Arc::new(Hosts::new(&config.images_dir, clock.clone(), random.clone()));
+        let functions = Functions::new(&engine, Arc::clone(&hosts), clock, random)?;
+        let components = Components::new(&engine, hosts)?;
         Ok(Wasm { engine, functions, components })
     }
 

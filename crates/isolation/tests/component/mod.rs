@@ -14,7 +14,9 @@ use ::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use lyra_isolation::wasm::{Config, Wasm};
-use lyra_isolation::{Body, CallContext, Code, End, ImageKey, Isolation, LogSink, Sandbox, Served, Template};
+use lyra_isolation::{
+    Body, CallContext, Code, End, Hosted, Hosting, ImageKey, Isolation, LogSink, Sandbox, Served, Template,
+};
 use lyra_kit::{Clock, Random};
 use lyra_types::function::{Contract, Digest};
 use lyra_types::{Error, FunctionVersion, InstanceId, InvocationId, Runtime};
@@ -123,6 +125,11 @@ impl Fixture {
 }
 
 impl Function {
+    pub async fn host(&self, hosting: Hosting) -> Result<Box<dyn Hosted>, Error> {
+        let nothing = lyra_isolation::Grant::default();
+        self.template.host(InstanceId::from_parts(1, 1), &self.version, &nothing, hosting).await
+    }
+
     pub fn context(&self) -> CallContext {
         CallContext {
             invocation: InvocationId::from_parts(1, 1),

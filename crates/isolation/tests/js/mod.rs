@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lyra_isolation::wasm::{Config, Wasm};
-use lyra_isolation::{CallContext, Code, ImageKey, Isolation, Sandbox, Template};
+use lyra_isolation::{CallContext, Code, Hosted, Hosting, ImageKey, Isolation, Sandbox, Template};
 use lyra_kit::{Clock, Random};
 use lyra_types::error::Thrown;
 use lyra_types::function::{Contract, Digest};
@@ -135,6 +135,11 @@ impl Js {
 }
 
 impl Function {
+    pub async fn host(&self, hosting: Hosting) -> Result<Box<dyn Hosted>, Error> {
+        let nothing = lyra_isolation::Grant::default();
+        self.template.host(InstanceId::from_parts(1, 1), &self.version, &nothing, hosting).await
+    }
+
     pub async fn start(&self) -> Box<dyn Sandbox> {
         self.template.start(InstanceId::from_parts(1, 1), &self.version).await.expect("starts")
     }

@@ -1,6 +1,7 @@
 //! Instances that serve sessions, as processes: with the real kernel, as root, on a machine with Python.
 
 mod adoption;
+mod called;
 mod carrying;
 mod hosting;
 mod simulated;
@@ -99,10 +100,19 @@ impl Worker {
 fn nothing_is_left(dir: &Path) {
     assert_eq!(crate::launch::groups_of(&dir.join("launch")), Vec::<std::path::PathBuf>::new());
     let sessions = std::fs::read_dir(dir.join("process/sessions")).map_or(0, Iterator::count);
-    assert_eq!(sessions, 0, "files of sessions are left");
+    assert_eq!((sessions, in_memory(dir)), (0, 0), "files of sessions are left");
     assert!(!dir.join("launch/launcher.socket").exists());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("readable");
     assert!(!mounts.contains(dir.file_name().and_then(|name| name.to_str()).expect("text")));
+}
+
+/// Instances that have files in memory, of those whose worker's data is in `dir`.
+fn in_memory(dir: &Path) -> usize {
+    let places = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten().map(|place| place.path());
+    let of = |place: &Path| std::fs::read_to_string(place.join("of")).unwrap_or_default();
+    let ours = places.filter(|place| Path::new(&of(place)).starts_with(dir));
+    let entries = ours.flat_map(|place| std::fs::read_dir(place).into_iter().flatten().flatten());
+    entries.filter(|entry| entry.file_name() != "of").count()
 }
 
 fn directory() -> tempfile::TempDir {

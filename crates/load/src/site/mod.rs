@@ -1,10 +1,11 @@
 //! A site of many simulated workers in this process, and what a control process takes to keep it: how long it is from a
-//! deploy to each of the instances that it asks for.
+//! deploy to each of the instances that it asks for, and from a request for a session until it is available.
 //!
 //! Every worker is the real one over the back end `simulated`, serves gRPC on a port of its own, and talks with control as
 //! it would from a machine of its own. What runs here is not what is measured: that is control, a process apart, whose
 //! processor time and memory are for the caller to read at the end of each [`Phase`].
 
+mod sessions;
 mod starts;
 mod worker;
 
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::latency::Latencies;
+use sessions::Sessions;
 use starts::Starts;
 use worker::SimulatedWorker;
 
@@ -40,28 +42,33 @@ pub struct Settings {
     pub directory: PathBuf,
     /// Workers.
     pub workers: usize,
-    /// Instances that stand when the placing begins.
+    /// Instances that stand when the placing begins; 0: none are placed.
     pub instances: usize,
     /// Instances of each function.
     pub each: u32,
-    /// Instances placed in a second; as many end.
+    /// Sessions that are open when further ones are opened; 0: none are opened.
+    pub sessions: usize,
+    /// Instances placed, and then sessions opened, in a second; as many end.
     pub rate: f64,
-    /// How long they are placed.
+    /// How long each of these goes on.
     pub duration: Duration,
 }
 
 /// A part of the measurement, when it has ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Phase {
-    /// `joined`, `filled`, `idle` or `placed`.
+    /// `joined`; `filled`, `idle`, `placed` of instances; `opened`, `held`, `turned` of sessions.
     pub phase: &'static str,
     /// How long it took.
     pub seconds: f64,
-    /// Instances that stand.
+    /// Instances of functions that stand.
     pub instances: usize,
-    /// Instances that were started in it.
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Instances that were started, or sessions that were opened, in it.
     pub started: u64,
-    /// From the deploy to the start of an instance that it asks for, in µs: the middle one.
+    /// From the deploy to the start of an instance that it asks for, or from the request for a session until it was available,
+    /// in µs: the middle one.
     pub p50_us: f64,
     /// The 99th of a hundred.
     pub p99_us: f64,
@@ -79,8 +86,8 @@ struct Site {
     each: u32,
 }
 
-/// Starts the workers, fills them, lets them be for a while, then places instances at the rate; tells each phase when it has
-/// ended.
+/// Starts the workers, fills them, lets them be for a while, then places instances at the rate; the same with sessions. Tells
+/// each phase when it has ended.
 ///
 /// # Errors
 /// When control can't be reached, refuses a deploy, or an instance does not come up.
@@ -100,16 +107,12 @@ pub async fn measure(settings: &Settings, tell: impl Fn(Phase)) -> Result<(), Er
     let site = Site { control, workers, starts, clock, tenant: TenantName::default_tenant(), each: settings.each };
     tell(site.phase("joined", began.elapsed(), &Latencies::new()));
 
-    let functions = settings.instances / settings.each as usize;
-    let (began, filled) = (site.clock.instant(), site.fill(functions).await?);
-    tell(site.phase("filled", began.elapsed(), &filled));
-
-    let began = site.clock.instant();
-    site.clock.sleep(settings.duration).await;
-    tell(site.phase("idle", began.elapsed(), &Latencies::new()));
-
-    let (began, placed) = (site.clock.instant(), site.churn(functions, settings).await?);
-    tell(site.phase("placed", began.elapsed(), &placed));
+    if settings.instances > 0 {
+        site.place_instances(settings, &tell).await?;
+    }
+    if settings.sessions > 0 {
+        site.hold_sessions(settings, &tell).await?;
+    }
     for worker in &site.workers {
         worker.stop().await;
     }
@@ -121,6 +124,32 @@ fn failed(error: lyra_types::Error) -> Error {
 }
 
 impl Site {
+    async fn place_instances(&self, settings: &Settings, tell: &impl Fn(Phase)) -> Result<(), Error> {
+        let functions = settings.instances.div_ceil(settings.each as usize);
+        let (began, filled) = (self.clock.instant(), self.fill(functions).await?);
+        tell(self.phase("filled", began.elapsed(), &filled));
+        let began = self.clock.instant();
+        self.clock.sleep(settings.duration).await;
+        tell(self.phase("idle", began.elapsed(), &Latencies::new()));
+        let (began, placed) = (self.clock.instant(), self.churn(functions, settings).await?);
+        tell(self.phase("placed", began.elapsed(), &placed));
+        Ok(())
+    }
+
+    async fn hold_sessions(&self, settings: &Settings, tell: &impl Fn(Phase)) -> Result<(), Error> {
+        let Settings { sessions: count, rate, duration, .. } = *settings;
+        let sessions = Sessions::new(&self.control, &self.clock, count).await?;
+        let (began, opened) = (self.clock.instant(), sessions.fill(count).await?);
+        let with_sessions = |phase| Phase { sessions: count, ..phase };
+        tell(with_sessions(self.phase("opened", began.elapsed(), &opened)));
+        let began = self.clock.instant();
+        self.clock.sleep(duration).await;
+        tell(with_sessions(self.phase("held", began.elapsed(), &Latencies::new())));
+        let (began, turned) = (self.clock.instant(), sessions.turn_over(count, rate, duration).await?);
+        tell(with_sessions(self.phase("turned", began.elapsed(), &turned)));
+        Ok(())
+    }
+
     /// Deploys so many functions and waits for their instances.
     async fn fill(&self, functions: usize) -> Result<Latencies, Error> {
         let deploys = stream::iter(0..functions).map(|number| self.place(number)).buffer_unordered(FILLERS);
@@ -180,6 +209,7 @@ impl Site {
             phase,
             seconds: took.as_secs_f64(),
             instances: self.workers.iter().map(SimulatedWorker::instances).sum(),
+            sessions: 0,
             started: latencies.count(),
             p50_us: us(0.5),
             p99_us: us(0.99),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use lyra_isolation::session::{Hosted, Hosting};
 use lyra_isolation::simulated::Simulated;
-use lyra_isolation::{Code, ImageKey, Isolation, Sandbox, Template};
+use lyra_isolation::{Code, Grant, ImageKey, Isolation, Sandbox, Template};
 use lyra_kit::Clock;
 use lyra_types::function::Contract;
 use lyra_types::{Error, FunctionVersion, InstanceId, Runtime};
@@ -91,5 +92,15 @@ impl Template for WatchedTemplate {
         let sandbox = self.template.start(id, version).await?;
         self.starts.note(version.generation);
         Ok(sandbox)
+    }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        self.template.host(id, version, grant, hosting).await
     }
 }

@@ -120,6 +120,7 @@ async fn start_processes(places: &Places, settings: process::Settings, kit: &Kit
     }
     let mut launcher = launch::Config::new(places.processes.join("launcher"));
     launcher.cgroups = settings.cgroups;
+    launcher.favor_dynmods = settings.favor_dynmods;
     if let Some(program) = &places.helper {
         launcher.helper = vec![program.into(), child::SANDBOX_LAUNCHER.into()];
     }

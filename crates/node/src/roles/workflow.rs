@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lyra_store::{Blobs, DirLock, Objects, Runs, SqliteRuns};
-use lyra_wire::{Control, Worker};
-use lyra_workflow::{Config, Deps, Service};
+use lyra_wire::hooks::RunEnds;
+use lyra_wire::workers::LOCAL;
+use lyra_wire::{Control, Quotas, Role, Worker};
+use lyra_workflow::{Config, Deps, Identity, Service};
 
 use super::Kit;
 use crate::embedded::Error;
@@ -22,9 +24,19 @@ pub(crate) struct Parts {
     pub(crate) runs: Arc<dyn Runs>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) control: Arc<dyn Control>,
+    pub(crate) quotas: Arc<dyn Quotas>,
+    /// Control of this process, too: it tells of the ends of runs.
+    pub(crate) ends: Arc<dyn RunEnds>,
     pub(crate) worker: Arc<dyn Worker>,
     /// No other process uses the store of runs.
     pub(crate) alone: bool,
+    /// Who this process is, for others.
+    pub(crate) identity: Identity,
+}
+
+/// The only process of a platform.
+pub(crate) fn local() -> Identity {
+    Identity { name: LOCAL.to_owned(), address: String::new(), role: Role::Workflow }
 }
 
 /// Takes up runs that were under way, and starts to take new ones.
@@ -34,11 +46,14 @@ pub(crate) async fn start(config: Config, parts: Parts, kit: &Kit) -> Result<Ser
         blobs: parts.blobs,
         runs: parts.runs,
         control: parts.control,
+        quotas: parts.quotas,
+        ends: parts.ends,
         worker: parts.worker,
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
         alone: parts.alone,
+        identity: parts.identity,
     };
     Service::start(config, deps).await.map_err(Error::Workflow)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use lyra_store::objects::{Batch, Entry, Event, EventKind, Listing, WatchError};
+use lyra_store::objects::{Batch, Entry, Event, EventKind, Pages, WatchError};
 use lyra_store::{Objects, StoreError};
 
 use super::{Cache, Change, Key, Progress, RING, State, Stored};
@@ -74,20 +74,14 @@ enum Step<K> {
 impl<K: Kind> Cache<K> {
     /// Brings the cache to what the store has now, whatever it had before.
     pub(crate) async fn load(&self, objects: &dyn Objects) -> Result<(), StoreError> {
-        let mut after: Option<String> = None;
-        let mut revision = None;
+        let mut pages = Pages::of(objects, &self.prefix, PAGE);
         let mut entries = Vec::new();
-        loop {
-            let page: Listing = objects.list(&self.prefix, PAGE, after.as_deref()).await?;
-            let first = *revision.get_or_insert(page.revision);
-            after = page.entries.last().map(|entry| entry.key.clone());
+        while let Some(page) = pages.next().await? {
+            let first = pages.revision();
             // What is newer than the first page comes by the watch.
-            entries.extend(page.entries.into_iter().map(|entry| (entry.modified <= first, entry)));
-            if !page.more {
-                break;
-            }
+            entries.extend(page.into_iter().map(|entry| (entry.modified <= first, entry)));
         }
-        let revision = revision.unwrap_or(0);
+        let revision = pages.revision();
         let mut there = HashSet::with_capacity(entries.len());
         let mut puts = Vec::new();
         let mut newer = Vec::new();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{Config, LastRawMessageErrorKind, Stream};
 use async_nats::jetstream::{self, Context};
@@ -12,6 +13,7 @@ use futures::TryStreamExt;
 use lyra_kit::retry::Backoff;
 use lyra_kit::{Clock, Random};
 
+use super::NatsSettings;
 use super::payload::{PART, Payload};
 use crate::StoreError;
 
@@ -44,11 +46,15 @@ fn failed<E: std::fmt::Display>(operation: &'static str) -> impl Fn(E) -> StoreE
     StoreError::remote(operation)
 }
 
+fn overlaps(error: &CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP)
+}
+
 impl Channel {
-    pub(crate) fn new(client: async_nats::Client, deadline: Duration) -> Channel {
+    pub(crate) fn new(client: async_nats::Client, settings: &NatsSettings) -> Channel {
         let mut context = jetstream::new(client);
         context.set_timeout(ATTEMPT);
-        Channel { context, deadline, clock: Clock::system(), random: Random::system() }
+        Channel { context, deadline: settings.deadline, clock: settings.clock.clone(), random: Random::system() }
     }
 
     /// Longest for a request with all its tries.
@@ -71,7 +77,18 @@ impl Channel {
 
     /// The stream of this name, made if it is not there.
     pub(crate) async fn stream(&self, config: Config, operation: &'static str) -> Result<Stream, StoreError> {
-        let found = self.context.get_or_create_stream(config.clone()).await.map_err(failed(operation))?;
+        /// Tries where the server says that the subjects belong to another stream: while somebody else makes this very one,
+        /// it says so too (nats-server 2.9).
+        const OVERLAPS: u32 = 5;
+        let mut tries = 0;
+        let found = loop {
+            match self.context.get_or_create_stream(config.clone()).await {
+                Ok(found) => break found,
+                Err(error) if overlaps(&error) && tries < OVERLAPS => tries += 1,
+                Err(error) => return Err(failed(operation)(error)),
+            }
+            self.back_off(tries).await;
+        };
         let replicas = found.cached_info().config.num_replicas;
         if replicas != config.num_replicas {
             tracing::warn!(

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
+use lyra_kit::Clock;
 use tokio::sync::watch;
 
 use crate::StoreError;
@@ -38,6 +39,8 @@ pub struct NatsSettings {
     pub replicas: usize,
     /// Longest for a request with all its tries.
     pub deadline: Duration,
+    /// This process' clock; those of others may show different times.
+    pub clock: Clock,
 }
 
 impl std::fmt::Debug for NatsSettings {
@@ -61,6 +64,7 @@ impl NatsSettings {
             bucket: "lyra-jobs".to_owned(),
             replicas: 1,
             deadline: Duration::from_secs(30),
+            clock: Clock::system(),
         }
     }
 

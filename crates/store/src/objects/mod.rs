@@ -14,6 +14,9 @@
 
 mod election;
 mod etcd;
+mod pages;
+mod pins;
+pub mod presence;
 mod sqlite;
 
 use std::time::Duration;
@@ -24,6 +27,9 @@ use futures::stream::BoxStream;
 
 pub use election::{Election, Leader, Leadership};
 pub use etcd::{EtcdObjects, EtcdSettings};
+pub use pages::Pages;
+pub use pins::{Pin, Pins};
+pub use presence::Presence;
 pub use sqlite::{History, SqliteObjects};
 
 use crate::StoreError;

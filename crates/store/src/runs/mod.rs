@@ -8,12 +8,15 @@
 //! - A batch is numbered. One that is already there is not written again, so a writer that does not know whether its
 //!   batch was written may repeat it.
 //! - An end is for ever, but for [`Runs::reopen`].
+//! - A run that was made with a notice is *owed* from the very write that ends it, until [`Runs::passed_on`]; no sweep forgets it
+//!   before.
 //!
 //! What stands in a batch, and in a run's summary, is for the caller to say. Time is always handed in.
 
 mod nats;
 mod sqlite;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +53,8 @@ pub struct NewRunRecord {
     pub batch: Bytes,
     /// What lists show of it, opaque here.
     pub summary: Bytes,
+    /// What its owner wants to happen when it has ended, opaque here.
+    pub notice: Option<Arc<str>>,
 }
 
 /// Outcome of [`Runs::create`].
@@ -101,6 +106,15 @@ pub struct TakenRun {
     /// Why the journal can't be read, where the store is there and what it has is damaged; nothing of it is handed over
     /// then.
     pub damage: Option<String>,
+}
+
+/// A run that has ended, which somebody wants to hear of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwedRun {
+    /// The run, as it has ended.
+    pub record: RunRecord,
+    /// Its [`NewRunRecord::notice`].
+    pub notice: String,
 }
 
 /// A batch to write.
@@ -223,7 +237,14 @@ pub trait Runs: Send + Sync + 'static {
     /// Takes up a run that has ended; its place is `running` again.
     async fn reopen(&self, tenant: TenantName, id: RunId, owner: u64) -> Result<TakenRun, RunsError>;
 
-    /// Up to `limit` runs that ended before this time.
+    /// Up to `limit` runs with a notice, of any tenant, that have ended since their end was last
+    /// [passed on](Runs::passed_on).
+    async fn owed(&self, limit: usize) -> Result<Vec<OwedRun>, RunsError>;
+
+    /// The end of this time was passed on. Nothing happens where the run has none of that time.
+    async fn passed_on(&self, tenant: TenantName, id: RunId, ended_at: Timestamp) -> Result<(), RunsError>;
+
+    /// Up to `limit` runs that ended before this time and are owed no more.
     async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<(TenantName, RunId)>, RunsError>;
 
     /// Forgets a run, with all it holds, if it ended before this time; says whether it did.

@@ -41,7 +41,7 @@ struct Shared {
     queue: Mutex<Queue>,
     room: Arc<Semaphore>,
     conn: Mutex<Option<Connection>>,
-    after_commit: Box<dyn Fn() + Send + Sync>,
+    after_commit: Box<dyn Fn(bool) + Send + Sync>,
     requests: AtomicU64,
     commits: AtomicU64,
 }
@@ -96,8 +96,8 @@ where
 }
 
 impl Writer {
-    /// Writes through `conn`; calls `after_commit` after each commit, before the answers go out.
-    pub(crate) fn new(conn: Connection, after_commit: impl Fn() + Send + Sync + 'static) -> Writer {
+    /// Writes through `conn`; tells `after_commit` of each commit whether it went well, before the answers go out.
+    pub(crate) fn new(conn: Connection, after_commit: impl Fn(bool) + Send + Sync + 'static) -> Writer {
         Writer {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
@@ -187,9 +187,8 @@ impl Shared {
         let failed = outcome.err().map(|error| error.to_string());
         if let Some(error) = &failed {
             tracing::error!(error, requests = batch.len(), "commit failed");
-        } else {
-            (self.after_commit)();
         }
+        (self.after_commit)(failed.is_none());
         for request in batch {
             request.answer(failed.as_deref());
         }

@@ -10,7 +10,7 @@ use crate::sqlite::open_writer;
 fn writer() -> (tempfile::TempDir, Arc<Writer>) {
     let dir = tempfile::tempdir().unwrap();
     let conn = open_writer(&dir.path().join("t.db"), 1, "CREATE TABLE t (n INTEGER PRIMARY KEY)").unwrap();
-    (dir, Arc::new(Writer::new(conn, || {})))
+    (dir, Arc::new(Writer::new(conn, |_| {})))
 }
 
 async fn insert(writer: &Writer, n: i64) -> Result<(), StoreError> {

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lyra_store::jobs::{Changed, Filter, Idempotency, LeaseRequest, NatsSettings, NewJob, Outcome, Retention};
+use lyra_kit::Clock;
+use lyra_store::jobs::{
+    Changed, Filter, Held, Idempotency, LeaseRequest, LeasedJob, NatsSettings, NewJob, Outcome, Retention,
+};
 use lyra_store::{Jobs, NatsJobs};
 use lyra_testkit::engines::Nats as Server;
+use lyra_types::Error;
 use lyra_types::job::JobStatus;
 use tokio::sync::broadcast;
 
-use super::{Subject, at, new, request, tenant};
+use super::{Subject, TTL, at, new, request, tenant};
 
 struct Nats {
     server: Server,
@@ -76,19 +80,96 @@ async fn processes_share_the_jobs_and_each_is_leased_once() {
     for number in 0..40 {
         one.accept(new("f", number)).await.unwrap();
     }
-    let (mut leased, mut by_two) = (BTreeSet::new(), 0);
+    known(&two, JobStatus::Queued, 40).await;
+    // In a race one may win each time: that both have a part is seen without one.
+    let theirs = two.lease(request(2, at(100), 8)).await.unwrap().jobs;
+    assert_eq!(theirs.len(), 8, "what another accepted");
+    for job in &theirs {
+        two.finish(job.lease(), at(101), Outcome::Succeeded(Bytes::new())).await.unwrap();
+    }
+    let mut leased: BTreeSet<_> = theirs.iter().map(|job| job.job.id).collect();
     while leased.len() < 40 {
-        // The second hears of the jobs a moment later.
         let (first, second) = tokio::join!(one.lease(request(1, at(100), 8)), two.lease(request(2, at(100), 8)));
-        by_two += second.as_ref().unwrap().jobs.len();
         for job in first.unwrap().jobs.into_iter().chain(second.unwrap().jobs) {
             assert!(leased.insert(job.job.id), "leased twice");
             two.finish(job.lease(), at(101), Outcome::Succeeded(Bytes::new())).await.unwrap();
         }
     }
-    assert!(by_two > 0, "both take part");
     let job = one.get(tenant(), new("f", 0).id, false).await.unwrap().0;
     assert_eq!(job.status, JobStatus::Succeeded, "what one has written the other reads");
+}
+
+#[tokio::test]
+async fn processes_that_make_the_streams_at_the_same_time_all_get_them() {
+    let server = Server::start().await.unwrap();
+    for round in 0..5 {
+        let settings = NatsSettings { bucket: format!("new-{round}"), ..settings(&server) };
+        futures::future::join_all((0..6).map(|_| connect(&settings))).await;
+    }
+}
+
+/// A process whose clock shows another time than the machine's.
+async fn with_clock(settings: &NatsSettings, clock: Clock) -> (NatsJobs, Clock) {
+    let settings = NatsSettings { clock: clock.clone(), ..settings.clone() };
+    (connect(&settings).await, clock)
+}
+
+/// Waits until this process knows of so many jobs in this status.
+async fn known(jobs: &NatsJobs, status: JobStatus, count: usize) {
+    let filter = || Filter { status: Some(status), limit: 100, ..Filter::default() };
+    while jobs.list(tenant(), filter()).await.unwrap().len() < count {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The second process takes what both handed in, gives it back, the first takes it; and the second, which leads, sees that it is held.
+async fn hand_over((one, first): &(NatsJobs, Clock), (two, second): &(NatsJobs, Clock), number: u32) {
+    let (mine, theirs) = (new("mine", number), new("theirs", number + 1));
+    one.accept(NewJob { now: first.now(), ..mine }).await.unwrap();
+    two.accept(NewJob { now: second.now(), ..theirs }).await.unwrap();
+    known(two, JobStatus::Queued, 2).await;
+    let leased = two.lease(request(2, second.now(), 8)).await.unwrap().jobs;
+    assert_eq!(leased.len(), 2, "what was handed in by another clock is due, too");
+    for job in &leased {
+        let outcome = Outcome::Released { run_at: second.now(), error: None };
+        two.finish(job.lease(), second.now(), outcome).await.unwrap();
+    }
+    let mut held = Vec::new();
+    while held.len() < 2 {
+        held.extend(one.lease(request(1, first.now(), 8)).await.unwrap().jobs);
+    }
+    known(two, JobStatus::Running, 2).await;
+    let leased = two.lease(request(2, second.now(), 8)).await.unwrap();
+    assert!(leased.jobs.is_empty() && leased.ended.is_empty(), "their leases hold");
+    let beats = held.iter().map(LeasedJob::lease).collect();
+    let beats = one.heartbeat(1, beats, first.now(), TTL).await.unwrap();
+    assert_eq!(beats, [Held::Yes, Held::Yes]);
+    // One is tried again later: not before its time, whose clock ever says so.
+    let [first_job, second_job] = &held[..] else { panic!("two are held") };
+    one.finish(first_job.lease(), first.now(), Outcome::Succeeded(Bytes::new())).await.unwrap();
+    let later = Outcome::Retry { run_at: first.now() + Duration::from_secs(60), error: Error::internal("try later") };
+    one.finish(second_job.lease(), first.now(), later).await.unwrap();
+    let queued = || Filter { status: Some(JobStatus::Queued), limit: 9, ..Filter::default() };
+    while two.list(tenant(), queued()).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let leased = two.lease(request(2, second.now(), 8)).await.unwrap();
+    assert!(leased.jobs.is_empty(), "its time has not come");
+    let wait = leased.next.expect("one waits").since(second.now());
+    assert!(wait <= Duration::from_secs(61), "it waits for as long as was said: {wait:?}");
+    two.cancel(tenant(), second_job.job.id, second.now()).await.unwrap();
+}
+
+/// Processes whose clocks show times that lie minutes apart.
+#[tokio::test]
+async fn clocks_that_differ_hold_up_no_job_and_end_no_lease() {
+    let server = Server::start().await.unwrap();
+    let settings = settings(&server);
+    let (now, apart) = (Clock::system().now(), Duration::from_secs(300));
+    let ahead = with_clock(&settings, Clock::simulated(now + apart)).await;
+    let behind = with_clock(&settings, Clock::simulated(now - apart)).await;
+    hand_over(&ahead, &behind, 1).await;
+    hand_over(&behind, &ahead, 3).await;
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use lyra_store::RunsError;
 use lyra_store::runs::{Append, CreatedRun, NewRunRecord, RunFilter, RunUpdate};
+use lyra_store::{Runs, RunsError};
 use lyra_types::workflow::RunStatus;
 use lyra_types::{TenantName, WorkflowName};
 
@@ -336,4 +336,50 @@ pub async fn kept_results_of_one_tenant_are_forgotten_and_those_of_others_are_no
     runs.forget_memos(tenant()).await.unwrap();
     assert_eq!(runs.memo(tenant(), [1; 32], at(1)).await.unwrap(), None);
     assert_eq!(runs.memo(other, [1; 32], at(1)).await.unwrap(), Some(Bytes::from_static(b"theirs")));
+}
+
+pub async fn a_run_with_a_notice_is_owed_from_its_end_until_that_was_passed_on(mut subject: impl Subject) {
+    let noticed = |name: &str| NewRunRecord { notice: Some(format!("notice {name}").into()), ..new(name, 1) };
+    let owed = async |runs: &dyn Runs| -> Vec<(String, String)> {
+        let mut owed: Vec<_> =
+            runs.owed(10).await.unwrap().into_iter().map(|one| (one.record.id.to_string(), one.notice)).collect();
+        owed.sort_unstable();
+        owed
+    };
+    let both = ["a", "d"].map(|name| (name.to_owned(), format!("notice {name}")));
+    let runs = subject.runs();
+    for run in [noticed("a"), noticed("b"), new("c", 1), noticed("d")] {
+        runs.create(run).await.unwrap();
+    }
+    assert_eq!(owed(runs).await, []);
+    let paused = RunUpdate { status: RunStatus::Paused, ended_at: None, ..end("b", 1, 1).update.unwrap() };
+    runs.append(Append { update: Some(paused), ..batch("b", 1, 1) }).await.unwrap();
+    assert_eq!(owed(runs).await, [], "a pause is no end");
+    for name in ["a", "c", "d"] {
+        runs.append(end(name, 1, 1)).await.unwrap();
+    }
+    assert_eq!(owed(runs).await, both);
+    subject.crash().await;
+    let runs = subject.runs();
+    assert_eq!(owed(runs).await, both, "what is owed survives a kill");
+    assert_eq!(runs.ended(at(99), 10).await.unwrap(), [(tenant(), id("c"))]);
+    assert_eq!(runs.sweep(at(99), 10).await.unwrap(), 1, "only the one that nobody wants to hear of is forgotten");
+    runs.passed_on(tenant(), id("a"), at(1)).await.unwrap();
+    runs.passed_on(tenant(), id("z"), at(2)).await.unwrap();
+    assert_eq!(owed(runs).await, both, "there is no such end");
+    runs.passed_on(tenant(), id("a"), at(2)).await.unwrap();
+    runs.passed_on(tenant(), id("a"), at(2)).await.unwrap();
+    assert_eq!(owed(runs).await, both[1..]);
+    // A run that is taken up again is owed nothing until it has another end.
+    let fence = runs.reopen(tenant(), id("a"), 1).await.unwrap().fence;
+    assert_eq!(owed(runs).await, both[1..]);
+    let again = RunUpdate { ended_at: Some(at(5)), ..end("a", fence, 2).update.unwrap() };
+    runs.append(Append { update: Some(again), ..batch("a", fence, 2) }).await.unwrap();
+    assert_eq!(owed(runs).await, both);
+    runs.passed_on(tenant(), id("a"), at(2)).await.unwrap();
+    assert_eq!(owed(runs).await, both, "that end was another");
+    subject.reopen().await;
+    assert_eq!(owed(subject.runs()).await, both);
+    assert!(subject.runs().forget(tenant(), id("d"), at(99)).await.unwrap(), "its owner may have it go");
+    assert_eq!(owed(subject.runs()).await, both[..1]);
 }

@@ -31,6 +31,7 @@ macro_rules! keeps_the_promises {
             kept_results_are_found_until_their_time
             one_run_is_forgotten_only_once_it_has_ended_long_enough_ago
             all_runs_are_listed_page_by_page_whoever_owns_them
+            a_run_with_a_notice_is_owed_from_its_end_until_that_was_passed_on
             kept_results_of_one_tenant_are_forgotten_and_those_of_others_are_not
         );
     };
@@ -96,6 +97,7 @@ fn new(name: &str, owner: u64) -> NewRunRecord {
         head: Bytes::from_static(b"head"),
         batch: Bytes::from_static(b"0"),
         summary: Bytes::from_static(b"{}"),
+        notice: None,
     }
 }
 

@@ -11,12 +11,13 @@ pub struct NatsOptions {
     pub config: String,
 }
 
-/// A running NATS server. Killed when it is dropped.
+/// A running NATS server, alone or a member of a cluster. Killed when it is dropped.
 #[derive(Debug)]
 pub struct Nats {
     program: Program,
     client: Listen,
     monitor: Listen,
+    _route: Option<Listen>,
 }
 
 impl Nats {
@@ -41,19 +42,47 @@ impl Nats {
     /// # Errors
     /// As [`Nats::start`].
     pub async fn start_at(place: Place<'_>, options: &NatsOptions) -> Result<Nats> {
+        let mut nats = Nats::prepared(place, None, &options.config).await?;
+        nats.restart().await?;
+        Ok(nats)
+    }
+
+    /// Starts a cluster of one member at each place, with no data, at port 4222 where the place is a host.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn cluster_at(places: &[Place<'_>]) -> Result<Vec<Nats>> {
+        let mut routes = Vec::with_capacity(places.len());
+        for place in places {
+            routes.push(place.listen(6222).await?);
+        }
+        let all: Vec<_> = routes.iter().map(|route| format!("\"nats://{}\"", route.address)).collect();
+        let all = all.join(", ");
+        let mut members = Vec::with_capacity(places.len());
+        for (number, (place, route)) in (1..).zip(places.iter().zip(routes)) {
+            let listen = route.address;
+            let config =
+                format!("server_name: n{number}\ncluster {{ name: lyra, listen: \"{listen}\", routes: [{all}] }}\n");
+            members.push(Nats::prepared(*place, Some(route), &config).await?);
+        }
+        // None is ready before most are there.
+        futures::future::try_join_all(members.iter_mut().map(Nats::restart)).await?;
+        Ok(members)
+    }
+
+    /// Nothing runs yet.
+    async fn prepared(place: Place<'_>, route: Option<Listen>, further: &str) -> Result<Nats> {
         let mut program = Program::new("nats-server", "apt-get install nats-server", place)?;
         let (client, monitor) = (place.listen(4222).await?, place.listen(8222).await?);
         let config = program.directory.path().join("nats.conf");
         let data = program.data();
         let text = format!(
-            "listen: \"{}\"\nhttp: \"{}\"\njetstream {{ store_dir: {data:?} }}\n{}\n",
-            client.address, monitor.address, options.config
+            "listen: \"{}\"\nhttp: \"{}\"\njetstream {{ store_dir: {data:?} }}\n{further}\n",
+            client.address, monitor.address
         );
         std::fs::write(&config, text)?;
         program.args(["-c".to_owned(), config.display().to_string()]);
-        let mut nats = Nats { program, client, monitor };
-        nats.restart().await?;
-        Ok(nats)
+        Ok(Nats { program, client, monitor, _route: route })
     }
 
     /// `ADDRESS:PORT`, for clients.

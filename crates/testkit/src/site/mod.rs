@@ -1,4 +1,4 @@
-//! A whole site: control processes, workers and gateways over etcd (three members), NATS and an S3 server, each on a
+//! A whole site: control processes, workers, processes for workflows and gateways over etcd (three members), NATS and an S3 server, each on a
 //! host of its own, with mutual TLS between the roles; and whatever may happen to them.
 //!
 //! The client is on a host too: starting a site moves the calling thread there (see [`Host::enter`]), so what a test does
@@ -6,6 +6,7 @@
 
 mod check;
 mod node;
+mod rooms;
 mod start;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::engines::{Etcd, Nats, S3};
 use crate::hosts::{Host, Network};
 pub use check::Checked;
 use node::Node;
+pub use rooms::Rooms;
 pub use start::Layout;
 
 /// Longest wait for what has to come about; a machine under load is slow.
@@ -39,7 +41,7 @@ pub struct Site {
     token: String,
     nodes: BTreeMap<String, Node>,
     etcd: Vec<Etcd>,
-    nats: Nats,
+    nats: Vec<Nats>,
     s3: S3,
     network: Network,
     _scratch: Option<TempDir>,
@@ -70,7 +72,7 @@ impl Site {
         std::fs::read_to_string(self.directory.join(format!("{name}.log"))).unwrap_or_default()
     }
 
-    /// Names of the nodes with this role: `control`, `worker`, `gateway`.
+    /// Names of the nodes with this role: `control`, `worker`, `workflow`, `gateway`.
     pub fn names(&self, role: &str) -> Vec<String> {
         let of_role = self.nodes.iter().filter(|(_, node)| node.role == role);
         of_role.map(|(name, _)| name.clone()).collect()
@@ -113,8 +115,11 @@ impl Site {
             let member = self.etcd.get_mut(number.wrapping_sub(1));
             return member.map(Process::Etcd).with_context(|| format!("there is no {name}"));
         }
+        let nats = start::nats_names(self.nats.len());
+        if let Some(number) = nats.iter().position(|of| of == name) {
+            return Ok(Process::Nats(&mut self.nats[number]));
+        }
         match name {
-            "nats" => Ok(Process::Nats(&mut self.nats)),
             "s3" => Ok(Process::S3(&mut self.s3)),
             name => self.nodes.get_mut(name).map(Process::Node).with_context(|| format!("there is no {name}")),
         }
@@ -194,6 +199,16 @@ impl Site {
         node.start().await
     }
 
+    /// Restarts a worker that has no files any more: on a new disk.
+    ///
+    /// # Errors
+    /// When it does not end well or does not come back.
+    pub async fn roll_bare(&mut self, name: &str) -> Result<()> {
+        self.terminate(name).await?;
+        std::fs::remove_dir_all(self.directory.join(name))?;
+        self.restart(name).await
+    }
+
     /// Waits until a gateway shows a worker in a state: `ready`, `cordoned`, `lost`; `gone` is not shown.
     ///
     /// # Errors
@@ -255,7 +270,8 @@ impl Drop for Site {
     fn drop(&mut self) {
         // The engines' directories go with them.
         let members = (1..).zip(&self.etcd).map(|(number, member)| (format!("e{number}"), member.log()));
-        let logs = members.chain([("nats".to_owned(), self.nats.log()), ("s3".to_owned(), self.s3.log())]);
+        let nats = start::nats_names(self.nats.len()).into_iter().zip(self.nats.iter().map(Nats::log));
+        let logs = members.chain(nats).chain([("s3".to_owned(), self.s3.log())]);
         for (name, log) in logs {
             drop(std::fs::write(self.directory.join(format!("{name}.log")), log));
         }

@@ -1,6 +1,7 @@
 //! How a site is laid out, and started.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
@@ -25,8 +26,15 @@ pub struct Layout {
     pub workers: usize,
     /// Gateways: `g1`, `g2`, …
     pub gateways: usize,
+    /// Servers of NATS: one, `nats`; or three that form a cluster, `n1`, `n2` and `n3`.
+    pub nats: usize,
+    /// Processes for workflows: `f1`, `f2`, …; where there are none, control runs them.
+    pub workflows: usize,
     /// Hosts of their own (which needs root), or addresses of the loopback.
     pub apart: bool,
+    /// A leader that is not heard for so long is one no more. Longer than as it ships where a test asks who leads: three members of
+    /// etcd on one busy disk can stand still for as long as a short lease.
+    pub leader_lease: Duration,
     /// Says which packets are lost.
     pub seed: u64,
     /// The `lyra` binary; else the one that this test run has built.
@@ -37,12 +45,37 @@ pub struct Layout {
 
 impl Default for Layout {
     fn default() -> Layout {
-        Layout { controls: 1, workers: 2, gateways: 1, apart: true, seed: 1, binary: None, directory: None }
+        Layout {
+            controls: 1,
+            workers: 2,
+            gateways: 1,
+            workflows: 0,
+            nats: 1,
+            apart: true,
+            leader_lease: Duration::from_secs(2),
+            seed: 1,
+            binary: None,
+            directory: None,
+        }
     }
 }
 
 fn names(letter: char, count: usize) -> Vec<String> {
     (1..=count).map(|number| format!("{letter}{number}")).collect()
+}
+
+/// Names of the servers of NATS.
+pub(super) fn nats_names(count: usize) -> Vec<String> {
+    if count == 1 { vec!["nats".to_owned()] } else { names('n', count) }
+}
+
+async fn start_nats(network: &Network, count: usize) -> Result<Vec<Nats>> {
+    let names = nats_names(count);
+    let places: Result<Vec<_>> = names.iter().map(|name| network.host(name).map(Place::Host)).collect();
+    match places?[..] {
+        [alone] => Ok(vec![Nats::start_at(alone, &NatsOptions::default()).await?]),
+        ref several => Nats::cluster_at(several).await,
+    }
 }
 
 impl Site {
@@ -61,8 +94,12 @@ impl Site {
             (None, scratch) => scratch.as_ref().map(|scratch| scratch.path().to_owned()).unwrap_or_default(),
         };
         std::fs::create_dir_all(&directory)?;
-        let roles =
-            [("control", 'c', layout.controls), ("worker", 'w', layout.workers), ("gateway", 'g', layout.gateways)];
+        let roles = [
+            ("control", 'c', layout.controls),
+            ("worker", 'w', layout.workers),
+            ("workflow", 'f', layout.workflows),
+            ("gateway", 'g', layout.gateways),
+        ];
         let nodes: Vec<(&str, String)> = roles
             .into_iter()
             .flat_map(|(role, letter, count)| names(letter, count).into_iter().map(move |name| (role, name)))
@@ -73,10 +110,10 @@ impl Site {
 
         let members: Result<Vec<_>> =
             names('e', MEMBERS).iter().map(|name| network.host(name).map(Place::Host)).collect();
-        let (members, options) = (members?, NatsOptions::default());
+        let members = members?;
         let (etcd, nats, s3) = tokio::try_join!(
             Etcd::cluster_at(&members),
-            Nats::start_at(Place::Host(network.host("nats")?), &options),
+            start_nats(&network, layout.nats),
             S3::start_at(Place::Host(network.host("s3")?)),
         )?;
         let token = "a-token-of-the-test-site".to_owned();
@@ -98,7 +135,7 @@ impl Site {
             site.nodes.insert(name, node);
         }
         // A gateway that finds control and workers starts at once.
-        for role in ["control", "worker", "gateway"] {
+        for role in ["control", "worker", "workflow", "gateway"] {
             let of_role = site.nodes.values_mut().filter(|node| node.role == role);
             try_join_all(of_role.map(Node::start)).await?;
         }
@@ -116,11 +153,13 @@ impl Site {
         flag("--data-dir", file(name));
         flag("--tls-dir", file(&format!("tls/{name}")));
         let blobs = format!("s3://{}?endpoint={}", S3::BUCKET, self.s3.url());
-        if role == "control" {
+        if role == "control" || role == "workflow" {
             let members: Vec<_> = self.etcd.iter().map(Etcd::address).collect();
             flag("--store", format!("etcd://{}", members.join(",")));
-            flag("--jobs", format!("nats://{}", self.nats.address()));
-        } else {
+            let servers: Vec<_> = self.nats.iter().map(Nats::address).collect();
+            flag("--jobs", format!("nats://{}?replicas={}", servers.join(","), servers.len()));
+        }
+        if role != "control" {
             let controls: Result<Vec<_>> = names('c', self.layout.controls)
                 .iter()
                 .map(|name| Ok(format!("{}:{GRPC}", self.network.host(name)?.address())))
@@ -138,12 +177,16 @@ impl Site {
             // They share a machine.
             flag("--memory-mb", "2048".to_owned());
         }
+        let leader_lease = format!("{}ms", self.layout.leader_lease.as_millis());
         let env = [
             ("AWS_ACCESS_KEY_ID", S3::ACCESS_KEY),
             ("AWS_SECRET_ACCESS_KEY", S3::SECRET_KEY),
             // Short leases, so that tests see workers lost.
             ("LYRA__CONTROL__REGISTRY__HEARTBEAT", "500ms"),
             ("LYRA__CONTROL__REGISTRY__LEASE", "2s"),
+            ("LYRA__CONTROL__LEADER_LEASE", &leader_lease),
+            ("LYRA__WORKFLOW__LEASE", "3s"),
+            ("LYRA__WORKFLOW__WITH_CONTROL", if self.layout.workflows > 0 { "false" } else { "true" }),
             // Every worker gets calls, also of a single function.
             ("LYRA__CLUSTER__FLEET__BALANCE", "power-of-two"),
         ];
@@ -158,7 +201,8 @@ fn network(layout: &Layout, nodes: &[(&str, String)]) -> Result<Network> {
     let members = names('e', MEMBERS);
     let mut hosts = vec!["client"];
     hosts.extend(members.iter().map(String::as_str));
-    hosts.extend(["nats", "s3"]);
+    let nats = nats_names(layout.nats);
+    hosts.extend(nats.iter().map(String::as_str).chain(["s3"]));
     hosts.extend(nodes.iter().map(|(_, name)| name.as_str()));
     match layout.apart {
         true => Network::new(&hosts, layout.seed),

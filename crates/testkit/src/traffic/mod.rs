@@ -4,6 +4,8 @@
 //! has an idempotency key, so handing it in is tried again until it is accepted; from then on it may not be lost.
 
 mod record;
+mod visited;
+mod visits;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 pub use record::{Record, Seen};
+pub use visited::Visited;
+pub use visits::{PROGRAM, Visiting, Visits};
 
 /// Calls and jobs that may be under way at once; those that are due beyond wait.
 const UNDER_WAY: usize = 2_000;

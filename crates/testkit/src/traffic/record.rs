@@ -9,7 +9,7 @@ use lyra_types::api::{Resource, WorkerView};
 use super::is_right;
 
 /// Faults that are kept in words; more are counted only.
-const KEPT: usize = 20;
+pub(super) const KEPT: usize = 20;
 
 /// Counts, for messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Record {
     violations: Vec<String>,
 }
 
-fn code(error: &Error) -> String {
+pub(super) fn code(error: &Error) -> String {
     match error {
         Error::Unreachable { .. } => "no_gateway".to_owned(),
         Error::Broken { .. } => "broken".to_owned(),

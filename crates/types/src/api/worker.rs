@@ -209,10 +209,16 @@ pub struct InstanceView {
     pub since: Timestamp,
     /// Bytes of memory that are charged for it.
     pub memory: u64,
-    /// Calls that it has begun to serve.
+    /// Calls that it has begun to serve; sessions, where it belongs to an application.
     pub served: u64,
     /// GPUs that it may use.
     pub gpus: Vec<u32>,
+    /// The application that it belongs to, as `NAME@VERSION`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// Name of the session that it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
 }
 
 /// What was cleaned.

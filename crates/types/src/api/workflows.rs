@@ -1,9 +1,12 @@
 //! Bodies of the routes of workflows and runs.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::delivery::DestinationsRequest;
 use crate::{RunId, Timestamp, WorkflowName};
 
 /// A workflow to make, or a new version of one.
@@ -87,6 +90,14 @@ pub struct NewRun {
     /// The W3C trace context that the run's spans stand in; where none, that of the header `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Who hears of its end, in place of the workflow's own destinations; the header `Lyra-Destinations` says the same. A URL
+    /// needs a secret here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destinations: Option<Box<DestinationsRequest>>,
+    /// Who is charged for the calls of its tasks. Gateways say so; nobody else may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub user: Option<Arc<str>>,
 }
 
 /// A part of another Lyra's workflow, to be run here; only what crosses the cut's edges comes with it.
@@ -109,6 +120,10 @@ pub struct NewPart {
     /// The W3C trace context that the run's spans stand in; where none, that of the header `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Who is charged for the calls of its tasks. Gateways say so; nobody else may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub user: Option<Arc<str>>,
 }
 
 /// What was started.
@@ -151,4 +166,30 @@ pub struct Waiting {
     /// What it was given.
     #[schema(value_type = Object)]
     pub input: Map<String, Value>,
+}
+
+/// A process that runs workflows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkflowMemberView {
+    /// Name.
+    pub name: String,
+    /// Where other roles reach it; none where it is part of a platform in one process, or does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `workflow`; `control` where the control role runs workflows.
+    pub role: String,
+    /// `ready`; `leaving`: it ends, and others take its runs; `unreachable`: it does not answer, and others take its runs when
+    /// its lease has ended.
+    pub state: String,
+    /// Runs under way that it owns; none where it does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
+    /// Runs that it owns and that can't go on, because their journal or workflow can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stuck: Option<u64>,
+    /// Tries of tasks under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+    /// When it was started.
+    pub since: Timestamp,
 }

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 use super::accept::Asker;
 use super::seldom::is_time_to_say;
 use crate::Role;
-use crate::Role::{Control, Gateway, Scaler, Worker};
+use crate::Role::{Control, Gateway, Scaler, Worker, Workflow};
 
 /// In place of a method: each one of the service.
 const EACH: &str = "*";
@@ -22,7 +22,8 @@ const EACH: &str = "*";
 const TABLE: &[(&str, &str, &[Role])] = &[
     // Only a worker joins, and only under a name of its own (`registry.rs`).
     ("lyra.v1.Registry", "Join", &[Worker]),
-    ("lyra.v1.Registry", EACH, &[Gateway, Control]),
+    // Whoever calls functions knows the workers; tasks of workflows are calls.
+    ("lyra.v1.Registry", EACH, &[Gateway, Control, Workflow]),
     // Workers count what calls use.
     ("lyra.v1.Control", "RecordUsage", &[Worker]),
     // A scaler is told of the load, and empties the workers that it ends.
@@ -32,19 +33,30 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     // Only they are told values of secrets, for the instances that they start.
     ("lyra.v1.Control", "FetchSecrets", &[Worker]),
     ("lyra.v1.Control", "SecretStamps", &[Worker]),
+    // What tasks of workflows call, and those that are jobs.
+    ("lyra.v1.Control", "WatchRoutes", &[Gateway, Control, Workflow]),
+    ("lyra.v1.Control", "Submit", &[Gateway, Control, Workflow]),
+    ("lyra.v1.Control", "Job", &[Gateway, Control, Workflow]),
+    ("lyra.v1.Control", "CancelJob", &[Gateway, Control, Workflow]),
+    // Somebody may want to hear of the end of a run.
+    ("lyra.v1.Control", "RunEnds", &[Control, Workflow]),
+    // Tasks count against what their tenants may use.
+    ("lyra.v1.Quotas", "Share", &[Gateway, Control, Workflow]),
+    // A task that is given up ends a run that may be with another process.
+    ("lyra.v1.Control", "WatchWorkflows", &[Gateway, Control, Workflow]),
+    ("lyra.v1.Workflows", "Command", &[Gateway, Control, Workflow]),
     ("lyra.v1.Control", EACH, &[Gateway, Control]),
     ("lyra.v1.Accounts", EACH, &[Gateway, Control]),
     ("lyra.v1.Quotas", EACH, &[Gateway, Control]),
     // Functions write where they run, and whoever shows it reads.
     ("lyra.v1.Logs", "Offer", &[Worker]),
     ("lyra.v1.Logs", EACH, &[Gateway, Control]),
-    // Control clears away what deleted tenants had; gateways ask for clients.
+    // Control clears away what deleted tenants had; gateways ask for clients, and control passes on what they ask of it.
     ("lyra.v1.Workflows", "Clear", &[Control]),
-    ("lyra.v1.Workflows", "Workflows", &[Gateway, Control]),
-    ("lyra.v1.Workflows", EACH, &[Gateway]),
-    // Gateways call for clients, control for jobs.
+    ("lyra.v1.Workflows", EACH, &[Gateway, Control]),
+    // Gateways call for clients, control for jobs, workflow processes for tasks.
     ("lyra.v1.Worker", EACH, &[Gateway, Control]),
-    ("lyra.calls.v1.Calls", EACH, &[Gateway, Control]),
+    ("lyra.calls.v1.Calls", EACH, &[Gateway, Control, Workflow]),
 ];
 
 /// The roles that may ask for the method at `path` (`/SERVICE/METHOD`).
@@ -165,7 +177,8 @@ mod tests {
             ("/lyra.v1.Logs/Query", true, false, true),
             ("/lyra.v1.Logs/Forget", true, false, true),
             ("/lyra.v1.Worker/Drain", true, false, true),
-            ("/lyra.v1.Workflows/Start", false, false, true),
+            ("/lyra.v1.Workflows/Start", true, false, true),
+            ("/lyra.v1.Workflows/Clear", true, false, false),
             ("/lyra.calls.v1.Calls/Exchange", true, false, true),
             ("/lyra.calls.v1.Calls/Serve", true, false, true),
             ("/lyra.v1.Nothing/Deploy", false, false, false),
@@ -187,6 +200,24 @@ mod tests {
             assert_eq!(may("a:scaler", path), scaler, "{path}");
         }
         assert!(!may("a:control,worker,gateway", "/lyra.v1.Control/ScalerTurn"));
+        for (path, workflow) in [
+            ("/lyra.v1.Registry/WatchWorkers", true),
+            ("/lyra.v1.Registry/Join", false),
+            ("/lyra.v1.Control/WatchRoutes", true),
+            ("/lyra.v1.Control/Submit", true),
+            ("/lyra.v1.Control/Job", true),
+            ("/lyra.v1.Control/CancelJob", true),
+            ("/lyra.v1.Control/Deploy", false),
+            ("/lyra.v1.Control/PurgeDead", false),
+            ("/lyra.v1.Control/FetchSecrets", false),
+            ("/lyra.v1.Control/WatchWorkflows", true),
+            ("/lyra.v1.Workflows/Command", true),
+            ("/lyra.v1.Workflows/Start", false),
+            ("/lyra.v1.Worker/Drain", false),
+            ("/lyra.calls.v1.Calls/Exchange", true),
+        ] {
+            assert_eq!(may("a:workflow", path), workflow, "{path}");
+        }
     }
 
     #[test]

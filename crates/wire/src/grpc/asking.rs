@@ -63,7 +63,12 @@ impl Peers {
         if channels.is_empty() {
             return Err(Error::new(Code::BadRequest, "an address is missing"));
         }
-        Ok(Peers { what: what.into(), channels, current: AtomicUsize::new(0) })
+        Ok(Peers::over(what, channels))
+    }
+
+    /// Those that are reached over `channels`, of which there has to be one at least.
+    pub(super) fn over(what: impl Into<String>, channels: Vec<Channel>) -> Peers {
+        Peers { what: what.into(), channels, current: AtomicUsize::new(0) }
     }
 
     /// The one that is asked now.
@@ -86,18 +91,23 @@ impl Peers {
         &self.what
     }
 
+    /// The next question goes to another process than the last one: for questions that leave work where they are asked.
+    pub(super) fn go_on(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The next question goes to another process, unless somebody else has seen to that.
     pub(super) fn avoid(&self, asked: usize) {
         let _ = self.current.compare_exchange(asked, asked.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Asks within `limit`. Where a process can't be reached, another one is asked if `repeat` allows it; the next question
-    /// goes there in any case.
+    /// Asks within `limit`. Where a process can't be reached, another one is asked if `repeat` allows it (the same one over a new
+    /// connection, where there is no other); the next question goes there in any case.
     pub(super) async fn ask<T, F>(&self, repeat: Repeat, limit: Duration, question: impl Fn(Channel) -> F) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut left = self.channels.len();
+        let mut left = self.channels.len().max(2);
         loop {
             left -= 1;
             match self.try_one(limit, &question).await {
@@ -159,4 +169,28 @@ pub(super) fn answers<T: 'static>(
     outcome: Result<BoxStream<'static, Result<T>>>,
 ) -> Result<Response<Items<T>>, Status> {
     answer(outcome.map(|items| items.map(|item| item.map_err(|error| failure::to_status(&error))).boxed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use tonic::transport::Endpoint;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_changes_nothing_is_asked_again_also_where_there_is_no_other_process() {
+        let peers = Peers::over("it", vec![Endpoint::from_static("http://127.0.0.1:1").connect_lazy()]);
+        let asked = AtomicU32::new(0);
+        let broken_once = |_| {
+            let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+            async move { if first { Err(Status::unavailable("gone")) } else { Ok(Response::new(7)) } }
+        };
+        assert_eq!(peers.ask(Repeat::Always, SHORT, broken_once).await.map_err(|error| error.code), Ok(7));
+        asked.store(0, Ordering::Relaxed);
+        let refused = peers.ask(Repeat::Unsent, SHORT, broken_once).await;
+        assert_eq!(refused.map_err(|error| error.code), Err(Code::Unavailable));
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "it may have been done");
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
@@ -19,7 +19,8 @@ use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
     ChangedAlias, ChangedFunction, Count, DeleteSecret, Deploy, DeployCode, FetchSecrets, JobPage, JobsOf, Nothing,
     OfAlias, OfFunction, OfJob, OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange,
-    RoutePage, SealingKeys, SecretKeys, SecretPage, SecretValues, Stamps, TouchSessions, UsageSums, WasThere,
+    RoutePage, RunNotice, SealingKeys, SecretKeys, SecretPage, SecretValues, Stamps, TouchSessions, UsageSums,
+    WasThere, WorkflowProcesses,
 };
 use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
@@ -30,11 +31,12 @@ use crate::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
-use crate::hooks::{HookAnswer, HookRequest};
+use crate::hooks::{HookAnswer, HookRequest, RunEndAsk};
 use crate::resources::{ResourceAnswer, ResourceRequest};
 use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 use crate::sessions::{SessionEvent, SessionRoute};
+use crate::workflows::WorkflowProcess;
 
 /// Longest time that a job is handed in again and again while no control process takes it.
 const HAND_IN: Duration = Duration::from_secs(10);
@@ -195,6 +197,12 @@ impl Control for RemoteControl {
         Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.processes)
     }
 
+    async fn watch_workflows(&self) -> Result<BoxStream<'static, Result<Vec<WorkflowProcess>>>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.watch_workflows(asked).await };
+        let lists = self.peers.items(self.ask(Repeat::Always, SHORT, Nothing, ask).await?);
+        Ok(lists.map_ok(|list: WorkflowProcesses| list.processes).boxed())
+    }
+
     async fn submit(&self, submit: Submit) -> Result<Submitted> {
         let ask = |mut client: ControlClient<Channel>, asked| async move { client.submit(asked).await };
         if submit.id.is_none() && submit.idempotency_key.is_none() {
@@ -340,6 +348,13 @@ impl Control for RemoteControl {
         self.ask(repeat, limit, request, |mut client, asked| async move { client.classic(asked).await }).await
     }
 
+    async fn run_ends(&self, ask: RunEndAsk) -> Result<Option<Arc<str>>> {
+        // Either may be asked twice: the one changes nothing, and an end is taken over once.
+        let asked = |mut client: ControlClient<Channel>, asked| async move { client.run_ends(asked).await };
+        let answer: RunNotice = self.ask(Repeat::Always, SHORT, ask, asked).await?;
+        Ok(answer.notice.map(Arc::from))
+    }
+
     async fn hooks(&self, request: HookRequest) -> Result<HookAnswer> {
         let (repeat, limit) = if request.only_reads() { (Repeat::Always, SHORT) } else { (Repeat::Unsent, LONG) };
         self.ask(repeat, limit, request, |mut client, asked| async move { client.hooks(asked).await }).await
@@ -359,6 +374,7 @@ impl ControlService for Served {
     type WatchRoutesStream = Items<RouteChange>;
     type WatchSessionsStream = Items<SessionEvent>;
     type ResourcesStream = Items<ResourceAnswer>;
+    type WatchWorkflowsStream = Items<WorkflowProcesses>;
 
     async fn deploy(&self, request: Request<Deploy>) -> Result<Response<ChangedFunction>, Status> {
         let Deploy { tenant, function, request, precondition } = request.into_inner();
@@ -425,6 +441,11 @@ impl ControlService for Served {
 
     async fn processes(&self, _: Request<Nothing>) -> Result<Response<Processes>, Status> {
         answer(self.0.processes().await.map(|processes| Processes { processes }))
+    }
+
+    async fn watch_workflows(&self, _: Request<Nothing>) -> Result<Response<Items<WorkflowProcesses>>, Status> {
+        let lists = self.0.watch_workflows().await;
+        answers(lists.map(|lists| lists.map_ok(|processes| WorkflowProcesses { processes }).boxed()))
     }
 
     async fn submit(&self, request: Request<Submit>) -> Result<Response<Submitted>, Status> {
@@ -517,6 +538,11 @@ impl ControlService for Served {
 
     async fn classic(&self, request: Request<ClassicRequest>) -> Result<Response<ClassicAnswer>, Status> {
         answer(self.0.classic(request.into_inner()).await)
+    }
+
+    async fn run_ends(&self, request: Request<RunEndAsk>) -> Result<Response<RunNotice>, Status> {
+        let notice = self.0.run_ends(request.into_inner()).await;
+        answer(notice.map(|notice| RunNotice { notice: notice.map(|notice| notice.as_ref().to_owned()) }))
     }
 
     async fn hooks(&self, request: Request<HookRequest>) -> Result<Response<HookAnswer>, Status> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::workflow_messages::{
     Cleared, CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens,
-    TraceOf, WaitingTasks, WorkflowPage,
+    TraceOf, ValueOf, ValueText, WaitingTasks, WorkflowMembers, WorkflowPage, WorkflowProcesses,
 };
 pub use crate::accounts::{
     AuditEvent, AuditQuery, GrantEvent, Issued, Login, NewPassword, NewToken, NewUser, Tenant, Token, TokenQuery, User,
@@ -22,7 +22,7 @@ pub use crate::accounts::{
 pub use crate::classic::{ClassicAnswer, ClassicRequest};
 use crate::control::{Changed, ControlProcess, Deployed, JobQuery, Precondition, RawCode, RouteEvent};
 pub use crate::control::{Finished, PageQuery, Route, Submit, Submitted};
-pub use crate::hooks::{HookAnswer, HookRequest};
+pub use crate::hooks::{HookAnswer, HookRequest, RunEndAsk};
 pub use crate::logs::Query;
 pub use crate::quotas::{Claim, Shares};
 pub use crate::registry::{FromNode, MemberEvent, ToNode};
@@ -379,6 +379,13 @@ pub struct SecretKeys {
 pub struct Stamps {
     /// In the order that was asked for.
     pub stamps: Vec<Option<u64>>,
+}
+
+/// What [`crate::Control::run_ends`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunNotice {
+    /// What a new run shall carry.
+    pub notice: Option<String>,
 }
 
 /// What [`crate::Control::sealing_keys`] gives.

@@ -23,6 +23,7 @@ mod security;
 mod seldom;
 mod worker;
 mod workflow_messages;
+mod workflow_peers;
 mod workflows;
 
 pub use accounts::{RemoteAccounts, add_accounts};
@@ -62,8 +63,11 @@ mod services {
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(3);
-/// A connection over which nothing comes is asked for a sign of life after this time, and given up after as long again.
+/// A connection over which nothing comes is asked for a sign of life after this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// It is given up when that does not come within this time: with it all that is under way. Long enough for a machine that stands
+/// still for a moment; in sum less than [`asking::SHORT`], so that the question can be asked elsewhere.
+const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// Flow control: what may be on its way of one stream, and of one connection.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -81,7 +85,7 @@ fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_timeout(ALIVE_WITHIN)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW))
@@ -105,7 +109,7 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(ALIVE_WITHIN))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     match security {

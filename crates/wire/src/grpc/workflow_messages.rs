@@ -7,7 +7,9 @@ use lyra_types::workflow::{Run, TraceToken, Workflow};
 use lyra_types::{RunId, TenantName, WorkflowName};
 use serde::{Deserialize, Serialize};
 
-use crate::workflows::{Completion, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Waiting};
+use crate::workflows::{
+    Completion, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Waiting, WorkflowMember, WorkflowProcess,
+};
 
 /// Workflows by name.
 pub type WorkflowPage = Page<Workflow>;
@@ -126,4 +128,33 @@ pub struct CompleteTask {
     pub token: String,
     /// How it ended.
     pub completion: Completion,
+}
+
+/// What [`crate::Control::watch_workflows`] tells.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkflowProcesses {
+    /// All that are seen.
+    pub processes: Vec<WorkflowProcess>,
+}
+
+/// What [`crate::Workflows::members`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkflowMembers {
+    /// The processes with what they have.
+    pub members: Vec<WorkflowMember>,
+}
+
+/// What [`crate::Workflows::value`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ValueOf {
+    /// The last part of its URL.
+    pub token: String,
+}
+
+/// What [`crate::Workflows::value`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ValueText {
+    /// JSON.
+    #[serde(with = "crate::octets")]
+    pub json: bytes::Bytes,
 }

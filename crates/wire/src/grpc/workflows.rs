@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use lyra_kit::{Clock, Random, Tasks};
 use lyra_types::api::Page;
 use lyra_types::workflow::{Run, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, Result, RunId, TenantName, WorkflowName};
@@ -15,21 +17,26 @@ use super::MAX_MESSAGE;
 use super::asking::{LONG, Peers, Repeat, SHORT, answer};
 use super::failure;
 use super::messages::{Nothing, OfTenant, PageOf};
-use super::security::{Peer, Security};
+use super::security::Security;
 use super::services::workflows_client::WorkflowsClient;
 use super::services::workflows_server::{Workflows as WorkflowsService, WorkflowsServer};
 use super::workflow_messages::{
     Cleared, CommandRun, CompleteTask, DeployWorkflow, OfRun, OfWorkflow, RunPage, RunsOf, StartPart, StartRun, Tokens,
-    TraceOf, WaitingTasks, WorkflowPage,
+    TraceOf, ValueOf, ValueText, WaitingTasks, WorkflowMembers, WorkflowPage,
 };
-use crate::Workflows;
+use super::workflow_peers::Known;
 use crate::control::PageQuery;
-use crate::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting};
+use crate::workflows::{
+    Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting, WorkflowMember,
+};
+use crate::{Control, Workflows};
 
-/// A workflow role that is reached over gRPC.
+/// A workflow role that is reached over gRPC, in however many processes.
 #[derive(Debug)]
 pub struct RemoteWorkflows {
-    peers: Peers,
+    known: Arc<Known>,
+    /// What ids of runs are made from that nobody has named.
+    fresh: Option<(Clock, Random)>,
 }
 
 impl RemoteWorkflows {
@@ -38,7 +45,38 @@ impl RemoteWorkflows {
     /// # Errors
     /// When an address is none. Whether somebody is there is seen with the first question.
     pub fn new(addresses: &[String], security: &Security) -> Result<RemoteWorkflows> {
-        Ok(RemoteWorkflows { peers: Peers::new("workflows", addresses, Peer::CONTROL, security)? })
+        if addresses.is_empty() {
+            return Err(Error::new(Code::BadRequest, "an address is missing"));
+        }
+        Ok(RemoteWorkflows { known: Arc::new(Known::new(addresses, security)?), fresh: None })
+    }
+
+    /// The processes that `control` tells of, as they come and go. While none is known, those at the addresses `control_at` are
+    /// asked, which run workflows or know who does.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn following(
+        control: Arc<dyn Control>,
+        control_at: &[String],
+        security: &Security,
+        (clock, random): (Clock, Random),
+        tasks: &Tasks,
+    ) -> Result<RemoteWorkflows> {
+        let known = Arc::new(Known::new(control_at, security)?);
+        let (follows, time) = (Arc::clone(&known), clock.clone());
+        tasks.spawn_cancellable("workflow processes", async move { follows.follow(control.as_ref(), &time).await });
+        Ok(RemoteWorkflows { known, fresh: Some((clock, random)) })
+    }
+
+    /// An id for a run that has none: with one it can be asked for again of another process, and is started once.
+    fn fresh_id(&self) -> Option<RunId> {
+        let (clock, random) = self.fresh.as_ref()?;
+        Some(RunId::from_parts(u64::try_from(clock.now().millis()).unwrap_or(0), random.u128()))
+    }
+
+    fn peers(&self) -> Result<Arc<Peers>> {
+        self.known.peers()
     }
 
     async fn ask<M, T, F>(
@@ -52,29 +90,50 @@ impl RemoteWorkflows {
         M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let ask = |channel| {
-            let client = WorkflowsClient::new(channel);
-            let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-            question(client, asked.clone())
-        };
-        self.peers.ask(repeat, limit, ask).await
+        ask_at(self.peers()?.as_ref(), repeat, limit, asked, question).await
     }
 
-    /// Asks one process after the other until one has the run under way: the others say that it is with another host.
-    async fn ask_owner<M, T, F>(&self, asked: M, question: impl Fn(WorkflowsClient<Channel>, M) -> F) -> Result<T>
+    /// Asks one process after the other until one does not say that it can't: that the run is with another host, or that it
+    /// ends. For questions that may be asked twice.
+    async fn ask_each<M, T, F>(
+        &self,
+        limit: Duration,
+        asked: M,
+        question: impl Fn(WorkflowsClient<Channel>, M) -> F,
+    ) -> Result<T>
     where
         M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut left = self.peers.all().len();
+        let peers = self.peers()?;
+        let mut left = peers.all().len();
         loop {
             left -= 1;
-            match self.ask(Repeat::Always, LONG, asked.clone(), &question).await {
+            match ask_at(&peers, Repeat::Always, limit, asked.clone(), &question).await {
                 Err(error) if error.code == Code::Unavailable && left > 0 => {}
                 answer => return answer,
             }
         }
     }
+}
+
+async fn ask_at<M, T, F>(
+    peers: &Peers,
+    repeat: Repeat,
+    limit: Duration,
+    asked: M,
+    question: impl Fn(WorkflowsClient<Channel>, M) -> F,
+) -> Result<T>
+where
+    M: Clone,
+    F: Future<Output = Result<Response<T>, Status>>,
+{
+    let ask = |channel| {
+        let client = WorkflowsClient::new(channel);
+        let client = client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+        question(client, asked.clone())
+    };
+    peers.ask(repeat, limit, ask).await
 }
 
 #[async_trait]
@@ -106,17 +165,29 @@ impl Workflows for RemoteWorkflows {
         self.ask(Repeat::Unsent, SHORT, message, ask).await.map(drop)
     }
 
-    async fn start(&self, tenant: &TenantName, name: &WorkflowName, run: NewRun) -> Result<Started> {
-        // By its id a run is started once, however often it is asked for.
-        let repeat = if run.id.is_some() { Repeat::Always } else { Repeat::Unsent };
+    async fn start(&self, tenant: &TenantName, name: &WorkflowName, mut run: NewRun) -> Result<Started> {
+        let named = run.id.is_some();
+        run.id = run.id.take().or_else(|| self.fresh_id());
+        let has_id = run.id.is_some();
         let message = StartRun { tenant: tenant.clone(), name: name.clone(), run };
-        self.ask(repeat, SHORT, message, |mut client, asked| async move { client.start(asked).await }).await
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.start(asked).await };
+        // Whoever starts a run owns it: each process gets its part of them.
+        self.peers()?.go_on();
+        match has_id {
+            // By its id a run is started once, however often it is asked for.
+            true => {
+                let started = self.ask_each(SHORT, message, ask).await?;
+                // One that nobody else can know was made for this question.
+                Ok(Started { created: started.created || !named, ..started })
+            }
+            false => self.ask(Repeat::Unsent, SHORT, message, ask).await,
+        }
     }
 
     async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started> {
         let message = StartPart { tenant: tenant.clone(), part };
-        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.start_part(asked).await })
-            .await
+        self.peers()?.go_on();
+        self.ask_each(SHORT, message, |mut client, asked| async move { client.start_part(asked).await }).await
     }
 
     async fn run(&self, tenant: &TenantName, id: &RunId, wait: Duration) -> Result<Run> {
@@ -132,7 +203,7 @@ impl Workflows for RemoteWorkflows {
 
     async fn command(&self, tenant: &TenantName, id: &RunId, command: RunCommand) -> Result<Run> {
         let message = CommandRun { tenant: tenant.clone(), id: id.clone(), command };
-        self.ask_owner(message, |mut client, asked| async move { client.command(asked).await }).await
+        self.ask_each(LONG, message, |mut client, asked| async move { client.command(asked).await }).await
     }
 
     async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {
@@ -144,7 +215,7 @@ impl Workflows for RemoteWorkflows {
     async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>> {
         let message = OfRun { tenant: tenant.clone(), id: id.clone(), wait: Duration::ZERO };
         let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.waiting(asked).await };
-        Ok(self.ask_owner(message, ask).await?.tasks)
+        Ok(self.ask_each(LONG, message, ask).await?.tasks)
     }
 
     /// Every process clears what it has under way. One that can't be reached has nothing that lasts: others take its runs
@@ -152,13 +223,14 @@ impl Workflows for RemoteWorkflows {
     async fn clear(&self, tenant: &TenantName) -> Result<bool> {
         let (mut all, mut asked) = (true, false);
         let mut away = None;
-        for channel in self.peers.all() {
+        let peers = self.peers()?;
+        for channel in peers.all() {
             let mut client = WorkflowsClient::new(channel.clone());
             let answer = tokio::time::timeout(LONG, client.clear(OfTenant { tenant: tenant.clone() })).await;
             match answer {
                 Ok(Ok(cleared)) => (all, asked) = (all && cleared.into_inner().all, true),
                 Ok(Err(status)) => {
-                    let error = failure::from_status(&status, self.peers.what());
+                    let error = failure::from_status(&status, peers.what());
                     if error.code != Code::Unavailable {
                         return Err(error);
                     }
@@ -173,10 +245,20 @@ impl Workflows for RemoteWorkflows {
         }
     }
 
+    async fn value(&self, token: &str) -> Result<Bytes> {
+        let message = ValueOf { token: token.to_owned() };
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.value(asked).await };
+        Ok(self.ask(Repeat::Always, SHORT, message, ask).await?.json)
+    }
+
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         let message = CompleteTask { token: token.to_owned(), completion };
         let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.complete(asked).await };
-        self.ask_owner(message, ask).await.map(drop)
+        self.ask_each(LONG, message, ask).await.map(drop)
+    }
+
+    async fn members(&self) -> Result<Vec<WorkflowMember>> {
+        self.known.members().await
     }
 }
 
@@ -249,8 +331,16 @@ impl WorkflowsService for Served {
         answer(self.0.clear(&request.into_inner().tenant).await.map(|all| Cleared { all }))
     }
 
+    async fn value(&self, request: Request<ValueOf>) -> Result<Response<ValueText>, Status> {
+        answer(self.0.value(&request.into_inner().token).await.map(|json| ValueText { json }))
+    }
+
     async fn complete(&self, request: Request<CompleteTask>) -> Result<Response<Nothing>, Status> {
         let CompleteTask { token, completion } = request.into_inner();
         answer(self.0.complete(&token, completion).await.map(|()| Nothing))
+    }
+
+    async fn members(&self, _: Request<Nothing>) -> Result<Response<WorkflowMembers>, Status> {
+        answer(self.0.members().await.map(|members| WorkflowMembers { members }))
     }
 }

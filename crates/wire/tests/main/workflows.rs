@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use lyra_types::api::Page;
 use lyra_types::workflow::{Cause, Run, RunError, RunStatus, TaskCounts, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, Timestamp, WorkflowName};
-use lyra_wire::Workflows;
 use lyra_wire::control::PageQuery;
 use lyra_wire::grpc::{self, RemoteWorkflows, Security};
 use lyra_wire::workflows::{
     Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, RunCommand, RunQuery, Schedule, Started, Waiting,
+    WorkflowLoad, WorkflowMember, WorkflowProcess,
 };
+use lyra_wire::{Role, Workflows};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -160,9 +162,21 @@ impl Workflows for Echo {
         Ok(tenant.as_str() != "busy")
     }
 
+    async fn value(&self, token: &str) -> Result<Bytes> {
+        self.ask(token);
+        Ok(Bytes::from_static(b"[1,\"\xc3\xbc\"]"))
+    }
+
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         self.ask((token, &completion));
         Ok(())
+    }
+
+    async fn members(&self) -> Result<Vec<WorkflowMember>> {
+        self.ask("members");
+        let (name, address) = ("f1".to_owned(), "f1:7070".to_owned());
+        let process = WorkflowProcess { name, address, role: Role::Workflow, owner: 7, since: TIME, leaving: false };
+        Ok(vec![WorkflowMember { process, load: Some(WorkflowLoad { runs: 1, stuck: 2, calls: 3 }) }])
     }
 }
 
@@ -176,7 +190,7 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
     let bad = NewWorkflow { definition: "bad".to_owned(), schedule: None, ..workflow.clone() };
     let page = PageQuery { limit: 5, cursor: Some("c".to_owned()) };
     let query = RunQuery { workflow: Some(name()), status: Some(RunStatus::Paused), page: page.clone() };
-    let new = NewRun { input: object(), id: Some(id.clone()), version: Some(2), traceparent: None };
+    let new = NewRun { input: object(), id: Some(id.clone()), version: Some(2), ..NewRun::default() };
     let error = Completion::Error { code: "refused".to_owned(), message: "no".to_owned() };
     let wait = Duration::from_millis(1_500);
     let part = NewPart {
@@ -185,6 +199,7 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
         mappings: json!([]),
         input: object(),
         traceparent: None,
+        user: Some("ada".into()),
     };
     let busy = TenantName::new("busy").unwrap();
     let mut answers = vec![
@@ -203,8 +218,10 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
         format!("{:?}", asker.waiting(&tenant, &id).await),
         format!("{:?}", asker.complete("cb_1", Completion::Output(object())).await),
         format!("{:?}", asker.complete("cb_1", error).await),
+        format!("{:?}", asker.value("token").await),
         format!("{:?}", asker.clear(&tenant).await),
         format!("{:?}", asker.clear(&busy).await),
+        format!("{:?}", asker.members().await),
     ];
     for command in [RunCommand::Pause, RunCommand::Resume, RunCommand::Cancel, RunCommand::Redrive] {
         answers.push(format!("{:?}", asker.command(&tenant, &id, command).await));

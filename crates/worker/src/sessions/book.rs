@@ -14,6 +14,7 @@ use lyra_wire::worker::InstanceState;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::commands::Asked;
 use crate::agent::entry::Terms;
 
 /// All of it.
@@ -70,6 +71,8 @@ pub(super) struct Seat {
     pub(super) hosted: Option<Arc<dyn Hosted>>,
     /// Sessions that it has had.
     pub(super) served: u64,
+    /// What it is to do while it stands.
+    pub(super) asked: Vec<Asked>,
 }
 
 /// A session.
@@ -155,6 +158,7 @@ impl Book {
             bell: watch::Sender::new(()),
             hosted: None,
             served: 0,
+            asked: Vec::new(),
         };
         self.seats.insert(id, seat);
         if let Some(app) = self.apps.get_mut(app) {
@@ -175,6 +179,7 @@ impl Book {
         self.unplace(id);
         let Some(seat) = self.seats.get_mut(&id) else { return };
         seat.session = Some(uid.to_owned());
+        seat.asked.clear();
         if let Some(app) = self.apps.get_mut(&seat.app) {
             app.standing.remove(&id);
         }
@@ -206,6 +211,9 @@ impl Book {
         if seat.state != state {
             (seat.state, seat.since) = (state, now);
         }
+        if state == InstanceState::Creating {
+            seat.asked.clear();
+        }
         let stands = seat.session.is_none() && !seat.ending;
         if stands && matches!(state, InstanceState::Standby | InstanceState::Hibernated) {
             self.place(id, state == InstanceState::Hibernated);
@@ -217,6 +225,7 @@ impl Book {
         self.unplace(id);
         let Some(seat) = self.seats.get_mut(&id) else { return };
         seat.ending = true;
+        seat.asked.clear();
         if let Some(app) = self.apps.get_mut(&seat.app) {
             app.standing.remove(&id);
         }

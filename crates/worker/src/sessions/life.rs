@@ -158,10 +158,17 @@ impl Life {
         }
     }
 
+    /// Whether a line is to be written of how instances of this application fare; how many were left out.
+    fn may_say(&self, what: &'static str) -> Option<u64> {
+        self.shared.quiet.say(&self.app.key, what, self.shared.deps.clock.instant())
+    }
+
     fn could_not_start(&self, error: &Error) -> Parting {
         let Life { id, app, .. } = self;
         self.shared.deps.metrics.started(false);
-        tracing::warn!(instance = %id, app = %app.key, %error, "an instance of an application can't be started");
+        if let Some(left_out) = self.may_say("start") {
+            tracing::warn!(instance = %id, app = %app.key, %error, left_out, "an instance of an application can't be started");
+        }
         self.over(SessionEnd::InstanceLost, format!("its instance could not be started: {}", error.detail));
         Parting::Failed
     }
@@ -279,7 +286,10 @@ impl Life {
         let (end, detail) = match (found, said) {
             ((None, true), _) => return Parting::Asked,
             ((None, false), _) => {
-                tracing::warn!(instance = %self.id, app = %self.app.key, "a standing instance ended: its program {exit}");
+                if let Some(left_out) = self.may_say("end") {
+                    let Life { id, app, .. } = self;
+                    tracing::warn!(instance = %id, app = %app.key, left_out, "a standing instance ended: its program {exit}");
+                }
                 return Parting::Failed;
             }
             ((Some(SessionPhase::Closing), _), _) => (SessionEnd::Closed, format!("its program {exit}")),
@@ -312,7 +322,10 @@ impl Life {
     }
 
     fn failed_liveness(&self) -> Parting {
-        tracing::warn!(instance = %self.id, app = %self.app.key, "an instance failed its liveness probe and is replaced");
+        if let Some(left_out) = self.may_say("probe") {
+            let Life { id, app, .. } = self;
+            tracing::warn!(instance = %id, app = %app.key, left_out, "an instance failed its liveness probe and is replaced");
+        }
         self.over(SessionEnd::InstanceLost, "its instance failed its liveness probe".to_owned());
         Parting::Failed
     }

@@ -9,6 +9,7 @@
 //! stored, and told of until its end; it has one instance, which nobody else has; its deadlines are timers of their own.
 
 mod book;
+mod commands;
 pub mod config;
 mod health;
 mod life;
@@ -16,6 +17,7 @@ mod lines;
 mod metrics;
 mod order;
 mod program;
+mod quiet;
 mod restart;
 mod serving;
 mod stand;
@@ -43,6 +45,7 @@ use crate::templates::Templates;
 use book::Book;
 pub use config::Config;
 pub(crate) use metrics::SessionMetrics;
+use quiet::Quiet;
 
 /// How often ended sessions are looked over.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -74,6 +77,7 @@ struct Shared {
     book: Mutex<Book>,
     journal: OnceLock<Arc<Journal>>,
     tasks: Tasks,
+    quiet: Quiet,
     /// For standing instances that are started.
     starts: Arc<Semaphore>,
     /// The worker ends, its instances go on: nothing is noted any more.
@@ -93,6 +97,7 @@ impl Sessions {
             book: Mutex::default(),
             journal: OnceLock::new(),
             tasks: Tasks::new(),
+            quiet: Quiet::default(),
             starts,
             leaving: AtomicBool::new(false),
             drained: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use lyra_wire::sessions::{AppConfig, NodeEndpoint, SessionEnd, SessionKey, Sessi
 use lyra_wire::worker::InstanceState;
 use tokio::time::Instant;
 
+use super::commands::Asked;
 use super::health::Unit;
 use super::life::{Life, Parting, Stop};
 use super::program;
@@ -26,6 +27,8 @@ const CLIENTS_EVERY: Duration = Duration::from_millis(200);
 const MOST_CLIENTS: usize = 1_000;
 /// Longest wait for an instance to hibernate.
 const HIBERNATE: Duration = Duration::from_secs(30);
+/// Longest wait until an instance wakes that nobody needs yet: there may be no memory for it.
+const WAKE: Duration = Duration::from_secs(5);
 
 /// `SIGTERM`.
 const TERMINATE: i32 = 15;
@@ -168,6 +171,25 @@ impl Life {
                     return Next::End(Parting::Asked);
                 }
             }
+            let asked = self.asked();
+            let was_asked = !asked.is_empty();
+            for asked in asked {
+                let done = match asked.sleep {
+                    true => self.hibernate(unit, room).await,
+                    false => self.rise(unit, room).await,
+                };
+                let lost = done.as_ref().is_err_and(|error| error.code == Code::InstanceCrashed);
+                // Whoever asked may be gone.
+                drop(asked.done.send(done));
+                if lost {
+                    return Next::End(Parting::Failed);
+                }
+            }
+            if was_asked {
+                may_sleep = self.shared.config.hibernate_after.filter(|_| !unit.health.is_asleep());
+                // There may be a session meanwhile.
+                continue;
+            }
             if !unit.health.is_asleep() {
                 self.refresh(unit, written, None).await;
             }
@@ -186,13 +208,32 @@ impl Life {
                 () = broken(unit.service.as_ref()) => return Next::End(Parting::Failed),
                 () = drowsy => {
                     may_sleep = None;
-                    self.hibernate(unit, room).await;
+                    if let Err(error) = self.hibernate(unit, room).await {
+                        tracing::debug!(instance = %self.id, app = %self.app.key, %error, "it stays awake");
+                    }
                 }
             }
         }
     }
 
-    async fn hibernate(&self, unit: &Unit, room: &mut Room) {
+    /// What an operator asks of the instance.
+    fn asked(&self) -> Vec<Asked> {
+        let mut book = self.shared.book.lock();
+        book.seats.get_mut(&self.id).map(|seat| std::mem::take(&mut seat.asked)).unwrap_or_default()
+    }
+
+    /// Wakes the instance, for nobody in particular.
+    async fn rise(&self, unit: &Unit, room: &mut Room) -> Result<()> {
+        let waking = tokio::time::timeout(WAKE, self.wake(unit, room));
+        waking.await.map_err(|_| Error::new(Code::Overloaded, "there is no memory to wake it; try again later"))??;
+        self.enter(InstanceState::Standby);
+        Ok(())
+    }
+
+    async fn hibernate(&self, unit: &Unit, room: &mut Room) -> Result<()> {
+        if unit.health.is_asleep() {
+            return Ok(());
+        }
         // Before it sleeps, so that a session takes another one.
         self.enter(InstanceState::Hibernated);
         unit.health.sleep(true);
@@ -204,13 +245,14 @@ impl Life {
             room.shrink(unit.hosted.usage().memory);
             self.book_memory(room.memory());
             self.enter(InstanceState::Hibernated);
-            return;
+            return Ok(());
         }
         unit.health.sleep(false);
         if let Some(service) = &unit.service {
             service.hibernate(false);
         }
         self.enter(InstanceState::Standby);
+        Err(Error::new(Code::Conflict, format!("instance {} can't be hibernated, or not in time", self.id)))
     }
 
     /// Wakes the instance, when it is hibernated.

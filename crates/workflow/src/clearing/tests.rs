@@ -12,7 +12,7 @@ use lyra_wire::workflows::{NewRun, NewWorkflow};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::enact::tests::doubles::{FakeControl, FakeWorker};
+use crate::enact::tests::doubles::{FakeControl, FakeEnds, FakeWorker, NoQuotas};
 use crate::{Config, Deps};
 
 const ADDS: &str = "
@@ -42,7 +42,7 @@ fn adds(more: &str) -> NewWorkflow {
 /// The role over real files.
 pub(crate) struct Site {
     /// Kept for as long as the files are used.
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) service: Service,
 }
 
@@ -54,19 +54,31 @@ impl Site {
 
     pub(crate) async fn with(config: Config, clock: Clock) -> Site {
         let dir = tempfile::tempdir().expect("a directory");
+        Site::on(dir, config, clock, Arc::new(FakeEnds::default())).await
+    }
+
+    /// On what is in the directory.
+    pub(crate) async fn on(dir: tempfile::TempDir, config: Config, clock: Clock, ends: Arc<FakeEnds>) -> Site {
         let objects = SqliteObjects::open(&dir.path().join("objects.db"), History::default(), None).expect("opens");
         let deps = Deps {
             objects: Arc::new(objects),
             blobs: Arc::new(DirectoryBlobs::open(&dir.path().join("blobs")).expect("opens")),
             runs: Arc::new(SqliteRuns::open(&dir.path().join("runs.db"), None).expect("opens")),
             control: Arc::new(FakeControl::default()),
+            quotas: Arc::new(NoQuotas),
+            ends,
             worker: Arc::new(FakeWorker::default()),
             clock,
             random: Random::seeded(1),
             metrics: telemetry::Metrics::new(),
             alone: true,
+            identity: crate::Identity {
+                name: "local".to_owned(),
+                address: String::new(),
+                role: lyra_wire::Role::Workflow,
+            },
         };
-        Site { _dir: dir, service: Service::start(config, deps).await.expect("starts") }
+        Site { dir, service: Service::start(config, deps).await.expect("starts") }
     }
 
     pub(crate) async fn deploy(&self, more: &str) -> u64 {
@@ -137,7 +149,7 @@ async fn what_is_about_to_be_referred_to_is_not_deleted() {
     assert_eq!(site.service.collect(&mut unused).await.expect("a round"), 0);
     assert_eq!(site.blobs().await, 1);
     // Where nothing came to refer to it, its pin ends, and it goes.
-    tokio::time::sleep(PINNED * 2).await;
+    tokio::time::sleep(Duration::from_secs(240)).await;
     assert_eq!(site.collect().await, 1);
 }
 

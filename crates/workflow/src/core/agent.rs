@@ -201,7 +201,9 @@ impl Core {
     }
 
     fn stopped(&mut self, error: Option<lyra_types::workflow::RunError>) {
-        if self.state.outcome.is_none() {
+        // One that has all its results fails all the same where its output can't be written.
+        let unwritten = error.is_some() && matches!(self.state.outcome, Some(Outcome::Succeeded(_)));
+        if self.state.outcome.is_none() || unwritten {
             self.trace_run("Q", error.as_ref().map(|error| error.cause.clone()));
             self.state.outcome = Some(error.map_or(Outcome::Cancelled, Outcome::Failed));
         }
@@ -214,6 +216,9 @@ impl Core {
         }
         self.trace_run("C", None);
         self.state.outcome = None;
+        if self.state.complete {
+            return self.ended_well();
+        }
         for key in std::mem::take(&mut self.state.failed) {
             // Tries are counted on, so that no two calls have the same number, but the limit begins anew.
             if let Some(tries) = self.state.tries.get_mut(&key) {
@@ -261,6 +266,7 @@ impl Core {
 
     /// The workflow's scope is complete: the result is read.
     pub(super) fn ended_well(&mut self) {
+        self.state.complete = true;
         let plan = Arc::clone(&self.plan);
         let mut output = Map::with_capacity(plan.graph.outputs.len());
         for member in &plan.graph.outputs {

@@ -46,6 +46,8 @@ pub(super) struct State {
     pub paused: bool,
     /// How it has ended.
     pub outcome: Option<Outcome>,
+    /// Whether every task has ended well, so that only the output is left to be made.
+    pub complete: bool,
     /// Functions that ended well.
     pub succeeded: u64,
     /// Functions that have been given to scheduling and have not ended.
@@ -132,6 +134,7 @@ impl State {
             failed: Vec::new(),
             paused: false,
             outcome: None,
+            complete: false,
             succeeded: 0,
             active: 0,
             begun: 0,

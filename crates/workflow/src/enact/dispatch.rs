@@ -1,9 +1,12 @@
 //! All kinds of resources behind one door: each call goes to what calls that kind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use lyra_fleet::quota::Pass;
+use lyra_types::TenantName;
 use serde_json::{Map, Value};
 
 use super::function::Functions;
@@ -47,6 +50,19 @@ impl Enact for Enactables {
     ) -> Option<Result<Map<String, Value>, Failure>> {
         let ready = matches!(resource.kind, ResourceKind::Demo {}) && demo::wait(input).is_zero();
         ready.then(|| demo::compute(function_type, input))
+    }
+
+    /// Only calls of functions are held to quotas; a sub-workflow's tasks are, and what is elsewhere is not ours.
+    async fn admit(&self, tenant: &TenantName, resource: &Resource) -> Result<Pass, Failure> {
+        let ResourceKind::Function { name, job } = &resource.kind else { return Ok(Pass::default()) };
+        self.functions.admit(tenant, name, *job).await.map_err(|mut failure| {
+            failure.cause.resource = Some(resource.id());
+            failure
+        })
+    }
+
+    async fn fetch(&self, url: &str, limit: Duration) -> Result<Bytes, Failure> {
+        self.http.fetch(url, limit).await
     }
 
     async fn enact(&self, enactment: &Enactment, resource: &Resource) -> Result<Bytes, Failure> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lyra_fleet::RouteTable;
+use lyra_fleet::quota::{Called, Entry, Meters, Pass};
 use lyra_kit::{Clock, Random, Tasks};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
@@ -44,6 +45,8 @@ pub struct Deps {
     pub clock: Clock,
     /// Chance, for weighted aliases.
     pub random: Random,
+    /// What tenants and functions may use.
+    pub meters: Arc<Meters>,
     /// Ends what is left of calls that were given up. Once it is told to stop, jobs are left alone.
     pub tasks: Tasks,
 }
@@ -61,7 +64,8 @@ impl Functions {
 
     /// Calls `name` (`NAME`, `NAME@VERSION` or `NAME@ALIAS`) with the input and returns the result, a JSON object.
     pub async fn enact(&self, enactment: &Enactment, name: &str, job: bool) -> Result<Bytes, Failure> {
-        let version = self.resolve(enactment, name).await.map_err(|error| failure_of(&error))?;
+        let wait = ROUTES_WAIT.min(enactment.timeout);
+        let version = self.resolve(&enactment.tenant, name, wait).await.map_err(|error| failure_of(&error))?;
         if version.sessions.is_some() {
             let message = format!("sessions serve the calls of function {name}; a task has none");
             return Err(Failure::lasting(Code::Conflict.as_str(), message));
@@ -75,17 +79,28 @@ impl Functions {
         Ok(result)
     }
 
-    async fn resolve(&self, enactment: &Enactment, name: &str) -> Result<Arc<FunctionVersion>, Error> {
+    /// Waits until a call of `name` may be made under the quotas of its tenant and of the function, as a job's try does: it fails by none.
+    /// Of a call that is handed in as a job only the rate counts here, since its tries are let in where they are made.
+    pub async fn admit(&self, tenant: &TenantName, name: &str, job: bool) -> Result<Pass, Failure> {
+        if self.deps.meters.is_empty() {
+            return Ok(Pass::default());
+        }
+        let version = self.resolve(tenant, name, ROUTES_WAIT).await.map_err(|error| failure_of(&error))?;
+        let called = Called { tenant, function: Some(&version.function), memory_mb: version.memory_mb };
+        Ok(self.deps.meters.wait(called, if job { Entry::Submit } else { Entry::Call }).await)
+    }
+
+    async fn resolve(&self, tenant: &TenantName, name: &str, wait: Duration) -> Result<Arc<FunctionVersion>, Error> {
         let (function, qualifier) = Qualifier::split(name)?;
-        let wait = ROUTES_WAIT.min(enactment.timeout);
-        let route = self.deps.routes.find(enactment.tenant.as_str(), function.as_str(), wait).await?;
+        let route = self.deps.routes.find(tenant.as_str(), function.as_str(), wait).await?;
         route.resolve(&qualifier, self.deps.random.u64()).map(Arc::clone)
     }
 
     /// The worker ends the call when its future is dropped.
     async fn call(&self, enactment: &Enactment, version: Arc<FunctionVersion>) -> Result<Bytes, Error> {
         let id = self.invocation(enactment);
-        let (event, account) = (enactment.input.clone(), Account::default());
+        let account = Account { user: enactment.user.clone(), by_caller: false };
+        let event = enactment.input.clone();
         let call = Call { id, version, event, timeout: Some(enactment.timeout), account };
         match tokio::time::timeout(enactment.timeout, self.deps.worker.invoke(call)).await {
             Ok(reply) => reply.outcome,
@@ -104,7 +119,8 @@ impl Functions {
         let deadline = self.deps.clock.instant() + enactment.timeout;
         let key = format!("lyra-run-{}", hex::encode(digest(&[enactment.run.as_str(), &enactment.key, name])));
         let event = enactment.input.clone();
-        let submit = Submit { id: None, version, event, idempotency_key: Some(key), user: None, destinations: None };
+        let (idempotency_key, user) = (Some(key), enactment.user.clone());
+        let submit = Submit { id: None, version, event, idempotency_key, user, destinations: None };
         let submitted = tokio::time::timeout_at(deadline, self.submit(&enactment.tenant, submit));
         let id = submitted.await.map_err(|_| late(enactment))??;
         let guard = Cancel { deps: &self.deps, tenant: &enactment.tenant, job: Some(id) };

@@ -9,10 +9,12 @@ mod dispatch;
 pub mod function;
 pub mod http;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use lyra_fleet::quota::Pass;
 use lyra_types::workflow::Cause;
 use lyra_types::{RunId, TenantName};
 use serde_json::{Map, Value};
@@ -43,6 +45,8 @@ pub struct Enactment {
     pub timeout: Duration,
     /// The W3C trace context of the try, for what is called.
     pub traceparent: String,
+    /// Who is charged for it: whoever started the run; `None` where that is not known.
+    pub user: Option<Arc<str>>,
 }
 
 /// Why a try failed.
@@ -85,6 +89,18 @@ pub trait Enact: Send + Sync + 'static {
     ) -> Option<Result<Map<String, Value>, Failure>> {
         let _ = (function_type, resource, input);
         None
+    }
+
+    /// Waits until a call may be made under the quotas that hold for it. It counts there until what is returned is dropped.
+    async fn admit(&self, tenant: &TenantName, resource: &Resource) -> Result<Pass, Failure> {
+        let _ = (tenant, resource);
+        Ok(Pass::default())
+    }
+
+    /// Fetches JSON that an answer gave by URL.
+    async fn fetch(&self, url: &str, limit: Duration) -> Result<Bytes, Failure> {
+        let _ = limit;
+        Err(Failure::lasting("unsupported", format!("nothing is fetched here, nor is {url}")))
     }
 
     /// Makes the call and returns the output, a JSON object.

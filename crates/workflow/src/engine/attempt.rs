@@ -11,9 +11,10 @@ use lyra_types::{RunId, TenantName, Timestamp};
 use lyra_wire::spans::TraceIds;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::Inner;
-use super::actor::{Answer, Answered as Outcome};
+use super::actor::{Answer, Answered as Outcome, Message};
 use super::program::{CALLBACK, DELAY, Program};
 use super::values;
 use crate::config::Extraction;
@@ -33,6 +34,10 @@ pub(super) struct Attempt {
     pub ids: Arc<TraceIds>,
     /// By which the run's references are known.
     pub secret: Arc<str>,
+    /// Who is charged for it.
+    pub user: Option<Arc<str>>,
+    /// The run.
+    pub mail: mpsc::WeakSender<Message>,
     /// When the run began.
     pub begun: Timestamp,
     /// When this try was scheduled, which may have been in another process.
@@ -66,13 +71,7 @@ impl Attempt {
         match &*self.enact.function_type {
             DELAY => self.delay().await,
             CALLBACK => self.callback().await,
-            _ => {
-                let permit = Arc::clone(&self.inner.permits).acquire_owned().await;
-                let _permit = permit.map_err(|_| Failure::passing("unavailable", "the platform stops"))?;
-                self.inner.deps.metrics.in_flight.inc();
-                let _counted = Counted(&self.inner);
-                self.first_of_all().await
-            }
+            _ => self.first_of_all().await,
         }
     }
 
@@ -93,9 +92,27 @@ impl Attempt {
 
     async fn call(&self, resource: &Resource) -> Outcome {
         let deps = &self.inner.deps;
+        let memo = self.memo_key(resource);
+        if let Some(key) = memo
+            && let Ok(Some(kept)) = deps.runs.memo(self.tenant.clone(), key, deps.clock.now()).await
+            && let Ok(output) = serde_json::from_slice(&kept)
+        {
+            return self.leave(Some("memo".to_owned()), output, resource.transmission.outputs).await;
+        }
+        // Under quotas first: whoever is held back by one takes none of the places that all tenants share.
+        let _pass = deps.enact.admit(&self.tenant, resource).await?;
+        let permit = Arc::clone(&self.inner.permits).acquire_owned().await;
+        let _permit = permit.map_err(|_| Failure::passing("unavailable", "the platform stops"))?;
+        deps.metrics.in_flight.inc();
+        let _counted = Counted(&self.inner);
         let timeout = self.settings.timeout.or_else(|| resource.timeout()).unwrap_or(deps.config.task_timeout);
-        let input = values::written(&self.enact.input, &self.secret, deps.blobs.as_ref()).await;
-        let input = input.map_err(|error| fetched(&error))?;
+        let input = match resource.transmission.references_above {
+            Some(above) => self.lend(above, timeout).await?,
+            None => {
+                let written = values::written(&self.enact.input, &self.secret, deps.blobs.as_ref()).await;
+                written.map_err(|error| fetched(&error.into()))?
+            }
+        };
         let enactment = Enactment {
             tenant: self.tenant.clone(),
             run: self.run.clone(),
@@ -106,14 +123,8 @@ impl Attempt {
             input,
             timeout,
             traceparent: self.ids.traceparent(&self.place, self.enact.attempt),
+            user: self.user.clone(),
         };
-        let memo = self.memo_key(resource);
-        if let Some(key) = memo
-            && let Ok(Some(kept)) = deps.runs.memo(self.tenant.clone(), key, deps.clock.now()).await
-            && let Ok(output) = serde_json::from_slice(&kept)
-        {
-            return self.leave(Some("memo".to_owned()), output).await;
-        }
         let called = deps.enact.enact(&enactment, resource);
         let outcome = tokio::select! {
             outcome = called => outcome,
@@ -122,27 +133,39 @@ impl Attempt {
             }
         };
         let id = resource.id();
-        let output = outcome.and_then(|bytes| read(&bytes, deps.config.max_value_bytes)).map_err(|mut failure| {
+        let output = match outcome.and_then(|bytes| read(&bytes, deps.config.max_value_bytes)) {
+            Ok(output) if resource.transmission.references_above.is_some() => self.take_back(output, timeout).await,
+            read => read,
+        };
+        let output = output.map_err(|mut failure| {
             failure.cause.resource.get_or_insert_with(|| id.clone());
             failure
         })?;
         if let Some(key) = memo {
             self.keep(key, &output).await;
         }
-        self.leave(Some(id), output).await
+        self.leave(Some(id), output, resource.transmission.outputs).await
     }
 
     /// The answer, with what is large and only handed on left in the blob store.
-    async fn leave(&self, resource: Option<String>, output: Map<String, Value>) -> Outcome {
+    async fn leave(
+        &self,
+        resource: Option<String>,
+        output: Map<String, Value>,
+        extraction: Option<Extraction>,
+    ) -> Outcome {
         let deps = &self.inner.deps;
         let mut answer = Answer::new(resource, output);
         let transmission = deps.config.transmission;
-        if transmission.extraction == Extraction::Home {
+        if extraction.unwrap_or(transmission.extraction) == Extraction::Home {
             return Ok(answer);
         }
         let task = self.enact.key.task;
         for (name, value) in &mut answer.output {
-            if values::size_of(value) <= transmission.reference_bytes || !self.program.plan.may_stay(task, name) {
+            let is_small = values::size_of(value) <= transmission.reference_bytes;
+            // What came back by the run's own URL stands in the blob store already.
+            let is_there = values::named_by(value, &self.secret).is_some();
+            if is_small || is_there || !self.program.plan.may_stay(task, name) {
                 continue;
             }
             let left = values::leave(value, &self.secret, deps.blobs.as_ref(), &deps.random).await;
@@ -211,7 +234,7 @@ impl Attempt {
 }
 
 /// A large value that can't be read or written. The blob store may only be away.
-fn fetched(error: &lyra_types::Error) -> Failure {
+pub(super) fn fetched(error: &lyra_types::Error) -> Failure {
     Failure::passing(error.code.as_str(), format!("a large value can't be had: {}", error.detail))
 }
 

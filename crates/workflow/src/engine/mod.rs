@@ -9,6 +9,8 @@ mod attempt;
 mod choose;
 mod failure;
 pub(crate) mod journal;
+mod lending;
+pub(crate) mod links;
 pub(crate) mod program;
 mod stuck;
 mod summary;
@@ -27,10 +29,12 @@ use lyra_store::{Blobs, Runs, RunsError, StoreError};
 use lyra_types::function::Digest;
 use lyra_types::workflow::{Parent, RunStatus, TaskCounts};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
+use lyra_wire::workflows::WorkflowLoad;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 pub(crate) use actor::Message;
 pub(crate) use attempt::parse_callback;
@@ -49,6 +53,8 @@ const MAILBOX: usize = 1_024;
 const TAKE: usize = 64;
 /// Old runs that are forgotten at a time.
 const SWEPT: usize = 256;
+/// Longest time between two looks for runs of processes that live no more.
+const LOOK: Duration = Duration::from_secs(5);
 /// Programs kept ready.
 const PROGRAMS: usize = 1_024;
 
@@ -73,6 +79,9 @@ pub(crate) struct Head {
     /// The W3C trace context of whoever started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Who is charged for what its tasks call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
 }
 
 /// A run to start.
@@ -84,6 +93,8 @@ pub(crate) struct Begin {
     pub fingerprint: [u8; 32],
     pub program: Arc<Program>,
     pub head: Head,
+    /// Who hears of its end, as the store keeps it; not there for a run that is taken up.
+    pub notice: Option<Arc<str>>,
 }
 
 /// What is seen of a run from outside.
@@ -114,6 +125,8 @@ pub(crate) struct Deps {
     pub runs: Arc<dyn Runs>,
     pub blobs: Arc<dyn Blobs>,
     pub enact: Arc<dyn Enact>,
+    /// URLs of values.
+    pub links: Arc<links::Links>,
     pub config: Config,
     pub clock: Clock,
     pub random: Random,
@@ -135,6 +148,12 @@ pub(crate) struct Inner {
     /// Runs of this process that can't go on.
     stuck: Mutex<HashMap<(TenantName, RunId), stuck::Stuck>>,
     programs: Mutex<HashMap<String, Arc<Program>>>,
+    /// Told when another process is seen no more.
+    look: Notify,
+    /// When this process was last heard of, by its own clock; none before the first time.
+    heard: Mutex<Option<Instant>>,
+    /// Set when a run has ended here of whose end somebody may want to hear.
+    pub told: Notify,
 }
 
 impl Engine {
@@ -156,6 +175,9 @@ impl Engine {
             active: Mutex::default(),
             stuck: Mutex::default(),
             programs: Mutex::default(),
+            look: Notify::new(),
+            heard: Mutex::default(),
+            told: Notify::new(),
             deps,
         };
         Engine { inner: Arc::new(inner) }
@@ -167,6 +189,7 @@ impl Engine {
     /// [`Code::Overloaded`] when this host has as many runs as it may have; those of the store.
     pub(crate) async fn begin(&self, begin: Begin) -> Result<bool> {
         let inner = &self.inner;
+        self.check_stays()?;
         if inner.active.lock().len() >= inner.deps.config.max_runs {
             let detail = format!("{} runs are under way, which is the limit of this host", inner.deps.config.max_runs);
             return Err(Error::new(Code::Overloaded, detail).with_retry_after(Duration::from_secs(1)));
@@ -187,6 +210,7 @@ impl Engine {
             head: Bytes::from(head),
             batch,
             summary: actor.summary(),
+            notice: begin.notice,
         };
         match inner.deps.runs.create(record).await? {
             lyra_store::runs::CreatedRun::Known => Ok(false),
@@ -196,6 +220,15 @@ impl Engine {
                 Ok(true)
             }
         }
+    }
+
+    /// A process that ends takes no runs: nobody would run them before another one takes them over.
+    fn check_stays(&self) -> Result<()> {
+        if !self.inner.deps.tasks.stopping().is_cancelled() {
+            return Ok(());
+        }
+        let detail = "this process that runs workflows ends; another one takes it";
+        Err(Error::new(Code::Unavailable, detail).with_retry_after(Duration::from_secs(1)))
     }
 
     /// Lets an actor run, whose journal is written up to where it stands.
@@ -249,9 +282,12 @@ impl Engine {
         let engine = self.clone();
         self.inner.deps.tasks.spawn_cancellable("runs of others", async move {
             let deps = &engine.inner.deps;
-            let every = (deps.config.lease / 3).max(Duration::from_millis(100));
+            let every = (deps.config.lease / 3).clamp(Duration::from_millis(100), LOOK);
             loop {
-                deps.clock.sleep(every).await;
+                tokio::select! {
+                    () = deps.clock.sleep(every) => {}
+                    () = engine.inner.look.notified() => {}
+                }
                 if let Err(error) = engine.take_all(false).await {
                     tracing::warn!(%error, "runs of other processes can't be looked for");
                 }
@@ -264,10 +300,10 @@ impl Engine {
 
     async fn take_all(&self, alone: bool) -> Result<()> {
         let deps = &self.inner.deps;
-        let now = deps.clock.now();
-        deps.runs.renew(self.inner.owner, now, deps.config.lease).await?;
         loop {
-            let taken = deps.runs.take(self.inner.owner, now, alone, TAKE).await?;
+            // Each time: reading many journals can take longer than a lease.
+            self.renew().await?;
+            let taken = deps.runs.take(self.inner.owner, deps.clock.now(), alone, TAKE).await?;
             let all = taken.len() < TAKE;
             for run in taken {
                 self.take_up(run).await;
@@ -276,6 +312,57 @@ impl Engine {
                 return Ok(());
             }
         }
+    }
+
+    /// Says that this process lives.
+    async fn renew(&self) -> Result<()> {
+        let deps = &self.inner.deps;
+        let at = deps.clock.instant();
+        deps.runs.renew(self.inner.owner, deps.clock.now(), deps.config.lease).await?;
+        let before = self.inner.heard.lock().replace(at);
+        if before.is_some_and(|before| at.duration_since(before) >= deps.config.lease) {
+            self.doubt_all();
+        }
+        Ok(())
+    }
+
+    /// Others may have taken runs of this process, which was not heard of for the length of a lease. Those that write something
+    /// learn it by that; those that wait have to ask.
+    fn doubt_all(&self) {
+        let all: Vec<Handle> = self.inner.active.lock().values().cloned().collect();
+        tracing::warn!(
+            runs = all.len(),
+            "this process was not heard of for longer than its lease; others may have its runs"
+        );
+        for handle in all {
+            // One whose mailbox is full has something to write.
+            let _ = handle.mail.try_send(Message::MakeSure);
+        }
+    }
+
+    /// Looks for runs of processes that live no more now, rather than when it is time to.
+    pub(crate) fn look_now(&self) {
+        self.inner.look.notify_one();
+    }
+
+    /// Gives up every run, once nothing of this process moves them any more: whoever looks takes them at once.
+    ///
+    /// # Errors
+    /// When the store can't be asked; they are taken when the lease has ended then.
+    pub(crate) async fn give_up(&self) -> Result<()> {
+        Ok(self.inner.deps.runs.renew(self.inner.owner, Timestamp::from_millis(0), Duration::ZERO).await?)
+    }
+
+    /// What this process has now.
+    pub(crate) fn load(&self) -> WorkflowLoad {
+        let (runs, stuck) = (self.inner.active.lock().len(), self.inner.stuck.lock().len());
+        let calls = self.inner.deps.metrics.in_flight.get();
+        WorkflowLoad { runs: runs as u64, stuck: stuck as u64, calls: u64::try_from(calls).unwrap_or(0) }
+    }
+
+    /// The owner of the runs of this process.
+    pub(crate) fn owner(&self) -> u64 {
+        self.inner.owner
     }
 
     /// Takes up a run where its journal ends. One that can't be taken up is told of, and tried again.
@@ -308,6 +395,7 @@ impl Engine {
             fingerprint: [0; 32],
             program,
             head,
+            notice: None,
         };
         let (mut actor, mail) = Actor::new(&self.inner, &begin);
         let spilled = !journal::blobs(&taken.batches)?.is_empty();
@@ -317,6 +405,7 @@ impl Engine {
 
     /// Takes up a run that has failed or was cancelled.
     pub(crate) async fn redrive(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
+        self.check_stays()?;
         let taken = self.inner.deps.runs.reopen(tenant.clone(), id.clone(), self.inner.owner).await?;
         let (record, fence) = (taken.record.clone(), taken.fence);
         match self.revive(taken).await {
@@ -422,7 +511,19 @@ impl Engine {
 
     /// Checks that a compiled workflow can be run.
     pub(crate) fn check(&self, compiled: Compiled) -> Result<()> {
+        let mut resources = compiled.mapping.types.iter().flat_map(|mapping| &mapping.resources);
+        let by_url = resources.any(|resource| resource.transmission.references_above.is_some());
+        if by_url && !self.inner.deps.links.has_address() {
+            let reason = "asks for values by URL (transmission.referencesAbove), and nobody has said where gateways are \
+                          reached: the operator sets workflow.public_url";
+            return Err(Error::field(Code::InvalidField, "mappings", reason));
+        }
         Program::new(compiled, &self.inner.chooser).map(drop)
+    }
+
+    /// Returns when a run has ended here, since this was asked last, of whose end somebody may want to hear.
+    pub(crate) async fn has_ended(&self) {
+        self.inner.told.notified().await;
     }
 
     pub(crate) fn deps(&self) -> &Deps {

@@ -1,12 +1,14 @@
 //! The engine over real files, with functions that the test answers for.
 
+mod handover;
 mod recovery;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use lyra_kit::telemetry;
-use lyra_store::{DirectoryBlobs, SqliteRuns};
+use lyra_store::objects::History;
+use lyra_store::{DirectoryBlobs, SqliteObjects, SqliteRuns};
 use lyra_types::Timestamp;
 use serde_json::json;
 
@@ -82,6 +84,9 @@ impl Site {
 
     async fn engine(&self, runs: &Arc<SqliteRuns>, enact: Arc<dyn Enact>, seed: u64, alone: bool) -> Engine {
         let blobs = DirectoryBlobs::open(&self.dir.path().join("blobs")).expect("opens");
+        let objects =
+            SqliteObjects::open(&self.dir.path().join("objects.db"), History::default(), None).expect("opens");
+        let links = links::Links::open(&objects, &Random::seeded(seed), &self.config.public_url).await.expect("a key");
         let engine = Engine::new(Deps {
             runs: runs.clone(),
             blobs: Arc::new(blobs),
@@ -92,6 +97,7 @@ impl Site {
             tasks: Tasks::new(),
             metrics: Metrics::new(&telemetry::Metrics::new()),
             ended: None,
+            links: Arc::new(links),
         });
         engine.take_over(alone).await.expect("taken over");
         engine
@@ -133,8 +139,10 @@ async fn begin(engine: &Engine, document: &str, mapping: Mapping, id: &str, inpu
         depth: 0,
         schedule: None,
         traceparent: None,
+        user: None,
     };
     let begin = Begin {
+        notice: None,
         tenant: TenantName::default_tenant(),
         id: RunId::new(id).expect("an id"),
         workflow: WorkflowName::new("w").expect("a name"),

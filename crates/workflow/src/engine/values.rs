@@ -22,7 +22,7 @@ use super::journal;
 const KEY: &str = "lyra:value";
 
 /// A reference: the blob, its size as JSON, and the proof.
-fn reference(digest: &str, bytes: u64, secret: &str) -> Value {
+pub(super) fn reference(digest: &str, bytes: u64, secret: &str) -> Value {
     let mut object = Map::with_capacity(1);
     object.insert(KEY.to_owned(), Value::String(format!("{digest}.{bytes}.{}", proof(digest, bytes, secret))));
     Value::Object(object)
@@ -52,6 +52,28 @@ fn named<'v>(object: &'v Map<String, Value>, secret: &str) -> Option<&'v str> {
     let (digest, bytes, given) = parts(object)?;
     let right = proof(digest, bytes, secret);
     bool::from(subtle::ConstantTimeEq::ct_eq(right.as_bytes(), given.as_bytes())).then_some(digest)
+}
+
+/// Digest and size of what a value stands for that is a reference of this run.
+pub(super) fn named_by<'v>(value: &'v Value, secret: &str) -> Option<(&'v str, u64)> {
+    let object = value.as_object()?;
+    let digest = named(object, secret)?;
+    parts(object).map(|(_, bytes, _)| (digest, bytes))
+}
+
+/// A value with all that its references stand for.
+///
+/// # Errors
+/// As [`written`].
+pub(super) async fn whole(value: &Value, secret: &str, blobs: &dyn Blobs) -> Result<Value> {
+    let object = Map::from_iter([(String::new(), value.clone())]);
+    if !any(&object) {
+        return Ok(value.clone());
+    }
+    let text = written(&object, secret, blobs).await?;
+    let mut read: Map<String, Value> = serde_json::from_slice(&text)
+        .map_err(|error| Error::internal(format!("a large value can't be read: {error}")))?;
+    Ok(read.remove("").unwrap_or_default())
 }
 
 /// Whether there is something in it that may be a reference.
@@ -97,29 +119,56 @@ pub(super) async fn leave(
     Ok((reference(&digest, size_of(value), secret), digest))
 }
 
+/// Why an object can't be written.
+#[derive(Debug)]
+pub(super) enum Unwritten {
+    /// A value is not in the blob store, and nobody has it any more.
+    Gone {
+        /// The object's member that it belongs to.
+        member: String,
+        /// Its digest.
+        digest: String,
+    },
+    /// The blob store is away, or what it has is damaged.
+    Failed(Error),
+}
+
+impl From<Unwritten> for Error {
+    fn from(unwritten: Unwritten) -> Error {
+        match unwritten {
+            Unwritten::Gone { member, digest } => {
+                Error::internal(format!("the value of \"{member}\" is not in the blob store any more ({digest})"))
+            }
+            Unwritten::Failed(error) => error,
+        }
+    }
+}
+
 /// An object as JSON, with each value in the place of its reference.
 ///
 /// # Errors
 /// When a value is not there, or the blob store is away.
-pub(super) async fn written(object: &Map<String, Value>, secret: &str, blobs: &dyn Blobs) -> Result<Bytes> {
+pub(super) async fn written(object: &Map<String, Value>, secret: &str, blobs: &dyn Blobs) -> Result<Bytes, Unwritten> {
     let mut fetched: HashMap<String, Bytes> = HashMap::new();
-    let mut open: Vec<&Value> = object.values().collect();
-    while let Some(value) = open.pop() {
+    let mut open: Vec<(&String, &Value)> = object.iter().collect();
+    while let Some((member, value)) = open.pop() {
         match value {
-            Value::Array(elements) => open.extend(elements),
+            Value::Array(elements) => open.extend(elements.iter().map(|element| (member, element))),
             Value::Object(members) => match named(members, secret) {
                 Some(digest) if fetched.contains_key(digest) => {}
                 Some(digest) => {
-                    let found = blobs.get(&Digest(digest.to_owned())).await?;
-                    let found = found.ok_or_else(|| Error::internal("a large value is not in the blob store"))?;
+                    let found = blobs.get(&Digest(digest.to_owned())).await;
+                    let gone = || Unwritten::Gone { member: member.clone(), digest: digest.to_owned() };
+                    let found = found.map_err(|error| Unwritten::Failed(error.into()))?.ok_or_else(gone)?;
                     fetched.insert(digest.to_owned(), journal::value_of(&found));
                 }
-                None => open.extend(members.values()),
+                None => open.extend(members.values().map(|value| (member, value))),
             },
             _ => {}
         }
     }
-    let unwritable = |error: serde_json::Error| Error::internal(format!("a value can't be written: {error}"));
+    let unwritable =
+        |error: serde_json::Error| Unwritten::Failed(Error::internal(format!("a value can't be written: {error}")));
     if fetched.is_empty() {
         return serde_json::to_vec(object).map(Bytes::from).map_err(unwritable);
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Extraction;
+
 pub use parse::{MAX_RESOURCES, MAX_TIMEOUT_SECONDS, MAX_TYPE_LEN, MAX_TYPES};
 pub use schema::schema;
 
@@ -42,6 +44,27 @@ pub struct Resource {
     /// What is called.
     #[serde(flatten)]
     pub kind: ResourceKind,
+    /// How values get there and back.
+    #[serde(default, skip_serializing_if = "Transfer::is_default")]
+    pub transmission: Transfer,
+}
+
+/// How values get to a resource and back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Transfer {
+    /// Inputs above this many bytes go by URL, and the answer may hold URLs; none: all go as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub references_above: Option<u64>,
+    /// Where large outputs are taken to; what the settings say where none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Extraction>,
+}
+
+impl Transfer {
+    fn is_default(&self) -> bool {
+        *self == Transfer::default()
+    }
 }
 
 /// What is called, and how.

@@ -11,7 +11,8 @@ use lyra_types::{Code, Error, FieldError, WorkflowName};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{Mapping, Resource, ResourceKind, TypeMapping};
+use super::{Mapping, Resource, ResourceKind, Transfer, TypeMapping};
+use crate::config::Extraction;
 use crate::enact::demo;
 
 /// Most function types of a mapping.
@@ -168,6 +169,7 @@ fn resource(path: &str, function_type: &str, value: &Value, faults: &mut Faults)
     let kind = fields.text("type", faults);
     // Apollo's files carry it and Apollo never reads it: accepted, of no account.
     fields.optional("implementationId");
+    let transmission = fields.optional("transmission");
     let empty = Value::Object(Map::new());
     let properties = fields.optional("properties").unwrap_or(&empty);
     fields.finish(faults);
@@ -195,13 +197,49 @@ fn resource(path: &str, function_type: &str, value: &Value, faults: &mut Faults)
         }
     };
     properties.finish(faults);
+    let path_of_transmission = format!("{path}.transmission");
+    let transmission = match (transmission, &kind) {
+        (Some(value), Some(kind)) => transfer(&path_of_transmission, value, kind, faults)?,
+        _ => Transfer::default(),
+    };
     let kind = kind.filter(|_| faults.count == before)?;
     match (function_type.starts_with(CUT), matches!(kind, ResourceKind::Cut { .. })) {
         (true, false) => faults.add(path_of_type, format!("\"{function_type}\" takes resources of type Cut only")),
         (false, true) => faults.add(path_of_type, format!("Cut is there for the types {CUT}NAME only")),
-        _ => return Some(Resource { kind }),
+        _ => return Some(Resource { kind, transmission }),
     }
     None
+}
+
+/// How values get to a resource and back.
+fn transfer(path: &str, value: &Value, kind: &ResourceKind, faults: &mut Faults) -> Option<Transfer> {
+    let mut fields = Fields::of(path, value, faults)?;
+    let by_url = matches!(kind, ResourceKind::Function { .. } | ResourceKind::Serverless { .. });
+    let references_above = match fields.optional("referencesAbove") {
+        None | Some(Value::Null) => None,
+        Some(_) if !by_url => {
+            faults.add(fields.path_of("referencesAbove"), "is for Function and Serverless");
+            None
+        }
+        Some(value) => {
+            let bytes = value.as_u64();
+            if bytes.is_none() {
+                faults.add(fields.path_of("referencesAbove"), "must be a number of bytes, 0 or more");
+            }
+            bytes
+        }
+    };
+    let outputs = match fields.optional("outputs") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) if text == "home" => Some(Extraction::Home),
+        Some(Value::String(text)) if text == "in_place" => Some(Extraction::InPlace),
+        Some(_) => {
+            faults.add(fields.path_of("outputs"), "must be home or in_place");
+            None
+        }
+    };
+    fields.finish(faults);
+    Some(Transfer { references_above, outputs })
 }
 
 /// The types of resources that a mapping may name.

@@ -21,6 +21,15 @@ pub fn schema() -> Value {
             "required": if required.as_array().is_some_and(Vec::is_empty) { json!(["type"]) } else { json!(["type", "properties"]) },
             "properties": {
                 "type": {"const": kind},
+                "transmission": {
+                    "description": "How values get there and back.",
+                    "type": "object",
+                    "additionalProperties": false,
+                    "properties": {
+                        "referencesAbove": {"type": ["integer", "null"], "minimum": 0, "description": "Function and Serverless: inputs above so many bytes go by URL."},
+                        "outputs": {"enum": ["home", "in_place", null], "description": "Where large outputs are taken to."},
+                    },
+                },
                 "implementationId": {"description": "Accepted for files of Apollo; it has no meaning."},
                 "properties": {
                     "type": "object",

@@ -18,7 +18,7 @@ async fn line(client: &mut BufReader<TcpStream>) -> String {
     line.trim_end().to_owned()
 }
 
-/// Where cargo puts this package's examples.
+/// Where cargo puts this package's examples (`./test` builds the one that is run here).
 fn example(name: &str) -> std::path::PathBuf {
     let mut path = std::env::current_exe().expect("a test has a file");
     path.pop();
@@ -33,7 +33,11 @@ async fn a_board_game_is_a_session() {
     let port = port();
     let mut command = Command::new(example("board_game"));
     command.env("PORT", port.to_string()).env("LYRA_SESSION_ADDRESS", format!("unix:{}", path.display()));
-    let _child = command.stdin(Stdio::null()).kill_on_drop(true).spawn().expect("cargo builds examples for tests");
+    let _child = command
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("cargo build --workspace --bins --example board_game, as ./test does");
     until_attached(&handle).await;
     let error = handle.open(open("a", "huge"), SOON).await.expect_err("no size");
     assert!(error.detail.contains("a size from 1 to 26"), "{error}");

@@ -9,7 +9,7 @@ use lyra_types::resources::{Application, ApplicationSession, Container, ScalingP
 use lyra_wire::worker::InstanceState;
 
 use super::*;
-use node::{Nature, Node};
+pub(in crate::tests) use node::{Nature, Node};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -232,6 +232,42 @@ async fn sessions_of_a_lost_worker_end_and_the_pool_is_refilled_elsewhere() {
     // It comes back with what it had: that has ended.
     talks.push(nodes[0].join(&registries));
     place.until("it has let go", |_| nodes[0].held.lock().sessions.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_closed_while_its_worker_is_away_ends_when_it_is_back() {
+    let place = Place::new().await;
+    let node = Node::new(1, Nature::default());
+    let registries = [place.site.registry.clone()];
+    let talk = node.join(&registries);
+    place.apply("game", |_| ()).await;
+    place.open("game", "a").await.unwrap();
+    place.until_status("a", SessionStatus::Available).await;
+    drop(talk);
+    place.close("a").await;
+    tokio::time::sleep(3 * SECOND).await;
+    assert!(place.session("a").is_some(), "its worker has it still");
+    let _talk = node.join(&registries);
+    place.until("it is gone", |of| of.session("a").is_none()).await;
+    assert!(node.held.lock().sessions.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_come_one_after_the_other_are_spread_as_what_stands_is() {
+    let place = Place::new().await;
+    let nodes = [1, 2, 3].map(|number| Node::new(number, Nature::default()));
+    let registries = [place.site.registry.clone()];
+    let _talks: Vec<_> = nodes.iter().map(|node| node.join(&registries)).collect();
+    let threshold = Threshold { low: 3, high: 3 };
+    place.apply("game", |app| app.spec.scaling_policy.idle_session_num_threshold = Some(threshold)).await;
+    for number in 0..9 {
+        place.until("three stand ready", |of| of.application("game").status.idle_instances == 3).await;
+        let name = format!("s-{number}");
+        place.open("game", &name).await.unwrap();
+        place.until_status(&name, SessionStatus::Available).await;
+    }
+    let sessions: Vec<usize> = nodes.iter().map(|node| node.held.lock().sessions.len()).collect();
+    assert_eq!(sessions, [3, 3, 3]);
 }
 
 #[tokio::test(start_paused = true)]

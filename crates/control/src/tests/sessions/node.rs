@@ -24,11 +24,11 @@ use crate::Registry;
 
 /// How its programs are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Nature {
+pub(in crate::tests) struct Nature {
     /// Time that an instance takes to be ready.
-    pub(super) start: Duration,
+    pub(in crate::tests) start: Duration,
     /// Instances that it has room for.
-    pub(super) room: usize,
+    pub(in crate::tests) room: usize,
 }
 
 impl Default for Nature {
@@ -39,30 +39,30 @@ impl Default for Nature {
 
 /// What it holds. Survives its conversations, as a worker's store does.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    pub(super) revision: u64,
-    pub(super) epoch: u64,
+pub(in crate::tests) struct Held {
+    pub(in crate::tests) revision: u64,
+    pub(in crate::tests) epoch: u64,
     made: u128,
-    pub(super) stands: BTreeMap<AppKey, u32>,
-    pub(super) hosted: BTreeMap<InstanceId, HostedReport>,
-    pub(super) sessions: BTreeMap<String, SessionReport>,
+    pub(in crate::tests) stands: BTreeMap<AppKey, u32>,
+    pub(in crate::tests) hosted: BTreeMap<InstanceId, HostedReport>,
+    pub(in crate::tests) sessions: BTreeMap<String, SessionReport>,
     /// Sessions that it was told to open, once for each instance that got one.
-    pub(super) opened: Vec<String>,
+    pub(in crate::tests) opened: Vec<String>,
     /// Commands of leaders that were not the last.
-    pub(super) refused: u32,
+    pub(in crate::tests) refused: u32,
 }
 
 /// A worker.
 #[derive(Clone)]
-pub(super) struct Node {
-    pub(super) name: String,
+pub(in crate::tests) struct Node {
+    pub(in crate::tests) name: String,
     number: u64,
     nature: Nature,
-    pub(super) held: Arc<Mutex<Held>>,
+    pub(in crate::tests) held: Arc<Mutex<Held>>,
 }
 
 /// Its conversations; it is silent once this is dropped.
-pub(super) struct Talk(Vec<AbortHandle>);
+pub(in crate::tests) struct Talk(Vec<AbortHandle>);
 
 impl Drop for Talk {
     fn drop(&mut self) {
@@ -73,12 +73,12 @@ impl Drop for Talk {
 type Say = mpsc::UnboundedSender<Change>;
 
 impl Node {
-    pub(super) fn new(number: u64, nature: Nature) -> Node {
+    pub(in crate::tests) fn new(number: u64, nature: Nature) -> Node {
         Node { name: format!("w{number}"), number, nature, held: Arc::default() }
     }
 
     /// Talks with these control processes.
-    pub(super) fn join(&self, registries: &[Registry]) -> Talk {
+    pub(in crate::tests) fn join(&self, registries: &[Registry]) -> Talk {
         let talks = registries.iter().map(|registry| {
             let (node, registry) = (self.clone(), registry.clone());
             lyra_kit::tasks::spawn("node", async move { node.talk(registry).await }).abort_handle()

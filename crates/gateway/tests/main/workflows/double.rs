@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use lyra_types::api::Page;
 use lyra_types::api::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow, Started, Waiting};
 use lyra_types::workflow::{Run, RunStatus, TaskCounts, TraceToken, Workflow, WorkflowVersion, no_such_run};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, Timestamp, WorkflowName};
-use lyra_wire::Workflows;
 use lyra_wire::control::PageQuery;
-use lyra_wire::workflows::{RunCommand, RunQuery};
+use lyra_wire::workflows::{RunCommand, RunQuery, WorkflowLoad, WorkflowMember, WorkflowProcess};
+use lyra_wire::{Role, Workflows};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -195,11 +196,31 @@ impl Workflows for FakeWorkflows {
         Ok(true)
     }
 
+    async fn value(&self, token: &str) -> Result<Bytes> {
+        match token {
+            "good" => Ok(Bytes::from_static(b"[0,1,2,3]")),
+            _ => Err(Error::new(Code::NotFound, "there is no value of this URL, or not any more")),
+        }
+    }
+
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
         if token != "cb_1" {
             return Err(Error::not_found("waiting task", token));
         }
         self.completed.lock().push((token.to_owned(), completion));
         Ok(())
+    }
+
+    async fn members(&self) -> Result<Vec<WorkflowMember>> {
+        let process = |name: &str, address: &str, role, leaving| {
+            let (name, address) = (name.to_owned(), address.to_owned());
+            WorkflowProcess { name, address, role, owner: 1, since: TIME, leaving }
+        };
+        let load = Some(WorkflowLoad { runs: 3, stuck: 1, calls: 2 });
+        Ok(vec![
+            WorkflowMember { process: process("c1", "", Role::Control, false), load },
+            WorkflowMember { process: process("f1", "f1:7070", Role::Workflow, true), load },
+            WorkflowMember { process: process("f2", "f2:7070", Role::Workflow, false), load: None },
+        ])
     }
 }

@@ -67,6 +67,19 @@ async fn faults_of_a_document_are_told_with_their_place() {
 }
 
 #[tokio::test]
+async fn the_processes_that_run_workflows_are_listed_with_what_they_own() {
+    let (gateway, _) = with_role().await;
+    let page = gateway.get("/v1/workflow-members?limit=2").await.json();
+    let [c1, f1] = &page["items"].as_array().unwrap()[..] else { panic!("{page}") };
+    assert_eq!((&c1["state"], &c1["role"], c1.get("address")), (&json!("ready"), &json!("control"), None));
+    assert_eq!((&c1["runs"], &c1["stuck"], &c1["calls"]), (&json!(3), &json!(1), &json!(2)));
+    assert_eq!((&f1["state"], &f1["address"]), (&json!("leaving"), &json!("f1:7070")));
+    let next = format!("/v1/workflow-members?cursor={}", page["next"].as_str().unwrap().replace('+', "%2B"));
+    let f2 = &gateway.get(&next).await.json()["items"][0];
+    assert_eq!((&f2["name"], &f2["state"], f2.get("runs")), (&json!("f2"), &json!("unreachable"), None));
+}
+
+#[tokio::test]
 async fn a_run_is_started_and_waited_for() {
     let (gateway, role) = with_role().await;
     post(&gateway, "/v1/workflows", &workflow("v1")).await;

@@ -15,7 +15,7 @@ const HEAD = 5, ID_LENGTH = 30;
 const [host, port] = process.argv[2].split(':');
 const socket = net.connect({ host, port: Number(port), noDelay: true });
 const exit = process.exit.bind(process);
-const write = socket.write.bind(socket);
+let write = (bytes, then) => then?.();
 const { parse, stringify } = JSON;
 const now = Date.now;
 let about;
@@ -174,6 +174,31 @@ async function take(kind, payload) {
   }
 }
 
+// What an assignment says of a function, empty.
+function named() {
+  return { function_name: '', function_version: '', tenant: '', memory_mb: 0, arn: '', log_group: '', log_stream: '' };
+}
+
+socket.on('close', () => exit(0));
+socket.on('error', () => exit(0));
+process.on('uncaughtException', last);
+
+// What the first load of a function, and its first call, would have to wait for is done here once: a file is loaded,
+// called, answers and throws, which nobody hears, and is forgotten.
+const require = createRequire(import.meta.url);
+require('node:url');
+const here = path.dirname(process.argv[1]);
+about = { ...named(), env: { ...process.env }, task_root: here, file: 'rehearsal.cjs', function: 'handler' };
+handler = await load();
+for (const event of ['{"a":[1,"b"]}', '{"throw":true}']) {
+  run(Buffer.concat([Buffer.alloc(ID_LENGTH, '0'), Buffer.alloc(8), Buffer.from(event)]));
+  await new Promise(setImmediate);
+}
+delete require.cache[require.resolve('./rehearsal.cjs')];
+await import('data:text/javascript,');
+about = handler = undefined;
+write = socket.write.bind(socket);
+
 let parts = [], have = 0;
 socket.on('data', (chunk) => {
   parts.push(chunk);
@@ -188,13 +213,3 @@ socket.on('data', (chunk) => {
     void take(whole[4], whole.subarray(HEAD, end));
   }
 });
-socket.on('close', () => exit(0));
-socket.on('error', () => exit(0));
-process.on('uncaughtException', last);
-
-// What the first load of a function would have to wait for: a file is loaded, and forgotten.
-const require = createRequire(import.meta.url);
-require('node:url');
-require('./rehearsal.cjs');
-delete require.cache[require.resolve('./rehearsal.cjs')];
-await import('data:text/javascript,');

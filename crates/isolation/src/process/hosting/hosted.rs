@@ -17,7 +17,7 @@ use super::super::Shared;
 use super::super::instance::{self, Instance};
 use super::super::launch::{Bounds, LaunchError};
 use super::Note;
-use super::files::SessionFiles;
+use crate::session::files::SessionFiles;
 use crate::session::{Exit, Exposed, Files, Hosted, Traffic};
 use crate::{LogSink, Usage};
 

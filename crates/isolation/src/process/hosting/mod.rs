@@ -4,19 +4,14 @@
 //! worker then holds. What must hold: nothing is left of a start that fails; a lasting instance carries with it, in its
 //! label, all that a later worker needs to take it over.
 
-mod files;
 mod hosted;
-mod ports;
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use lyra_types::{Code, Error, FunctionVersion, InstanceId, Network};
 use serde::{Deserialize, Serialize};
 
-use self::files::SessionFiles;
 use self::hosted::HostedProcess;
 use super::Shared;
 use super::instance::Instance;
@@ -24,12 +19,10 @@ use super::launch::{self, Bind, Lasting};
 use super::package::Package;
 use super::plan::{Ground, PROXY_PORT, env_of};
 use crate::Grant;
-use crate::session::{ADDRESS_VARIABLE, DIRECTORY_VARIABLE, Hosted, Hosting, MAX_LABEL, MAX_PORTS, Port, Protocol};
-
-pub(super) use self::ports::Cursor;
-
-/// Where a session's files are in its sandbox.
-const FILES: &str = "/run/lyra/session";
+use crate::session::places::Places;
+use crate::session::{
+    ADDRESS_VARIABLE, DIRECTORY, DIRECTORY_VARIABLE, Hosted, Hosting, Port, Protocol, check_hosting, told_port,
+};
 
 /// Port of the session service, on the sandbox's own loopback.
 const SERVICE_PORT: u16 = 9003;
@@ -62,7 +55,7 @@ pub(super) async fn host(shared: &Arc<Shared>, start: Start<'_>) -> Result<Box<d
     check(&hosting, egress)?;
     let note =
         Note { id, label: hosting.label.clone(), ports: hosting.ports.clone(), service: hosting.service, egress };
-    let files = SessionFiles::of(&shared.config.dir, id);
+    let files = shared.places.of(id);
     let interpreters = shared.interpreters().await;
     let ground =
         Ground { config: &shared.config, support: &shared.support, interpreters: interpreters.iter().collect() };
@@ -70,7 +63,7 @@ pub(super) async fn host(shared: &Arc<Shared>, start: Start<'_>) -> Result<Box<d
     shared.driver().tell(&mut env, grant);
     let mut plan = ground.plan_for(id, package, version, program, env);
     shared.driver().add(&mut plan, grant);
-    plan.binds.push(Bind::new(files.shown(), FILES));
+    plan.binds.push(Bind::new(files.shown(), DIRECTORY));
     plan.listen.extend(hosting.service.then_some(SERVICE_PORT));
     plan.listen.extend(egress.then_some(PROXY_PORT));
     if hosting.lasting {
@@ -105,37 +98,24 @@ fn take_over(shared: &Arc<Shared>, adopted: launch::Adopted) -> Result<HostedPro
     let launch::Adopted { process, label, earlier, lost, exposed } = adopted;
     let unknown = |error: serde_json::Error| Error::internal(format!("its label is not a session's: {error}"));
     let note: Note = serde_json::from_str(&label).map_err(unknown)?;
-    let files = SessionFiles::of(&shared.config.dir, note.id);
+    let files = shared.places.of(note.id);
     let (instance, sockets) = Instance::take_over(process, &earlier, lost)?;
     Ok(HostedProcess::new(shared, note, instance, sockets, exposed, files)?.lasting())
 }
 
 /// Removes the files of instances that are gone. Before any is started.
-pub(super) fn sweep(dir: &Path, labels: &[String]) {
+pub(super) fn sweep(places: &Places, labels: &[String]) {
     let notes = labels.iter().filter_map(|label| serde_json::from_str::<Note>(label).ok());
-    files::sweep(dir, &notes.map(|note| note.id.to_string()).collect());
+    places.sweep(&notes.map(|note| note.id.to_string()).collect());
 }
 
 fn check(hosting: &Hosting, egress: bool) -> Result<(), Error> {
-    let refused = |field: &str, reason: String| Err(Error::field(Code::InvalidField, field, reason));
-    if hosting.ports.len() > MAX_PORTS {
-        return refused("ports", format!("an instance has {MAX_PORTS} ports at most"));
+    check_hosting(hosting)?;
+    let taken = [(PROXY_PORT, egress), (SERVICE_PORT, hosting.service)];
+    match hosting.ports.iter().find(|port| port.protocol == Protocol::Tcp && taken.contains(&(port.port, true))) {
+        Some(port) => Err(crate::session::not_a_port(port)),
+        None => Ok(()),
     }
-    if hosting.label.len() > MAX_LABEL {
-        return refused("label", format!("the label is longer than {MAX_LABEL} bytes"));
-    }
-    let mut known = BTreeSet::new();
-    for port in &hosting.ports {
-        let taken = [(PROXY_PORT, egress), (SERVICE_PORT, hosting.service)];
-        let is_taken = port.protocol == Protocol::Tcp && taken.contains(&(port.port, true));
-        if port.port == 0 || is_taken {
-            return refused("ports", format!("port {} can't be a session's: Lyra itself has it", port.port));
-        }
-        if !known.insert((port.protocol, port.port)) {
-            return refused("ports", format!("{} port {} is named twice", port.protocol, port.port));
-        }
-    }
-    Ok(())
 }
 
 /// The environment: what is usual, the version's, the session's, and what the platform says.
@@ -151,14 +131,13 @@ fn environment(id: InstanceId, version: &FunctionVersion, hosting: &Hosting) -> 
         env.retain(|(known, _)| known != name);
         env.push((name.to_owned(), value));
     };
-    let first = hosting.ports.iter().find(|port| port.protocol == Protocol::Tcp).or_else(|| hosting.ports.first());
-    if let Some(port) = first {
-        set("PORT", port.port.to_string());
+    if let Some(port) = told_port(hosting) {
+        set("PORT", port.to_string());
     }
     if hosting.service {
         set(ADDRESS_VARIABLE, SocketAddr::from((Ipv4Addr::LOCALHOST, SERVICE_PORT)).to_string());
     }
-    set(DIRECTORY_VARIABLE, FILES.to_owned());
+    set(DIRECTORY_VARIABLE, DIRECTORY.to_owned());
     set("LYRA_INSTANCE", id.to_string());
     env
 }

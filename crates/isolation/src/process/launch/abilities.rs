@@ -11,6 +11,9 @@ pub struct Abilities {
     pub privilege: Privilege,
     /// How memory, processor time and processes are bounded.
     pub cgroups: Cgroups,
+    /// Whether the kernel moves processes between cgroups without waiting for all processors first.
+    #[serde(default)]
+    pub favor_dynmods: bool,
     /// The version of Landlock that the kernel has, 0 without.
     pub landlock: u32,
 }
@@ -29,11 +32,13 @@ impl Abilities {
             0 => "not in this kernel".to_owned(),
             version => format!("version {version}, not needed"),
         };
+        let moves = if self.favor_dynmods { "quick (favordynmods)" } else { "slow: each waits for all processors" };
         let words = [
             ("privilege", privilege.to_owned()),
             ("users", users),
             ("namespaces", "user, mount, pid, network, ipc, uts, cgroup".to_owned()),
             ("cgroups", self.cgroups.described()),
+            ("cgroup_moves", moves.to_owned()),
             ("seccomp", "allow-list".to_owned()),
             ("landlock", landlock),
         ];
@@ -98,7 +103,8 @@ mod tests {
         let cgroups = Cgroups { version: 2, memory: true, cpu: false, pids: true, freezer: true };
         assert_eq!(cgroups.described(), "version 2: memory, pids, freezer; without cpu");
         let none = Cgroups { version: 0, memory: false, cpu: false, pids: false, freezer: false };
-        let words = Abilities { privilege: Privilege::UserNamespace, cgroups: none, landlock: 0 }.described();
+        let words = Abilities { privilege: Privilege::UserNamespace, cgroups: none, favor_dynmods: false, landlock: 0 };
+        let words = words.described();
         assert!(words["cgroups"].starts_with("none") && words["privilege"].starts_with("unprivileged"), "{words:?}");
         assert_eq!(words["landlock"], "not in this kernel");
     }

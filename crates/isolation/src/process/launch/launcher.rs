@@ -38,6 +38,8 @@ pub struct Config {
     pub directory: PathBuf,
     /// Use cgroups where there are any. Without, limits are watched and softer: for machines where they don't work.
     pub cgroups: bool,
+    /// Ask the kernel to move processes between cgroups quickly, on the whole machine (`favordynmods` of cgroups(7)).
+    pub favor_dynmods: bool,
     /// How long an answer may take.
     pub patience: Duration,
     /// How long lasting sandboxes go on without a Lyra before they are ended.
@@ -51,6 +53,7 @@ impl Config {
             helper: vec!["/proc/self/exe".into(), "sandbox-launcher".into()],
             directory: directory.into(),
             cgroups: true,
+            favor_dynmods: true,
             patience: Duration::from_secs(10),
             orphan_grace: Duration::from_secs(120),
         }
@@ -284,8 +287,15 @@ fn greet(socket: &OwnedFd, config: &Config) -> io::Result<()> {
     let directory = config.directory.canonicalize()?;
     let digest = Sha256::digest(directory.as_os_str().as_bytes());
     let name = hex::encode(&digest[..6]);
-    let (cgroups, orphan_grace) = (config.cgroups, config.orphan_grace);
-    let hello = Request::Hello { name, cgroups, first_user: FIRST_USER, protocol: PROTOCOL, directory, orphan_grace };
+    let hello = Request::Hello {
+        name,
+        cgroups: config.cgroups,
+        favor_dynmods: config.favor_dynmods,
+        first_user: FIRST_USER,
+        protocol: PROTOCOL,
+        directory,
+        orphan_grace: config.orphan_grace,
+    };
     wire::send(socket.as_fd(), &wire::encode(&hello).unwrap_or_default(), &[])
 }
 

@@ -4,14 +4,14 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
 
-use super::cgroup::usage_or;
+use super::cgroup::{CpuClock, usage_or};
 use super::connection::{Answer, Connection, Hold};
 use super::error::LaunchError;
 use super::plan::{Limits, is_plain};
@@ -47,6 +47,8 @@ pub struct Process {
     exit: watch::Receiver<Option<Exit>>,
     connection: Arc<Connection>,
     lasting: bool,
+    /// Opened by who first asks for it.
+    clock: OnceLock<Option<CpuClock>>,
 }
 
 /// What a process is put together from.
@@ -78,6 +80,7 @@ impl Process {
             exit: parts.exit,
             connection: parts.connection,
             lasting: parts.lasting,
+            clock: OnceLock::new(),
         })
     }
 
@@ -111,9 +114,11 @@ impl Process {
         usage_or(&self.hold.group, || members::usage(&members::descendants(&[first])))
     }
 
-    /// Processor time of all its processes since its start. Reads one file of the kernel, where groups can be counted.
+    /// Processor time of all its processes since its start. Reads one file of the kernel, where groups can be counted,
+    /// and keeps it open.
     pub fn processor_time(&self) -> Duration {
-        self.hold.group.processor_time().unwrap_or_else(|| self.usage().cpu)
+        let clock = self.clock.get_or_init(|| self.hold.group.clock());
+        clock.as_ref().and_then(CpuClock::read).unwrap_or_else(|| self.usage().cpu)
     }
 
     /// Stops all processes of the sandbox where they stand.

@@ -19,8 +19,10 @@ use rustix::process::{self, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptio
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+mod options;
 mod sockets;
 
+pub(super) use self::options::*;
 pub(super) use self::sockets::*;
 
 const OPEN_TREE_CLONE: u32 = 1;

@@ -44,6 +44,9 @@ pub(super) enum Request {
         name: String,
         /// Use cgroups where there are any.
         cgroups: bool,
+        /// Have the kernel move processes between them quickly.
+        #[serde(default)]
+        favor_dynmods: bool,
         /// Numbers of users for sandboxes start here.
         first_user: u32,
         /// [`PROTOCOL`] of this Lyra. A launcher of another one answers that it is unable.

@@ -50,7 +50,7 @@ impl Template for CommandTemplate {
         grant: &Grant,
     ) -> Result<Box<dyn Sandbox>, Error> {
         let stdio = Stdio::collecting();
-        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio, grant)?;
+        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio, grant, None)?;
         let share = store.data_mut().governor().share();
         let started = share.run(self.program.instantiate(&mut store));
         let instance = tokio::time::timeout(version.timeout(), started)

@@ -1,8 +1,9 @@
 //! What the host gives a guest: WASI 0.2 and preview 1 without any authority.
 //!
-//! No files, no sockets, no outgoing requests; clocks and randomness are allowed. Everything that a guest can make
+//! No files but those of a session, no sockets, no outgoing requests; clocks and randomness are allowed. Everything that a guest can make
 //! the host hold in memory for it has a bound, named here.
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use http::HeaderName;
@@ -10,7 +11,7 @@ use lyra_types::{Error, FunctionVersion};
 use wasmtime::Store;
 use wasmtime::component::Linker;
 use wasmtime_wasi::p1::WasiP1Ctx;
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView,
     WasiHttpHooks, WasiHttpView,
@@ -18,6 +19,7 @@ use wasmtime_wasi_http::{
 
 use super::stdio::Stdio;
 use crate::Grant;
+use crate::session::DIRECTORY;
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::{Governed, Governor, new_store};
 
@@ -81,13 +83,14 @@ impl WasiHttpView for Host {
     }
 }
 
-/// A store for one instance of `version`, or (`None`) for the trial at deploy.
+/// A store for one instance of `version`, or (`None`) for the trial at deploy. `files`: what an instance of a session can read.
 pub(super) fn store(
     engine: &Engine,
     version: Option<&FunctionVersion>,
     memory: usize,
     stdio: &Stdio,
     grant: &Grant,
+    files: Option<&Path>,
 ) -> Result<Store<Host>, Error> {
     let mut wasi = WasiCtx::builder();
     wasi.stdin(stdio.stdin())
@@ -105,6 +108,10 @@ pub(super) fn store(
         for (name, value) in grant.secret_env() {
             wasi.env(name, value);
         }
+    }
+    if let Some(files) = files {
+        let shown = wasi.preopened_dir(files, DIRECTORY, FsPerms::ReadOnly);
+        shown.map_err(|error| Error::internal(format!("the session's files can't be shown: {error}")))?;
     }
     let mut store = new_store(engine, Host::new(Governor::new(engine, memory), wasi.build_p1()))?;
     store.set_hostcall_fuel(MAX_HANDED_OVER);

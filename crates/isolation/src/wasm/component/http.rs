@@ -5,6 +5,7 @@
 //! when it is dropped early. After the body's end the guest may finish its work, until the deadline.
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -31,9 +32,11 @@ use super::failure;
 use super::host::{self, Host};
 use super::stdio::Stdio;
 use super::streaming::{Flow, StopOnDrop, Streaming};
+use crate::session::Called;
 use crate::wasm::engine::Engine;
 use crate::wasm::governor::{Governed, Share};
-use crate::{Body, CallContext, End, Grant, Sandbox, Served, Template};
+use crate::wasm::hosting::{self, Hosts};
+use crate::{Body, CallContext, End, Grant, Hosted, Hosting, Sandbox, Served, Template};
 
 /// How much of an error response's body is in the error of a call, in bytes.
 const ERROR_BODY: usize = 1 << 10;
@@ -41,13 +44,33 @@ const ERROR_BODY: usize = 1 << 10;
 /// A component in memory.
 pub(super) struct HttpTemplate {
     engine: Engine,
+    hosts: Arc<Hosts>,
     pre: ProxyPre<Host>,
     size: usize,
 }
 
 impl HttpTemplate {
-    pub(super) fn new(engine: &Engine, pre: ProxyPre<Host>, size: usize) -> HttpTemplate {
-        HttpTemplate { engine: engine.clone(), pre, size }
+    pub(super) fn new(engine: &Engine, hosts: &Arc<Hosts>, pre: ProxyPre<Host>, size: usize) -> HttpTemplate {
+        HttpTemplate { engine: engine.clone(), hosts: Arc::clone(hosts), pre, size }
+    }
+
+    /// Starts an instance; `files`: what it can read.
+    async fn begin(
+        &self,
+        version: &FunctionVersion,
+        grant: &Grant,
+        files: Option<&Path>,
+    ) -> Result<HttpSandbox, Error> {
+        let stdio = Stdio::logging();
+        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio, grant, files)?;
+        let share = store.data_mut().governor().share();
+        let started = share.run(self.pre.instantiate_async(&mut store));
+        let proxy = tokio::time::timeout(version.timeout(), started)
+            .await
+            .map_err(|_| failure::start_timeout(version))?
+            .map_err(|error| failure::of_start(&error))?;
+        let live = Live { store, proxy, share, stdio };
+        Ok(HttpSandbox { live: Some(live), reusable: true })
     }
 }
 
@@ -71,16 +94,22 @@ impl Template for HttpTemplate {
         version: &Arc<FunctionVersion>,
         grant: &Grant,
     ) -> Result<Box<dyn Sandbox>, Error> {
-        let stdio = Stdio::logging();
-        let mut store = host::store(&self.engine, Some(version), version.memory_bytes(), &stdio, grant)?;
-        let share = store.data_mut().governor().share();
-        let started = share.run(self.pre.instantiate_async(&mut store));
-        let proxy = tokio::time::timeout(version.timeout(), started)
-            .await
-            .map_err(|_| failure::start_timeout(version))?
-            .map_err(|error| failure::of_start(&error))?;
-        let live = Live { store, proxy, share, stdio };
-        Ok(Box::new(HttpSandbox { live: Some(live), reusable: true }))
+        Ok(Box::new(self.begin(version, grant, None).await?))
+    }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let (calls, contract) = (&self.hosts.calls, self.contract());
+        calls.check(version, contract, &hosting)?;
+        let version = hosting::hosted(id, version, &hosting);
+        let files = self.hosts.files(id, &hosting).await?;
+        let sandbox = Box::new(self.begin(&version, grant, Some(&files.shown())).await?);
+        Ok(Box::new(Called::new(id, &version, contract, sandbox, hosting, Some(files), calls)))
     }
 }
 

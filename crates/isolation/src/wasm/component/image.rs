@@ -242,7 +242,7 @@ fn unknown_imports(what: &str, names: &[&str]) -> Error {
 }
 
 fn check_module(engine: &Engine, linkers: &Linkers, module: &Module, bytes: Vec<u8>) -> Result<Compiled, Error> {
-    let mut store = host::store(engine, None, 0, &Stdio::logging(), &Grant::default())?;
+    let mut store = host::store(engine, None, 0, &Stdio::logging(), &Grant::default(), None)?;
     let mut unknown: Vec<String> = Vec::new();
     for import in module.imports() {
         if linkers.core.get_by_import(&mut store, &import).is_none() {
@@ -272,7 +272,7 @@ fn check_module(engine: &Engine, linkers: &Linkers, module: &Module, bytes: Vec<
 /// Starts an instance once, so that what can't start is refused at deploy.
 async fn try_start(engine: &Engine, program: &Program, memory: usize) -> Result<(), Error> {
     let stdio = Stdio::logging();
-    let mut store = host::store(engine, None, memory, &stdio, &Grant::default())?;
+    let mut store = host::store(engine, None, memory, &stdio, &Grant::default(), None)?;
     let share = store.data_mut().governor().share();
     let started = share.run(program.instantiate(&mut store)).await;
     let Err(error) = started else { return Ok(()) };

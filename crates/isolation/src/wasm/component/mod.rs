@@ -25,6 +25,7 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::engine::{Engine, EngineError};
+use super::hosting::Hosts;
 use crate::{Code, ImageKey, Template};
 use command::CommandTemplate;
 use host::Host;
@@ -37,6 +38,7 @@ const LARGE: u64 = 1 << 20;
 pub(crate) struct Components {
     engine: Engine,
     linkers: Arc<Linkers>,
+    hosts: Arc<Hosts>,
     compiling: Arc<Semaphore>,
 }
 
@@ -58,12 +60,13 @@ impl Components {
     ///
     /// # Errors
     /// [`EngineError::Configure`] when the engine lacks what WASI needs.
-    pub(crate) fn new(engine: &Engine) -> Result<Components, EngineError> {
+    pub(crate) fn new(engine: &Engine, hosts: Arc<Hosts>) -> Result<Components, EngineError> {
         let component = host::component_linker(engine.wasmtime()).map_err(EngineError::Configure)?;
         let core = host::core_linker(engine.wasmtime()).map_err(EngineError::Configure)?;
         Ok(Components {
             engine: engine.clone(),
             linkers: Arc::new(Linkers { component, core }),
+            hosts,
             compiling: Arc::new(Semaphore::new(image::COMPILE_PERMITS)),
         })
     }
@@ -100,7 +103,8 @@ impl Components {
         // Mapping a small file and linking it takes less time than handing it to another thread.
         let size = std::fs::metadata(&path).map_err(|error| unusable(&error))?.len();
         let (engine, linkers, file) = (self.engine.clone(), Arc::clone(&self.linkers), path.clone());
-        let load = move || load(&engine, &linkers, part, &file);
+        let hosts = Arc::clone(&self.hosts);
+        let load = move || load(&engine, &linkers, &hosts, part, &file);
         let loaded = if size < LARGE {
             load()
         } else {
@@ -142,7 +146,13 @@ fn unusable(error: &(dyn std::error::Error + 'static)) -> Error {
     Error::internal("the function's image can't be used")
 }
 
-fn load(engine: &Engine, linkers: &Linkers, part: &str, path: &Path) -> wasmtime::Result<Arc<dyn Template>> {
+fn load(
+    engine: &Engine,
+    linkers: &Linkers,
+    hosts: &Arc<Hosts>,
+    part: &str,
+    path: &Path,
+) -> wasmtime::Result<Arc<dyn Template>> {
     let wasmtime = engine.wasmtime();
     // SAFETY: the file is an image that this process or an earlier one of the same user and engine wrote; `Images`
     // keeps everybody else from writing there, and has checked its owner.
@@ -162,7 +172,7 @@ fn load(engine: &Engine, linkers: &Linkers, part: &str, path: &Path) -> wasmtime
         }
     };
     Ok(match program {
-        Program::Http(pre) => Arc::new(HttpTemplate::new(engine, pre, size)),
+        Program::Http(pre) => Arc::new(HttpTemplate::new(engine, hosts, pre, size)),
         program => Arc::new(CommandTemplate::new(engine, program, size)),
     })
 }

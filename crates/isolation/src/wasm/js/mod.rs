@@ -27,6 +27,7 @@ use self::image::Image;
 use self::prepare::Preparation;
 use self::sandbox::Function;
 use super::engine::{Engine, EngineError};
+use super::hosting::Hosts;
 use super::images::ImageError;
 use crate::{Code, ImageKey, Template};
 
@@ -34,15 +35,21 @@ use crate::{Code, ImageKey, Template};
 pub(super) struct Functions {
     engine: Engine,
     bases: Pending,
+    hosts: Arc<Hosts>,
     clock: Clock,
     random: Random,
 }
 
 impl Functions {
     /// Starts the runtime. The base is made ready in the background.
-    pub(super) fn new(engine: &Engine, clock: Clock, random: Random) -> Result<Functions, EngineError> {
+    pub(super) fn new(
+        engine: &Engine,
+        hosts: Arc<Hosts>,
+        clock: Clock,
+        random: Random,
+    ) -> Result<Functions, EngineError> {
         let bases = Pending::start(engine, clock.clone(), random.clone()).map_err(EngineError::Thread)?;
-        Ok(Functions { engine: engine.clone(), bases, clock, random })
+        Ok(Functions { engine: engine.clone(), bases, hosts, clock, random })
     }
 
     fn path(&self, bases: &Bases, key: &ImageKey) -> PathBuf {
@@ -95,6 +102,7 @@ impl Functions {
         let function = Function {
             base,
             image,
+            hosts: Arc::clone(&self.hosts),
             clock: self.clock.clone(),
             random: self.random.clone(),
             texts: key.result.is_text(),

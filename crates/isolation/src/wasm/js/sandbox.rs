@@ -13,8 +13,10 @@ use super::base::Base;
 use super::guest::{Ended, Guest};
 use super::host::Host;
 use super::image::Image;
+use crate::session::Called;
 use crate::wasm::governor::Governor;
-use crate::{Body, CallContext, Grant, Sandbox, Served, Template};
+use crate::wasm::hosting::{self, Hosts};
+use crate::{Body, CallContext, Grant, Hosted, Hosting, Sandbox, Served, Template};
 
 /// Longest text of what is thrown, in bytes, where texts are results.
 const MAX_THROWN: usize = 16 << 10;
@@ -23,6 +25,7 @@ const MAX_THROWN: usize = 16 << 10;
 pub(super) struct Function {
     pub(super) base: Arc<Base>,
     pub(super) image: Image,
+    pub(super) hosts: Arc<Hosts>,
     pub(super) clock: Clock,
     pub(super) random: Random,
     /// Results are texts, and what is thrown is one of them.
@@ -55,6 +58,20 @@ impl Template for Function {
         let mut guest = Guest::start(&self.base, host).await?;
         guest.restore(&self.image)?;
         Ok(Box::new(Instance { guest, reusable: true, texts: self.texts }))
+    }
+
+    async fn host(
+        &self,
+        id: InstanceId,
+        version: &Arc<FunctionVersion>,
+        grant: &Grant,
+        hosting: Hosting,
+    ) -> Result<Box<dyn Hosted>, Error> {
+        let (calls, contract) = (&self.hosts.calls, self.contract());
+        calls.check(version, contract, &hosting)?;
+        let version = hosting::hosted(id, version, &hosting);
+        let sandbox = self.start_with(id, &version, grant).await?;
+        Ok(Box::new(Called::new(id, &version, contract, sandbox, hosting, None, calls)))
     }
 }
 

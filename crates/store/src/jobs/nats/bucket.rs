@@ -50,7 +50,7 @@ impl Bucket {
     /// Makes the streams that are not there.
     pub(super) async fn open(client: async_nats::Client, settings: &NatsSettings) -> Result<Bucket, StoreError> {
         const OPERATION: &str = "open the jobs' streams";
-        let channel = Channel::new(client, settings.deadline);
+        let channel = Channel::new(client, settings);
         let name = settings.bucket.clone();
         let config = |name: &str, description: &str| Config {
             name: format!("KV_{name}"),

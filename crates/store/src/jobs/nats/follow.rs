@@ -17,29 +17,51 @@ use crate::StoreError;
 use crate::jobs::Changed;
 use crate::nats::{Follower, From};
 
+/// When what is heard was written.
+#[derive(Debug, Clone, Copy)]
+enum Age {
+    /// Nobody knows.
+    Old,
+    /// A moment ago.
+    New,
+}
+
 /// Follows from the beginning, and takes in all that is there.
 pub(super) async fn fill(bucket: &Bucket, index: &Arc<Index>) -> Result<Follower, StoreError> {
-    Follower::filled(&bucket.records, From::After(0), |heard| async { take(bucket, index, heard).await.map(drop) })
-        .await
+    Follower::filled(&bucket.records, From::After(0), |heard| async {
+        take(bucket, index, heard, Age::Old).await.map(drop)
+    })
+    .await
 }
 
 /// Takes messages in; says which jobs were changed by others.
-async fn take(bucket: &Bucket, index: &Arc<Index>, heard: Vec<(Message, u64)>) -> Result<Vec<Changed>, StoreError> {
+async fn take(
+    bucket: &Bucket,
+    index: &Arc<Index>,
+    heard: Vec<(Message, u64)>,
+    age: Age,
+) -> Result<Vec<Changed>, StoreError> {
     let now = bucket.clock().now();
     let news: Vec<News> =
-        heard.iter().filter_map(|(message, sequence)| read(bucket, message, *sequence, now)).collect();
+        heard.iter().filter_map(|(message, sequence)| read(bucket, message, *sequence, now, age)).collect();
     let index = Arc::clone(index);
     blocking(move || index.apply(news)).await.map_err(|_| StoreError::Closed)?
 }
 
 /// What a message says.
-fn read(bucket: &Bucket, message: &Message, sequence: u64, now: Timestamp) -> Option<News> {
+fn read(bucket: &Bucket, message: &Message, sequence: u64, now: Timestamp, age: Age) -> Option<News> {
     let name = bucket.name_of(&message.subject)?;
     if message.headers.as_ref().is_some_and(is_deleted) {
         return Some(News::Gone { name, sequence, since: now });
     }
     let read = match &name {
-        Name::Job(..) => decode::<Record>(&message.payload).map(|record| News::Job(Box::new(record), sequence)),
+        Name::Job(..) => {
+            let by_clock = |record: Record| match age {
+                Age::Old => record.read_at(now),
+                Age::New => record.heard_at(now),
+            };
+            decode::<Record>(&message.payload).map(|record| News::Job(Box::new(by_clock(record)), sequence))
+        }
         Name::Usage(name) => decode::<Entry>(&message.payload).map(|entry| News::Usage {
             name: name.clone(),
             entry: Box::new(entry),
@@ -69,7 +91,7 @@ pub(super) async fn follow(shared: Arc<Shared>, mut follower: Follower, mut conn
     loop {
         let error = tokio::select! {
             next = follower.next() => match next {
-                Ok((messages, _)) => match take(&shared.bucket, &shared.index, messages).await {
+                Ok((messages, _)) => match take(&shared.bucket, &shared.index, messages, Age::New).await {
                     Ok(changed) => {
                         shared.tell(changed);
                         heard = clock.instant();

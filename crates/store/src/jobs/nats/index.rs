@@ -34,9 +34,23 @@ const CACHE_KIB: i64 = 8_192;
 #[derive(Debug, Clone)]
 pub(super) enum News {
     Job(Box<Record>, u64),
-    Key { name: String, expires_at: Timestamp, sequence: u64 },
-    Usage { name: String, entry: Box<Entry>, sequence: u64 },
-    Gone { name: Name, sequence: u64, since: Timestamp },
+    /// A job that this process has written itself: the times of its record are by this process' clock.
+    Written(Box<Record>, u64),
+    Key {
+        name: String,
+        expires_at: Timestamp,
+        sequence: u64,
+    },
+    Usage {
+        name: String,
+        entry: Box<Entry>,
+        sequence: u64,
+    },
+    Gone {
+        name: Name,
+        sequence: u64,
+        since: Timestamp,
+    },
 }
 
 /// The mark of a deleted record.
@@ -77,10 +91,14 @@ impl Index {
         for one in news {
             match one {
                 News::Job(record, sequence) => {
-                    if put_job(&transaction, &record, sequence)? {
+                    if put_job(&transaction, &record, sequence, sequence)? {
                         let Job { id, status, cancel_requested, .. } = record.job;
                         changed.push(Changed { id, status, cancel_requested });
                     }
+                }
+                // It may have been heard of already.
+                News::Written(record, sequence) => {
+                    put_job(&transaction, &record, sequence, sequence + 1)?;
                 }
                 News::Key { name, expires_at, sequence } => put_key(&transaction, &name, expires_at, sequence)?,
                 News::Usage { name, entry, sequence } => {
@@ -289,8 +307,8 @@ fn gone_since(conn: &Connection, name: &str) -> Result<u64, StoreError> {
     Ok(found.unwrap_or(0))
 }
 
-/// Says whether it was news.
-fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<bool, StoreError> {
+/// Puts a record there, where what is known was written before `before`; says whether it was.
+fn put_job(conn: &Connection, record: &Record, sequence: u64, before: u64) -> Result<bool, StoreError> {
     let job = &record.job;
     let known: Option<u64> = conn
         .prepare_cached("SELECT sequence FROM records WHERE tenant = ?1 AND id = ?2")
@@ -299,7 +317,7 @@ fn put_job(conn: &Connection, record: &Record, sequence: u64) -> Result<bool, St
         })
         .map_err(at("write the index of jobs"))?;
     let name = Name::of(record).to_string();
-    if known.unwrap_or(0) >= sequence || gone_since(conn, &name)? >= sequence {
+    if known.unwrap_or(0) >= before || gone_since(conn, &name)? >= sequence {
         return Ok(false);
     }
     delete_job(conn, &job.tenant, job.id)?;

@@ -1,5 +1,7 @@
 //! Leases: given, prolonged, ended by their holder, lost.
 
+use std::time::Duration;
+
 use futures::{StreamExt, TryStreamExt};
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::usage::{Hour, Usage};
@@ -80,6 +82,7 @@ impl Shared {
                 record.fence += 1;
                 record.owner = Some(owner);
                 record.lease_until = Some(until);
+                record.written_at = Some(now);
                 Ok(Next::Write(Some(record.clone())))
             })
             .await;
@@ -129,6 +132,7 @@ impl Shared {
                         return Ok(Next::Leave(None));
                     }
                     life::lose(&mut record.job, now);
+                    record.written_at = Some(now);
                     let dropped = record.settle();
                     Ok(Next::Write(Some((record.job.clone(), dropped))))
                 })
@@ -150,7 +154,8 @@ impl Shared {
         &self,
         owner: u64,
         leases: Vec<Lease>,
-        until: Timestamp,
+        now: Timestamp,
+        ttl: Duration,
     ) -> Result<Vec<Held>, JobsError> {
         let beats = leases.into_iter().map(|lease| async move {
             let held = self
@@ -158,7 +163,8 @@ impl Shared {
                     if !record.is_held(&lease) || record.owner != Some(owner) {
                         return Ok(Next::Leave(Held::No));
                     }
-                    record.lease_until = Some(until);
+                    record.lease_until = Some(now + ttl);
+                    record.written_at = Some(now);
                     let held = if record.job.cancel_requested { Held::CancelRequested } else { Held::Yes };
                     Ok(Next::Write(held))
                 })
@@ -211,6 +217,7 @@ impl Shared {
                         life::queue(job, *run_at, error.clone());
                     }
                 }
+                record.written_at = Some(now);
                 let dropped = record.settle();
                 Ok(Next::Write((record.job.clone(), dropped)))
             })

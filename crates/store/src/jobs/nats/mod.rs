@@ -138,9 +138,9 @@ impl Shared {
         let name = Name::Job(tenant.clone(), id);
         match self.bucket.get(&name).await? {
             Some(Found { sequence, body: Some(body) }) => {
-                let record: Record = decode(&body)?;
-                self.hear(News::Job(Box::new(record.clone()), sequence)).await?;
-                Ok(Some((record, sequence)))
+                let (record, now) = (decode::<Record>(&body)?, self.bucket.clock().now());
+                self.hear(News::Job(Box::new(record.clone().heard_at(now)), sequence)).await?;
+                Ok(Some((record.read_at(now), sequence)))
             }
             Some(Found { sequence, body: None }) => {
                 self.learn(News::Gone { name, sequence, since: self.bucket.clock().now() }).await?;
@@ -157,7 +157,7 @@ impl Shared {
         let name = Name::of(&record);
         let put = self.bucket.put(&name, sequence, Some((encode(&record)?, token))).await?;
         if let Put::Done(sequence) = put {
-            self.learn(News::Job(Box::new(record), sequence)).await?;
+            self.learn(News::Written(Box::new(record), sequence)).await?;
         }
         Ok(put)
     }
@@ -235,7 +235,7 @@ impl Jobs for NatsJobs {
         now: Timestamp,
         ttl: Duration,
     ) -> Result<Vec<Held>, JobsError> {
-        self.shared.heartbeat(owner, leases, now + ttl).await
+        self.shared.heartbeat(owner, leases, now, ttl).await
     }
 
     async fn finish_with(&self, lease: Lease, now: Timestamp, outcome: Outcome, used: Usage) -> Result<Job, JobsError> {

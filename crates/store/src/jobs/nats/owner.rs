@@ -22,6 +22,7 @@ impl Shared {
                     }
                     JobStatus::Running if !record.job.cancel_requested => {
                         record.job.cancel_requested = true;
+                        record.written_at = Some(now);
                         Next::Write((record.job.clone(), Payload::None))
                     }
                     _ => Next::Leave((record.job.clone(), Payload::None)),
@@ -38,6 +39,7 @@ impl Shared {
                 return Err(JobsError::NotDead { id, status: record.job.status });
             }
             life::redrive(&mut record.job, now);
+            record.written_at = Some(now);
             Ok(Next::Write(record.job.clone()))
         })
         .await

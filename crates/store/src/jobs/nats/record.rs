@@ -45,6 +45,9 @@ pub(super) struct Record {
     pub(super) fence: u64,
     pub(super) owner: Option<u64>,
     pub(super) lease_until: Option<Timestamp>,
+    /// When this was written, by the clock of its writer, as `next_attempt_at` and `lease_until` are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) written_at: Option<Timestamp>,
     pub(super) event: Payload,
     pub(super) result: Payload,
     /// Name of the idempotency key that it was accepted with.
@@ -97,6 +100,7 @@ impl Record {
             fence: 0,
             owner: None,
             lease_until: None,
+            written_at: Some(job.now),
             event,
             result: Payload::None,
             key,
@@ -106,6 +110,32 @@ impl Record {
             used: Vec::new(),
             writers: Writers::default(),
         }
+    }
+}
+
+impl Record {
+    /// The record by this process' clock, which reads it at `now`. Clocks of two processes may show different times: one that was
+    /// written in the future was written by a clock that is ahead by so much at least, and so are its times.
+    pub(super) fn read_at(mut self, now: Timestamp) -> Record {
+        if let Some(written) = self.written_at.filter(|written| *written > now) {
+            let ahead = written.since(now);
+            self.written_at = Some(now);
+            self.lease_until = self.lease_until.map(|at| at - ahead);
+            self.job.next_attempt_at = self.job.next_attempt_at.map(|at| at - ahead);
+        }
+        self
+    }
+
+    /// The same for a record that another process has just written: its lease holds, and its next try waits, from now on for as long
+    /// as was said, whatever time it is there.
+    pub(super) fn heard_at(self, now: Timestamp) -> Record {
+        let mut record = self.read_at(now);
+        if let Some(written) = record.written_at {
+            let from_now = |at: Timestamp| if at > written { at.max(now + at.since(written)) } else { at };
+            record.lease_until = record.lease_until.map(from_now);
+            record.job.next_attempt_at = record.job.next_attempt_at.map(from_now);
+        }
+        record
     }
 }
 

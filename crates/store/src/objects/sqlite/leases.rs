@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{History, Inner, record};
+use super::{History, Inner, Recorded, record};
 use crate::StoreError;
 use crate::objects::LeaseId;
 
@@ -141,8 +141,12 @@ pub(super) fn attach(conn: &Connection, key: &str, lease: Option<LeaseId>) -> ru
     Ok(())
 }
 
-/// Deletes the objects of one lease, or of all, by one revision; returns it, if there were any.
-pub(super) fn delete(conn: &Connection, lease: Option<LeaseId>, history: History) -> Result<Option<u64>, StoreError> {
+/// Deletes the objects of one lease, or of all, by one revision; returns what it did, if there were any.
+pub(super) fn delete(
+    conn: &Connection,
+    lease: Option<LeaseId>,
+    history: History,
+) -> Result<Option<Recorded>, StoreError> {
     let at = StoreError::sqlite("delete the objects of a lease");
     let name = |row: &Row<'_>| row.get::<_, String>(0);
     let keys = conn

@@ -1,10 +1,10 @@
 //! [`Objects`] in an SQLite file.
 
 mod leases;
+mod tail;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::watch;
 
 use self::leases::Leases;
+use self::tail::{Recorded, Tail};
 use super::{
     Batch, Change, Check, Entry, Event, EventKind, Granted, LeaseId, Listing, Objects, Txn, TxnError, WatchError,
     check_key, check_prefix, prefix_end,
@@ -40,7 +41,7 @@ CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT 
 INSERT INTO state VALUES (1, 0, 0);
 ";
 
-/// Events shown in one batch, unless one transaction alone has more.
+/// Events of the file shown in one batch, unless one transaction alone has more.
 const BATCH: i64 = 1_000;
 
 /// How much history is kept for watchers.
@@ -64,9 +65,9 @@ pub struct SqliteObjects {
 struct Inner {
     writer: Writer,
     readers: Arc<Readers>,
-    /// The newest revision that may be on disk: tells watchers to look, never what they will see.
+    /// The newest revision that is committed.
     newest: watch::Receiver<u64>,
-    written: Arc<AtomicU64>,
+    tail: Arc<Tail>,
     history: History,
     leases: Leases,
     /// Kept for as long as the file may be written.
@@ -83,15 +84,16 @@ impl SqliteObjects {
         leases::open(&conn, history)?;
         let revision = state(&conn)?.revision;
         let readers = Arc::new(Readers::open(path)?);
-        let written = Arc::new(AtomicU64::new(revision));
+        let tail = Arc::new(Tail::new(revision, history.revisions));
         let (tell, newest) = watch::channel(revision);
-        let committed = Arc::clone(&written);
-        let writer = Writer::new(conn, move || {
-            let revision = committed.load(Ordering::Acquire);
-            tell.send_if_modified(|known| revision > std::mem::replace(known, revision));
+        let written = Arc::clone(&tail);
+        let writer = Writer::new(conn, move |committed| {
+            if let Some(newest) = written.settle(committed) {
+                tell.send_replace(newest);
+            }
         });
         let leases = Leases::new();
-        Ok(SqliteObjects { inner: Arc::new(Inner { writer, readers, newest, written, history, leases, _lock: lock }) })
+        Ok(SqliteObjects { inner: Arc::new(Inner { writer, readers, newest, tail, history, leases, _lock: lock }) })
     }
 
     /// Requests and commits so far.
@@ -108,11 +110,11 @@ impl SqliteObjects {
 impl Inner {
     /// Deletes the objects of a lease that has been taken off the list.
     async fn delete_leased(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let (written, history) = (Arc::clone(&self.written), self.history);
+        let (tail, history) = (Arc::clone(&self.tail), self.history);
         self.writer
             .write(move |conn| {
-                if let Some(revision) = leases::delete(conn, Some(lease), history)? {
-                    written.fetch_max(revision, Ordering::AcqRel);
+                if let Some(recorded) = leases::delete(conn, Some(lease), history)? {
+                    tail.stage(recorded);
                 }
                 Ok(())
             })
@@ -210,7 +212,8 @@ fn apply(conn: &Connection, revision: u64, change: Change) -> rusqlite::Result<V
     })
 }
 
-fn transact(conn: &Connection, txn: Txn, history: History) -> Result<Result<u64, (usize, String)>, StoreError> {
+/// Carries out a transaction, or says which check failed.
+fn transact(conn: &Connection, txn: Txn, history: History) -> Result<Result<Recorded, (usize, String)>, StoreError> {
     let at = StoreError::sqlite("write objects");
     for (index, check) in txn.checks.iter().enumerate() {
         if !holds(conn, check).map_err(&at)? {
@@ -223,15 +226,18 @@ fn transact(conn: &Connection, txn: Txn, history: History) -> Result<Result<u64,
     for change in txn.changes {
         changed.extend(apply(conn, revision, change).map_err(&at)?);
     }
-    if changed.is_empty() { Ok(Ok(before.revision)) } else { record(conn, changed, history).map(Ok) }
+    if changed.is_empty() {
+        return Ok(Ok(Recorded { revision: before.revision, changed }));
+    }
+    record(conn, changed, history).map(Ok)
 }
 
 /// Writes down what the next revision has changed, and forgets what is too old.
-fn record(conn: &Connection, changed: Vec<(String, bool)>, history: History) -> Result<u64, StoreError> {
+fn record(conn: &Connection, changed: Vec<(String, bool)>, history: History) -> Result<Recorded, StoreError> {
     let at = StoreError::sqlite("write the history");
     let before = state(conn)?;
     let revision = before.revision + 1;
-    for (key, deleted) in changed {
+    for (key, deleted) in &changed {
         conn.prepare_cached("INSERT OR REPLACE INTO history (revision, key, deleted) VALUES (?1, ?2, ?3)")
             .and_then(|mut statement| statement.execute(params![revision, key, deleted]))
             .map_err(&at)?;
@@ -244,7 +250,7 @@ fn record(conn: &Connection, changed: Vec<(String, bool)>, history: History) -> 
         conn.execute("DELETE FROM history WHERE revision <= ?1", [upto]).map_err(&at)?;
         conn.execute("UPDATE state SET compacted = ?1", [upto]).map_err(&at)?;
     }
-    Ok(revision)
+    Ok(Recorded { revision, changed })
 }
 
 /// The changes under `prefix` after revision `seen`, whole transactions only.
@@ -308,7 +314,7 @@ impl Objects for SqliteObjects {
                 Change::DeletePrefix(prefix) => check_prefix(prefix)?,
             }
         }
-        let (written, history) = (Arc::clone(&self.inner.written), self.inner.history);
+        let history = self.inner.history;
         let inner = Arc::clone(&self.inner);
         let outcome = self
             .inner
@@ -320,10 +326,11 @@ impl Objects for SqliteObjects {
                     return Err(StoreError::LeaseEnded);
                 }
                 let outcome = transact(conn, txn, history)?;
-                if let Ok(revision) = outcome {
-                    written.fetch_max(revision, Ordering::AcqRel);
-                }
-                Ok(outcome)
+                Ok(outcome.map(|recorded| {
+                    let revision = recorded.revision;
+                    inner.tail.stage(recorded);
+                    revision
+                }))
             })
             .await?;
         outcome.map_err(|(index, key)| TxnError::Failed { index, key })
@@ -341,8 +348,8 @@ impl Objects for SqliteObjects {
         if seen < probe {
             return Err(WatchError::Compacted { oldest: probe });
         }
-        let watcher =
-            Watcher { readers: Arc::clone(&self.inner.readers), newest: self.inner.newest.clone(), prefix, seen };
+        let (readers, tail) = (Arc::clone(&self.inner.readers), Arc::clone(&self.inner.tail));
+        let watcher = Watcher { readers, tail, newest: self.inner.newest.clone(), prefix, seen };
         Ok(Box::pin(futures::stream::unfold(Some(watcher), |watcher| async move {
             let mut watcher = watcher?;
             match watcher.next().await {
@@ -368,6 +375,7 @@ impl Objects for SqliteObjects {
 
 struct Watcher {
     readers: Arc<Readers>,
+    tail: Arc<Tail>,
     newest: watch::Receiver<u64>,
     prefix: String,
     seen: u64,
@@ -376,26 +384,20 @@ struct Watcher {
 impl Watcher {
     /// The next changes; `None` once the store is gone.
     async fn next(&mut self) -> Result<Option<Batch>, WatchError> {
-        loop {
-            let seen = self.seen;
-            if self.newest.wait_for(|newest| *newest > seen).await.is_err() {
-                return Ok(None);
-            }
-            let prefix = self.prefix.clone();
-            let batch = self
-                .readers
-                .read(move |conn| changes(conn, &prefix, seen))
-                .await?
-                .map_err(|oldest| WatchError::Compacted { oldest })?;
-            // A transaction that was written but not committed can have woken this watcher for nothing.
-            if batch.revision > seen {
-                self.seen = batch.revision;
-                return Ok(Some(batch));
-            }
-            if self.newest.changed().await.is_err() {
-                return Ok(None);
-            }
+        let seen = self.seen;
+        if self.newest.wait_for(|newest| *newest > seen).await.is_err() {
+            return Ok(None);
         }
+        let batch = match self.tail.since(&self.prefix, seen) {
+            Some(batch) => batch,
+            None => {
+                let prefix = self.prefix.clone();
+                let read = self.readers.read(move |conn| changes(conn, &prefix, seen)).await?;
+                read.map_err(|oldest| WatchError::Compacted { oldest })?
+            }
+        };
+        self.seen = batch.revision;
+        Ok(Some(batch))
     }
 }
 

@@ -53,7 +53,7 @@ impl Bucket {
     /// Makes the streams that are not there.
     pub(super) async fn open(client: async_nats::Client, settings: &NatsSettings) -> Result<Bucket, StoreError> {
         const OPERATION: &str = "open the runs' streams";
-        let channel = Channel::new(client, settings.deadline);
+        let channel = Channel::new(client, settings);
         let (name, prefix) = (&settings.bucket, format!("lyra.runs.{}", settings.bucket));
         let config = Config {
             storage: StorageType::File,

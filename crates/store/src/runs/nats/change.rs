@@ -177,6 +177,7 @@ fn next(append: &Append, state: &State, payloads: &Written, token: u64) -> Entry
     state.batches += u64::from(batch.is_some());
     if let Some(update) = &append.update {
         (state.status, state.ended_at) = (update.status, update.ended_at);
+        state.owed |= update.status.is_final() && state.notice.is_some();
         state.set_summary(&update.summary);
         if update.output.is_some() {
             state.output = payloads.output.clone();

@@ -32,6 +32,12 @@ pub(super) struct State {
     pub(super) order: u64,
     /// Where its payloads stand: a run of the same id that is made later has another place.
     pub(super) place: Place,
+    /// What its owner wants to happen when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) notice: Option<String>,
+    /// Whether it has ended, and that was not passed on yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) owed: bool,
 }
 
 /// A message.
@@ -91,6 +97,8 @@ impl State {
             output: Payload::None,
             order: 0,
             place,
+            notice: run.notice.as_deref().map(str::to_owned),
+            owed: false,
         }
     }
 

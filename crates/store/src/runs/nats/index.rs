@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::entry::{Name, Place, State};
 use crate::StoreError;
-use crate::runs::sqlite::{SCHEMA, read};
-use crate::runs::{RunFilter, RunRecord, status_number};
+use crate::runs::sqlite::{SCHEMA, notices, read};
+use crate::runs::{OwedRun, RunFilter, RunRecord, status_number};
 
 /// Beside those of `SqliteRuns`: which message of a run was heard last, and what was deleted.
 const TABLES: &str = "
@@ -67,7 +67,7 @@ impl Index {
 
     /// Forgets everything, to be filled anew.
     pub(super) fn clear(&self) -> Result<(), StoreError> {
-        let all = "DELETE FROM runs; DELETE FROM heard; DELETE FROM gone";
+        let all = "DELETE FROM runs; DELETE FROM notices; DELETE FROM heard; DELETE FROM gone";
         self.conn.lock().execute_batch(all).map_err(at("clear the index of runs"))
     }
 
@@ -110,6 +110,11 @@ impl Index {
     pub(super) fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<Name>, StoreError> {
         let found = read::ended(&self.conn.lock(), before, limit)?;
         Ok(found.into_iter().map(|(tenant, id)| Name { tenant, id }).collect())
+    }
+
+    /// Runs that are owed, as far as it is known.
+    pub(super) fn owed(&self, limit: usize) -> Result<Vec<OwedRun>, StoreError> {
+        notices::owed(&self.conn.lock(), limit)
     }
 
     pub(super) fn all(&self, after: u64, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
@@ -209,6 +214,20 @@ fn put(conn: &Connection, name: &Name, state: &State, sequence: u64) -> Result<(
             &state.summary()[..],
         ])
     })
+    .map_err(at(WRITE))?;
+    put_notice(conn, state)
+}
+
+/// Only those that are owed stand in the index. A run of the same id that was made later has another number.
+fn put_notice(conn: &Connection, state: &State) -> Result<(), StoreError> {
+    match state.notice.as_ref().filter(|_| state.owed) {
+        Some(notice) => conn
+            .prepare_cached("INSERT OR REPLACE INTO notices (run, notice, owed) VALUES (?1, ?2, 1)")
+            .and_then(|mut statement| statement.execute(params![state.order, notice])),
+        None => conn
+            .prepare_cached("DELETE FROM notices WHERE run = ?1")
+            .and_then(|mut statement| statement.execute([state.order])),
+    }
     .map_err(at(WRITE))?;
     Ok(())
 }

@@ -13,6 +13,7 @@ mod entry;
 mod follow;
 mod index;
 mod memos;
+mod owed;
 mod owners;
 mod sweep;
 
@@ -32,7 +33,7 @@ use self::bucket::{Bucket, Put};
 use self::entry::{Entry, Found, Name};
 use self::follow::{fill, follow};
 use self::index::{Index, News};
-use super::{Append, CreatedRun, NewRunRecord, RunFilter, RunRecord, Runs, RunsError, TakenRun};
+use super::{Append, CreatedRun, NewRunRecord, OwedRun, RunFilter, RunRecord, Runs, RunsError, TakenRun};
 use crate::StoreError;
 use crate::nats::{NatsSettings, Payload};
 
@@ -225,6 +226,14 @@ impl Runs for NatsRuns {
 
     async fn reopen(&self, tenant: TenantName, id: RunId, owner: u64) -> Result<TakenRun, RunsError> {
         self.shared.reopen(&Name { tenant, id }, owner).await
+    }
+
+    async fn owed(&self, limit: usize) -> Result<Vec<OwedRun>, RunsError> {
+        Ok(self.shared.owed(limit).await?)
+    }
+
+    async fn passed_on(&self, tenant: TenantName, id: RunId, ended_at: Timestamp) -> Result<(), RunsError> {
+        self.shared.passed_on(&Name { tenant, id }, ended_at).await
     }
 
     async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<(TenantName, RunId)>, RunsError> {

@@ -3,6 +3,7 @@
 //! One row for a run, one for each batch of its journal. Heads and outputs stand in a table of their own, so that lists
 //! do not read them. Who owns what is a number in the row and a table of those who live.
 
+pub(super) mod notices;
 pub(super) mod read;
 mod write;
 
@@ -15,14 +16,14 @@ use bytes::Bytes;
 use lyra_types::workflow::RunStatus;
 use lyra_types::{RunId, TenantName, Timestamp};
 
-use super::{Append, CreatedRun, NewRunRecord, RunFilter, RunRecord, Runs, RunsError, TakenRun};
+use super::{Append, CreatedRun, NewRunRecord, OwedRun, RunFilter, RunRecord, Runs, RunsError, TakenRun};
 use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
 use crate::{DirLock, StoreError};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Statuses are numbers: their place in `RunStatus::ALL`; 0 and 1 are those that have not ended.
 pub(super) const SCHEMA: &str = "
-CREATE TABLE runs (
+CREATE TABLE IF NOT EXISTS runs (
     number      INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant      TEXT NOT NULL,
     id          TEXT NOT NULL,
@@ -37,40 +38,48 @@ CREATE TABLE runs (
     batches     INTEGER NOT NULL,
     summary     BLOB NOT NULL
 );
-CREATE UNIQUE INDEX runs_id   ON runs (tenant, id);
-CREATE INDEX runs_workflow    ON runs (tenant, workflow, number);
-CREATE INDEX runs_status      ON runs (tenant, status, number);
-CREATE INDEX runs_open        ON runs (owner) WHERE status < 2;
-CREATE INDEX runs_ended       ON runs (ended_at) WHERE status >= 2;
-CREATE TABLE batches (
+CREATE UNIQUE INDEX IF NOT EXISTS runs_id   ON runs (tenant, id);
+CREATE INDEX IF NOT EXISTS runs_workflow    ON runs (tenant, workflow, number);
+CREATE INDEX IF NOT EXISTS runs_status      ON runs (tenant, status, number);
+CREATE INDEX IF NOT EXISTS runs_open        ON runs (owner) WHERE status < 2;
+CREATE INDEX IF NOT EXISTS runs_ended       ON runs (ended_at) WHERE status >= 2;
+CREATE TABLE IF NOT EXISTS batches (
     run    INTEGER NOT NULL,
     number INTEGER NOT NULL,
     body   BLOB NOT NULL,
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
-CREATE TABLE heads (run INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE outputs (run INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE owners (owner INTEGER PRIMARY KEY, until INTEGER NOT NULL);
-CREATE TABLE counts (status INTEGER PRIMARY KEY, runs INTEGER NOT NULL);
-INSERT INTO counts VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0);
-CREATE TRIGGER runs_inserted AFTER INSERT ON runs BEGIN
+CREATE TABLE IF NOT EXISTS heads (run INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outputs (run INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS owners (owner INTEGER PRIMARY KEY, until INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counts (status INTEGER PRIMARY KEY, runs INTEGER NOT NULL);
+INSERT OR IGNORE INTO counts VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0);
+CREATE TRIGGER IF NOT EXISTS runs_inserted AFTER INSERT ON runs BEGIN
     UPDATE counts SET runs = runs + 1 WHERE status = new.status;
 END;
-CREATE TRIGGER runs_deleted AFTER DELETE ON runs BEGIN
+CREATE TRIGGER IF NOT EXISTS runs_deleted AFTER DELETE ON runs BEGIN
     UPDATE counts SET runs = runs - 1 WHERE status = old.status;
 END;
-CREATE TRIGGER runs_moved AFTER UPDATE OF status ON runs WHEN old.status <> new.status BEGIN
+CREATE TRIGGER IF NOT EXISTS runs_moved AFTER UPDATE OF status ON runs WHEN old.status <> new.status BEGIN
     UPDATE counts SET runs = runs - 1 WHERE status = old.status;
     UPDATE counts SET runs = runs + 1 WHERE status = new.status;
 END;
-CREATE TABLE memos (
+CREATE TABLE IF NOT EXISTS memos (
     tenant TEXT NOT NULL,
     key    BLOB NOT NULL,
     until  INTEGER NOT NULL,
     result BLOB NOT NULL,
     PRIMARY KEY (tenant, key)
 ) WITHOUT ROWID;
-CREATE INDEX memos_until ON memos (until);
+CREATE INDEX IF NOT EXISTS memos_until ON memos (until);
+CREATE TABLE IF NOT EXISTS notices (run INTEGER PRIMARY KEY, notice TEXT NOT NULL, owed INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS notices_owed ON notices (run) WHERE owed = 1;
+CREATE TRIGGER IF NOT EXISTS notices_owed_at_the_end AFTER UPDATE OF status ON runs WHEN new.status >= 2 AND old.status < 2 BEGIN
+    UPDATE notices SET owed = 1 WHERE run = new.number;
+END;
+CREATE TRIGGER IF NOT EXISTS notices_deleted AFTER DELETE ON runs BEGIN
+    DELETE FROM notices WHERE run = old.number;
+END;
 ";
 
 /// [`Runs`] in an SQLite file.
@@ -89,7 +98,7 @@ impl SqliteRuns {
     pub fn open(path: &Path, lock: Option<Arc<DirLock>>) -> Result<SqliteRuns, StoreError> {
         let conn = open_writer(path, SCHEMA_VERSION, SCHEMA)?;
         let readers = Readers::open(path)?;
-        Ok(SqliteRuns { writer: Writer::new(conn, || {}), readers, _lock: lock })
+        Ok(SqliteRuns { writer: Writer::new(conn, |_| {}), readers, _lock: lock })
     }
 
     /// Requests and commits so far.
@@ -164,6 +173,14 @@ impl Runs for SqliteRuns {
 
     async fn reopen(&self, tenant: TenantName, id: RunId, owner: u64) -> Result<TakenRun, RunsError> {
         self.write(move |conn| write::reopen(conn, &tenant, &id, owner)).await
+    }
+
+    async fn owed(&self, limit: usize) -> Result<Vec<OwedRun>, RunsError> {
+        Ok(self.readers.read(move |conn| notices::owed(conn, limit)).await?)
+    }
+
+    async fn passed_on(&self, tenant: TenantName, id: RunId, ended_at: Timestamp) -> Result<(), RunsError> {
+        self.write(move |conn| Ok(notices::passed_on(conn, &tenant, &id, ended_at)?)).await
     }
 
     async fn ended(&self, before: Timestamp, limit: usize) -> Result<Vec<(TenantName, RunId)>, RunsError> {

@@ -5,6 +5,7 @@ use lyra_types::workflow::RunStatus;
 use lyra_types::{RunId, TenantName, Timestamp, WorkflowName};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::notices::not_owed;
 use crate::StoreError;
 use crate::runs::{RunFilter, RunRecord, status_number};
 
@@ -121,13 +122,17 @@ pub(in crate::runs) fn counts(conn: &Connection) -> Result<[u64; RunStatus::ALL.
     Ok(counts)
 }
 
-/// Runs that ended before this time.
+/// Runs that ended before this time and are owed no more.
 pub(in crate::runs) fn ended(
     conn: &Connection,
     before: Timestamp,
     limit: usize,
 ) -> Result<Vec<(TenantName, RunId)>, StoreError> {
-    let sql = "SELECT tenant, id FROM runs INDEXED BY runs_ended WHERE status >= 2 AND ended_at < ?1 LIMIT ?2";
+    let sql = concat!(
+        "SELECT tenant, id FROM runs INDEXED BY runs_ended WHERE status >= 2 AND ended_at < ?1 AND ",
+        not_owed!(),
+        " LIMIT ?2"
+    );
     conn.prepare_cached(sql)
         .and_then(|mut statement| {
             let rows = statement.query_map(params![before.millis(), limit], |row| {

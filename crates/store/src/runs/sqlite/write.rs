@@ -5,6 +5,7 @@ use std::time::Duration;
 use lyra_types::{RunId, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::notices::{self, not_owed};
 use super::read::{COLUMNS, find, journal, record};
 use crate::StoreError;
 use crate::runs::{Append, CreatedRun, NewRunRecord, RunRecord, RunsError, TakenRun, status_number};
@@ -46,6 +47,7 @@ pub(super) fn create(conn: &Connection, run: &NewRunRecord) -> Result<CreatedRun
     conn.prepare_cached("INSERT INTO batches (run, number, body) VALUES (?1, 0, ?2)")
         .and_then(|mut statement| statement.execute(params![number, run.batch.as_ref()]))
         .map_err(&at)?;
+    notices::remember(conn, number, run)?;
     Ok(CreatedRun::New { fence: 1 })
 }
 
@@ -151,7 +153,11 @@ pub(super) fn reopen(conn: &Connection, tenant: &TenantName, id: &RunId, owner: 
 pub(super) fn sweep(conn: &Connection, ended_before: Timestamp, limit: usize) -> Result<u64, RunsError> {
     let at = StoreError::sqlite("forget runs");
     let numbers: Vec<i64> = conn
-        .prepare_cached("SELECT number FROM runs INDEXED BY runs_ended WHERE status >= 2 AND ended_at < ?1 LIMIT ?2")
+        .prepare_cached(concat!(
+            "SELECT number FROM runs INDEXED BY runs_ended WHERE status >= 2 AND ended_at < ?1 AND ",
+            not_owed!(),
+            " LIMIT ?2"
+        ))
         .and_then(|mut statement| {
             let rows = statement.query_map(params![ended_before.millis(), limit], |row| row.get(0))?;
             rows.collect()

@@ -173,6 +173,28 @@ impl Http {
         Ok(body)
     }
 
+    /// Gets what stands at a URL that an answer named: by the same rules, and no larger than an answer may be.
+    pub(crate) async fn fetch(&self, uri: &str, limit: Duration) -> Result<Bytes, Failure> {
+        let deadline = self.clock.instant() + limit;
+        let url = Url::parse(uri).map_err(|error| Failure::lasting("invalid_url", format!("\"{uri}\": {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Failure::lasting("invalid_url", format!("\"{uri}\" does not begin with http:// or https://")));
+        }
+        if self.refused.holds_host_of(&url) {
+            return Err(Failure::lasting("forbidden_address", "the host's address may not be called"));
+        }
+        let late = |_| Failure::passing("timeout", format!("\"{uri}\" was not there within {limit:?}"));
+        let places = self.places.of(&url.origin().ascii_serialization());
+        let place = timeout_at(deadline, places.acquire_owned()).await.map_err(|_| self.no_place())?;
+        let _place = place.map_err(|_| self.no_place())?;
+        let sent = timeout_at(deadline, self.client.get(url).send()).await.map_err(late)?;
+        let response = sent.map_err(|error| fault::of(&error))?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response, deadline).await);
+        }
+        timeout_at(deadline, self.body(response)).await.map_err(late)?
+    }
+
     fn no_place(&self) -> Failure {
         let most = self.config.calls_per_host;
         Failure::passing("too_many_calls", format!("{most} calls of this host are open already, the most that may"))

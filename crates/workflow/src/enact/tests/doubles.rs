@@ -10,22 +10,29 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_fleet::RouteTable;
-use lyra_kit::{Clock, Random, Tasks};
-use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_fleet::quota::Meters;
+use lyra_kit::{Clock, Random, Tasks, telemetry};
+use lyra_types::api::{AliasRequest, DeployRequest, Page, QuotaView};
+use lyra_types::delivery::DestinationsRequest;
 use lyra_types::function::Digest;
 use lyra_types::invocation::Report;
 use lyra_types::job::{Job, JobStatus};
+use lyra_types::quota::{Quota, QuotaKey};
+use lyra_types::workflow::Run;
 use lyra_types::{
     Alias, AliasName, Code, Error, FunctionName, FunctionVersion, JobId, Result, Runtime, TenantName, Timestamp,
+    WorkflowName,
 };
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
     Submitted,
 };
+use lyra_wire::hooks::RunEnds;
+use lyra_wire::quotas::{Claim, Shares};
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
 use lyra_wire::sessions::SessionEvent;
 use lyra_wire::worker::{Call, HttpCall, HttpReply, Prepare, Prepared, Reply};
-use lyra_wire::{Control, Worker};
+use lyra_wire::{Control, Quotas, Worker};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -39,6 +46,7 @@ pub(crate) struct Site {
     pub(crate) worker: Arc<FakeWorker>,
     pub(crate) control: Arc<FakeControl>,
     pub(crate) functions: Functions,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) tasks: Tasks,
     routes: Arc<RouteTable>,
 }
@@ -50,15 +58,18 @@ impl Site {
         let routes = Arc::new(RouteTable::new(clock.clone()));
         let (table, followed, chance) = (Arc::clone(&routes), Arc::clone(&control), random.clone());
         tasks.spawn_cancellable("routes", async move { table.follow(&*followed, &chance).await });
+        let held = telemetry::Metrics::new().counter("held_total", "Held", &["limit"]);
+        let meters = Arc::new(Meters::new(clock.clone(), 1, true, held));
         let functions = Functions::new(Deps {
             routes: Arc::clone(&routes),
             worker: Arc::<FakeWorker>::clone(&worker),
             control: Arc::<FakeControl>::clone(&control),
+            meters: Arc::clone(&meters),
             clock,
             random,
             tasks: tasks.clone(),
         });
-        Site { worker, control, functions, tasks, routes }
+        Site { worker, control, functions, meters, tasks, routes }
     }
 
     /// Makes a function with these versions, of which `live` is the live one.
@@ -368,5 +379,62 @@ impl Control for FakeControl {
 
     async fn purge_dead(&self, _: &TenantName, _: Option<JobId>) -> Result<u64> {
         Err(unasked())
+    }
+}
+
+/// Who hears of the ends of runs: all of them where it `wants` to.
+#[derive(Default)]
+pub(crate) struct FakeEnds {
+    pub(crate) wants: bool,
+    /// It takes nothing over.
+    pub(crate) away: bool,
+    /// What it took over: the run, when it ended, and its notice.
+    pub(crate) told: Mutex<Vec<(Run, Timestamp, String)>>,
+}
+
+#[async_trait]
+impl RunEnds for FakeEnds {
+    async fn notice(
+        &self,
+        _: &TenantName,
+        workflow: &WorkflowName,
+        own: Option<&DestinationsRequest>,
+    ) -> Result<Option<Arc<str>>> {
+        let notice = if own.is_some() { "its own".to_owned() } else { format!("that of {workflow}") };
+        Ok(self.wants.then(|| notice.into()))
+    }
+
+    async fn ended(&self, run: &Run, ended_at: Timestamp, notice: &str) -> Result<()> {
+        if self.away {
+            return Err(Error::new(Code::Unavailable, "away"));
+        }
+        self.told.lock().push((run.clone(), ended_at, notice.to_owned()));
+        Ok(())
+    }
+}
+
+/// Nobody who could set a quota.
+pub(crate) struct NoQuotas;
+
+#[async_trait]
+impl Quotas for NoQuotas {
+    async fn quota(&self, _: &QuotaKey) -> Result<QuotaView> {
+        Err(unasked())
+    }
+
+    async fn quotas(&self, _: PageQuery) -> Result<Page<QuotaView>> {
+        Err(unasked())
+    }
+
+    async fn set_quota(&self, _: &QuotaKey, _: Quota) -> Result<QuotaView> {
+        Err(unasked())
+    }
+
+    async fn remove_quota(&self, _: &QuotaKey) -> Result<()> {
+        Err(unasked())
+    }
+
+    async fn share(&self, _: Claim) -> Result<Shares> {
+        Ok(Shares { session: 1, number: 1, tell_all: false, whole: true, limits: Vec::new(), gone: Vec::new() })
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use lyra_types::error::Thrown;
 use lyra_types::job::JobStatus;
+use lyra_types::quota::{Quota, QuotaKey};
 use lyra_types::{Code, Error, RunId};
+use lyra_wire::quotas::{Claim, Limit, Share, Shares};
 use serde_json::json;
 
 use super::doubles::Site;
@@ -166,4 +168,46 @@ async fn control_that_is_away_for_a_while_costs_no_job() {
     site.control.away(5);
     site.control.end_with(JobStatus::Succeeded, Some("{}"), None);
     site.functions.enact(&enactment("f", &json!({})), "f", true).await.expect("an output");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_charged_to_whoever_started_the_run_and_waits_for_room_under_its_quota() {
+    let site = Site::new();
+    site.deploy("f", &[1], 1);
+    site.synced().await;
+    let tenant = lyra_types::TenantName::default_tenant();
+    assert!(site.functions.admit(&tenant, "f", false).await.expect("there is no quota").is_empty());
+    let limit = Limit {
+        key: QuotaKey { tenant: tenant.clone(), function: None },
+        quota: Quota { concurrency: Some(1), ..Quota::default() },
+        share: Share { concurrency: Some(1), ..Share::default() },
+        spent_until: None,
+        shared: false,
+    };
+    let limits = vec![limit];
+    let shares = Shares { session: 1, number: 1, tell_all: false, whole: true, limits, gone: Vec::new() };
+    let share = |_: Claim| std::future::ready(Ok(shares.clone()));
+    tokio::select! {
+        () = site.meters.follow(share, || std::future::ready(std::collections::HashMap::new())) => {}
+        learned = site.meters.refreshed(Duration::from_secs(60)) => assert!(learned),
+    }
+    let first = site.functions.admit(&tenant, "f", false).await.expect("a place");
+    assert!(!first.is_empty());
+    // What is handed in as a job takes no place here: its tries do, where they are made.
+    assert!(site.functions.admit(&tenant, "f", true).await.expect("let in").is_empty());
+    let second = site.functions.admit(&tenant, "f", false);
+    tokio::pin!(second);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(3_600), second.as_mut()).await.is_err(),
+        "it waits, and does not fail"
+    );
+    drop(first);
+    assert!(!second.await.expect("a place").is_empty());
+
+    site.functions.enact(&enactment("f", &json!({})), "f", false).await.expect("an output");
+    let account = site.worker.calls.lock().pop().expect("a call").account;
+    assert_eq!((account.user.as_deref(), account.by_caller), (Some("ada"), false));
+    site.control.end_with(JobStatus::Succeeded, Some("{}"), None);
+    site.functions.enact(&enactment("f", &json!({})), "f", true).await.expect("an output");
+    assert_eq!(site.control.submits.lock().pop().expect("a job").user.as_deref(), Some("ada"));
 }

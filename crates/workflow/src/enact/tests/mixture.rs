@@ -12,7 +12,7 @@ use super::target::{Act, Target};
 use super::{code, enactment, json};
 use crate::enact::http::{Config, Http};
 use crate::enact::{Enact, Enactables, Enactment, Failure, Nested, demo};
-use crate::mapping::{Mapping, Resource, ResourceKind};
+use crate::mapping::{Mapping, Resource, ResourceKind, Transfer};
 
 /// Runs that add, as everything here does.
 struct Adding;
@@ -72,12 +72,13 @@ async fn one_type_gives_one_output_on_any_resource() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_names_its_resource_and_nothing_outlives_its_deadline() {
     let all = enactables(Site::new());
-    let resource = Resource { kind: ResourceKind::Workflow { name: "hangs".to_owned() } };
+    let of = |kind| Resource { kind, transmission: Transfer::default() };
+    let resource = of(ResourceKind::Workflow { name: "hangs".to_owned() });
     let failure = all.enact(&enactment("sub", &json!({})), &resource).await.expect_err("it hangs");
     assert_eq!((failure.cause.code.as_str(), failure.cause.resource.as_deref()), ("timeout", Some("workflow:hangs")));
     let slow = json!({"firstSummand": 2, "secondSummand": 40, "waitTimeIn": 3_600_000});
-    let demo = Resource { kind: ResourceKind::Demo {} };
+    let demo = of(ResourceKind::Demo {});
     assert_eq!(code(all.enact(&enactment("Addition", &slow), &demo).await), ("timeout".to_owned(), true));
-    let image = Resource { kind: ResourceKind::Local { image: "x".to_owned() } };
+    let image = of(ResourceKind::Local { image: "x".to_owned() });
     assert_eq!(code(all.enact(&enactment("f", &json!({})), &image).await), ("unsupported".to_owned(), false));
 }

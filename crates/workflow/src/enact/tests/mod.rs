@@ -26,6 +26,7 @@ fn enactment(function_type: &str, input: &Value) -> Enactment {
         input: Bytes::from(input.to_string()),
         timeout: Duration::from_secs(60),
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+        user: Some("ada".into()),
     }
 }
 

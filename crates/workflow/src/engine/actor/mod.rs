@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_types::workflow::{Cause, RunError, RunStatus, no_such_run};
+use lyra_types::workflow::{Cause, RunError, RunStatus};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp};
 use lyra_wire::spans::TraceIds;
 use lyra_wire::workflows::{Completion, RunCommand, Waiting};
@@ -58,6 +58,10 @@ pub(crate) enum Message {
     Complete { token: String, completion: Completion, reply: oneshot::Sender<Result<()>> },
     /// A place has become free that this run may have waited for.
     Freed,
+    /// This process was not heard of for so long that another one may have the run: it is to make sure.
+    MakeSure,
+    /// What a try gives by URL is in the blob store; it is told once the journal says so.
+    Lent(Vec<String>, oneshot::Sender<Result<()>>),
     /// Which tasks wait for somebody outside?
     Waiting(oneshot::Sender<Vec<Waiting>>),
 }
@@ -98,12 +102,16 @@ pub(super) struct Actor {
     listed: bool,
     /// It was told of a place.
     freed: bool,
+    /// It has to make sure that the run is still this process's.
+    doubted: bool,
     /// Times at which tasks are tried again.
     timers: BinaryHeap<Reverse<(i64, TaskKey)>>,
     /// The status that the record has.
     recorded: RunStatus,
     /// Whether its journal names blobs.
     spilled: bool,
+    /// Whether somebody wants to hear of its end; also where that is not known.
+    noticed: bool,
 }
 
 impl Actor {
@@ -135,9 +143,11 @@ impl Actor {
             resumed: VecDeque::new(),
             listed: false,
             freed: false,
+            doubted: false,
             timers: BinaryHeap::new(),
             recorded: RunStatus::Running,
             spilled: false,
+            noticed: begin.notice.is_some(),
         };
         (actor, sender)
     }
@@ -156,6 +166,7 @@ impl Actor {
         self.core.take_effects();
         self.batches = batches;
         self.spilled = spilled;
+        self.noticed = true;
         self.created_at = created_at;
         if self.core.is_paused() {
             self.recorded = RunStatus::Paused;
@@ -219,10 +230,11 @@ impl Actor {
         for call in self.calls.values() {
             call.cancel();
         }
-        let gone = self.id.clone();
+        let moved = Error::new(Code::Unavailable, format!("another host has taken over run \"{}\"", self.id))
+            .with_retry_after(Duration::from_secs(1));
         for reply in self.replies.drain(..) {
             // Nobody may be listening any more.
-            drop(reply.send(Err(no_such_run(&gone))));
+            drop(reply.send(Err(moved.clone())));
         }
     }
 
@@ -282,6 +294,12 @@ impl Actor {
             },
             Message::Complete { token, completion, reply } => self.complete(&token, completion, reply),
             Message::Freed => self.freed = true,
+            Message::MakeSure => self.doubted = true,
+            Message::Lent(blobs, reply) => {
+                self.spilled = true;
+                self.record(Event::Left { blobs });
+                self.replies.push(reply);
+            }
             Message::Waiting(reply) => drop(reply.send(self.waiting())),
         }
     }
@@ -471,6 +489,8 @@ impl Actor {
             settings: self.core.settings(&enact.key).cloned().unwrap_or_default(),
             ids: Arc::clone(&self.ids),
             secret: Arc::clone(&self.secret),
+            user: self.head.user.clone(),
+            mail: self.sender.clone(),
             begun: self.created_at,
             since: Timestamp::from_millis(since),
             enact,

@@ -10,11 +10,15 @@ use lyra_types::{Code, Result, Timestamp};
 
 use super::{Actor, Lost};
 use crate::core::Outcome;
+use crate::engine::values::Unwritten;
 use crate::engine::{Summary, journal, values};
 
 /// Waits between tries to write a journal.
 const REWRITE: lyra_kit::retry::Backoff =
     lyra_kit::retry::Backoff { first: Duration::from_millis(50), max: Duration::from_secs(5) };
+
+/// Cause of a run whose output can't be made, since a value of it is gone.
+const MISSING: &str = "missing_value";
 
 impl Actor {
     /// The entries that are not written, as a batch that is the caller's to write.
@@ -59,10 +63,12 @@ impl Actor {
 
     /// Writes what is not written. Tries again for as long as the store fails: nothing is done meanwhile.
     pub(super) async fn commit(&mut self) -> Result<(), Lost> {
-        let status = self.status();
+        let mut status = self.status();
         if self.entries.is_empty() && status == self.recorded {
-            return Ok(());
+            return self.make_sure().await;
         }
+        // What is written makes sure as well.
+        self.doubted = false;
         let ended_at = status.is_final().then(|| self.inner.deps.clock.now());
         let mut tries = 0;
         // What is large is put once, and again only before it could be taken for what nobody refers to.
@@ -80,7 +86,16 @@ impl Actor {
                     written = Some((batch.clone(), at));
                     match self.update(status, ended_at).await {
                         Ok(update) => self.append(batch, update).await,
-                        Err(error) => Err(error),
+                        Err(Unwritten::Gone { member, digest }) => {
+                            // It would not be there the next time either.
+                            let message = format!(
+                                "the output \"{member}\" can't be made: its value is not in the blob store any more ({digest})"
+                            );
+                            self.stop(Some((MISSING, &message)));
+                            (status, written) = (self.status(), None);
+                            continue;
+                        }
+                        Err(Unwritten::Failed(error)) => Err(error),
                     }
                 }
                 Err(error) => Err(error),
@@ -102,11 +117,27 @@ impl Actor {
         self.batches += u64::from(!self.entries.is_empty());
         self.entries.clear();
         self.recorded = status;
+        if status.is_final() && self.noticed {
+            self.inner.told.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Where that is in doubt, asks the store whether the run is still this process's. While it can't be asked the doubt stays.
+    async fn make_sure(&mut self) -> Result<(), Lost> {
+        if !self.doubted {
+            return Ok(());
+        }
+        match self.append(Bytes::new(), None).await {
+            Ok(()) => self.doubted = false,
+            Err(error) if error.code == Code::NotFound => return Err(Lost),
+            Err(error) => tracing::debug!(run = %self.id, %error, "whose the run is can't be asked now"),
+        }
         Ok(())
     }
 
     /// What the record is to say now, where that is something else.
-    async fn update(&self, status: RunStatus, ended_at: Option<Timestamp>) -> Result<Option<RunUpdate>> {
+    async fn update(&self, status: RunStatus, ended_at: Option<Timestamp>) -> Result<Option<RunUpdate>, Unwritten> {
         if status == self.recorded {
             return Ok(None);
         }

@@ -197,7 +197,7 @@ dataOuts:
 
 async fn large(extraction: crate::config::Extraction) -> (Value, usize, usize) {
     let mut site = Site::new();
-    site.config.transmission = crate::config::Transmission { extraction, reference_bytes: 1_000 };
+    (site.config.transmission.extraction, site.config.transmission.reference_bytes) = (extraction, 1_000);
     site.config.inline_bytes = usize::MAX;
     let runs = site.store();
     let enact = functions(|enactment, _| {

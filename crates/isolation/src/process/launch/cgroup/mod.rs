@@ -7,6 +7,8 @@
 //! What must hold: all groups of one Lyra lie in a directory of its own, `lyra-<name>`, so that the next start finds what
 //! an earlier one left. A group's limits stand before a program is in it.
 
+mod clock;
+mod moves;
 mod v1;
 mod v2;
 
@@ -20,6 +22,9 @@ use serde::{Deserialize, Serialize};
 use super::abilities::Cgroups;
 use super::plan::Limits;
 use crate::Usage;
+
+pub(super) use clock::CpuClock;
+pub(super) use moves::favor_moves;
 
 /// The machine's trees, as far as Lyra may use them.
 #[derive(Debug)]
@@ -148,11 +153,11 @@ impl Group {
         }
     }
 
-    /// Processor time that the group has used; `None` where that is not counted here.
-    pub(super) fn processor_time(&self) -> Option<Duration> {
+    /// The count of processor time that the group has used; `None` where that is not counted here.
+    pub(super) fn clock(&self) -> Option<CpuClock> {
         match self {
-            Group::One(group) => group.processor_time(),
-            Group::Two(group) => group.processor_time(),
+            Group::One(group) => group.clock(),
+            Group::Two(group) => group.clock(),
             Group::None => None,
         }
     }

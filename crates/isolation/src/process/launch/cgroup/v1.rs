@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::abilities::Cgroups;
 use super::super::plan::Limits;
-use super::{directory_of, field, mount_points, read, sweep};
+use super::{CpuClock, directory_of, field, mount_points, read, sweep};
 
 /// Controllers that are used, where they are.
 const WANTED: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "freezer"];
@@ -127,12 +127,11 @@ impl Group {
             let cached = field(&read(memory, "memory.stat"), "total_inactive_file ").unwrap_or(0);
             Some(used.saturating_sub(cached))
         });
-        (memory, self.processor_time())
+        (memory, self.clock().and_then(|clock| clock.read()))
     }
 
-    pub(super) fn processor_time(&self) -> Option<Duration> {
-        let time = self.of("cpuacct").and_then(|cpu| read(cpu, "cpuacct.usage").trim().parse().ok());
-        time.map(Duration::from_nanos)
+    pub(super) fn clock(&self) -> Option<CpuClock> {
+        CpuClock::open(&self.of("cpuacct")?.join("cpuacct.usage"), "", Duration::from_nanos)
     }
 
     pub(super) fn set_frozen(&self, frozen: bool) -> io::Result<bool> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::abilities::Cgroups;
 use super::super::plan::Limits;
-use super::{directory_of, field, mount_points, read, sweep};
+use super::{CpuClock, directory_of, field, mount_points, read, sweep};
 
 /// Controllers that are used, where they are.
 const WANTED: [&str; 3] = ["memory", "cpu", "pids"];
@@ -140,11 +140,11 @@ impl Group {
             let cached = field(&read(&self.directory, "memory.stat"), "inactive_file ").unwrap_or(0);
             used.saturating_sub(cached)
         });
-        (memory, self.processor_time())
+        (memory, self.clock().and_then(|clock| clock.read()))
     }
 
-    pub(super) fn processor_time(&self) -> Option<Duration> {
-        field(&read(&self.directory, "cpu.stat"), "usage_usec ").map(Duration::from_micros)
+    pub(super) fn clock(&self) -> Option<CpuClock> {
+        CpuClock::open(&self.directory.join("cpu.stat"), "usage_usec ", Duration::from_micros)
     }
 
     pub(super) fn set_frozen(&self, frozen: bool) -> io::Result<bool> {

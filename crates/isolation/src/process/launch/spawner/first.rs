@@ -21,7 +21,7 @@ use super::super::error::{Fault, Step};
 use super::super::plan::{Limits, Plan, Program};
 use super::super::system::{self, Forked};
 use super::super::wire::{self, MAX_MESSAGE};
-use super::filter::Filters;
+use super::filter::Filter;
 use super::root::{self, Piece, Sources};
 
 /// User and group inside of every sandbox.
@@ -36,19 +36,22 @@ const JOINED: i32 = 2;
 /// What is written to the report when the sandbox stands and waits for its program from elsewhere.
 pub(super) const READY: &[u8] = b"R";
 
-/// What the launcher sends once user and limits stand.
-pub(super) const GO: &[u8] = b"G";
-
 /// What a first process starts from, before it is known what its sandbox is for.
 pub(super) struct Start<'a> {
-    pub(super) filters: &'a Filters,
-    /// The launcher's orders come in here: first [`GO`], then a [`Task`], then signals as numbers. The status of the
+    pub(super) filter: &'a Filter,
+    /// The launcher's orders come in here: first a [`Go`], then a [`Task`], then signals as numbers. The status of the
     /// program goes out.
     pub(super) control: OwnedFd,
     /// Whether the groups of the launcher are to be given up (which an ordinary user can't).
     pub(super) leave_groups: bool,
     /// Bound the number of processes by `RLIMIT_NPROC`, for lack of a controller.
     pub(super) count_processes: bool,
+}
+
+/// User and group stand: to be begun with what every sandbox sees. Brings the mounts.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Go<'a> {
+    pub(super) pieces: Cow<'a, [Piece]>,
 }
 
 /// What the sandbox is for. Brings: the report, stdout, stderr, then the mounts. A fault is written to the report; it is
@@ -95,9 +98,7 @@ fn stage(start: &Start<'_>) -> Result<(), Fault> {
     // What the launcher holds is not for here; its ends of sockets would hide from us that it has ended.
     let mut kept = [0, 1, 2, start.control.as_raw_fd()];
     system::close_all_but(&mut kept).step("closing what the launcher holds")?;
-    if system::read(start.control.as_fd(), &mut [0]).step("waiting for the launcher")? == 0 {
-        system::exit_now(1);
-    }
+    let common = begin(start).step("waiting for the launcher")?;
     // Only now, so that the group it is in is the root of what it sees.
     system::unshare(libc::CLONE_NEWCGROUP).step("making a cgroup namespace")?;
     system::become_user(USER, USER, start.leave_groups).step("changing the user")?;
@@ -105,7 +106,18 @@ fn stage(start: &Start<'_>) -> Result<(), Fault> {
     system::set_control(libc::PR_SET_DUMPABLE, 0).step("hiding memory")?;
     system::set_control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong).step("tying to the launcher")?;
     system::set_host_name(HOST).step("naming the machine")?;
-    root::stage()
+    root::stage(&common)
+}
+
+/// Waits for the launcher's word to begin. Where the launcher has gone, so does this process.
+fn begin(start: &Start<'_>) -> io::Result<Sources> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let (bytes, mounts) = wire::receive(start.control.as_fd(), &mut buffer)?;
+    if bytes.is_empty() {
+        system::exit_now(1);
+    }
+    let go: Go<'static> = wire::decode(bytes)?;
+    Ok(Sources { pieces: go.pieces.into_owned(), mounts })
 }
 
 /// Waits for the task; `None`: there will be none.
@@ -135,16 +147,15 @@ fn work(assigned: &Assigned<'_>) -> Result<(), Fault> {
             None
         }
     };
-    lock_in(assigned.start.filters)?;
+    lock_in(assigned.start.filter)?;
     keep(assigned.start, program).step("waiting for processes")
 }
 
 /// Gives up all rights and all calls that are not on the list.
-fn lock_in(filters: &Filters) -> Result<(), Fault> {
+fn lock_in(filter: &Filter) -> Result<(), Fault> {
     system::drop_capabilities().step("dropping capabilities")?;
     system::set_control(libc::PR_SET_NO_NEW_PRIVS, 1).step("forbidding new rights")?;
-    system::add_filter(&filters.allowed).step("filtering system calls")?;
-    system::add_filter(&filters.unknown).step("filtering system calls")
+    system::add_filter(&filter.0).step("filtering system calls")
 }
 
 /// Resource limits that hold for each process.
@@ -175,7 +186,7 @@ fn execute(assigned: &Assigned<'_>, words: &[String]) -> Result<std::convert::In
     }
     std::env::set_current_dir(&plan.cwd).step("going to the working directory")?;
     system::reset_signals();
-    lock_in(start.filters)?;
+    lock_in(start.filter)?;
     let error = system::execute(&program, &environment);
     let name = Path::new(words.first().map_or("", String::as_str)).display();
     Err(Fault::new(&format!("starting {name} in a sandbox"), &error))

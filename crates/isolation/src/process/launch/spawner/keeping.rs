@@ -145,6 +145,7 @@ impl Server {
         self.events.remove(socket.as_fd());
         self.events.remove(process.as_fd());
         self.outbox.clear();
+        self.starts.clear();
         for zygote in self.zygotes.values() {
             let _gone = system::kill(zygote.pid(), libc::SIGKILL);
         }

@@ -22,7 +22,7 @@ mod setup;
 mod starts;
 mod zygote;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -40,7 +40,7 @@ use self::zygote::{Key, Told, Zygote};
 use super::abilities::Abilities;
 use super::cgroup::Group;
 use super::error::{Fault, Step};
-use super::plan::Limits;
+use super::plan::{Limits, Plan};
 use super::wire::{self, Reply, Request};
 use super::{members, system};
 
@@ -63,6 +63,9 @@ const REMOVALS: u32 = 400;
 
 /// Answers that Lyra has not taken yet; above it no more requests are read.
 const MAX_UNSENT: usize = 4096;
+
+/// Most requests that are read at a time.
+const REQUESTS: usize = 64;
 
 /// What an event belongs to, in the lowest bits of its token; the number of the sandbox or the process is above.
 mod token {
@@ -116,6 +119,8 @@ struct Server {
     children: OwnedFd,
     events: Events,
     workshop: Workshop,
+    /// Asked for and not begun. All else goes first: to begin one may take as long as hundreds of other requests.
+    starts: VecDeque<(u64, Plan)>,
     sandboxes: HashMap<u64, Sandbox>,
     numbers: HashMap<i32, u64>,
     zygotes: HashMap<Key, Zygote>,
@@ -143,6 +148,7 @@ impl Server {
             let until = self.link.time_left();
             let ready = match (busy, watching) {
                 _ if self.over => break,
+                _ if !self.starts.is_empty() => self.events.wait(Some(Duration::ZERO)),
                 (true, _) => self.events.wait(Some(AGAIN)),
                 (_, true) => self.events.wait(Some(WATCH)),
                 // Nobody is there: blanks are made for the next one.
@@ -157,6 +163,9 @@ impl Server {
             for token in ready {
                 self.handle(token);
             }
+            if let Some((id, plan)) = self.starts.pop_front() {
+                self.spawn(id, plan);
+            }
             if watching {
                 self.watch();
             }
@@ -167,7 +176,7 @@ impl Server {
     fn handle(&mut self, token: u64) {
         let id = token >> token::BITS;
         match token & ((1 << token::BITS) - 1) {
-            token::LYRA if self.outbox.len() < MAX_UNSENT => self.request(),
+            token::LYRA if self.outbox.len() < MAX_UNSENT => self.requests(),
             token::PARENT => self.orphan(),
             token::CHILDREN => {
                 system::drain(self.children.as_fd());
@@ -184,30 +193,30 @@ impl Server {
         }
     }
 
-    fn request(&mut self) {
-        let Some(socket) = self.link.socket() else { return };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let request = match wire::receive(socket, &mut buffer) {
-            Ok(([], _)) => None,
-            Ok((bytes, descriptors)) => wire::decode::<Request>(bytes).ok().map(|request| (request, descriptors)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.buffer = buffer;
-                return;
+    fn requests(&mut self) {
+        for _ in 0..REQUESTS {
+            let Some(socket) = self.link.socket() else { return };
+            let received = match wire::receive(socket, &mut self.buffer) {
+                Ok(([], _)) => None,
+                Ok((bytes, descriptors)) => wire::decode::<Request>(bytes).ok().map(|request| (request, descriptors)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => None,
+            };
+            match received {
+                // The other end is gone, or is not what it should be.
+                None | Some((Request::Hello { .. }, _)) => return self.orphan(),
+                Some((request, descriptors)) => self.serve(request, descriptors),
             }
-            Err(_) => None,
-        };
-        self.buffer = buffer;
-        match request {
-            // The other end is gone, or is not what it should be.
-            None | Some((Request::Hello { .. }, _)) => self.orphan(),
-            Some((request, descriptors)) => self.serve(request, descriptors),
         }
     }
 
     fn serve(&mut self, request: Request, descriptors: Vec<OwnedFd>) {
         match request {
             Request::Hello { .. } | Request::End => self.over = true,
-            Request::Spawn { id, plan } => self.spawn(id, *plan),
+            Request::Spawn { id, plan } => {
+                self.next = self.next.max(id + 1);
+                self.starts.push_back((id, *plan));
+            }
             Request::Warm { id, interpreter, preload } => self.warm(id, (interpreter, preload)),
             Request::Bind { id, sandbox, source, target } => {
                 let bound = self.bind(sandbox, &source, &target);

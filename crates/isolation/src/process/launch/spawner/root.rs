@@ -2,8 +2,8 @@
 //!
 //! Two halves. [`Sources`] is filled by the launcher, with its rights: it opens what shall be seen as detached mounts and
 //! makes them read-only, so that the sandbox's own user need not be able to get there. [`stage`] and [`fill`] run in
-//! the sandbox's first process: a small memory file system becomes the root and the old one goes away; the mounts are put
-//! in their places, and the root becomes read-only.
+//! the sandbox's first process: a small memory file system becomes the root and the old one goes away, and what all
+//! sandboxes see is put into it ahead; then what this one sees beside that, and the root becomes read-only.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use lyra_types::secret::SECRETS_DIRECTORY;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::{Fault, Step};
-use super::super::plan::{Plan, SecretFile};
+use super::super::plan::{Bind, Device, Plan, SecretFile};
 use super::super::system::{self, attribute};
 
 /// Where the new root is put before it becomes the root: any directory will do that every machine has and every user
@@ -57,10 +57,15 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Opens what a plan names.
-    pub(super) fn open(plan: &Plan) -> Result<Sources, Fault> {
+    /// Opens what every sandbox sees: places of the machine, and devices.
+    pub(super) fn common(binds: &[Bind]) -> Result<Sources, Fault> {
+        Sources::open(binds, &DEVICES.map(Device::same))
+    }
+
+    /// Opens places and devices.
+    pub(super) fn open(binds: &[Bind], devices: &[Device]) -> Result<Sources, Fault> {
         let (mut pieces, mut mounts) = (Vec::new(), Vec::new());
-        for bind in &plan.binds {
+        for bind in binds {
             let failed = || format!("mounting {} into a sandbox", bind.source.display());
             let kind = fs::symlink_metadata(&bind.source).step(&failed())?.file_type();
             if kind.is_symlink() && bind.source == bind.target {
@@ -74,14 +79,24 @@ impl Sources {
             let is_directory = if kind.is_symlink() { bind.source.is_dir() } else { kind.is_dir() };
             pieces.push(Piece::Mount { target: bind.target.clone(), is_directory });
         }
-        let own = DEVICES.iter().map(|path| (Path::new(path), Path::new(path)));
-        let granted = plan.devices.iter().map(|device| (device.source.as_path(), device.target.as_path()));
-        for (source, target) in own.chain(granted) {
+        for Device { source, target } in devices {
             let failed = || format!("handing the device {} to a sandbox", source.display());
             mounts.push(open_device(source).step(&failed())?);
-            pieces.push(Piece::Mount { target: target.to_owned(), is_directory: false });
+            pieces.push(Piece::Mount { target: target.clone(), is_directory: false });
         }
         Ok(Sources { pieces, mounts })
+    }
+
+    /// Puts each in its place, in a sandbox.
+    fn place(&self) -> Result<(), Fault> {
+        let mut mounts = self.mounts.iter();
+        for piece in &self.pieces {
+            place(piece, &mut mounts).step(match piece {
+                Piece::Mount { .. } => "putting a mount in its place",
+                Piece::Link { .. } => "making a link",
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -103,9 +118,9 @@ fn open_device(source: &Path) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Makes an empty root and goes into it. Runs in the sandbox's first process, with all rights over its own namespaces
-/// only, before it is known what the sandbox is for: taking the old root away makes the kernel wait.
-pub(super) fn stage() -> Result<(), Fault> {
+/// Makes a root of what every sandbox sees and goes into it. Runs in the sandbox's first process, with all rights over its
+/// own namespaces only, before it is known what the sandbox is for: taking the old root away makes the kernel wait.
+pub(super) fn stage(common: &Sources) -> Result<(), Fault> {
     system::set_propagation(libc::MS_PRIVATE).step("making mounts private")?;
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let stage = Path::new(STAGE);
@@ -116,24 +131,19 @@ pub(super) fn stage() -> Result<(), Fault> {
     system::mount("proc", Path::new("proc"), flags | libc::MS_NOEXEC, "")
         .step("mounting /proc in a sandbox")
         .map_err(|fault| fault.advise("in a container, it must be started with /proc not masked"))?;
-    system::replace_root().step("changing to the root of a sandbox")
+    system::replace_root().step("changing to the root of a sandbox")?;
+    furnish().step("filling the root of a sandbox")?;
+    common.place()
 }
 
-/// Fills the root and makes it read-only.
+/// Puts into the root what this sandbox sees beside that, and makes it read-only.
 pub(super) fn fill(sources: &Sources, plan: &Plan) -> Result<(), Fault> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV;
     let inodes = (plan.tmp_bytes / BYTES_PER_INODE).clamp(1024, 1 << 20);
     let options = format!("size={},nr_inodes={inodes},mode=1777", plan.tmp_bytes.max(4096));
     directory(Path::new("/tmp")).step("making /tmp")?;
     system::mount("tmpfs", Path::new("/tmp"), flags, &options).step("mounting /tmp in a sandbox")?;
-    furnish().step("filling the root of a sandbox")?;
-    let mut mounts = sources.mounts.iter();
-    for piece in &sources.pieces {
-        place(piece, &mut mounts).step(match piece {
-            Piece::Mount { .. } => "putting a mount in its place",
-            Piece::Link { .. } => "making a link",
-        })?;
-    }
+    sources.place()?;
     if !plan.secrets.is_empty() {
         hide(&plan.secrets).step("handing secrets to a sandbox")?;
     }

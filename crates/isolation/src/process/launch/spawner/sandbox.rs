@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::super::abilities::USERS;
 use super::super::cgroup::{Group, Hierarchy};
 use super::super::error::{Fault, Step};
-use super::super::plan::Plan;
+use super::super::plan::{Bind, Plan};
 use super::super::system::{self, Forked};
 use super::super::wire;
-use super::filter::Filters;
+use super::filter::Filter;
 use super::first::{self, Start};
 use super::keeping::Keepsake;
 use super::network::{self, Networks};
@@ -64,8 +64,10 @@ impl Users {
 pub(super) struct Workshop {
     pub(super) hierarchy: Hierarchy,
     pub(super) networks: Networks,
-    pub(super) filters: Filters,
+    pub(super) filter: Filter,
     pub(super) users: Users,
+    /// What of the machine's files all but a few sandboxes see.
+    pub(super) ground: Vec<Bind>,
     /// Made ahead, since making one is mostly waiting for the kernel.
     pub(super) blanks: VecDeque<Blank>,
     /// How many were made.
@@ -140,15 +142,12 @@ const BLANKS: usize = 4;
 impl Workshop {
     /// Makes a sandbox; it reports when it stands. Nothing is left when this fails.
     pub(super) fn make(&mut self, plan: Plan) -> Result<Sandbox, Fault> {
-        let sources = Sources::open(&plan)?;
-        let mut blank = self.blanks.pop_front();
-        while let Some(dead) = blank.take_if(|blank| system::is_readable(blank.pidfd.as_fd())) {
-            self.discard(dead);
-            blank = self.blanks.pop_front();
-        }
-        let blank = match blank {
-            Some(blank) => blank,
-            None => self.blank()?,
+        // Others than functions and cells have may leave out something of the system.
+        let beside = plan.binds.strip_prefix(self.ground.as_slice());
+        let sources = Sources::open(beside.unwrap_or(&plan.binds), &plan.devices)?;
+        let blank = match beside {
+            Some(_) => self.blank_for_use()?,
+            None => self.blank(&[])?,
         };
         match self.assign(&blank, &plan, &sources) {
             Ok(starting) => Ok(Sandbox {
@@ -173,6 +172,17 @@ impl Workshop {
         }
     }
 
+    /// One that was made ahead, or a new one where there is none.
+    fn blank_for_use(&mut self) -> Result<Blank, Fault> {
+        while let Some(blank) = self.blanks.pop_front() {
+            if !system::is_readable(blank.pidfd.as_fd()) {
+                return Ok(blank);
+            }
+            self.discard(blank);
+        }
+        self.blank(&self.ground.clone())
+    }
+
     /// Whether there are fewer blanks than there should be.
     pub(super) fn is_short(&self) -> bool {
         self.blanks.len() < BLANKS
@@ -183,7 +193,7 @@ impl Workshop {
         if !self.is_short() {
             return false;
         }
-        match self.blank() {
+        match self.blank(&self.ground.clone()) {
             Ok(blank) => self.blanks.push_back(blank),
             Err(_) => return false,
         }
@@ -223,7 +233,9 @@ impl Workshop {
         }
     }
 
-    fn blank(&mut self) -> Result<Blank, Fault> {
+    /// `ground`: what of the machine it sees, whatever it will be for.
+    fn blank(&mut self, ground: &[Bind]) -> Result<Blank, Fault> {
+        let common = Sources::common(ground)?;
         let network = self.networks.make().step("making a network namespace")?;
         let no_user = || io::Error::from_raw_os_error(libc::EAGAIN);
         let user = self.users.take().ok_or_else(no_user).step("finding a free user")?;
@@ -239,7 +251,7 @@ impl Workshop {
         match forked {
             Ok((group, (pid, pidfd, control))) => {
                 let blank = Blank { pid, pidfd, control, network, group, user };
-                match admit(&blank) {
+                match admit(&blank, &common) {
                     Ok(()) => Ok(blank),
                     Err(fault) => {
                         self.discard(blank);
@@ -259,7 +271,7 @@ impl Workshop {
         let (control, its_control) = system::socket_pair().step(STEP)?;
         system::set_nonblocking(control.as_fd()).step(STEP)?;
         let start = Start {
-            filters: &self.filters,
+            filter: &self.filter,
             control: its_control,
             leave_groups: matches!(self.users, Users::Own { .. }),
             count_processes: !self.hierarchy.abilities().pids,
@@ -292,11 +304,15 @@ impl Workshop {
 }
 
 /// Gives a first process its user and its cgroup, and lets it go on.
-fn admit(blank: &Blank) -> Result<(), Fault> {
+fn admit(blank: &Blank, common: &Sources) -> Result<(), Fault> {
+    const STEP: &str = "starting a sandbox";
     let write = |file: &str, text: &str| fs::write(format!("/proc/{}/{file}", blank.pid), text);
     let map = format!("{} {} 1", first::USER, blank.user);
     write("uid_map", &map).and_then(|()| write("gid_map", &map)).step("mapping the user of a sandbox")?;
     blank.group.admit(blank.pid).step("moving a sandbox into its cgroup")?;
     let _best_effort = write("oom_score_adj", OOM_ADJUSTMENT);
-    system::write(blank.control.as_fd(), first::GO).map(drop).step("starting a sandbox")
+    let go = first::Go { pieces: Cow::Borrowed(&common.pieces) };
+    let bytes = wire::encode(&go).ok_or_else(|| io::Error::from_raw_os_error(libc::E2BIG)).step(STEP)?;
+    let mounts: Vec<_> = common.mounts.iter().map(AsFd::as_fd).collect();
+    wire::send(blank.control.as_fd(), &bytes, &mounts).step(STEP)
 }

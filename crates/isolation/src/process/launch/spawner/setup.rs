@@ -10,13 +10,13 @@ use lyra_types::InstanceId;
 use rustix::process::Resource;
 
 use super::super::abilities::{Abilities, Privilege};
-use super::super::cgroup::Hierarchy;
+use super::super::cgroup::{self, Hierarchy};
 use super::super::error::{Fault, Step};
-use super::super::plan::{Limits, Plan, Program};
+use super::super::plan::{Bind, Limits, Plan, Program};
 use super::super::system;
 use super::super::wire::{self, MAX_MESSAGE, Reply, Request};
 use super::events::Events;
-use super::filter::Filters;
+use super::filter::Filter;
 use super::keeping::{Home, Link};
 use super::network::Networks;
 use super::outbox::Outbox;
@@ -39,26 +39,30 @@ pub(super) fn server() -> io::Result<Server> {
     let parent_fd = system::pidfd_open(parent)?;
     let mut buffer = vec![0; MAX_MESSAGE];
     let hello = wire::decode(wire::receive(lyra.as_fd(), &mut buffer)?.0)?;
-    let Request::Hello { name, cgroups, first_user, directory, orphan_grace, .. } = hello else {
+    let Request::Hello { name, cgroups, favor_dynmods, first_user, directory, orphan_grace, .. } = hello else {
         return Err(io::Error::from(io::ErrorKind::InvalidData));
     };
     let up = detach(&lyra).and_then(|(events, children)| {
         let (privilege, users) = privilege(first_user)?;
         let hierarchy = if cgroups { Hierarchy::find(&name, parent) } else { Hierarchy::None };
-        let filters = Filters::new().map_err(io::Error::other).step("compiling the filter of system calls")?;
+        let asks = favor_dynmods && matches!(privilege, Privilege::Root);
+        let quick = !matches!(hierarchy, Hierarchy::None) && cgroup::favor_moves(asks);
+        let filter = Filter::new().map_err(io::Error::other).step("compiling the filter of system calls")?;
         let networks = Networks::new().step("opening the network namespace")?;
-        let mut workshop = Workshop { hierarchy, networks, filters, users, blanks: VecDeque::new(), made: 0 };
+        let (ground, blanks) = (Bind::system(), VecDeque::new());
+        let mut workshop = Workshop { hierarchy, networks, filter, users, ground, blanks, made: 0 };
         if let Err(fault) = try_out(&mut workshop) {
             workshop.hierarchy.remove();
             return Err(fault);
         }
-        Ok((events, children, privilege, workshop))
+        Ok((events, children, privilege, quick, workshop))
     });
     match up {
-        Ok((events, children, privilege, workshop)) => {
+        Ok((events, children, privilege, quick, workshop)) => {
             events.add(parent_fd.as_fd(), token::PARENT)?;
             let cgroups = workshop.hierarchy.abilities();
-            let abilities = Abilities { privilege, cgroups, landlock: system::landlock_version() };
+            let landlock = system::landlock_version();
+            let abilities = Abilities { privilege, cgroups, favor_dynmods: quick, landlock };
             send(&lyra, &Reply::Ready { abilities: abilities.clone(), kept: 0, next: 1 })?;
             system::set_nonblocking(lyra.as_fd())?;
             Ok(Server {
@@ -68,6 +72,7 @@ pub(super) fn server() -> io::Result<Server> {
                 children,
                 events,
                 workshop,
+                starts: VecDeque::new(),
                 sandboxes: HashMap::new(),
                 numbers: HashMap::new(),
                 zygotes: HashMap::new(),

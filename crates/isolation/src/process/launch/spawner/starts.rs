@@ -16,7 +16,6 @@ const TOLD: usize = 4096;
 
 impl Server {
     pub(super) fn spawn(&mut self, id: u64, plan: Plan) {
-        self.next = self.next.max(id + 1);
         if let Err(fault) = self.begin(id, plan) {
             self.tell(&Reply::Failed { id, fault }, &[]);
         }
@@ -109,7 +108,7 @@ impl Server {
 
     fn zygote(&mut self, key: &Key) -> Result<&mut Zygote, Fault> {
         if !self.zygotes.contains_key(key) {
-            let zygote = Zygote::start(key, &self.workshop.filters)?;
+            let zygote = Zygote::start(key, &self.workshop.filter)?;
             let token = token::of(u64::try_from(zygote.pid()).unwrap_or(0), token::ZYGOTE);
             self.events.add(zygote.socket.as_fd(), token).step("watching an interpreter")?;
             self.zygotes.insert(key.clone(), zygote);

@@ -5,7 +5,7 @@
 # gives up all rights, adds the filter of system calls, and only then runs the script. What a child does before that is
 # in `lock_in`, and any failure there ends it.
 #
-# Messages are JSON. In: {"preload", "filters"} once; then {"id", "script", "arguments", "env", "cwd", "limits"} with
+# Messages are JSON. In: {"preload", "filter"} once; then {"id", "script", "arguments", "env", "cwd", "limits"} with
 # the descriptors of the sandbox's first process, stdout, stderr and the doors of its cgroups. Out: {"ready"}, then
 # {"id", "forked"}, {"id", "failed"} and {"ended", "status"}.
 import ctypes
@@ -50,7 +50,7 @@ def drop_capabilities():
     check(libc.capset(header, sets), "dropping capabilities")
 
 
-def lock_in(request, descriptors, filters):
+def lock_in(request, descriptors, program):
     first, stdout, stderr, *doors = descriptors
     for door in doors:
         os.write(door, b"0")
@@ -75,8 +75,7 @@ def lock_in(request, descriptors, filters):
     drop_capabilities()
     control(PR_SET_DUMPABLE, 1, "showing the process to itself")
     control(PR_SET_NO_NEW_PRIVS, 1, "forbidding new rights")
-    for program in filters:
-        check(libc.prctl(PR_SET_SECCOMP, unsigned(2), ctypes.byref(program), unsigned(0), unsigned(0)), "filtering")
+    check(libc.prctl(PR_SET_SECCOMP, unsigned(2), ctypes.byref(program), unsigned(0), unsigned(0)), "filtering")
 
 
 def serve():
@@ -86,8 +85,8 @@ def serve():
     os.dup2(nothing, 0)
     os.close(nothing)
     setup = json.loads(lyra.recv(MAX_MESSAGE))
-    buffers = [ctypes.create_string_buffer(bytes.fromhex(text), len(text) // 2) for text in setup["filters"]]
-    filters = [Program(len(buffer) // 8, ctypes.addressof(buffer)) for buffer in buffers]
+    buffer = ctypes.create_string_buffer(bytes.fromhex(setup["filter"]), len(setup["filter"]) // 2)
+    program = Program(len(buffer) // 8, ctypes.addressof(buffer))
     for name in setup["preload"]:
         try:
             __import__(name)
@@ -139,7 +138,7 @@ def serve():
                 if child == 0:
                     try:
                         signal.set_wakeup_fd(-1)
-                        lock_in(request, descriptors, filters)
+                        lock_in(request, descriptors, program)
                     except BaseException as error:
                         try:
                             os.write(2, ("lyra: the sandbox refused a step: %s\n" % error).encode())

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::super::error::{Fault, Step};
 use super::super::plan::{Plan, Program};
 use super::super::{system, wire};
-use super::filter::Filters;
+use super::filter::Filter;
 use super::first;
 
 const SCRIPT: &str = include_str!("zygote.py");
@@ -45,7 +45,7 @@ pub(super) struct Zygote {
 #[derive(Serialize)]
 struct Setup<'a> {
     preload: &'a [String],
-    filters: [String; 2],
+    filter: String,
 }
 
 #[derive(Serialize)]
@@ -88,7 +88,7 @@ fn hexadecimal(filter: &[seccompiler::sock_filter]) -> String {
 
 impl Zygote {
     /// Starts an interpreter; it tells when it is ready.
-    pub(super) fn start(key: &Key, filters: &Filters) -> Result<Zygote, Fault> {
+    pub(super) fn start(key: &Key, filter: &Filter) -> Result<Zygote, Fault> {
         let (interpreter, preload) = key;
         let step = format!("starting {}", interpreter.display());
         let (socket, its) = system::socket_pair().step(&step)?;
@@ -97,7 +97,7 @@ impl Zygote {
         command.current_dir("/").stdin(Stdio::from(its)).stdout(Stdio::null());
         limit_rights(&mut command);
         let process = command.spawn().step(&step)?;
-        let setup = Setup { preload, filters: [hexadecimal(&filters.allowed), hexadecimal(&filters.unknown)] };
+        let setup = Setup { preload, filter: hexadecimal(&filter.0) };
         let bytes = wire::encode(&setup).unwrap_or_default();
         wire::send(socket.as_fd(), &bytes, &[]).step(&step)?;
         system::set_nonblocking(socket.as_fd()).step(&step)?;

@@ -1,10 +1,11 @@
-//! How often a password may be tried: a token bucket for each user and each address.
+//! How often somebody may try: a token bucket for each user, or each address.
 //!
 //! What must hold: memory is bounded, whatever names are tried; and where the bound is reached, tries are refused, not let through. A
-//! try is taken before the password is looked at and given back when it was right, so that tries at the same time count as well.
+//! try is taken before what it is for is looked at, and may be given back afterwards, so that tries at the same time count as well.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use lyra_kit::Clock;
@@ -16,11 +17,11 @@ const MOST: usize = 10_000;
 
 /// How many tries there may be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rate {
+pub struct Rate {
     /// At once.
-    pub(super) burst: u32,
+    pub burst: u32,
     /// Time after which there is one more.
-    pub(super) every: Duration,
+    pub every: Duration,
 }
 
 struct Bucket {
@@ -30,14 +31,23 @@ struct Bucket {
 }
 
 /// Buckets by key.
-pub(super) struct Throttle<K> {
+pub struct Throttle<K> {
     rate: Rate,
     clock: Clock,
     buckets: Mutex<HashMap<K, Bucket>>,
 }
 
+/// The address as a key: somebody who has one address of IPv6 has 2^64.
+pub fn address_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
 impl<K: Eq + Hash> Throttle<K> {
-    pub(super) fn new(rate: Rate, clock: Clock) -> Throttle<K> {
+    /// Nobody has tried yet.
+    pub fn new(rate: Rate, clock: Clock) -> Throttle<K> {
         Throttle { rate, clock, buckets: Mutex::default() }
     }
 
@@ -50,7 +60,7 @@ impl<K: Eq + Hash> Throttle<K> {
     ///
     /// # Errors
     /// How long to wait, where none is left.
-    pub(super) fn take(&self, key: K) -> Result<(), Duration> {
+    pub fn take(&self, key: K) -> Result<(), Duration> {
         let now = self.clock.instant();
         let mut buckets = self.buckets.lock();
         if buckets.len() >= MOST && !buckets.contains_key(&key) {
@@ -70,7 +80,7 @@ impl<K: Eq + Hash> Throttle<K> {
     }
 
     /// Gives a try back.
-    pub(super) fn give_back(&self, key: &K) {
+    pub fn give_back(&self, key: &K) {
         if let Some(bucket) = self.buckets.lock().get_mut(key) {
             bucket.used = (bucket.used - 1.0).max(0.0);
         }

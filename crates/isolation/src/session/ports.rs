@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use lyra_types::{Code, Error};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 
-use crate::session::{Exposed, Port, Protocol};
+use super::{Exposed, Port, Protocol};
 
 /// Connections that may wait to be taken, of each port.
 const BACKLOG: i32 = 1024;
@@ -17,14 +17,14 @@ const BACKLOG: i32 = 1024;
 /// Where the next search starts. It goes round, so that a port that has just become free is taken late: clients of the
 /// session before may still try it.
 #[derive(Debug, Default)]
-pub(in super::super) struct Cursor(AtomicU32);
+pub(crate) struct Cursor(AtomicU32);
 
 impl Cursor {
     /// Takes a free port of the range for each port.
     ///
     /// # Errors
     /// [`Code::Overloaded`] when there are too few, [`Code::InvalidField`] when nobody may listen there.
-    pub(super) fn bind(
+    pub(crate) fn bind(
         &self,
         ip: IpAddr,
         range: &RangeInclusive<u16>,

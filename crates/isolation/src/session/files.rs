@@ -2,7 +2,7 @@
 //!
 //! All of them change in one step, by the exchange of one symbolic link, as programs for Kubernetes know it: each name
 //! leads over `..data` to a directory that is never changed again. What must hold: whoever opens a file reads the old one
-//! or the new one as a whole; nothing is left of an instance that has gone.
+//! or the new one as a whole; nothing is left of an instance that has gone. Where they are is the business of [`super::places`].
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -11,9 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lyra_types::{Code, Error, InstanceId};
+use lyra_types::{Code, Error};
 
-use crate::session::Files;
+use super::Files;
 
 /// Most files of one instance.
 const MAX_FILES: usize = 256;
@@ -29,7 +29,7 @@ const DATA: &str = "..data";
 
 /// The directory of one instance's files. Dropping it removes it, unless it was left.
 #[derive(Debug)]
-pub(super) struct SessionFiles {
+pub(crate) struct SessionFiles {
     place: PathBuf,
     left: AtomicBool,
 }
@@ -45,29 +45,24 @@ impl Drop for SessionFiles {
     }
 }
 
-/// Where the files of all instances are.
-fn root(dir: &Path) -> PathBuf {
-    dir.join("sessions")
-}
-
 impl SessionFiles {
-    /// The directory of an instance, without making it.
-    pub(super) fn of(dir: &Path, id: InstanceId) -> SessionFiles {
-        SessionFiles { place: root(dir).join(id.to_string()), left: AtomicBool::new(false) }
+    /// Those in a directory, without making it.
+    pub(super) fn at(place: PathBuf) -> SessionFiles {
+        SessionFiles { place, left: AtomicBool::new(false) }
     }
 
     /// It stays when this is dropped.
-    pub(super) fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
     }
 
     /// What is shown in the sandbox.
-    pub(super) fn shown(&self) -> PathBuf {
+    pub(crate) fn shown(&self) -> PathBuf {
         self.place.join("shown")
     }
 
     /// Makes the directory with its first files.
-    pub(super) fn create(&self, files: &Files) -> Result<(), Error> {
+    pub(crate) fn create(&self, files: &Files) -> Result<(), Error> {
         let make = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
         // Others of this machine can't get to the files; the sandbox gets them handed in.
         let parent = self.place.parent().unwrap_or(&self.place);
@@ -79,7 +74,7 @@ impl SessionFiles {
     }
 
     /// Replaces the files.
-    pub(super) fn write(&self, files: &Files) -> Result<(), Error> {
+    pub(crate) fn write(&self, files: &Files) -> Result<(), Error> {
         check(files)?;
         self.exchange(files).map_err(|error| unwritable(&error))
     }
@@ -87,6 +82,9 @@ impl SessionFiles {
     fn exchange(&self, files: &Files) -> io::Result<()> {
         let shown = self.shown();
         let old = fs::read_link(shown.join(DATA)).ok();
+        if old.is_none() && files.is_empty() {
+            return Ok(());
+        }
         let number = |name: &Path| name.to_str()?.strip_prefix("..")?.parse::<u64>().ok();
         let name = format!("..{}", old.as_deref().and_then(number).map_or(1, |number| number + 1));
         let new = shown.join(&name);
@@ -117,15 +115,6 @@ impl SessionFiles {
             }
         }
         Ok(())
-    }
-}
-
-/// Removes the files of all instances but those named: what an earlier worker has left.
-pub(super) fn sweep(dir: &Path, kept: &BTreeSet<String>) {
-    for entry in fs::read_dir(root(dir)).into_iter().flatten().flatten() {
-        if !entry.file_name().to_str().is_some_and(|id| kept.contains(id)) {
-            drop(SessionFiles { place: entry.path(), left: AtomicBool::new(false) });
-        }
     }
 }
 
@@ -217,7 +206,7 @@ mod tests {
     #[test]
     fn names_that_lead_elsewhere_are_refused_and_nothing_is_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let place = SessionFiles::of(dir.path(), InstanceId::from_parts(1, 1));
+        let place = SessionFiles::at(dir.path().join("instance"));
         place.create(&files(&[("a", "1")])).unwrap();
         let long = "x".repeat(MAX_NAME + 1);
         for name in ["", "..", "../a", "/a", "a/", "a/b/c", "..data", "a b", "a\0", &long] {
@@ -226,22 +215,20 @@ mod tests {
         assert!(place.write(&files(&[("a", "2"), ("a/b", "2")])).is_err());
         assert_eq!(seen(&place), files(&[("a", "1")]));
         drop(place);
-        assert_eq!(fs::read_dir(root(dir.path())).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn an_open_file_keeps_what_it_had() {
         use std::io::Read;
         let dir = tempfile::tempdir().unwrap();
-        let place = SessionFiles::of(dir.path(), InstanceId::from_parts(1, 1));
+        let place = SessionFiles::at(dir.path().join("instance"));
         place.create(&files(&[("secrets/key", "old")])).unwrap();
         let mut open = fs::File::open(place.shown().join("secrets/key")).unwrap();
         place.write(&files(&[("secrets/key", "new")])).unwrap();
         let mut text = String::new();
         open.read_to_string(&mut text).unwrap();
         assert_eq!((text.as_str(), seen(&place)), ("old", files(&[("secrets/key", "new")])));
-        sweep(dir.path(), &BTreeSet::new());
-        assert!(!place.shown().exists());
     }
 
     fn some_files() -> impl Strategy<Value = Files> {
@@ -253,7 +240,7 @@ mod tests {
         #[test]
         fn after_each_write_there_is_what_was_written(writes in proptest::collection::vec(some_files(), 1..5)) {
             let dir = tempfile::tempdir().unwrap();
-            let place = SessionFiles::of(dir.path(), InstanceId::from_parts(1, 1));
+            let place = SessionFiles::at(dir.path().join("instance"));
             place.create(&Files::new()).unwrap();
             for files in writes {
                 place.write(&files).unwrap();

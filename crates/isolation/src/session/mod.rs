@@ -8,7 +8,12 @@
 //! read; its ports on the node are carried to it by nobody but the back end. When it is ready, and what its session's
 //! state is, is for the worker to say.
 
-use std::collections::BTreeMap;
+mod called;
+pub(crate) mod files;
+pub(crate) mod places;
+pub(crate) mod ports;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,11 +27,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::{LogSink, Usage};
 
+pub(crate) use self::called::{Called, Calls};
+
 /// Variable with the address of the session service, where [`Hosting::service`] is asked for.
 pub const ADDRESS_VARIABLE: &str = "LYRA_SESSION_ADDRESS";
 
 /// Variable with the directory of the session's files.
 pub const DIRECTORY_VARIABLE: &str = "LYRA_SESSION_DIR";
+
+/// Where a session's files are, as its program sees it.
+pub(crate) const DIRECTORY: &str = "/run/lyra/session";
 
 /// Most ports of one instance.
 pub const MAX_PORTS: usize = 16;
@@ -237,6 +247,38 @@ pub trait Hosted: Send + Sync + 'static {
 
     /// Lets it go on when this is dropped, for the next worker to adopt. Does nothing for one that is not lasting.
     fn leave(&self);
+}
+
+/// Refuses what no instance can have, whatever runs it.
+pub(crate) fn check_hosting(hosting: &Hosting) -> Result<(), Error> {
+    let refused = |field: &str, reason: String| Err(Error::field(Code::InvalidField, field, reason));
+    if hosting.ports.len() > MAX_PORTS {
+        return refused("ports", format!("an instance has {MAX_PORTS} ports at most"));
+    }
+    if hosting.label.len() > MAX_LABEL {
+        return refused("label", format!("the label is longer than {MAX_LABEL} bytes"));
+    }
+    let mut known = BTreeSet::new();
+    for port in &hosting.ports {
+        if port.port == 0 {
+            return Err(not_a_port(port));
+        }
+        if !known.insert((port.protocol, port.port)) {
+            return refused("ports", format!("{} port {} is named twice", port.protocol, port.port));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn not_a_port(port: &Port) -> Error {
+    let reason = format!("port {} can't be a session's: Lyra itself has it", port.port);
+    Error::field(Code::InvalidField, "ports", reason)
+}
+
+/// The port that the variable `PORT` tells.
+pub(crate) fn told_port(hosting: &Hosting) -> Option<u16> {
+    let first = hosting.ports.iter().find(|port| port.protocol == Protocol::Tcp).or_else(|| hosting.ports.first());
+    first.map(|port| port.port)
 }
 
 /// The error of a back end that has no sessions.
