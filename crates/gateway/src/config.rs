@@ -1,5 +1,6 @@
 //! Settings of the gateway, with their defaults.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lyra_types::function::limit;
@@ -43,6 +44,14 @@ pub struct Config {
     /// Longest time that open requests get to end after a stop was asked for: 25 s.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+    /// PEM file with the certificate that is shown to clients, and those between it and its authority's; an empty path: no TLS. It is read
+    /// again when it changes.
+    pub tls_cert: PathBuf,
+    /// PEM file with its key, which only its owner may read.
+    pub tls_key: PathBuf,
+    /// Longest time for a client to agree on TLS: 10 s.
+    #[serde(with = "humantime_serde")]
+    pub tls_handshake_timeout: Duration,
     /// Domain of host names `{id}.func.{domain}` and `{session}.{tenant}.s.{domain}`. Where it is `None`, any domain is taken, except that a
     /// listener without authentication takes only `localhost`.
     pub domain: Option<String>,
@@ -81,6 +90,9 @@ impl Default for Config {
             max_wait: Duration::from_secs(60),
             route_wait: Duration::from_secs(2),
             drain: Duration::from_secs(25),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_handshake_timeout: Duration::from_secs(10),
             domain: None,
             tokens_stale_after: Duration::from_secs(600),
             classic_sign_up: false,
@@ -90,5 +102,12 @@ impl Default for Config {
             oidc: OidcConfig::default(),
             tokens: Tokens::default(),
         }
+    }
+}
+
+impl Config {
+    /// How addresses of the listener begin.
+    pub fn scheme(&self) -> &'static str {
+        if crate::tls::is_given(&self.tls_cert) { "https" } else { "http" }
     }
 }

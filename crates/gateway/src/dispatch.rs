@@ -22,6 +22,7 @@ use crate::auth::Guard;
 use crate::body::Lingering;
 use crate::classic;
 use crate::ingress::{self, Target};
+use crate::listen::Secured;
 use crate::problem::{self, Fault};
 use crate::resources;
 use crate::service::Entry;
@@ -100,7 +101,8 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
         return while_good(&identity, clock, response);
     };
     let begun = entry.app.clock.instant();
-    let caller = Caller { peer, strip_authorization: guard.uses_authorization(&parts.headers) };
+    let (strip_authorization, is_secure) = (guard.uses_authorization(&parts.headers), came_by_tls(&parts));
+    let caller = Caller { peer, strip_authorization, is_secure };
     let answer = match admit(entry, &identity, &target) {
         Ok(()) => trigger::serve(&entry.app, caller, target, parts, body).await,
         Err(error) => Err(error),
@@ -108,6 +110,10 @@ async fn dispatch(entry: &Arc<Entry>, guard: &Guard, peer: SocketAddr, request: 
     let response = answer.unwrap_or_else(|error| Fault::from(error).into_response());
     entry.triggers.observe(response.status(), entry.app.clock.instant().duration_since(begun));
     response
+}
+
+fn came_by_tls(parts: &Parts) -> bool {
+    parts.extensions.get::<Secured>().is_some()
 }
 
 /// Lets a caller to a function or says why not.
@@ -127,7 +133,8 @@ async fn to_session(
 ) -> Response {
     let app = &entry.app;
     let begun = app.clock.instant();
-    let caller = Caller { peer, strip_authorization: guard.knows_token(&parts.headers) };
+    let (strip_authorization, is_secure) = (guard.knows_token(&parts.headers), came_by_tls(&parts));
+    let caller = Caller { peer, strip_authorization, is_secure };
     let body = body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync();
     let answer = ingress::serve(&app.ingress, caller, target, parts, body, app.config.route_wait).await;
     let response = answer.unwrap_or_else(|error| problem::of_session(&error));

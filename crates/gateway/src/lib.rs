@@ -28,7 +28,9 @@ mod resources;
 mod rest;
 mod routes;
 mod service;
+mod socket;
 mod status;
+mod tls;
 mod trigger;
 
 pub use access::oidc::OidcConfig;

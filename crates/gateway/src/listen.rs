@@ -1,6 +1,7 @@
-//! Accepts connections and speaks HTTP/1.1 and HTTP/2 (with prior knowledge) on them.
+//! Accepts connections and speaks HTTP/1.1 and HTTP/2 on them: by TLS, where there is a certificate, else in plain text (HTTP/2 with
+//! prior knowledge).
 //!
-//! Slow and idle clients: headers must come within a time, the first request too; the number of
+//! Slow and idle clients: TLS must be agreed within a time, headers must come within one, the first request too; the number of
 //! connections is bounded, and one too many is told so.
 
 use std::convert::Infallible;
@@ -25,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Guard;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::socket::Socket;
+use crate::tls::{self, Certificates};
 
 /// Wait after a failed accept: it fails for want of file descriptors, and trying at once won't find more.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -44,6 +47,10 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 146\r\n\r\n\
     {\"type\":\"https://lyra.dev/errors/overloaded\",\"title\":\"Overloaded\",\"status\":503,\
     \"detail\":\"the limit of connections is reached\",\"code\":\"overloaded\"}";
+
+/// Stands in the extensions of a request that came by TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Secured;
 
 /// What answers the requests of a listener.
 pub(crate) trait Answers: Send + Sync + 'static {
@@ -68,6 +75,7 @@ pub(crate) async fn accept<A: Answers>(
     entry: &Arc<A>,
     guard: Guard,
     listener: TcpListener,
+    certificates: Option<Certificates>,
     connections: &Tasks,
     shutdown: &CancellationToken,
     cut: &CancellationToken,
@@ -75,6 +83,9 @@ pub(crate) async fn accept<A: Answers>(
     let places = Arc::new(Semaphore::new(entry.config().max_connections.min(Semaphore::MAX_PERMITS)));
     let builder = Arc::new(builder(entry.config()));
     let guard = Arc::new(guard);
+    if let Some(certificates) = &certificates {
+        certificates.follow(connections);
+    }
     loop {
         let accepted = tokio::select! {
             biased;
@@ -94,13 +105,16 @@ pub(crate) async fn accept<A: Answers>(
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             entry.metrics().refused.inc();
-            // Best effort, without waiting: the answer fits into the socket's buffer.
-            drop(stream.try_write(FULL));
+            // Best effort, without waiting: the answer fits into the socket's buffer. By TLS it would take a handshake.
+            if certificates.is_none() {
+                drop(stream.try_write(FULL));
+            }
             continue;
         };
         let connection = Connection {
             entry: Arc::clone(entry),
             guard: Arc::clone(&guard),
+            certificates: certificates.clone(),
             builder: Arc::clone(&builder),
             stopping: connections.stopping(),
             cut: cut.clone(),
@@ -140,6 +154,7 @@ fn builder(config: &Config) -> Builder<TokioExecutor> {
 struct Connection<A> {
     entry: Arc<A>,
     guard: Arc<Guard>,
+    certificates: Option<Certificates>,
     builder: Arc<Builder<TokioExecutor>>,
     stopping: CancellationToken,
     cut: CancellationToken,
@@ -155,16 +170,48 @@ impl<A: Answers> Connection<A> {
         open.dec();
     }
 
+    /// Agrees on TLS with the client. `None`: there is nobody to speak with.
+    async fn secure(&self, stream: TcpStream, certificates: &Certificates) -> Option<Socket> {
+        let limit = self.entry.config().tls_handshake_timeout;
+        let leave = async {
+            self.stopping.cancelled().await;
+            self.entry.clock().sleep(LINGER).await;
+        };
+        let agreed = tokio::select! {
+            agreed = tls::accept(stream, certificates.current(), limit) => agreed,
+            () = leave => return None,
+            () = self.cut.cancelled() => return None,
+        };
+        match agreed {
+            Ok(stream) => Some(Socket::Tls(stream)),
+            Err(why) => {
+                self.entry.metrics().handshakes_failed.with_label_values(&[why.reason()]).inc();
+                tracing::debug!(%why, peer = %self.peer, "TLS was not agreed");
+                None
+            }
+        }
+    }
+
     async fn speak(&self, stream: TcpStream) {
         // Answers are written whole; waiting for more to send with them only adds latency.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
         }
+        let (is_secure, socket) = match &self.certificates {
+            None => (false, Socket::Plain(stream)),
+            Some(certificates) => match self.secure(stream, certificates).await {
+                Some(socket) => (true, socket),
+                None => return,
+            },
+        };
         let begun = Arc::new(AtomicBool::new(false));
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             begun.store(true, Ordering::Relaxed);
             let (entry, guard, peer) = (Arc::clone(&self.entry), Arc::clone(&self.guard), self.peer);
+            if is_secure {
+                request.extensions_mut().insert(Secured);
+            }
             // HTTP/2 has a frame of its own for this.
             let stopping = (request.version() < Version::HTTP_2).then(|| self.stopping.clone());
             async move {
@@ -176,7 +223,7 @@ impl<A: Answers> Connection<A> {
                 Ok::<_, Infallible>(response)
             }
         });
-        let mut connection = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut connection = pin!(self.builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
         // Until the version of HTTP is known, no timer of hyper runs.
         let mut first_request = pin!(self.entry.clock().sleep(self.entry.config().header_timeout));
         let mut watch_first = true;

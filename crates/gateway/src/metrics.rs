@@ -21,6 +21,10 @@ pub(crate) struct Metrics {
     pub connections: IntGauge,
     /// Connections that were refused because there were too many.
     pub refused: IntCounter,
+    /// Connections that were not secured, by reason.
+    pub handshakes_failed: IntCounterVec,
+    /// When the certificate that is shown ends.
+    pub certificate_until: IntGauge,
     /// Functions in the route table.
     pub routes: IntGauge,
     denied: IntCounterVec,
@@ -52,6 +56,14 @@ impl Metrics {
                 .with_label_values::<&str>(&[]),
             refused: registry
                 .counter("lyra_http_connections_refused_total", "Connections refused at the limit", &[])
+                .with_label_values::<&str>(&[]),
+            handshakes_failed: registry.counter(
+                "lyra_http_tls_failed_total",
+                "Connections on which TLS was not agreed, by reason: plain_http, timeout or broken",
+                &["reason"],
+            ),
+            certificate_until: registry
+                .gauge("lyra_http_tls_certificate_until_seconds", "Unix time at which the certificate ends", &[])
                 .with_label_values::<&str>(&[]),
             routes: registry
                 .gauge("lyra_gateway_routes", "Functions in the route table", &[])

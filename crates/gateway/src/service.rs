@@ -35,6 +35,7 @@ use crate::resources::{Mounted, ResourceServer};
 use crate::routes;
 
 /// How often the number of routes is put into the metrics.
+use crate::tls::Certificates;
 const GAUGE_PERIOD: Duration = Duration::from_secs(5);
 /// How long connections that are broken off get to free what they hold.
 const CUT_WAIT: Duration = Duration::from_secs(1);
@@ -176,16 +177,23 @@ impl Service {
     /// Says whether a listener at `address` would be served, before it is bound.
     ///
     /// # Errors
-    /// [`lyra_types::Code::InvalidField`] when the address can be reached from other machines and there are no tokens.
+    /// [`lyra_types::Code::InvalidField`] when the address can be reached from other machines and there are no tokens, or the certificate
+    /// can't be used.
     pub fn check(&self, address: SocketAddr) -> Result<()> {
         self.guard(address).map(drop)
     }
 
     fn guard(&self, address: SocketAddr) -> Result<Guard> {
         let app = &self.entry.app;
+        self.certificates()?;
         let (config, clock) = (&app.config, &app.clock);
         let oidc = Oidc::new(&config.oidc, clock.clone())?;
         let (operators, grants) = (config.tokens.clone(), Some(Arc::clone(&app.grants)));
+    fn certificates(&self) -> Result<Option<Certificates>> {
+        let app = &self.entry.app;
+        Certificates::open(&app.config, &app.clock, &app.metrics)
+    }
+
         let keyring = Keyring::new(operators, grants, oidc, clock.clone(), app.metrics.clone(), config.route_wait);
         Guard::of(address, &Arc::new(keyring), config.domain.as_deref())
     }
@@ -199,13 +207,13 @@ impl Service {
             let address = listener
                 .local_addr()
                 .map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
-            let guard = self.guard(address)?;
+            let (guard, certificates) = (self.guard(address)?, self.certificates()?);
             self.watch_routes();
             self.watch_sessions(address.ip());
             let connections = Tasks::new();
             let cut = CancellationToken::new();
             tracing::info!(%address, "gateway serves");
-            listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
+            listen::accept(&self.entry, guard, listener, certificates, &connections, &shutdown, &cut).await;
             tracing::info!(%address, "gateway drains");
             self.entry.app.stopping.cancel();
             let requests = async {

@@ -25,6 +25,7 @@ use crate::metrics::{Measure, Metrics};
 use crate::problem::{self, Fault};
 use crate::resources::{self, Mounted, ResourceServer};
 use crate::rest::{Answer, meta};
+use crate::tls::Certificates;
 
 /// Longest wait for open requests at the end: nothing here takes long.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -80,9 +81,14 @@ impl Status {
     /// Says whether a listener at `address` would be served, before it is bound.
     ///
     /// # Errors
-    /// [`Code::InvalidField`] when the address can be reached from other machines and there are no tokens.
+    /// [`Code::InvalidField`] when the address can be reached from other machines and there are no tokens, or the certificate can't be used.
     pub fn check(&self, address: SocketAddr) -> Result<()> {
+        self.certificates()?;
         Guard::of(address, &self.entry.keyring, None).map(drop)
+    }
+
+    fn certificates(&self) -> Result<Option<Certificates>> {
+        Certificates::open(&self.entry.config, &self.entry.clock, &self.entry.metrics)
     }
 
     /// Serves until `shutdown` is cancelled.
@@ -92,9 +98,9 @@ impl Status {
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
         let address =
             listener.local_addr().map_err(|error| Error::internal(format!("the listener has no address: {error}")))?;
-        let guard = Guard::of(address, &self.entry.keyring, None)?;
+        let (guard, certificates) = (Guard::of(address, &self.entry.keyring, None)?, self.certificates()?);
         let (connections, cut) = (Tasks::new(), CancellationToken::new());
-        listen::accept(&self.entry, guard, listener, &connections, &shutdown, &cut).await;
+        listen::accept(&self.entry, guard, listener, certificates, &connections, &shutdown, &cut).await;
         if !connections.stop(DRAIN).await {
             cut.cancel();
             connections.stop(DRAIN).await;

@@ -110,7 +110,7 @@ fn outgoing(seen: Seen<'_>, mut parts: Parts, wanted: Option<&Wanted>, body: &ly
     if seen.caller.strip_authorization {
         headers.remove(AUTHORIZATION);
     }
-    add_forwarded(headers, seen.caller.peer.ip(), &host, seen.prefix);
+    add_forwarded(headers, &seen.caller, &host, seen.prefix);
     if !headers.contains_key(HOST) {
         headers.insert(HOST, headers::value(&host));
     }

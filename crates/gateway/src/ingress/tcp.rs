@@ -97,8 +97,8 @@ pub(super) async fn join(ingress: &Ingress, kind: Kind, client: &End, endpoint: 
         carried = carry(client, endpoint, &activity, ingress.metrics.carried(kind)) => {
             if let Err(error) = carried {
                 // Whoever is still there shall not take it for an orderly end.
-                for stream in [&client.stream, &endpoint.stream] {
-                    drop(stream.set_zero_linger());
+                for end in [client, endpoint] {
+                    drop(end.with_tcp(TcpStream::set_zero_linger));
                 }
                 tracing::debug!(%error, "a connection to a session broke");
             }

@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use lyra_types::{Code, Error, Result};
-use tokio::net::TcpStream;
 
 use super::Ingress;
 use super::metrics::Kind;
@@ -22,6 +21,7 @@ use super::table::Session;
 use super::tcp;
 use super::watched::Watched;
 use crate::headers::strip_hop_by_hop;
+use crate::socket::Socket;
 
 const WORD: HeaderValue = HeaderValue::from_static("upgrade");
 
@@ -105,7 +105,7 @@ async fn carry(ingress: &Ingress, client: OnUpgrade, endpoint: OnUpgrade, _lease
         tracing::error!("an upgraded connection is not of the kind that is served here");
         return;
     };
-    if let Err(error) = tcp::prepare(&client.stream) {
+    if let Err(error) = client.with_tcp(tcp::prepare) {
         tracing::debug!(%error, "a client was gone when its connection was upgraded");
         return;
     }
@@ -113,12 +113,15 @@ async fn carry(ingress: &Ingress, client: OnUpgrade, endpoint: OnUpgrade, _lease
 }
 
 fn of_client(upgraded: Upgraded) -> Option<End> {
-    let parts = hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
-    Some(End { stream: parts.io.into_inner(), before: parts.read_buf })
+    let parts = hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<Socket>>(upgraded).ok()?;
+    Some(match parts.io.into_inner() {
+        Socket::Plain(stream) => End::plain(stream, parts.read_buf),
+        Socket::Tls(stream) => End::tls(stream, parts.read_buf),
+    })
 }
 
 fn of_endpoint(upgraded: Upgraded) -> Option<End> {
     let parts = upgraded.downcast::<TokioIo<Watched>>().ok()?;
     let before: Bytes = parts.read_buf;
-    Some(End { stream: parts.io.into_inner().into_inner(), before })
+    Some(End::plain(parts.io.into_inner().into_inner(), before))
 }

@@ -58,13 +58,14 @@ fn forwarded(request: Request, body: Lingering) -> Result<http::Request<lyra_wir
         None => Authority::from_static("localhost"),
     };
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(parts.uri.scheme().cloned().unwrap_or(Scheme::HTTP));
+    let scheme = if caller.is_secure { Scheme::HTTPS } else { Scheme::HTTP };
+    uri.scheme = Some(parts.uri.scheme().cloned().unwrap_or(scheme));
     uri.path_and_query = Some(target.path);
     strip_hop_by_hop(&mut parts.headers);
     if caller.strip_authorization {
         parts.headers.remove(AUTHORIZATION);
     }
-    add_forwarded(&mut parts.headers, caller.peer.ip(), &host, &target.prefix);
+    add_forwarded(&mut parts.headers, &caller, &host, &target.prefix);
     if !parts.headers.contains_key(HOST) {
         parts.headers.insert(HOST, headers::value(&host));
     }

@@ -42,6 +42,8 @@ pub(crate) struct Caller {
     /// Address of the other end of the connection.
     pub peer: SocketAddr,
     /// `Authorization` was for Lyra: the function must not see it.
+    /// The request came by TLS.
+    pub is_secure: bool,
     pub strip_authorization: bool,
 }
 

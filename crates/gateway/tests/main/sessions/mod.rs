@@ -6,6 +6,7 @@ mod http;
 mod ports;
 mod programs;
 mod table;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
