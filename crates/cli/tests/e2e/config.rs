@@ -19,6 +19,10 @@ async fn the_layers_are_printed_with_where_each_value_comes_from() -> Result<()>
     let from_variable = serde_json::json!({ "value": "3s", "source": "LYRA__WORKER__QUEUE_TIMEOUT" });
     assert_eq!(all["worker.queue_timeout"], from_variable);
     assert_eq!(all["worker.max_queued"]["source"], "default");
+    // Nothing is over-committed unless somebody says so.
+    for factor in ["worker.resources.cpu_factor", "worker.resources.memory_factor"] {
+        assert_eq!(all[factor], serde_json::json!({ "value": 1.0, "source": "default" }), "{factor}");
+    }
     let people = cli.run(["config", "print"]).await?.ok()?;
     assert!(people.contains("gateway.max_connections"), "{people}");
     Ok(())

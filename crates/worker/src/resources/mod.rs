@@ -29,8 +29,8 @@ pub struct Config {
     pub memory_factor: f64,
     /// Thousandths of a core; `None`: not limited here.
     pub cpu_millis: Option<u64>,
-    /// Processors may be charged so many times over; 1: never more than there are. 32 by default: most calls wait for
-    /// others most of the time, and what a version asks for is a ceiling for each of its instances.
+    /// Processors may be charged so many times over; 1: never more than there are. More suits functions that mostly wait for
+    /// others: what a version asks for is a ceiling for each of its instances.
     pub cpu_factor: f64,
     /// Instances that may share one GPU; each is meant to use that part of its memory.
     pub gpu_slots: u32,
