@@ -48,6 +48,27 @@ async fn a_source_file_keeps_its_instance_and_its_errors_have_a_place() -> Resul
 }
 
 #[tokio::test]
+const BOOTSTRAP: &str = include_str!("../../../../examples/native-hello/bootstrap");
+
+#[tokio::test]
+async fn a_script_alone_is_a_native_function() -> Result<()> {
+    let lyra = server().await?;
+    let (http, url) = (lyra.http()?, format!("{}/v1/functions/script", lyra.url()));
+    let put = |source: &str| {
+        let body = json!({ "runtime": "native", "code": { "source": source } });
+        http.put(&url).header("content-type", "application/json").body(body.to_string()).send()
+    };
+    assert_eq!(put(BOOTSTRAP).await?.status().as_u16(), 201);
+    let result = lyra.cli(["invoke", "script", "-d", "[1]"]).await?.json()?;
+    assert_eq!(result, json!({ "echo": [1] }));
+    let refused = put("echo hello").await?;
+    assert_eq!(refused.status().as_u16(), 422);
+    let problem: serde_json::Value = refused.json().await?;
+    assert_eq!(problem["errors"][0]["field"], "code.source");
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("#!/bin/sh")), "{problem}");
+    Ok(())
+}
+
 async fn node_native_and_http_examples_run() -> Result<()> {
     let lyra = server().await?;
     lyra.cli(["deploy", &example("node-hello"), "--runtime", "nodejs"]).await?.ok()?;

@@ -215,14 +215,19 @@ fn check_code(input: CodeInput, runtime: Option<Runtime>, faults: &mut Faults) -
     let expected = match runtime {
         Runtime::Js | Runtime::Python | Runtime::Nodejs => &["source", "zip"][..],
         Runtime::Wasm => &["wasm", "zip"],
-        Runtime::Native | Runtime::Http => &["zip"],
+        // A script; a program goes as `zip`, by itself or in an archive.
+        Runtime::Native | Runtime::Http => &["source", "zip"],
         Runtime::Simulated => &["source"],
     };
     if !expected.contains(&form) {
         faults.add(field, format!("the runtime {runtime} takes code.{}", expected.join(" or code.")));
         return None;
     }
+    let is_program = matches!(runtime, Runtime::Native | Runtime::Http);
     let code = match form {
+        "source" if is_program && !text.starts_with("#!") => {
+            Err(format!("is no script: for {runtime} its first line starts with #!, as in #!/bin/sh"))
+        }
         "source" => Ok(Bytes::from(text)),
         _ => STANDARD
             .decode(text.as_bytes())
