@@ -13,8 +13,9 @@ use utoipa::{IntoParams, IntoResponses, OpenApi, PartialSchema};
 use crate::classic::documented as classic;
 use crate::ingress::proxy as sessions;
 use crate::rest::{
-    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, members, meta, quotas,
-    runs, scaler, schedules, secrets, tenants, tokens, triggers, usage, users, values, versions, workers, workflows,
+    aliases, audit, control, dead_letters, deliveries, functions, invoke, job_events, jobs, login, logs, members, meta,
+    quotas, runs, scaler, schedules, secrets, tenants, tokens, triggers, usage, users, values, versions, workers,
+    workflows,
 };
 use crate::trigger;
 
@@ -31,6 +32,7 @@ use crate::trigger;
         aliases::list, aliases::get, aliases::put, aliases::delete,
         invoke::invoke, logs::logs,
         jobs::list, jobs::get, jobs::cancel, jobs::result,
+        job_events::events,
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,
         dead_letters::get, dead_letters::delete, dead_letters::redrive,
         trigger::documented, sessions::documented,

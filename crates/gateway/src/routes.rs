@@ -20,8 +20,9 @@ use crate::ingress::SESSION_PATH;
 use crate::metrics::Measure;
 use crate::problem;
 use crate::rest::{
-    aliases, audit, control, dead_letters, deliveries, functions, invoke, jobs, login, logs, members, meta, quotas,
-    runs, scaler, schedules, secrets, tenants, tokens, triggers, usage, users, values, versions, workers, workflows,
+    aliases, audit, control, dead_letters, deliveries, functions, invoke, job_events, jobs, login, logs, members, meta,
+    quotas, runs, scaler, schedules, secrets, tenants, tokens, triggers, usage, users, values, versions, workers,
+    workflows,
 };
 use crate::service::App;
 
@@ -86,6 +87,7 @@ fn table() -> Vec<Row> {
         row("PATCH", "/v1/scaler", Needs::OPERATOR, scaler::change),
         row("GET", "/v1/scaler/history", Needs::OPERATOR, scaler::history),
         row("GET", "/v1/workers", Needs::OPERATOR, workers::list),
+        row("GET", "/v1/jobs/{id}/events", Needs::READ_OR_INVOKE, job_events::events),
         row("GET", "/v1/workers/{worker}", Needs::OPERATOR, workers::get),
         row("GET", "/v1/workers/{worker}/characteristics", Needs::OPERATOR, workers::known),
         row("GET", "/v1/workers/{worker}/health", Needs::OPERATOR, workers::health),

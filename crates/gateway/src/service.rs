@@ -18,6 +18,7 @@ use lyra_kit::{Clock, Ids, Random, Tasks};
 use lyra_types::{Error, Result};
 use lyra_wire::{Accounts, Control, Logs, Quotas, Worker, Workers, Workflows};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::audit::AuditLog;
@@ -32,6 +33,7 @@ use crate::ingress::{Ingress, SESSION_PATH};
 use crate::listen::{self, Answers};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::resources::{Mounted, ResourceServer};
+use crate::rest::job_events;
 use crate::routes;
 
 /// How often the number of routes is put into the metrics.
@@ -89,6 +91,8 @@ pub(crate) struct App {
     pub table: RouteTable,
     pub ingress: Arc<Ingress>,
     pub body_memory: BodyMemory,
+    /// Places of those who follow a job.
+    pub job_followers: Arc<Semaphore>,
     /// Cancelled when the gateway is to stop: long waits and streams end.
     pub stopping: CancellationToken,
 }
@@ -142,6 +146,7 @@ impl Service {
             table: RouteTable::new(deps.clock.clone()),
             ingress,
             body_memory: BodyMemory::new(config.body_memory_bytes),
+            job_followers: Arc::new(Semaphore::new(job_events::MOST)),
             stopping: CancellationToken::new(),
             control: deps.control,
             accounts: deps.accounts,

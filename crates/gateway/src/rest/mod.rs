@@ -7,6 +7,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod deliveries;
 pub(crate) mod functions;
 pub(crate) mod invoke;
+pub(crate) mod job_events;
 pub(crate) mod jobs;
 pub(crate) mod login;
 pub(crate) mod logs;

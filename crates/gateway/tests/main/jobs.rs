@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+use http_body_util::{BodyExt, Empty};
 use lyra_types::error::Thrown;
 use lyra_types::job::JobStatus;
 use lyra_types::{Code, Error};
@@ -52,6 +54,56 @@ async fn a_result_is_the_answer_that_a_call_would_have_had() {
     assert_eq!(dead.fault(), (500, "out_of_memory".into()));
     assert_eq!(result(JobStatus::Cancelled, None, None).await.fault(), (409, "cancelled".into()));
     assert_eq!(result(JobStatus::Failed, None, None).await.fault(), (500, "function_error".into()));
+}
+
+#[tokio::test]
+async fn a_job_is_followed_to_its_end() {
+    let gateway = start().await;
+    let id = gateway.control.job_of(JobStatus::Queued, None, None);
+    let open = async |id: &str| {
+        let request = http::Request::get(format!("/v1/jobs/{id}/events")).header("host", gateway.address.to_string());
+        gateway.open(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await
+    };
+    let response = open(&id.to_string()).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut events = response.into_body().into_data_stream();
+    let mut next = async || {
+        let event = events.next().await?.unwrap();
+        let data = std::str::from_utf8(&event).unwrap().strip_prefix("data: ").unwrap();
+        Some(serde_json::from_str::<serde_json::Value>(data).unwrap()["status"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(next().await.unwrap(), "queued");
+    for status in [JobStatus::Running, JobStatus::Succeeded] {
+        gateway.control.jobs.lock().get_mut(&id).unwrap().job.status = status;
+        assert_eq!(next().await.unwrap(), status.as_str());
+    }
+    assert_eq!(next().await, None, "it ends with the job");
+    for id in ["job_00000000000000000000000000", "nope"] {
+        assert_eq!(open(id).await.status().as_u16(), 404, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn who_follows_a_job_learns_that_it_is_gone_and_keeps_no_gateway_from_stopping() {
+    let mut gateway = start().await;
+    let [gone, running] = [(); 2].map(|()| gateway.control.job_of(JobStatus::Running, None, None));
+    let mut streams = Vec::new();
+    for id in [gone, running] {
+        let request = http::Request::get(format!("/v1/jobs/{id}/events")).header("host", gateway.address.to_string());
+        let response = gateway.open(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await;
+        streams.push(response.into_body().into_data_stream());
+    }
+    for stream in &mut streams {
+        assert!(stream.next().await.unwrap().unwrap().starts_with(b"data: "));
+    }
+    gateway.control.jobs.lock().remove(&gone);
+    let error = streams[0].next().await.unwrap().unwrap();
+    assert!(error.starts_with(b"event: error") && error.windows(9).any(|text| text == b"not_found"), "{error:?}");
+    assert!(streams[0].next().await.is_none());
+    gateway.shutdown.cancel();
+    assert!(streams[1].next().await.is_none());
+    drop(streams);
+    gateway.served.take().unwrap().await.unwrap().unwrap();
 }
 
 #[tokio::test]
