@@ -15,6 +15,7 @@ pub mod id;
 pub mod invocation;
 pub mod job;
 pub mod log;
+pub mod layout;
 pub mod name;
 pub mod quota;
 pub mod resources;

@@ -5,8 +5,8 @@
 use std::io::{Cursor, Read};
 
 use bytes::Bytes;
-use lyra_types::Runtime;
 use lyra_types::function::limit;
+use lyra_types::{Code, Error, Runtime, layout};
 use zip::ZipArchive;
 
 /// Files that an archive may list.
@@ -41,22 +41,34 @@ fn code_files(archive: &ZipArchive<Cursor<&[u8]>>, runtime: Runtime) -> Vec<Stri
     archive.file_names().flatten().filter(|name| is_code(name)).map(Into::into).collect()
 }
 
-/// The runtime that the archive's code is written for: the one whose files are in it.
-pub(super) fn runtime_of(archive: &[u8]) -> Result<Runtime, String> {
-    let archive = open(archive)?;
-    let has = |runtime| !code_files(&archive, runtime).is_empty();
-    match (has(Runtime::Js), has(Runtime::Wasm)) {
-        (true, false) => Ok(Runtime::Js),
-        (false, true) => Ok(Runtime::Wasm),
-        (true, true) => Err("the archive holds both .js and .wasm files: deploy with a runtime".to_owned()),
-        (false, false) => Err("the archive holds no .js, .mjs or .wasm file".to_owned()),
-    }
+/// The runtime that the archive's code is written for, by what is in it.
+pub(super) fn runtime_of(archive: &[u8]) -> Result<Runtime, Error> {
+    let refused = |field: &str, reason: String| Error::field(Code::InvalidField, field, reason);
+    let mut archive = open(archive).map_err(|reason| refused("body", reason))?;
+    let names: Vec<String> = archive.file_names().flatten().map(Into::into).collect();
+    let layout = layout::of_archive(&names, |name| {
+        let mut text = String::new();
+        archive.by_name(name).ok()?.take(limit::MAX_SOURCE as u64).read_to_string(&mut text).ok()?;
+        Some(text)
+    });
+    let unclear = |why| {
+        format!(
+            "does not follow from the archive, which holds {why}; PUT /v1/functions/{{name}} with \"runtime\" and code.zip says it"
+        )
+    };
+    layout.map(|layout| layout.runtime()).map_err(|why| refused("runtime", unclear(why)))
 }
 
 /// The archive's code file. Files of other kinds are left aside.
 pub(super) fn code_file(archive: &[u8], runtime: Runtime) -> Result<Bytes, String> {
     let mut archive = open(archive)?;
-    let names = code_files(&archive, runtime);
+    let mut names = code_files(&archive, runtime);
+    // As in a directory: of several files the one that is called so is the function.
+    let is_entry =
+        |name: &String| layout::ENTRY_STEMS.iter().any(|stem| name.rsplit_once('.').is_some_and(|(of, _)| of == *stem));
+    if names.iter().filter(|name| is_entry(name)).count() == 1 {
+        names.retain(is_entry);
+    }
     let wanted = endings(runtime).join(" or ");
     let name = match names.as_slice() {
         [name] => name,
@@ -116,19 +128,34 @@ mod tests {
         let archive =
             zip(&[("README.md", b"hi"), ("src/index.mjs", b"export default 1"), ("__MACOSX/._index.js", b"")]);
         assert_eq!(code_file(&archive, Runtime::Js).unwrap(), "export default 1");
-        assert_eq!(runtime_of(&archive), Ok(Runtime::Js));
+        assert_eq!(runtime_of(&archive).unwrap(), Runtime::Js);
         assert!(code_file(&archive, Runtime::Wasm).unwrap_err().contains("no .wasm file"));
-        assert_eq!(runtime_of(&zip(&[("a.wasm", b"")])), Ok(Runtime::Wasm));
+        assert_eq!(runtime_of(&zip(&[("a.wasm", b"")])).unwrap(), Runtime::Wasm);
     }
 
     #[test]
     fn refuses_what_is_not_one_file() {
         let two = zip(&[("a.js", b"1"), ("b.js", b"2")]);
         assert!(code_file(&two, Runtime::Js).unwrap_err().contains("more than one"));
-        assert!(runtime_of(&zip(&[("a.js", b""), ("b.wasm", b"")])).unwrap_err().contains("both"));
+        let two = zip(&[("index.js", b"1"), ("helper.js", b"2")]);
+        assert_eq!(code_file(&two, Runtime::Js).unwrap(), "1");
         assert!(runtime_of(&zip(&[])).is_err());
         assert!(code_file(b"PK nonsense", Runtime::Js).unwrap_err().contains("not a zip archive"));
         assert!(code_file(b"", Runtime::Js).is_err());
+    }
+
+    #[test]
+    fn the_runtime_follows_from_what_is_in_the_archive_or_is_asked_for_by_name() {
+        let of = |files: &[(&str, &[u8])]| runtime_of(&zip(files)).map_err(|error| error.errors[0].clone());
+        assert_eq!(of(&[("main.py", b""), ("lib/a.py", b"")]), Ok(Runtime::Python));
+        assert_eq!(of(&[("package.json", b"{}"), ("index.js", b"")]), Ok(Runtime::Nodejs));
+        assert_eq!(of(&[("index.js", b"exports.handler = () => 1")]), Ok(Runtime::Nodejs));
+        assert_eq!(of(&[("bootstrap", b"#!/bin/sh")]), Ok(Runtime::Native));
+        let both = of(&[("a.js", b""), ("b.wasm", b"")]).unwrap_err();
+        assert!(both.field == "runtime" && both.reason.contains("a.js, b.wasm"), "{both:?}");
+        let both = of(&[("main.py", b""), ("bootstrap", b"")]).unwrap_err();
+        assert!(both.reason.contains("python (main.py) or native (bootstrap)"), "{both:?}");
+        assert_eq!(runtime_of(b"PK nonsense").unwrap_err().errors[0].field, "body");
     }
 
     #[test]

@@ -165,7 +165,7 @@ pub(super) fn raw_code(raw: RawCode, function_runtime: Option<Runtime>) -> Resul
         RawCode::Zip(archive) => {
             let runtime = match function_runtime {
                 Some(runtime) => runtime,
-                None => runtime_of(&archive).map_err(body)?,
+                None => runtime_of(&archive)?,
             };
             (runtime, unpacked(archive.into(), runtime).map_err(body)?)
         }
