@@ -6,12 +6,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use lyra_types::function::limit;
+use lyra_types::layout::{self, ENTRY_STEMS, Layout, Unclear};
 use lyra_types::{Code, Error, FunctionName, Runtime};
 
 use crate::failure::{Failure, Result};
-
-/// Stems that say "the function is here" and name nothing themselves.
-const ENTRY_STEMS: [&str; 3] = ["index", "main", "handler"];
 
 /// Endings of JavaScript files.
 const JS: [&str; 2] = ["js", "mjs"];
@@ -49,18 +47,26 @@ fn stem(path: &Path) -> &str {
     path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
 }
 
-fn is_code(path: &Path) -> bool {
-    JS.contains(&extension(path)) || extension(path) == "wasm"
-}
-
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::usage(format!("{} can't be read: {error}", path.display()))
 }
 
-fn listed(paths: &[PathBuf]) -> String {
-    let names: Vec<String> =
-        paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
-    names.join(", ")
+/// The start of a file that is text, as long as source may be.
+fn text_of(from: impl Read) -> Option<String> {
+    String::from_utf8(read_some(from, limit::MAX_SOURCE).ok()?).ok()
+}
+
+/// For which runtime the code in an archive is written.
+fn runtime_of_archive(path: &Path) -> Result<Runtime> {
+    let refused = |why: &str| Failure::usage(format!("{} is not a zip archive: {why}", path.display()));
+    let file = fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+    let mut archive = zip::ZipArchive::new(file).map_err(|error| refused(&error.to_string()))?;
+    let names: Vec<String> = archive.file_names().flatten().map(Into::into).collect();
+    let layout = layout::of_archive(&names, |name| text_of(archive.by_name(name).ok()?));
+    layout.map(|layout| layout.runtime()).map_err(|why| {
+        Failure::usage(format!("{} holds {why}", path.display()))
+            .hint("--runtime says what it is: js, wasm, python, nodejs, native or http")
+    })
 }
 
 impl Source {
@@ -80,28 +86,42 @@ impl Source {
             return Ok(Source::Directory(path.to_owned(), runtime));
         }
         let entries = fs::read_dir(path).map_err(|error| unreadable(path, &error))?;
-        let mut files: Vec<PathBuf> = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.is_file() && is_code(path))
-            .collect();
-        files.sort();
-        let named: Vec<PathBuf> = files.iter().filter(|file| ENTRY_STEMS.contains(&stem(file))).cloned().collect();
-        let ambiguous = |found: &[PathBuf]| {
-            Failure::usage(format!("{} holds several functions: {}", path.display(), listed(found)))
-                .hint("name the file that is meant")
+        let is_meant = |name: &String| match asked {
+            Some(Runtime::Wasm) => name.ends_with(".wasm"),
+            Some(_) => JS.contains(&extension(Path::new(name))),
+            None => true,
         };
-        match (&*named, &*files) {
-            ([one], _) | ([], [one]) => Ok(Source::File(one.clone())),
-            ([], []) if path.join("main.py").is_file() => Ok(Source::Directory(path.to_owned(), Runtime::Python)),
-            ([], []) if path.join("bootstrap").is_file() => Ok(Source::Directory(path.to_owned(), Runtime::Native)),
-            ([], []) => Err(Failure::usage(format!(
-                "{} holds no .js, .mjs or .wasm file, no main.py and no bootstrap",
-                path.display()
-            ))
-            .hint("--runtime python, nodejs, native or http takes the whole directory")),
-            ([], _) => Err(ambiguous(&files)),
-            (_, _) => Err(ambiguous(&named)),
+        let names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.is_file())
+            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
+            .filter(is_meant)
+            .collect();
+        let read = |name: &str| text_of(fs::File::open(path.join(name)).ok()?).filter(|_| asked.is_none());
+        let holds = |why: &Unclear| Failure::usage(format!("{} holds {why}", path.display()));
+        match layout::of(&names, read) {
+            Ok(Layout::File(_, name)) => Ok(Source::File(path.join(name))),
+            Ok(Layout::Package(runtime, _)) => Ok(Source::Directory(path.to_owned(), runtime)),
+            Err(why @ Unclear::Files(_)) => Err(holds(&why).hint("name the file that is meant")),
+            Err(why @ Unclear::Nothing) => {
+                Err(holds(&why).hint("--runtime python, nodejs, native or http takes the whole directory"))
+            }
+            Err(why @ Unclear::Runtimes(_)) => Err(holds(&why).hint("--runtime says which")),
         }
+    }
+
+    /// What to tell about a choice that nobody made: the runtime of a directory or an archive.
+    pub fn chosen(&self, path: &Path, asked: Option<Runtime>) -> Result<Option<String>> {
+        let (shown, runtime) = (path.display(), self.runtime(asked)?);
+        Ok(match self {
+            _ if asked.is_some() => None,
+            Source::Directory(..) => Some(format!("{shown} is deployed whole, for {runtime}; --runtime names another")),
+            Source::File(file) if file != path => Some(format!("{} is deployed, for {runtime}", file.display())),
+            Source::File(file) if extension(file) == "zip" => {
+                Some(format!("{shown} is deployed for {runtime}; --runtime names another"))
+            }
+            _ => None,
+        })
     }
 
     /// The name to show in messages.
@@ -126,8 +146,9 @@ impl Source {
             Source::File(path) if JS.contains(&extension(path)) => Ok(Runtime::Js),
             Source::File(path) if extension(path) == "wasm" => Ok(Runtime::Wasm),
             Source::File(path) if extension(path) == "py" => Ok(Runtime::Python),
+            Source::File(path) if extension(path) == "zip" => runtime_of_archive(path),
             Source::File(path) => Err(Failure::usage(format!(
-                "{} does not say what it is written for: it ends in none of .js, .mjs, .wasm, .py",
+                "{} does not say what it is written for: it ends in none of .js, .mjs, .wasm, .py, .zip",
                 path.display()
             ))
             .hint("--runtime says it: js, wasm, python, nodejs, native or http")),

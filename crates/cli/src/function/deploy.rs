@@ -36,7 +36,8 @@ pub struct Args {
     /// Name of the function [default: from the file's or directory's name]
     #[arg(long, value_name = "NAME")]
     name: Option<FunctionName>,
-    /// What the code is written for: js, wasm, python, nodejs, native or http [default: from the file's ending]
+    /// What the code is written for: js, wasm, python, nodejs, native or http [default: from the
+    /// file's ending, or from what is in the directory or archive]
     #[arg(long, value_name = "RUNTIME", value_parser = parse_runtime)]
     runtime: Option<Runtime>,
     /// The handler: an export's name for js [default: default, then handler], file.function for
@@ -264,6 +265,11 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         return Err(Failure::usage("--watch needs a file or a directory, not stdin"));
     }
     let plan = Plan::new(&args, &source, session)?;
+    if let Some(chosen) = source.chosen(&args.path, args.runtime)?
+        && !session.json()
+    {
+        session.note(&chosen);
+    }
     if args.watch {
         return super::watch::run(&args.path, &plan, session).await;
     }

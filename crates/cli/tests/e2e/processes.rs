@@ -1,6 +1,7 @@
 //! Functions that run as processes, from the command line to the sandbox and back. Needs python3 and node.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use lyra_testkit::{Lyra, Options};
@@ -47,7 +48,6 @@ async fn a_source_file_keeps_its_instance_and_its_errors_have_a_place() -> Resul
     Ok(())
 }
 
-#[tokio::test]
 const BOOTSTRAP: &str = include_str!("../../../../examples/native-hello/bootstrap");
 
 #[tokio::test]
@@ -69,6 +69,7 @@ async fn a_script_alone_is_a_native_function() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
 async fn node_native_and_http_examples_run() -> Result<()> {
     let lyra = server().await?;
     lyra.cli(["deploy", &example("node-hello"), "--runtime", "nodejs"]).await?.ok()?;
@@ -80,6 +81,65 @@ async fn node_native_and_http_examples_run() -> Result<()> {
     lyra.cli(["deploy", &example("http-hello"), "--runtime", "http"]).await?.ok()?;
     let answer = lyra.http()?.get(format!("{}/fn/default/http-hello/Ada", lyra.url())).send().await?;
     assert_eq!((answer.status().as_u16(), answer.text().await?.as_str()), (200, "Hello, Ada!\n"));
+    Ok(())
+}
+
+/// A directory `pkg` in the server's scratch with these files in place of those before, and `pkg.zip` with the same.
+fn package(lyra: &Lyra, files: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let dir = lyra.scratch().join("pkg");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir(&dir)?;
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, text) in files {
+        std::fs::write(dir.join(name), text)?;
+        archive.start_file(*name, zip::write::SimpleFileOptions::default())?;
+        archive.write_all(text.as_bytes())?;
+    }
+    let bytes = archive.finish()?.into_inner();
+    std::fs::write(lyra.scratch().join("pkg.zip"), &bytes)?;
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn the_runtime_of_a_directory_and_of_an_archive_follows_from_what_is_in_them() -> Result<()> {
+    let lyra = server().await?;
+    let http = lyra.http()?;
+    let (node, helper) =
+        ("const help = require('./helper')\nexports.handler = async () => help()", "module.exports = () => 7");
+    for (files, runtime, result) in [
+        (&[("index.js", node), ("helper.js", helper)][..], "nodejs", "7"),
+        (&[("index.js", node), ("helper.js", helper), ("package.json", "{}")], "nodejs", "7"),
+        (&[("main.py", "def handler(event, context):\n    return 7\n"), ("helper.py", "")], "python", "7"),
+        (&[("bootstrap", BOOTSTRAP)], "native", "{\"echo\":null}"),
+        (&[("index.js", "export default () => 7")], "js", "7"),
+    ] {
+        let bytes = package(&lyra, files)?;
+        let raw = http.put(format!("{}/v1/functions/raw-{runtime}/code", lyra.url()));
+        let raw = raw.header("content-type", "application/zip").body(bytes).send().await?;
+        let raw: serde_json::Value = raw.json().await?;
+        assert_eq!(raw["runtime"], runtime, "{raw}");
+        for path in ["pkg", "pkg.zip"] {
+            let deployed = lyra.cli(["deploy", path]).await?.expect(0)?;
+            assert!(deployed.stdout.contains(&format!("({runtime}, live)")), "{}", deployed.stdout);
+            assert!(deployed.stderr.contains(&format!("for {runtime}")), "{path}: {}", deployed.stderr);
+        }
+        for name in ["pkg".to_owned(), format!("raw-{runtime}")] {
+            assert_eq!(lyra.cli(["invoke", &name, "-d", "null"]).await?.ok()?.trim(), result, "{name}, {runtime}");
+        }
+    }
+    let bytes = package(&lyra, &[("main.py", ""), ("bootstrap", BOOTSTRAP)])?;
+    for path in ["pkg", "pkg.zip"] {
+        let unclear = lyra.cli(["deploy", path]).await?.expect(2)?;
+        assert!(unclear.stderr.contains("python (main.py) or native (bootstrap)"), "{}", unclear.stderr);
+        assert!(unclear.stderr.contains("--runtime"), "{}", unclear.stderr);
+    }
+    let unclear = http.put(format!("{}/v1/functions/unclear/code", lyra.url()));
+    let unclear = unclear.header("content-type", "application/zip").body(bytes).send().await?;
+    assert_eq!(unclear.status().as_u16(), 422);
+    let problem: serde_json::Value = unclear.json().await?;
+    assert_eq!((&problem["code"], &problem["errors"][0]["field"]), (&json!("invalid_field"), &json!("runtime")));
     Ok(())
 }
 

@@ -107,7 +107,8 @@ pub struct DeployRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CodeInput {
-    /// Source text (`js`, `python`, `nodejs`), or the parameters of a `simulated` function as JSON.
+    /// Source text (`js`, `python`, `nodejs`), a script that begins with `#!` (`native`, `http`), or the parameters of a `simulated`
+    /// function as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// A WebAssembly file, base64 (`wasm`).
