@@ -232,7 +232,7 @@ fn s3_keys() -> Option<S3Keys> {
 /// # Errors
 /// When a role can't start, or does not stop in time.
 pub async fn run(args: Args) -> Result<()> {
-    let layers = config::layers_with(&args.file, &classic(&args.roles), &flags(&args)?)?;
+    let layers = config::layers(&args.file, &args.roles, flags(&args)?)?;
     let (settings, origins) = (layers.settings().map_err(config::refused)?, layers.origins().map_err(config::refused)?);
     let listens = origins.get("listen").is_some_and(|origin| origin.source != "default");
     telemetry::init(settings.log, &settings.log_filter);

@@ -178,7 +178,7 @@ fn people(session: &Session, view: &ScalerView) -> String {
 /// # Errors
 /// When the settings or the trace can't be read.
 pub fn decide(args: &Decide, global: &Global) -> Result<()> {
-    let settings = config::settings(&args.file, &Flags::default())?.scaler;
+    let settings = config::settings(&args.file, Flags::default())?.scaler;
     let text = read(&args.trace)?;
     let bounds = settings.bounds();
     let mut workers = bounds.min;

@@ -29,6 +29,13 @@ run end, exit 0; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]
     file: File,
+    #[command(flatten)]
+    set: Set,
+}
+
+/// What flags and variables set.
+#[derive(Debug, clap::Args)]
+pub struct Set {
     /// Where everything is kept [default: $XDG_DATA_HOME/lyra, else ~/.local/share/lyra]
     #[arg(long, env = "LYRA_DATA_DIR", value_name = "DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
@@ -54,6 +61,21 @@ pub struct Args {
     /// What Lyra's own log holds: error, warn, info, debug, or by part [default: info]
     #[arg(long, env = "LYRA_LOG", value_name = "FILTER", hide_env_values = true)]
     log_filter: Option<String>,
+}
+
+impl Set {
+    /// As a layer of settings.
+    pub fn flags(self) -> Flags {
+        Flags {
+            data_dir: self.data_dir,
+            listen: self.listen,
+            token_file: self.token_file,
+            log: self.log,
+            log_filter: self.log_filter,
+            secrets: self.secrets_key.map(|key_file| SecretsFlags { key_file }),
+            ..Flags::default()
+        }
+    }
 }
 
 /// `text` or `json`.
@@ -95,16 +117,7 @@ pub fn default_data_dir() -> Result<PathBuf> {
 /// # Errors
 /// When the platform can't start, or does not stop in time.
 pub async fn run(args: Args) -> Result<()> {
-    let flags = Flags {
-        data_dir: args.data_dir,
-        listen: args.listen,
-        token_file: args.token_file,
-        log: args.log,
-        log_filter: args.log_filter,
-        secrets: args.secrets_key.map(|key_file| SecretsFlags { key_file }),
-        ..Flags::default()
-    };
-    let settings = config::settings(&args.file, &flags)?;
+    let settings = config::settings(&args.file, args.set.flags())?;
     telemetry::init(settings.log, &settings.log_filter);
     let data_dir = match settings.data_dir.as_os_str().is_empty() {
         false => settings.data_dir.clone(),

@@ -138,7 +138,7 @@ fn controls(variables: &[(&str, &Option<String>)]) -> Result<Vec<(String, Flags)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Layers;
+    use crate::settings::{Layers, Over};
 
     fn classic(role: Role, db_url: &str, jq_url: &str, port: &str) -> Classic {
         let text = |value: &str| Some(value.to_owned());
@@ -146,7 +146,8 @@ mod tests {
     }
 
     fn read(classic: &Classic, flags: &Flags) -> Result<Layers, SettingsError> {
-        Layers::read_with(None, classic, flags)
+        let roles = classic.role.as_slice();
+        Layers::read(Over { roles, classic: classic.clone(), flags: flags.clone(), ..Over::default() })
     }
 
     #[test]

@@ -13,6 +13,7 @@ use figment::value::{Dict, Value};
 use figment::{Figment, Metadata, Provider};
 use lyra_isolation::process;
 use lyra_kit::telemetry::Format;
+use lyra_wire::Role;
 use serde::{Deserialize, Serialize};
 
 pub use crate::classic::Classic;
@@ -292,38 +293,46 @@ pub struct Origin {
     pub source: String,
 }
 
+/// What is laid over the defaults.
+#[derive(Debug, Default)]
+pub struct Over<'a> {
+    /// The file of settings.
+    pub file: Option<&'a Path>,
+    /// The roles that the node has, the first one first; none: all of them.
+    pub roles: &'a [Role],
+    /// The variables of the classic system, which stand between the file and Lyra's own variables.
+    pub classic: Classic,
+    /// What variables with names of their own set, which go before those that are named after settings.
+    pub variables: Vec<(&'static str, Flags)>,
+    /// Flags.
+    pub flags: Flags,
+}
+
 /// All layers, put together.
 pub struct Layers {
     figment: Figment,
 }
 
 impl Layers {
-    /// Reads `file` (if there is one to be read) and the environment.
-    ///
-    /// # Errors
-    /// [`SettingsError::Read`].
-    pub fn read(file: Option<&Path>, flags: &Flags) -> Result<Layers, SettingsError> {
-        Layers::read_with(file, &Classic::default(), flags)
-    }
-
-    /// The same with the variables of the classic system, which stand between the file and Lyra's own variables.
+    /// Reads the file (if there is one to be read) and the environment.
     ///
     /// # Errors
     /// [`SettingsError::Read`]; [`SettingsError::Invalid`] for a variable of which nothing can be made.
-    pub fn read_with(file: Option<&Path>, classic: &Classic, flags: &Flags) -> Result<Layers, SettingsError> {
+    pub fn read(over: Over<'_>) -> Result<Layers, SettingsError> {
         let mut figment = Figment::from(layer("default", Settings::default()));
-        if let Some(path) = file {
+        if let Some(path) = over.file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
             figment = figment.merge(Named { name: path.display().to_string(), inner: Toml::string(&text) });
         }
-        for (name, flags) in classic.layers(&figment)? {
+        for (name, flags) in over.classic.layers(&figment)? {
             figment = figment.merge(layer(&name, flags));
         }
-        figment = figment
-            .merge(Named { name: VARIABLES.to_owned(), inner: Env::prefixed(PREFIX).split("__") })
-            .merge(layer("flag", flags.clone()));
-        Ok(Layers { figment })
+        figment = figment.merge(Named { name: VARIABLES.to_owned(), inner: Env::prefixed(PREFIX).split("__") });
+        for (name, flags) in over.variables {
+            figment = figment.merge(layer(name, flags));
+        }
+        Ok(Layers { figment: figment.merge(layer("flag", over.flags)) })
     }
 
     /// The settings that hold.
@@ -418,16 +427,32 @@ mod tests {
         file
     }
 
+    fn over(file: Option<&Path>, flags: Flags) -> Over<'_> {
+        Over { file, flags, ..Over::default() }
+    }
+
     fn read(text: &str, flags: &Flags) -> Result<Settings, SettingsError> {
-        Layers::read(Some(file(text).path()), flags)?.settings()
+        Layers::read(over(Some(file(text).path()), flags.clone()))?.settings()
     }
 
     #[test]
     fn the_defaults_are_those_of_the_embedded_node() {
-        let settings = Layers::read(None, &Flags::default()).unwrap().settings().unwrap();
+        let settings = Layers::read(Over::default()).unwrap().settings().unwrap();
         assert_eq!(settings.worker, lyra_worker::Config::default());
         assert_eq!(settings.control, lyra_control::Config::default());
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn a_variable_with_a_name_of_its_own_is_above_the_file_and_below_a_flag() {
+        let file = file("log_filter = \"debug\"\ndata_dir = \"/file\"\n");
+        let set = Flags { log_filter: Some("warn".into()), data_dir: Some("/variable".into()), ..Flags::default() };
+        let flags = Flags { data_dir: Some("/flag".into()), ..Flags::default() };
+        let variables = vec![("LYRA_ANY", set)];
+        let layers = Layers::read(Over { file: Some(file.path()), variables, flags, ..Over::default() }).unwrap();
+        let origins = layers.origins().unwrap();
+        assert_eq!((&origins["log_filter"].value, &*origins["log_filter"].source), (&"warn".into(), "LYRA_ANY"));
+        assert_eq!((&origins["data_dir"].value, &*origins["data_dir"].source), (&"/flag".into(), "flag"));
     }
 
     #[test]
@@ -453,7 +478,7 @@ mod tests {
             let said = read(text, &Flags::default()).unwrap_err().to_string();
             assert!(said.contains(says) && said.contains("(in /"), "{text}: {said}");
         }
-        let missing = Layers::read(Some(Path::new("/nonexistent/lyra.toml")), &Flags::default());
+        let missing = Layers::read(over(Some(Path::new("/nonexistent/lyra.toml")), Flags::default()));
         assert!(matches!(missing, Err(SettingsError::Read { .. })));
     }
 
@@ -466,7 +491,7 @@ mod tests {
         assert_eq!(process.egress.allow[0].to_string(), "*.example.com:443");
         assert!(process.egress.denies("a.example.com", 443) && !process.egress.denies("b.example.com", 443));
         let file = file(text);
-        let origins = Layers::read(Some(file.path()), &Flags::default()).unwrap().origins().unwrap();
+        let origins = Layers::read(over(Some(file.path()), Flags::default())).unwrap().origins().unwrap();
         let lists = &origins["process.egress.allow"];
         assert_eq!(lists.value, serde_json::json!(["*.example.com:443", "10.1.0.0/16"]));
         assert_eq!(lists.source, file.path().display().to_string());
@@ -484,7 +509,7 @@ mod tests {
     fn every_value_says_where_it_comes_from() {
         let file = file("[worker]\nmax_running = 7\n");
         let flags = Flags { log_filter: Some("warn".into()), ..Flags::default() };
-        let origins = Layers::read(Some(file.path()), &flags).unwrap().origins().unwrap();
+        let origins = Layers::read(over(Some(file.path()), flags)).unwrap().origins().unwrap();
         assert_eq!(origins["worker.max_running"].value, 7);
         assert_eq!(origins["worker.max_running"].source, file.path().display().to_string());
         assert_eq!(origins["log_filter"].source, "flag");

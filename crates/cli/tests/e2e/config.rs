@@ -29,6 +29,38 @@ async fn the_layers_are_printed_with_where_each_value_comes_from() -> Result<()>
 }
 
 #[tokio::test]
+async fn the_variables_and_flags_of_up_are_printed_as_up_reads_them() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    std::fs::write(dir.path().join("lyra.toml"), "data_dir = \"file\"\nlog = \"json\"\n")?;
+    let cli = cli().within(dir.path()).env("LYRA_DATA_DIR", "data").env("LYRA_LISTEN", "127.0.0.1:9");
+    let cli = cli.env("LYRA_TOKEN_FILE", "tokens.txt").env("LYRA_LOG", "warn").env("LYRA__DATA_DIR", "below");
+    let print = ["config", "print", "--config", "lyra.toml", "-o", "json"];
+    let all = cli.run(print).await?.json()?;
+    for (setting, value, source) in [
+        ("data_dir", "data", "LYRA_DATA_DIR"),
+        ("listen", "127.0.0.1:9", "LYRA_LISTEN"),
+        ("token_file", "tokens.txt", "LYRA_TOKEN_FILE"),
+        ("log_filter", "warn", "LYRA_LOG"),
+        ("log", "json", "lyra.toml"),
+    ] {
+        assert_eq!(all[setting], serde_json::json!({ "value": value, "source": source }), "{setting}");
+    }
+    let flags = ["--data-dir", "flag", "--listen", "127.0.0.1:0", "--secrets-key", "key", "--log", "text"];
+    let all = cli.run(print.iter().chain(&flags)).await?.json()?;
+    for (setting, value) in
+        [("data_dir", "flag"), ("listen", "127.0.0.1:0"), ("secrets.key_file", "key"), ("log", "text")]
+    {
+        assert_eq!(all[setting], serde_json::json!({ "value": value, "source": "flag" }), "{setting}");
+    }
+    // `lyra node` reads none of them but the last.
+    let of_node = cli.run(print.iter().chain(&["--role", "worker"])).await?.json()?;
+    assert_eq!(of_node["data_dir"]["source"], "LYRA__DATA_DIR");
+    assert_eq!(of_node["log_filter"]["source"], "LYRA_LOG");
+    assert_eq!(of_node["listen"]["source"], "default");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_not_a_setting_starts_nothing() -> Result<()> {
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("bad.toml"), "[worker]\nmax_runing = 7\n")?;
