@@ -20,15 +20,14 @@ use crate::up;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   lyra node --role control --name c1 --listen-grpc 127.0.0.1:7070
-  lyra node --role worker --name w1 --control 127.0.0.1:7070 --listen-grpc 127.0.0.1:7071 \\
-      --blobs ./c1/blobs
+  lyra node --role worker --name w1 --control 127.0.0.1:7070
   lyra node --role gateway --control 127.0.0.1:7070 --listen 127.0.0.1:8080
   lyra node --role control --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
   lyra node --role worker --name w1 --tls-dir tls/w1 --control 10.0.0.1:7070 \\
       --listen-grpc 10.0.0.11:7070 --blobs 's3://lyra?endpoint=https://s3.example'
   lyra node --role scaler --name s1 --control 127.0.0.1:7070 --config scaler.toml --dry-run
-  lyra node --role workflow --name f1 --control 127.0.0.1:7070 --listen-grpc 127.0.0.1:7072 \\
+  lyra node --role workflow --name f1 --control 127.0.0.1:7070 \\
       --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
 
@@ -49,7 +48,8 @@ pub struct Args {
     /// Addresses of the control processes
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     control: Option<Vec<String>>,
-    /// Where control, worker and workflow serve gRPC; port 0 takes a free one [default: 127.0.0.1:7070]
+    /// Where control, worker and workflow serve gRPC; port 0 takes a free one [default:
+    /// 127.0.0.1:7070 with control, else 127.0.0.1:0]
     #[arg(long, value_name = "ADDR:PORT", value_parser = up::parse_listen)]
     listen_grpc: Option<SocketAddr>,
     /// Where the gateway serves HTTP; port 0 takes a free one [default: 127.0.0.1:8080].

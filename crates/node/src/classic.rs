@@ -167,7 +167,7 @@ mod tests {
         let variables = classic(Role::Worker, "tcp://c1:7070", "tcp://c1:7070", "");
         let settings = read(&variables, &Flags::default()).unwrap().settings().unwrap();
         assert_eq!(settings.cluster.control, ["c1:7070"]);
-        assert_eq!(settings.cluster.listen_grpc.port(), 7070, "an empty variable is none");
+        assert_eq!(settings.cluster.listen_grpc.port(), 0, "an empty variable is none");
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct Secrets {
 pub struct Cluster {
     /// The node's name, which is its worker's; an empty one: that of its first role.
     pub name: String,
-    /// Where gRPC is served. Port 0: a free one.
+    /// Where gRPC is served. Port 0: a free one, which is the default where control is not among the roles.
     pub listen_grpc: SocketAddr,
     /// Addresses of the control processes, `HOST:PORT`.
     pub control: Vec<String>,
@@ -142,6 +142,16 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What holds for a node of these roles where nothing is said; none: for one with all of them.
+    fn of(roles: &[Role]) -> Settings {
+        let mut settings = Settings::default();
+        // Control is looked for at its address; where the others are, it is told.
+        if !roles.is_empty() && !roles.contains(&Role::Control) {
+            settings.cluster.listen_grpc.set_port(0);
+        }
+        settings
+    }
+
     /// The embedded node with these settings and its data in `data_dir`; tokens are the caller's to read.
     pub fn embedded(&self, data_dir: impl Into<PathBuf>) -> crate::Config {
         let fresh = crate::Config::new(data_dir, self.listen);
@@ -319,7 +329,7 @@ impl Layers {
     /// # Errors
     /// [`SettingsError::Read`]; [`SettingsError::Invalid`] for a variable of which nothing can be made.
     pub fn read(over: Over<'_>) -> Result<Layers, SettingsError> {
-        let mut figment = Figment::from(layer("default", Settings::default()));
+        let mut figment = Figment::from(layer("default", Settings::of(over.roles)));
         if let Some(path) = over.file {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
@@ -441,6 +451,20 @@ mod tests {
         assert_eq!(settings.worker, lyra_worker::Config::default());
         assert_eq!(settings.control, lyra_control::Config::default());
         assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn only_control_waits_at_a_port_that_others_know() {
+        for (roles, port) in [
+            (&[][..], 7070),
+            (&[Role::Control], 7070),
+            (&[Role::Gateway, Role::Control], 7070),
+            (&[Role::Worker], 0),
+            (&[Role::Workflow, Role::Worker], 0),
+        ] {
+            let settings = Layers::read(Over { roles, ..Over::default() }).unwrap().settings().unwrap();
+            assert_eq!(settings.cluster.listen_grpc, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "{roles:?}");
+        }
     }
 
     #[test]

@@ -57,6 +57,7 @@ async fn the_variables_and_flags_of_up_are_printed_as_up_reads_them() -> Result<
     assert_eq!(of_node["data_dir"]["source"], "LYRA__DATA_DIR");
     assert_eq!(of_node["log_filter"]["source"], "LYRA_LOG");
     assert_eq!(of_node["listen"]["source"], "default");
+    assert_eq!(of_node["cluster.listen_grpc"], serde_json::json!({ "value": "127.0.0.1:0", "source": "default" }));
     Ok(())
 }
 
