@@ -69,6 +69,7 @@ const CONTROL: &[Row] = &[
     ("DeleteSecret", "DeleteSecret", "Nothing", Unary),
     ("FetchSecrets", "FetchSecrets", "SecretValues", Unary),
     ("SecretStamps", "SecretKeys", "Stamps", Unary),
+    ("FetchCode", "OfCode", "CodePiece", Watch),
     ("SealingKeys", "Nothing", "SealingKeys", Unary),
     ("ResealSecrets", "Nothing", "Resealed", Unary),
     ("Hooks", "HookRequest", "HookAnswer", Unary),

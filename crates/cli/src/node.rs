@@ -31,11 +31,11 @@ use crate::up;
       --store etcd://127.0.0.1:2379 --jobs nats://127.0.0.1:4222 \\
       --blobs 's3://lyra?endpoint=http://127.0.0.1:9000'
 
-Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. Control and its workers need the
-same blobs. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes the files),
-without in plain text, which is for loopback addresses only. SIGTERM or Ctrl-C: the worker takes
-leave, what runs ends, exit 0 within 30 s; a second one ends at once. The variables DB_URL, JQ_URL
-and PORT of the classic system are honoured; docs/reference/configuration.md says how.")]
+Prints `lyra: ROLE ready on ADDRESS` for each role once it serves. A worker without --blobs fetches
+code from control. Roles speak over gRPC: with --tls-dir by mutual TLS (`lyra tls init` makes the
+files), without in plain text, which is for loopback addresses only. SIGTERM or Ctrl-C: the worker
+takes leave, what runs ends, exit 0 within 30 s; a second one ends at once. The variables DB_URL,
+JQ_URL and PORT of the classic system are honoured; docs/reference/configuration.md says how.")]
 pub struct Args {
     #[command(flatten)]
     file: File,
@@ -65,7 +65,8 @@ pub struct Args {
     /// Where jobs are kept: sqlite, nats://HOST:PORT[,…], tls://… [default: sqlite]
     #[arg(long, value_name = "STORE")]
     jobs: Option<String>,
-    /// Where code is kept: a directory, s3://BUCKET?endpoint=… [default: blobs in the data directory]
+    /// Where code is kept: a directory, s3://BUCKET?endpoint=… [default: blobs in the data directory; a
+    /// worker without control fetches what it lacks from control]
     #[arg(long, value_name = "STORE")]
     blobs: Option<String>,
     /// Where others reach this node [default: where it serves gRPC]

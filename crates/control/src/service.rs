@@ -4,12 +4,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use lyra_kit::{Clock, Random, Tasks, telemetry};
 use lyra_store::objects::{Change, Check};
 use lyra_store::{Blobs, Jobs as JobStore, Objects};
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
+use lyra_types::function::Digest;
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, SecretName, TenantName};
@@ -485,6 +487,10 @@ impl Control for Service {
 
     async fn secret_stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>> {
         Ok(self.secrets.stamps(&keys))
+    }
+
+    async fn fetch_code(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes>>> {
+        self.functions.code(digest).await
     }
 
     async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {

@@ -3,7 +3,7 @@
 //! | role | serves | needs |
 //! |---|---|---|
 //! | control | gRPC: registry of workers, functions, jobs, logs | stores |
-//! | worker | gRPC: calls | control's addresses, the blobs |
+//! | worker | gRPC: calls | control's addresses; its blobs, or control's |
 //! | gateway | HTTP | control's addresses |
 //! | scaler | nothing | control's addresses |
 //! | workflow | gRPC: runs of workflows | control's addresses and stores |
@@ -35,7 +35,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::places::open_blobs;
-use self::places::{access, check};
+use self::places::{access, blobs_of_worker, check};
 use crate::embedded::{Error, LAST_CALLS, ROUTES, listen};
 use crate::joined::Joined;
 use crate::resources::{InProcess, ThroughControl};
@@ -141,7 +141,7 @@ impl Node {
             && let Some(address) = grpc_address
         {
             let sessions = session_address(address, &reached).await;
-            let service = start_worker(&config, sessions, &access, as_logs.clone(), &kit).await?;
+            let service = start_worker(&config, sessions, &access, as_logs.clone(), &security, &kit).await?;
             let times = &config.node.worker;
             // For a place, for resources, for an instance to wake or to start.
             let longest_wait = times.queue_timeout + times.start_timeout * 2;
@@ -494,6 +494,7 @@ async fn start_worker(
     sessions: IpAddr,
     access: &Access,
     logs: Arc<dyn Logs>,
+    security: &Security,
     kit: &Kit,
 ) -> Result<lyra_worker::Service, Error> {
     let dir: &PathBuf = &config.node.data_dir;
@@ -506,7 +507,7 @@ async fn start_worker(
         isolation: config.isolation.clone(),
         usage: dir.join("usage"),
     };
-    let blobs = open_blobs(config, access, Shelf::Code).await?;
+    let blobs = blobs_of_worker(config, access, security).await?;
     let mut worker = config.node.worker.clone();
     worker.sessions.address.get_or_insert(sessions);
     roles::worker::start(worker, &places, blobs, logs, kit).await

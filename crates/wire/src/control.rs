@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
 use lyra_types::delivery::DestinationsRequest;
+use lyra_types::function::Digest;
 use lyra_types::job::{Job, JobStatus};
 use lyra_types::name::Qualifier;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
@@ -387,6 +388,15 @@ pub trait Control: Send + Sync + 'static {
     async fn secret_stamps(&self, keys: Vec<SecretKey>) -> Result<Vec<Option<u64>>> {
         let _ = keys;
         Err(no_secrets())
+    }
+
+    /// The code of this digest, in pieces, for a worker that shares no blobs with control.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`] where control has none.
+    async fn fetch_code(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let _ = digest;
+        Err(Error::new(lyra_types::Code::Unavailable, "this control process hands out no code"))
     }
 
     /// The keys that secrets are sealed with, those of the key file first.

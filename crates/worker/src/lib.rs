@@ -21,6 +21,7 @@ pub mod sessions;
 pub mod usage;
 
 mod agent;
+mod blobs;
 mod call;
 mod call_log;
 mod error;
@@ -33,6 +34,7 @@ mod start;
 mod templates;
 
 pub use agent::{Agent, AgentDeps, Identity, NodeStore, NodeStoreError, Reach};
+pub use blobs::{CodeSource, OwnBlobs};
 pub use characteristics::{Characteristics, Expected};
 pub use config::Config;
 pub use service::{Deps, Service};

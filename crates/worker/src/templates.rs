@@ -113,7 +113,8 @@ impl Templates {
         match found {
             Ok(Some(bytes)) => return Ok(bytes),
             Ok(None) => {
-                tracing::error!(version = %version.key(), digest = %version.code, "code is not in the blob store")
+                tracing::error!(version = %version.key(), digest = %version.code, "code is not in the blob store");
+                return Err(nowhere(version));
             }
             // It is there, and will be had again.
             Err(error @ StoreError::Remote { .. }) => {
@@ -136,6 +137,15 @@ impl Templates {
 }
 
 fn out_of_reach(version: &FunctionVersion) -> Error {
-    let detail = format!("the code of {} can't be had now: the blob store can't be reached", version.key());
+    let detail = format!("the code of {} can't be had now: what keeps it can't be reached", version.key());
+    Error::new(ErrorCode::Unavailable, detail).with_retry_after(AGAIN)
+}
+
+/// Another worker may have it.
+fn nowhere(version: &FunctionVersion) -> Error {
+    let detail = format!(
+        "the code of {} is neither in this worker's blob store nor with control: start both with the same --blobs, or deploy the function again",
+        version.key()
+    );
     Error::new(ErrorCode::Unavailable, detail).with_retry_after(AGAIN)
 }

@@ -74,6 +74,65 @@ async fn roles_apart_do_what_one_process_does() -> Result<()> {
 }
 
 #[tokio::test]
+async fn workers_of_one_host_need_neither_a_port_nor_blobs() -> Result<()> {
+    let mut cluster = Cluster::bare()?;
+    cluster.add_node("control", "c1", &["--listen-grpc", "127.0.0.1:0"], &[]).await?;
+    let control = cluster.address("c1").to_owned();
+    for worker in ["w1", "w2"] {
+        cluster.add_node("worker", worker, &["--control", &control], &[]).await?;
+    }
+    assert_ne!(cluster.address("w1"), cluster.address("w2"));
+    cluster.add_gateway("g1", &["c1"]).await?;
+    cluster.until_ready(2).await?;
+    deploy(&cluster, "echo", ECHO).await?;
+    std::fs::create_dir(cluster.scratch().join("big"))?;
+    // More than one piece of what control hands out, also when it is packed.
+    let mut random = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random.to_be_bytes()[0]
+    });
+    std::fs::write(cluster.scratch().join("big/noise"), noise.take(3 << 20).collect::<Vec<u8>>())?;
+    let code = "import os\ndef handler(event, context):\n    return os.path.getsize('noise')\n";
+    std::fs::write(cluster.scratch().join("big/main.py"), code)?;
+    let lyra = cluster.commands();
+    lyra.run(["deploy", "big"]).await?.ok()?;
+    // One of them prepared the code; the other one has it from control.
+    for worker in ["w1", "w2"] {
+        assert_eq!(lyra.run(["worker", "invoke", worker, "echo", "-d", "1"]).await?.ok()?, "1\n", "{worker}");
+        assert_eq!(lyra.run(["worker", "invoke", worker, "big"]).await?.ok()?, "3145728\n", "{worker}");
+    }
+    let mut fetched = 0;
+    for worker in ["w1", "w2"] {
+        let here = cluster.log(worker).matches("code fetched from control").count();
+        let folders = std::fs::read_dir(cluster.scratch().join(worker).join("blobs"))?.flatten();
+        let folders = folders.filter(|entry| entry.file_name().len() == 2);
+        let kept: usize = folders.map(|of| std::fs::read_dir(of.path()).map_or(0, |files| files.count())).sum();
+        assert_eq!(kept, here, "{worker} keeps what it fetched");
+        fetched += here;
+    }
+    assert_eq!(fetched, 2, "each was prepared by one of them");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_whose_control_has_not_the_code_says_what_to_do() -> Result<()> {
+    let mut cluster = Cluster::bare()?;
+    cluster.add_node("control", "c1", &["--listen-grpc", "127.0.0.1:0"], &[]).await?;
+    let control = cluster.address("c1").to_owned();
+    cluster.add_node("worker", "w1", &["--control", &control], &[]).await?;
+    cluster.add_gateway("g1", &["c1"]).await?;
+    cluster.until_ready(1).await?;
+    deploy(&cluster, "echo", ECHO).await?;
+    std::fs::remove_dir_all(cluster.scratch().join("c1/blobs"))?;
+    cluster.add_node("worker", "w2", &["--control", &control], &[]).await?;
+    cluster.until_ready(2).await?;
+    let failed = cluster.commands().run(["worker", "invoke", "w2", "echo"]).await?.expect(7)?;
+    assert!(failed.stderr.contains("start both with the same --blobs"), "{}", failed.stderr);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_killed_worker_costs_no_call_but_those_that_it_had() -> Result<()> {
     let mut cluster = with_echo(2).await?;
     let load = load(&cluster, "6s")?;

@@ -1,10 +1,12 @@
-//! Code that no version uses any more.
+//! Code: handing it out to workers, and deleting what no version uses any more.
 //!
 //! A deploy puts its code before the version that uses it, and another control process may delete code at the same time: so
 //! a deploy pins its code first ([`lyra_store::objects::Pins`]), and makes the version only while the pin is there.
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
 use lyra_types::Error;
 use lyra_types::function::Digest;
 
@@ -13,7 +15,29 @@ use super::{Functions, SHOWN, keys};
 /// What the keys of pins, and of marks, of code start with.
 pub(super) const PINS: (&str, &str) = ("code-in-use/", "code-being-deleted/");
 
+/// How much code goes in one message.
+const PIECE: usize = 1 << 20;
+/// How many workers code is handed out to at once: so many codes are in memory for it.
+pub(super) const HANDED_OUT: usize = 4;
+
 impl Functions {
+    /// The code of this digest, in pieces.
+    ///
+    /// # Errors
+    /// [`lyra_types::Code::NotFound`] where it is not in the blob store.
+    pub(crate) async fn code(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let closed = |_| Error::new(lyra_types::Code::Unavailable, "control is shutting down");
+        let place = self.handing_out.clone().acquire_owned().await.map_err(closed)?;
+        let found = self.blobs.get(digest).await?;
+        let code = found.ok_or_else(|| Error::not_found("code", format_args!("of digest {digest}")))?;
+        let pieces = (0..code.len()).step_by(PIECE).map(move |at| {
+            // As long as a piece is to come.
+            let _ = &place;
+            Ok(code.slice(at..code.len().min(at + PIECE)))
+        });
+        Ok(stream::iter(pieces).boxed())
+    }
+
     /// Deletes those of the blobs that no version uses. What can't be deleted now is left to [`Functions::sweep_code`].
     pub(super) async fn drop_unused(&self, mut codes: Vec<Digest>) {
         self.keep_unused(&mut codes);

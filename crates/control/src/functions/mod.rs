@@ -40,6 +40,7 @@ use lyra_types::api::Page;
 use lyra_types::{Code, Error, FunctionName, Result, TenantName};
 use lyra_wire::control::{Changed, PageQuery, Route};
 use lyra_wire::{Logs, Worker};
+use tokio::sync::Semaphore;
 
 use crate::following::{Follows, follow};
 use crate::leader::Term;
@@ -81,6 +82,8 @@ pub(crate) struct Functions {
     metrics: Arc<Metrics>,
     config: crate::Config,
     table: Arc<Table>,
+    /// Places of those whom code is handed out to: as much of it is in memory at once.
+    handing_out: Arc<Semaphore>,
 }
 
 impl Functions {
@@ -104,6 +107,7 @@ impl Functions {
             metrics,
             config,
             table: Arc::new(Table::default()),
+            handing_out: Arc::new(Semaphore::new(code::HANDED_OUT)),
         }
     }
 

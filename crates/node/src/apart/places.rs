@@ -5,6 +5,8 @@ use std::sync::Arc;
 use lyra_store::{Access, Blobs, DirLock, Shelf};
 use lyra_types::{Code, Error as LyraError};
 use lyra_wire::Role;
+use lyra_wire::grpc::{RemoteControl, Security};
+use lyra_worker::OwnBlobs;
 
 use super::Config;
 use crate::embedded::Error;
@@ -35,6 +37,21 @@ pub(super) fn access(config: &Config) -> Result<Access, Error> {
     let dir = &config.node.data_dir;
     let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
     Ok(Access { data_dir: Some(dir.clone()), lock: Some(lock), ..config.access.clone() })
+}
+
+/// Where the worker of this node has code from. Where it shares no blobs with control, neither by a process nor by an address, it fetches
+/// there what its own lack.
+pub(super) async fn blobs_of_worker(
+    config: &Config,
+    access: &Access,
+    security: &Security,
+) -> Result<Arc<dyn Blobs>, Error> {
+    let own = open_blobs(config, access, Shelf::Code).await?;
+    if config.roles.contains(&Role::Control) || !config.blobs.is_empty() {
+        return Ok(own);
+    }
+    let control = RemoteControl::new(&config.control, security).map_err(Error::Refused)?;
+    Ok(Arc::new(OwnBlobs::new(own, Arc::new(control))))
 }
 
 pub(crate) async fn open_blobs(config: &Config, access: &Access, shelf: Shelf) -> Result<Arc<dyn Blobs>, Error> {

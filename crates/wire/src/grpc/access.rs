@@ -33,6 +33,8 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     // Only they are told values of secrets, for the instances that they start.
     ("lyra.v1.Control", "FetchSecrets", &[Worker]),
     ("lyra.v1.Control", "SecretStamps", &[Worker]),
+    // Those that share no blobs with control run what it has.
+    ("lyra.v1.Control", "FetchCode", &[Worker]),
     // What tasks of workflows call, and those that are jobs.
     ("lyra.v1.Control", "WatchRoutes", &[Gateway, Control, Workflow]),
     ("lyra.v1.Control", "Submit", &[Gateway, Control, Workflow]),
@@ -170,6 +172,7 @@ mod tests {
             ("/lyra.v1.Control/PurgeDead", true, false, true),
             ("/lyra.v1.Control/FetchSecrets", false, true, false),
             ("/lyra.v1.Control/SecretStamps", false, true, false),
+            ("/lyra.v1.Control/FetchCode", false, true, false),
             ("/lyra.v1.Control/PutSecret", true, false, true),
             ("/lyra.v1.Accounts/WatchGrants", true, false, true),
             ("/lyra.v1.Accounts/CreateToken", true, false, true),

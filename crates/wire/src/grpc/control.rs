@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use lyra_types::api::{AliasRequest, DeployRequest, Page, ScalerChange};
+use lyra_types::function::Digest;
 use lyra_types::job::Job;
 use lyra_types::usage::{UsageBatch, UsageQuery, UsageSum};
 use lyra_types::{Alias, AliasName, Code, Error, FunctionName, JobId, Result, SecretName, TenantName};
@@ -17,10 +19,10 @@ use tonic::{Request, Response, Status};
 use super::MAX_MESSAGE;
 use super::asking::{Items, LONG, Peers, Repeat, SHORT, answer, answers};
 use super::messages::{
-    ChangedAlias, ChangedFunction, Count, DeleteSecret, Deploy, DeployCode, FetchSecrets, JobPage, JobsOf, Nothing,
-    OfAlias, OfFunction, OfJob, OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed, RouteChange,
-    RoutePage, RunNotice, SealingKeys, SecretKeys, SecretPage, SecretValues, Stamps, TouchSessions, UsageSums,
-    WasThere, WorkflowProcesses,
+    ChangedAlias, ChangedFunction, CodePiece, Count, DeleteSecret, Deploy, DeployCode, FetchSecrets, JobPage, JobsOf,
+    Nothing, OfAlias, OfCode, OfFunction, OfJob, OfTenant, PageOf, Processes, Purge, PutAlias, ReachSession, Removed,
+    RouteChange, RoutePage, RunNotice, SealingKeys, SecretKeys, SecretPage, SecretValues, Stamps, TouchSessions,
+    UsageSums, WasThere, WorkflowProcesses,
 };
 use super::security::{Peer, Security};
 use super::services::control_client::ControlClient;
@@ -331,6 +333,12 @@ impl Control for RemoteControl {
         Ok(self.ask(Repeat::Always, SHORT, SecretKeys { keys }, ask).await?.stamps)
     }
 
+    async fn fetch_code(&self, digest: &Digest) -> Result<BoxStream<'static, Result<Bytes>>> {
+        let ask = |mut client: ControlClient<Channel>, asked| async move { client.fetch_code(asked).await };
+        let pieces = self.ask(Repeat::Always, SHORT, OfCode { digest: digest.clone() }, ask).await?;
+        Ok(self.peers.items(pieces).map_ok(|piece: CodePiece| piece.bytes).boxed())
+    }
+
     async fn sealing_keys(&self) -> Result<Vec<SealingKey>> {
         let ask = |mut client: ControlClient<Channel>, asked| async move { client.sealing_keys(asked).await };
         Ok(self.ask(Repeat::Always, SHORT, Nothing, ask).await?.keys)
@@ -375,6 +383,7 @@ impl ControlService for Served {
     type WatchSessionsStream = Items<SessionEvent>;
     type ResourcesStream = Items<ResourceAnswer>;
     type WatchWorkflowsStream = Items<WorkflowProcesses>;
+    type FetchCodeStream = Items<CodePiece>;
 
     async fn deploy(&self, request: Request<Deploy>) -> Result<Response<ChangedFunction>, Status> {
         let Deploy { tenant, function, request, precondition } = request.into_inner();
@@ -526,6 +535,11 @@ impl ControlService for Served {
 
     async fn secret_stamps(&self, request: Request<SecretKeys>) -> Result<Response<Stamps>, Status> {
         answer(self.0.secret_stamps(request.into_inner().keys).await.map(|stamps| Stamps { stamps }))
+    }
+
+    async fn fetch_code(&self, request: Request<OfCode>) -> Result<Response<Items<CodePiece>>, Status> {
+        let pieces = self.0.fetch_code(&request.into_inner().digest).await;
+        answers(pieces.map(|pieces| pieces.map_ok(|bytes| CodePiece { bytes }).boxed()))
     }
 
     async fn sealing_keys(&self, _: Request<Nothing>) -> Result<Response<SealingKeys>, Status> {

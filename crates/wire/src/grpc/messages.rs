@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lyra_types::api::{AliasRequest, DeployRequest, Page};
+use lyra_types::function::Digest;
 use lyra_types::quota::Quota;
 use lyra_types::usage::UsageSum;
 use lyra_types::{
@@ -379,6 +381,21 @@ pub struct SecretKeys {
 pub struct Stamps {
     /// In the order that was asked for.
     pub stamps: Vec<Option<u64>>,
+}
+
+/// What [`crate::Control::fetch_code`] takes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfCode {
+    /// Which.
+    pub digest: Digest,
+}
+
+/// A piece of what [`crate::Control::fetch_code`] gives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CodePiece {
+    /// What comes after the pieces before it.
+    #[serde(with = "crate::octets")]
+    pub bytes: Bytes,
 }
 
 /// What [`crate::Control::run_ends`] gives.
