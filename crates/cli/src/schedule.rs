@@ -31,7 +31,9 @@ where they are put back, a daily time that comes twice fires the first time.")]
     Create(Box<Create>),
     /// List schedules by name
     #[command(after_help = "Example:
-  lyra schedule ls -o json")]
+  lyra schedule ls -o json
+
+Workflows that start runs by themselves are in `lyra workflow ls`.")]
     Ls(Ls),
     /// Show a schedule, its next times and its last firings
     #[command(after_help = "Example:

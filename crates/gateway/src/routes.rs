@@ -37,6 +37,8 @@ struct Row {
     method: &'static str,
     path: &'static str,
     needs: Needs,
+    /// Whether what goes through is written down: changes are, calls are not.
+    audited: bool,
     /// `None`: triggers, sessions and classic routes, which are told from the rest before this table is looked at.
     handler: Option<MethodRouter<Arc<App>>>,
 }
@@ -53,7 +55,15 @@ where
         "PATCH" => MethodFilter::PATCH,
         _ => MethodFilter::DELETE,
     };
-    Row { method, path, needs, handler: Some(on(filter, handler)) }
+    let calls = [Needs::INVOKE, Needs::DEPLOY_AND_INVOKE].contains(&needs);
+    Row { method, path, needs, audited: method != "GET" && !calls, handler: Some(on(filter, handler)) }
+}
+
+impl Row {
+    /// It needs what a call needs, but changes what others have called.
+    fn audited(self) -> Row {
+        Row { audited: true, ..self }
+    }
 }
 
 fn table() -> Vec<Row> {
@@ -74,15 +84,15 @@ fn table() -> Vec<Row> {
         row("GET", "/v1/functions/{name}/logs", Needs::READ, logs::logs),
         row("GET", "/v1/jobs", Needs::READ, jobs::list),
         row("GET", "/v1/jobs/{id}", Needs::READ_OR_INVOKE, jobs::get),
-        row("DELETE", "/v1/jobs/{id}", Needs::INVOKE, jobs::cancel),
+        row("DELETE", "/v1/jobs/{id}", Needs::INVOKE, jobs::cancel).audited(),
         row("GET", "/v1/jobs/{id}/result", Needs::READ_OR_INVOKE, jobs::result),
         row("GET", "/v1/jobs/{id}/events", Needs::READ_OR_INVOKE, job_events::events),
         row("GET", "/v1/dead-letters", Needs::READ, dead_letters::list),
         row("DELETE", "/v1/dead-letters", Needs::DEPLOY, dead_letters::purge),
-        row("POST", "/v1/dead-letters/redrive", Needs::INVOKE, dead_letters::redrive_all),
+        row("POST", "/v1/dead-letters/redrive", Needs::INVOKE, dead_letters::redrive_all).audited(),
         row("GET", "/v1/dead-letters/{id}", Needs::READ, dead_letters::get),
         row("DELETE", "/v1/dead-letters/{id}", Needs::DEPLOY, dead_letters::delete),
-        row("POST", "/v1/dead-letters/{id}/redrive", Needs::INVOKE, dead_letters::redrive),
+        row("POST", "/v1/dead-letters/{id}/redrive", Needs::INVOKE, dead_letters::redrive).audited(),
         row("GET", "/v1/control", Needs::OPERATOR, control::list),
         row("GET", "/v1/scaler", Needs::OPERATOR, scaler::get),
         row("PATCH", "/v1/scaler", Needs::OPERATOR, scaler::change),
@@ -117,10 +127,16 @@ fn table() -> Vec<Row> {
     rows.extend(workflows_and_runs());
     rows.extend(accounts());
     rows.extend(hooks());
-    rows.extend(classic::table().map(|(method, path, needs)| Row { method, path, needs, handler: None }));
+    rows.extend(classic::table().map(|(method, path, needs)| Row {
+        method,
+        path,
+        needs,
+        audited: false,
+        handler: None,
+    }));
     // A session's clients are not callers of Lyra.
     for (path, needs) in [(TRIGGER_PATH, Needs::INVOKE), (SESSION_PATH, Needs::Nothing)] {
-        rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, handler: None }));
+        rows.extend(ANY_METHODS.map(|method| Row { method, path, needs, audited: false, handler: None }));
     }
     rows
 }
@@ -134,15 +150,15 @@ fn workflows_and_runs() -> Vec<Row> {
         row("GET", "/v1/workflows/{name}/versions/{version}", Needs::READ, workflows::version),
         row("POST", "/v1/workflows/{name}/runs", Needs::INVOKE, workflows::start),
         row("GET", "/v1/workflow-members", Needs::OPERATOR, members::list),
-        row("POST", "/v1/cuts", Needs::INVOKE, workflows::start_part),
+        row("POST", "/v1/cuts", Needs::DEPLOY_AND_INVOKE, workflows::start_part),
         row("GET", "/v1/runs", Needs::READ, runs::list),
         row("GET", "/v1/runs/{id}", Needs::READ_OR_INVOKE, runs::get),
-        row("POST", "/v1/runs/{id}/pause", Needs::INVOKE, runs::pause),
-        row("POST", "/v1/runs/{id}/resume", Needs::INVOKE, runs::resume),
-        row("POST", "/v1/runs/{id}/cancel", Needs::INVOKE, runs::cancel),
-        row("POST", "/v1/runs/{id}/redrive", Needs::INVOKE, runs::redrive),
+        row("POST", "/v1/runs/{id}/pause", Needs::INVOKE, runs::pause).audited(),
+        row("POST", "/v1/runs/{id}/resume", Needs::INVOKE, runs::resume).audited(),
+        row("POST", "/v1/runs/{id}/cancel", Needs::INVOKE, runs::cancel).audited(),
+        row("POST", "/v1/runs/{id}/redrive", Needs::INVOKE, runs::redrive).audited(),
         row("GET", "/v1/runs/{id}/trace", Needs::READ, runs::trace),
-        row("GET", "/v1/runs/{id}/waiting", Needs::READ, runs::waiting),
+        row("GET", "/v1/runs/{id}/waiting", Needs::READ_OR_INVOKE, runs::waiting),
         row("POST", "/v1/callbacks/{token}", Needs::Nothing, runs::complete),
         row("GET", "/v1/values/{token}", Needs::Nothing, values::get),
     ]
@@ -214,8 +230,8 @@ pub fn listed() -> Vec<(&'static str, &'static str)> {
     table().into_iter().map(|row| (row.method, row.path)).collect()
 }
 
-/// The scopes, any of which a route needs of its caller; `None`: none. For routes that [`listed`] has.
-pub fn needed(method: &str, path: &str) -> Option<Scopes> {
+/// Sets of scopes, any of which a route needs of its caller; `None`: none. For routes that [`listed`] has.
+pub fn needed(method: &str, path: &str) -> Option<Vec<Scopes>> {
     table().into_iter().find(|row| row.method == method && row.path == path)?.needs.scopes()
 }
 
@@ -229,7 +245,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         let gate = Gate {
             needs: row.needs,
             route: row.path,
-            audited: row.method != "GET" && row.needs != Needs::INVOKE,
+            audited: row.audited,
             log: Arc::clone(&app.audit),
             metrics: app.metrics.clone(),
         };

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::resources::InProcess;
 use crate::roles::{self, Kit, control::Stores};
+use crate::workflows::asks_who;
 
 /// Longest wait for calls that still run when the gateway and the jobs have drained.
 /// Longest wait for background work to end.
@@ -127,6 +128,7 @@ pub enum Error {
 /// All roles in one process.
 pub struct Node {
     address: SocketAddr,
+    scheme: &'static str,
     listener: TcpListener,
     gateway: lyra_gateway::Service,
     control: Arc<lyra_control::Service>,
@@ -221,6 +223,7 @@ impl Node {
             quotas: control.clone(),
             ends: Arc::new(ThroughControl(control.clone())),
             worker: as_worker.clone(),
+            public_only: asks_who(&config.gateway),
             alone: true,
             identity: roles::workflow::local(),
         };
@@ -244,12 +247,13 @@ impl Node {
             logs: as_logs,
             workflows: Some(Arc::new(workflow.clone())),
         };
+        let scheme = config.gateway.scheme();
         let gateway = roles::gateway::new(config.gateway, others, &kit);
         if let Some(resources) = control.resources() {
             gateway.mount_resources(Arc::new(InProcess(resources)));
         }
         let rest = Rest { worker, agent, logs, stores, runs, tasks };
-        let node = Node { address, listener, gateway, control, workflow, rest };
+        let node = Node { address, scheme, listener, gateway, control, workflow, rest };
         match node.get_ready().await {
             Ok(()) => Ok(node),
             Err(error) => {
@@ -270,6 +274,11 @@ impl Node {
     /// Where the gateway listens.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as a URL.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Serves until `shutdown` is cancelled, then drains: takes no more requests, lets calls and jobs end within their

@@ -21,6 +21,12 @@ use crate::roles::{self, Kit};
 /// Longest wait for the first word of the registry: runs that are taken up call workers at once.
 const REGISTRY: Duration = Duration::from_secs(3);
 
+/// Whether a gateway wants to know who calls. Where it does not, all callers are programs of this machine, which reach whatever it
+/// reaches.
+pub(crate) fn asks_who(gateway: &lyra_gateway::Config) -> bool {
+    !gateway.tokens.is_empty() || gateway.oidc.is_on()
+}
+
 /// Whether this node runs workflows.
 pub(crate) fn run_here(config: &Config) -> bool {
     let with_control = config.roles.contains(&Role::Control) && config.node.workflow.with_control;
@@ -87,6 +93,8 @@ pub(crate) async fn start(
         control,
         quotas,
         worker: Arc::new(fleet.clone()),
+        // Who is let in by gateways of other processes is not known here.
+        public_only: !config.roles.contains(&Role::Gateway) || asks_who(&config.node.gateway),
         alone: config.jobs == "sqlite",
         identity: Identity { name: config.name.clone(), address, role },
     };

@@ -4,6 +4,7 @@
 //! types. Nothing here does I/O, waits, reads a clock or draws a random number.
 
 pub mod account;
+pub mod address;
 pub mod api;
 mod balancing;
 mod binding;

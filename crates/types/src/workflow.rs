@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::api::workflows::WorkflowSchedule;
 use crate::{Code, Error, TenantName, Timestamp, WorkflowName};
 
 /// Id of a run: `run_` and a ULID where Lyra makes it, or what the caller chose.
@@ -129,6 +130,9 @@ pub struct Workflow {
     pub version: u64,
     /// When the newest version was made.
     pub created_at: Timestamp,
+    /// When it starts runs by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<WorkflowSchedule>,
 }
 
 /// One version of a workflow, with its texts.
@@ -145,6 +149,9 @@ pub struct WorkflowVersion {
     pub mappings: Value,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When the workflow starts runs by itself; not there where a certain version was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<WorkflowSchedule>,
 }
 
 /// A run.

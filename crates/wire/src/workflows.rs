@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lyra_types::api::Page;
 pub use lyra_types::api::workflows::{
-    Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, Schedule, Started, Waiting,
+    Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, Schedule, ScheduledRun, Started, Waiting, WorkflowSchedule,
 };
 use lyra_types::workflow::{Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
@@ -80,6 +80,12 @@ pub enum RunCommand {
     Cancel,
     /// Take up a failed or cancelled run where it failed; what has succeeded is not done again.
     Redrive,
+}
+
+/// The tenant and the run that a token of a callback speaks of, `cb_TENANT~RUN~…`: true where it has completed a task.
+pub fn callback_run(token: &str) -> Option<(TenantName, RunId)> {
+    let mut parts = token.strip_prefix("cb_")?.split('~');
+    Some((TenantName::new(parts.next()?).ok()?, RunId::new(parts.next()?).ok()?))
 }
 
 /// The workflow role.

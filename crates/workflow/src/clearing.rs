@@ -53,7 +53,7 @@ impl Service {
     /// Checks a workflow in full and stores it as a new version, unless the newest is the same.
     pub(crate) async fn deploy_pinned(&self, tenant: &TenantName, new: NewWorkflow) -> Result<Made> {
         let (compiled, warnings) = definitions::compile(&new)?;
-        new.schedule.as_ref().map(timetable::check).transpose()?;
+        new.schedule.iter().flatten().try_for_each(timetable::check)?;
         let bytes = serde_json::to_vec(&compiled)
             .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
         // What can't be run is not stored.

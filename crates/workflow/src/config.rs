@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use lyra_types::TenantName;
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +55,18 @@ pub struct Config {
     pub max_loop_iterations: u32,
     /// Most elements of one collection.
     pub max_elements: usize,
+    /// Most steps of one run: iterations, branches, decisions, operations on collections.
+    pub max_steps: u64,
+    /// Most bytes of memory of what one operation makes; of a task's input and of a run's output as JSON.
+    pub max_result_bytes: u64,
+    /// Most bytes of memory of all values that one run holds.
+    pub max_live_bytes: u64,
+    /// Most bytes of memory of all values that the runs of this host hold.
+    pub max_host_live_bytes: u64,
     /// Which resource a task gets.
     pub scheduling: Scheduling,
+    /// Which addresses tasks may call.
+    pub http: HttpSettings,
     /// How values get from task to task.
     pub transmission: Transmission,
     /// Where gateways are reached from outside, `https://HOST[:PORT]`: what URLs of values begin with; empty: nobody is given such URLs.
@@ -64,6 +75,36 @@ pub struct Config {
     pub otlp_endpoint: String,
     /// Tokens for parts of workflows that run on other Lyras, by the names that type mappings call them.
     pub cut_tokens: BTreeMap<String, CutToken>,
+}
+
+/// Which addresses tasks may call.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Networks that may be called although they are not public. Where authentication is off, all are but those of one link.
+    #[serde(with = "networks")]
+    pub allow: Vec<IpNet>,
+}
+
+/// Networks as texts.
+mod networks {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::IpNet;
+
+    pub(super) fn serialize<S: Serializer>(networks: &[IpNet], to: S) -> Result<S::Ok, S::Error> {
+        networks.iter().map(ToString::to_string).collect::<Vec<String>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let read = |text: &String| {
+            let wrong = |_| D::Error::custom(format!("\"{text}\" is no network, such as 10.0.0.0/8"));
+            text.parse::<IpNet>().map_err(wrong)
+        };
+        texts.iter().map(read).collect()
+    }
 }
 
 /// How values get from task to task.
@@ -145,7 +186,12 @@ impl Default for Config {
             max_tasks: limits.tasks,
             max_loop_iterations: limits.loop_iterations,
             max_elements: limits.elements,
+            max_steps: limits.steps,
+            max_result_bytes: limits.result_bytes,
+            max_live_bytes: limits.live_bytes,
+            max_host_live_bytes: 2 << 30,
             scheduling: Scheduling::default(),
+            http: HttpSettings::default(),
             transmission: Transmission::default(),
             public_url: String::new(),
             otlp_endpoint: String::new(),
@@ -162,6 +208,10 @@ impl Config {
             tasks: self.max_tasks,
             loop_iterations: self.max_loop_iterations.max(1),
             elements: self.max_elements.min(u32::MAX as usize - 1),
+            steps: self.max_steps,
+            result_bytes: self.max_result_bytes,
+            live_bytes: self.max_live_bytes,
+            ..Limits::default()
         }
     }
 }

@@ -4,14 +4,14 @@
 //! Keys: `workflows/TENANT/NAME` and `workflow-versions/TENANT/NAME/NUMBER`, in one transaction. A version never
 //! changes. What runs hold is the digest of the compiled graph, so a deleted workflow's runs go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lyra_afcl::graph::{CUT_TYPE, TaskKind};
 use lyra_afcl::{Diagnostics, Graph};
 use lyra_kit::Clock;
-use lyra_store::objects::{Change, Check, Txn};
+use lyra_store::objects::{Change, Check, Entry, Txn};
 use lyra_store::{Blobs, Objects, TxnError};
 use lyra_types::api::Page;
 use lyra_types::function::Digest;
@@ -80,11 +80,16 @@ impl Definitions {
             let key = newest_key(tenant, &new.name);
             let known = self.objects.get(&key).await?;
             let newest: Option<Version> = known.as_ref().map(|entry| read(&entry.value)).transpose()?;
+            // Who says nothing of a schedule leaves it as it is.
+            let schedule = match new.schedule.clone() {
+                Some(said) => said,
+                None => newest.as_ref().and_then(|newest| newest.schedule.clone()),
+            };
             if let Some(newest) = &newest
                 && newest.program == program
                 && newest.definition == definition
                 && newest.mappings == new.mappings
-                && newest.schedule == new.schedule
+                && newest.schedule == schedule
             {
                 return Ok(Made { name: new.name, version: newest.version, created: false, warnings });
             }
@@ -94,26 +99,23 @@ impl Definitions {
                 definition: definition.clone(),
                 mappings: new.mappings.clone(),
                 program: program.clone(),
-                schedule: new.schedule.clone(),
+                schedule: schedule.clone(),
             };
-            let check = match &known {
-                Some(entry) => Check::Modified(key.clone(), entry.modified),
-                None => Check::Absent(key.clone()),
-            };
+            let timed_key = timetable::key(tenant, &new.name);
+            let timed = self.objects.get(&timed_key).await?;
+            // What runs it starts meanwhile is not to be lost.
+            let checks = vec![unchanged(&key, known.as_ref()), unchanged(&timed_key, timed.as_ref())];
+            let timed: Option<Timed> = timed.as_ref().map(timetable::read).transpose()?;
             let value = write(&version)?;
-            let timed = timetable::key(tenant, &new.name);
             let changes = vec![
                 Change::Put(key, value.clone()),
                 Change::Put(version_key(tenant, &new.name, version.version), value),
-                match new.schedule.clone() {
-                    Some(schedule) => {
-                        let timed_from_now = Timed { schedule, last: self.clock.now(), run: None };
-                        Change::Put(timed, write(&timed_from_now)?)
-                    }
-                    None => Change::Delete(timed),
+                match schedule {
+                    Some(schedule) => Change::Put(timed_key, write(&Timed::after(timed, schedule, self.clock.now()))?),
+                    None => Change::Delete(timed_key),
                 },
             ];
-            match self.objects.txn(Txn { checks: vec![check], changes }).await {
+            match self.objects.txn(Txn { checks, changes }).await {
                 Ok(_) => return Ok(Made { name: new.name, version: version.version, created: true, warnings }),
                 Err(TxnError::Failed { .. }) => {}
                 Err(TxnError::Store(error)) => return Err(error.into()),
@@ -146,6 +148,11 @@ impl Definitions {
         version: Option<u64>,
     ) -> Result<WorkflowVersion> {
         let found = self.version(tenant, name, version).await?;
+        let timed = match version {
+            None => self.objects.get(&timetable::key(tenant, name)).await?,
+            Some(_) => None,
+        };
+        let timed = timed.as_ref().map(timetable::read).transpose()?;
         let text = self.blobs.get(&Digest(found.definition)).await?;
         let text = text.ok_or_else(|| Error::internal("the definition of a workflow is not in the blob store"))?;
         Ok(WorkflowVersion {
@@ -154,6 +161,7 @@ impl Definitions {
             definition: String::from_utf8_lossy(&text).into_owned(),
             mappings: found.mappings,
             created_at: found.created_at,
+            schedule: timed.map(|timed| timed.shown(self.clock.now())),
         })
     }
 
@@ -162,14 +170,25 @@ impl Definitions {
         let after = page.cursor.as_ref().map(|cursor| format!("{prefix}{cursor}"));
         let limit = page.limit.clamp(1, PAGE);
         let listing = self.objects.list(&prefix, limit, after.as_deref()).await?;
+        let mut timed = self.timed(tenant, limit, page.cursor.as_deref()).await?;
         let mut items = Vec::with_capacity(listing.entries.len());
         for entry in &listing.entries {
             let name = WorkflowName::new(entry.key.strip_prefix(&prefix).unwrap_or_default())?;
             let newest: Version = read(&entry.value)?;
-            items.push(Workflow { name, version: newest.version, created_at: newest.created_at });
+            let schedule = timed.remove(name.as_str()).map(|timed| timed.shown(self.clock.now()));
+            items.push(Workflow { name, version: newest.version, created_at: newest.created_at, schedule });
         }
         let next = items.last().filter(|_| listing.more).map(|last| last.name.to_string());
         Ok(Page { items, next })
+    }
+
+    /// The schedules of a page of workflows, by name: of no more of them than there are workflows there.
+    async fn timed(&self, tenant: &TenantName, limit: usize, after: Option<&str>) -> Result<HashMap<String, Timed>> {
+        let prefix = timetable::of_tenant(tenant);
+        let after = after.map(|cursor| format!("{prefix}{cursor}"));
+        let listing = self.objects.list(&prefix, limit, after.as_deref()).await?;
+        let named = listing.entries.iter().filter_map(|entry| Some((entry.key.strip_prefix(&prefix)?, entry)));
+        named.map(|(name, entry)| Ok((name.to_owned(), timetable::read(entry)?))).collect()
     }
 
     /// Deletes all workflows of a tenant, with their versions and schedules.
@@ -202,6 +221,14 @@ impl Definitions {
     }
 }
 
+/// That nobody has changed it since it was read.
+fn unchanged(key: &str, read: Option<&Entry>) -> Check {
+    match read {
+        Some(entry) => Check::Modified(key.to_owned(), entry.modified),
+        None => Check::Absent(key.to_owned()),
+    }
+}
+
 pub(crate) fn read(bytes: &Bytes) -> Result<Version> {
     serde_json::from_slice(bytes).map_err(|error| Error::internal(format!("a stored workflow can't be read: {error}")))
 }
@@ -214,8 +241,9 @@ fn write(value: &impl Serialize) -> Result<Bytes> {
 /// Compiles and checks a document and its mapping; what is odd about it comes beside it.
 pub(crate) fn compile(new: &NewWorkflow) -> Result<(Compiled, Vec<String>)> {
     let compiled = lyra_afcl::compile(&new.definition).map_err(|found| refused(&found))?;
-    let warnings = compiled.warnings.iter().map(ToString::to_string).collect();
-    let mut mapping = Mapping::parse(&new.mappings)?;
+    let mut warnings: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();
+    let (mut mapping, odd) = Mapping::parse_odd(&new.mappings)?;
+    warnings.extend(odd);
     let mut graph = compiled.graph;
     let mut cuts = BTreeMap::new();
     for cut in std::mem::take(&mut graph.cuts) {

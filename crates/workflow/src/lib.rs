@@ -16,6 +16,6 @@ pub mod schedule;
 mod service;
 mod timetable;
 
-pub use config::{Config, CutToken, Extraction, Transmission};
+pub use config::{Config, CutToken, Extraction, HttpSettings, Transmission};
 pub use membership::Identity;
 pub use service::{Deps, Service};

@@ -1,7 +1,8 @@
 //! Tasks that are runs themselves: sub-workflows here, and parts of a workflow on another Lyra.
 //!
 //! What must hold: a sub-run is made once for each try, also when the engine is killed in between; it is cancelled when
-//! its task is given up; how deep runs nest is bounded. Only the data of a cut's edges cross.
+//! its try is given up, here or elsewhere; how deep runs nest is bounded, over all Lyras. Only the data of a cut's edges
+//! cross.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +14,7 @@ use lyra_afcl::graph::CUT_TYPE;
 use lyra_kit::Tasks;
 use lyra_types::account::Secret;
 use lyra_types::workflow::{Parent, Run, RunStatus};
-use lyra_types::{Error, RunId, TenantName, WorkflowName};
+use lyra_types::{Code, Error, RunId, TenantName, WorkflowName};
 use lyra_wire::Workflows;
 use lyra_wire::workflows::NewRun;
 use serde_json::{Map, Value, json};
@@ -26,9 +27,13 @@ use crate::enact::{Enactment, Failure, Nested};
 use crate::service::{Origin, Service, WeakService};
 
 /// How deep runs may stand in one another.
-const DEPTH: u32 = 16;
+pub(crate) const DEPTH: u32 = 16;
 /// Longest wait of one look at a sub-run.
 const LOOK: Duration = Duration::from_secs(60);
+/// Longest time to cancel a part on another Lyra, and the waits between tries of that.
+const GIVE_UP: Duration = Duration::from_secs(30);
+const AGAIN: [Duration; 4] =
+    [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(8)];
 
 /// Runs tasks that are runs.
 pub(crate) struct NestedRuns {
@@ -105,10 +110,7 @@ impl Nested for NestedRuns {
             }
         };
         let name = WorkflowName::new(name).map_err(failure_of)?;
-        let depth = service.active(&enactment.tenant, &enactment.run).map_or(0, |run| run.depth) + 1;
-        if depth > DEPTH {
-            return Err(Failure::lasting("limit_reached", format!("workflows stand in one another {DEPTH} deep")));
-        }
+        let depth = deeper(service.active(&enactment.tenant, &enactment.run).map_or(0, |run| run.depth))?;
         let input: Map<String, Value> = serde_json::from_slice(&enactment.input)
             .map_err(|error| Failure::lasting("invalid_input", error.to_string()))?;
         let id = sub_run(enactment)?;
@@ -116,9 +118,18 @@ impl Nested for NestedRuns {
         let origin = Origin { parent: Some(parent), schedule: None, depth };
         let user = enactment.user.clone();
         let traceparent = Some(enactment.traceparent.clone());
-        let new = NewRun { input, id: Some(id.clone()), version, traceparent, destinations: None, user };
-        service.start_run(&enactment.tenant, &name, new, origin).await.map_err(failure_of)?;
+        let new = NewRun { input, id: Some(id.clone()), version, traceparent, user, ..NewRun::default() };
+        // Before the start: given up in the middle of it, there may be a run.
         let guard = Given { service: &service, tasks: &self.tasks, run: Some((enactment.tenant.clone(), id.clone())) };
+        if let Err(error) = service.start_run(&enactment.tenant, &name, new, origin).await {
+            match error.code {
+                // Perhaps it was started, and only the answer is lost.
+                Code::Unavailable | Code::Internal => drop(guard),
+                // A run with that id would be somebody else's.
+                _ => guard.ended(),
+            }
+            return Err(failure_of(error));
+        }
         let run = loop {
             let run = service.run(&enactment.tenant, &id, LOOK).await.map_err(failure_of)?;
             if run.status.is_final() {
@@ -136,8 +147,9 @@ impl Nested for NestedRuns {
         };
         let name = enactment.function_type.strip_prefix(CUT_TYPE).unwrap_or_default();
         let active = self.service()?.active(&enactment.tenant, &enactment.run);
-        let program =
-            active.map(|run| run.program).ok_or_else(|| Failure::passing("unavailable", "the run has gone"))?;
+        let active = active.ok_or_else(|| Failure::passing("unavailable", "the run has gone"))?;
+        deeper(active.depth)?;
+        let program = &active.program;
         let graph = program
             .cuts
             .get(name)
@@ -145,10 +157,17 @@ impl Nested for NestedRuns {
         let input: Value = serde_json::from_slice(&enactment.input)
             .map_err(|error| Failure::lasting("invalid_input", error.to_string()))?;
         let id = sub_run(enactment)?;
-        let body = json!({ "id": id, "graph": graph, "mappings": program.mapping, "input": input });
+        let mut body = json!({ "id": id, "graph": graph, "mappings": program.mapping, "input": input });
+        if active.depth > 0 {
+            body["depth"] = json!(active.depth);
+        }
         let sent = Enactment { input: Bytes::from(body.to_string()), ..enactment.clone() };
         // Asked again with the same id, the other side waits for the same run.
-        let address = format!("{}/v1/cuts?wait={}", url.trim_end_matches('/'), LOOK.as_secs() / 2);
+        let url = url.trim_end_matches('/');
+        let address = format!("{url}/v1/cuts?wait={}", LOOK.as_secs() / 2);
+        let elsewhere =
+            Elsewhere { cancel: format!("{url}/v1/runs/{id}/cancel"), token: token.clone(), sent: sent.clone() };
+        let guard = Sent { http: &self.http, tasks: &self.tasks, part: Some(elsewhere) };
         let run = loop {
             let answer = self.http.enact_as(&sent, &address, Some(LOOK), token.as_ref()).await?;
             let run: Run = serde_json::from_slice(&answer).map_err(|error| {
@@ -158,8 +177,17 @@ impl Nested for NestedRuns {
                 break run;
             }
         };
+        guard.ended();
         output_of(run)
     }
+}
+
+/// How many runs stand around one that a run of this depth starts.
+fn deeper(depth: u32) -> Result<u32, Failure> {
+    if depth >= DEPTH {
+        return Err(Failure::lasting("limit_reached", format!("workflows stand in one another {DEPTH} deep")));
+    }
+    Ok(depth + 1)
 }
 
 /// The output of a run that has ended; else a failure with the run's own cause.
@@ -208,54 +236,62 @@ impl Drop for Given<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use lyra_kit::Clock;
+/// A part on another Lyra.
+struct Elsewhere {
+    /// Where it is cancelled.
+    cancel: String,
+    token: Option<Secret>,
+    sent: Enactment,
+}
 
-    use super::*;
-    use crate::enact::http;
-
-    fn enactment(tenant: &str) -> Enactment {
-        Enactment {
-            tenant: TenantName::new(tenant).expect("a name"),
-            run: RunId::new("r").expect("an id"),
-            task: "edge".to_owned(),
-            key: "r/0//1".to_owned(),
-            attempt: 1,
-            function_type: "lyra:cut/edge".to_owned(),
-            input: Bytes::from_static(b"{}"),
-            timeout: LOOK,
-            traceparent: String::new(),
-            user: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_token_goes_to_the_lyra_and_from_the_tenant_that_it_is_for() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("token");
-        std::fs::write(&file, "lyra_secret\n").expect("written");
-        let token = CutToken { url: "https://cloud.test/".to_owned(), file, tenants: vec![enactment("acme").tenant] };
-        let missing = CutToken { file: dir.path().join("none"), ..token.clone() };
-        let http = Http::new(http::Config::default(), Clock::system()).expect("a client");
-        let tokens = [("cloud".to_owned(), token), ("lost".to_owned(), missing)].into_iter().collect();
-        let nested = NestedRuns::new(Arc::new(http), tokens, Tasks::new());
-        let found = nested.token(&enactment("acme"), "cloud", "https://cloud.test").await.expect("the token");
-        assert_eq!(found.reveal(), "lyra_secret");
-        for (tenant, name, url, retryable) in [
-            ("acme", "cloud", "https://elsewhere.test", false),
-            ("acme", "cloud", "http://cloud.test", false),
-            ("other", "cloud", "https://cloud.test", false),
-            ("acme", "unknown", "https://cloud.test", false),
-            ("acme", "lost", "https://cloud.test", true),
-        ] {
-            let refused = nested.token(&enactment(tenant), name, url).await.expect_err("no token");
-            assert_eq!(
-                (refused.cause.code.as_str(), refused.retryable),
-                ("unauthenticated", retryable),
-                "{name} {url}"
-            );
-            assert!(!refused.cause.message.contains("secret"), "{}", refused.cause.message);
+impl Elsewhere {
+    async fn cancel(self, http: &Http) {
+        let asked = Enactment { input: Bytes::from_static(b"{}"), timeout: GIVE_UP, ..self.sent };
+        let mut waits = AGAIN.iter();
+        loop {
+            let error = match http.enact_as(&asked, &self.cancel, None, self.token.as_ref()).await {
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            // What was not found may be about to be started: the request was broken off on its way.
+            let again = waits.next().filter(|_| error.retryable || error.cause.code == "http_404");
+            let Some(wait) = again else {
+                let (code, message) = (error.cause.code, error.cause.message);
+                tracing::debug!(at = self.cancel, code, message, "a part was not cancelled; it may have ended");
+                return;
+            };
+            tokio::time::sleep(*wait).await;
         }
     }
 }
+
+/// Cancels a part on another Lyra whose task is given up, as [`Given`] does here.
+struct Sent<'a> {
+    http: &'a Arc<Http>,
+    tasks: &'a Tasks,
+    part: Option<Elsewhere>,
+}
+
+impl Sent<'_> {
+    fn ended(mut self) {
+        self.part = None;
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        let Some(part) = self.part.take() else { return };
+        if self.tasks.stopping().is_cancelled() {
+            return;
+        }
+        let (http, cancel) = (Arc::clone(self.http), part.cancel.clone());
+        self.tasks.spawn("cancel a part elsewhere", async move {
+            if tokio::time::timeout(GIVE_UP, part.cancel(&http)).await.is_err() {
+                tracing::warn!(at = cancel, "a part on another Lyra can't be cancelled; it goes on there");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

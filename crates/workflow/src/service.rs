@@ -37,7 +37,7 @@ use crate::engine::{self, Begin, Engine, Handle, Head, Message, Summary};
 use crate::export;
 use crate::membership::{Identity, Membership};
 use crate::metrics::Metrics;
-use crate::nested::NestedRuns;
+use crate::nested::{DEPTH, NestedRuns};
 
 /// Most runs of a page.
 const PAGE: usize = 1_000;
@@ -71,6 +71,9 @@ pub struct Deps {
     pub random: Random,
     /// Where metrics go.
     pub metrics: telemetry::Metrics,
+    /// Whether tasks call public addresses only, and those that the settings allow: where not everybody who may deploy a workflow is to
+    /// reach what this host reaches.
+    pub public_only: bool,
     /// Whether no other process uses the store: runs of an earlier process are taken up at once then.
     pub alone: bool,
     /// Who this process is, for others.
@@ -147,14 +150,20 @@ impl Service {
                 random: deps.random.clone(),
                 tasks: tasks.clone(),
             });
-            let http = Arc::new(Http::new(http::Config::default(), deps.clock.clone())?);
+            let calls = http::Config {
+                public_only: deps.public_only,
+                allow: config.http.allow.clone(),
+                trusted: !config.otlp_endpoint.is_empty() || !config.cut_tokens.is_empty(),
+                ..http::Config::default()
+            };
+            let http = Arc::new(Http::new(calls, deps.clock.clone())?);
             let nested = Arc::new(NestedRuns::new(Arc::clone(&http), config.cut_tokens.clone(), tasks.clone()));
             let enact = Arc::new(Enactables::new(Arc::clone(&http), functions, Arc::clone(&nested) as Arc<dyn Nested>));
-            let (export, ended) = match config.otlp_endpoint.as_str() {
-                "" => (None, None),
-                endpoint => {
+            let (export, ended) = match (config.otlp_endpoint.as_str(), http.trusted()) {
+                ("", _) | (_, None) => (None, None),
+                (endpoint, Some(client)) => {
                     let (ended, receiver) = mpsc::channel(export::QUEUE);
-                    (Some((export::address(endpoint)?, http.client(), receiver)), Some(ended))
+                    (Some((export::address(endpoint)?, client, receiver)), Some(ended))
                 }
             };
             let (objects, clock, random) = (Arc::clone(&deps.objects), deps.clock.clone(), deps.random.clone());
@@ -234,6 +243,9 @@ impl Service {
         run: NewRun,
         origin: Origin,
     ) -> Result<Started> {
+        if run.timeout_ms == Some(0) {
+            return Err(Error::field(Code::InvalidField, "timeout_ms", "must be above 0"));
+        }
         let found = self.definitions.version(tenant, name, run.version).await?;
         let program = self.engine.program(&found.program).await?;
         check_input(&program, &run.input, self.engine.deps().config.max_value_bytes)?;
@@ -255,8 +267,10 @@ impl Service {
                 parent: origin.parent,
                 depth: origin.depth,
                 schedule: origin.schedule,
+                timeout_ms: run.timeout_ms,
                 traceparent: run.traceparent,
                 user: run.user,
+                limits: None,
             },
             notice,
         };
@@ -395,6 +409,11 @@ impl Workflows for Service {
     }
 
     async fn start_part(&self, tenant: &TenantName, part: NewPart) -> Result<Started> {
+        let depth = part.depth.saturating_add(1);
+        if depth > DEPTH {
+            let reason = format!("workflows stand in one another {DEPTH} deep, which is the limit");
+            return Err(Error::field(Code::InvalidField, "depth", reason));
+        }
         let (compiled, name) = definitions::part(&part)?;
         let bytes = serde_json::to_vec(&compiled)
             .map_err(|error| Error::internal(format!("a part can't be written: {error}")))?;
@@ -415,10 +434,12 @@ impl Workflows for Service {
                 input: part.input,
                 secret: format!("{:032x}", deps.random.u128()),
                 parent: None,
-                depth: 0,
+                depth,
                 schedule: None,
+                timeout_ms: None,
                 traceparent: part.traceparent,
                 user: part.user,
+                limits: None,
             },
             notice: None,
         };

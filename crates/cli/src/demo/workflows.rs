@@ -77,7 +77,7 @@ pub async fn approved_after_the_restart(tour: &mut Tour<'_>) -> Result<()> {
     tour.stage.answer(&format!("{} waits since {}", task.task, task.since));
     tour.stage.command("lyra workflow complete cb_… -d '{\"approved\":true}'");
     let completion = Completion::Output(object(json!({"approved": true}))?);
-    tour.client.complete_task(&task.token, &completion).await?;
+    tour.client.complete_task(task.token.as_deref().context("its token is not shown")?, &completion).await?;
     let ended = tour.client.wait_run(&id, LIMIT).await?;
     ensure!(ended.status == RunStatus::Succeeded, "the run is {}", ended.status);
     tour.stage.answer(&format!("{APPROVAL} {}", ended.status));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lyra_types::api::workflows::{NewWorkflow, Overlap, Schedule};
+use lyra_types::api::workflows::{NewWorkflow, Overlap, Schedule, WorkflowSchedule};
 use lyra_types::name::MAX_LEN;
 use lyra_types::{Code, WorkflowName};
 use serde_json::{Map, Value};
@@ -19,10 +19,12 @@ use crate::table::age;
 #[command(after_help = "Examples:
   lyra workflow deploy thumbnails.yaml --mappings mappings.json
   lyra workflow deploy report.yaml --cron '0 6 * * MON-FRI' --time-zone Europe/Vienna
+  lyra workflow deploy report.yaml --no-cron
   lyra workflow deploy thumbnails.yaml --name thumbs-next -q
 
 Without --name the workflow is called as its document says, in lower case. Document and mapping are
-checked in full before anything is stored.")]
+checked in full before anything is stored. Without --cron a workflow that starts runs by itself goes
+on doing so, with the new version; --no-cron ends that.")]
 pub struct Args {
     #[command(flatten)]
     document: Document,
@@ -35,6 +37,9 @@ pub struct Args {
     /// Start a run at these times: [second] minute hour day month weekday
     #[arg(long, value_name = "FIELDS")]
     cron: Option<String>,
+    /// Start no more runs by itself
+    #[arg(long, conflicts_with = "cron")]
+    no_cron: bool,
     /// Time zone of --cron [default: UTC]
     #[arg(long, value_name = "ZONE", requires = "cron")]
     time_zone: Option<String>,
@@ -117,10 +122,11 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         Some(path) => read_mappings(path)?,
     };
     let schedule = match args.cron {
+        None if args.no_cron => Some(None),
         None => None,
         Some(cron) => {
             let input = args.cron_data.as_deref().map_or_else(|| Ok(Map::new()), |data| read_object(Some(data)))?;
-            Some(Schedule { cron, time_zone: args.time_zone, overlap: args.overlap, input })
+            Some(Some(Schedule { cron, time_zone: args.time_zone, overlap: args.overlap, input }))
         }
     };
     let shown = args.document.name().to_owned();
@@ -128,7 +134,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let made = session.client.deploy_workflow(&workflow).await;
     let made = made.map_err(|error| Failure::from(error).in_code(&shown, &workflow.definition))?;
     for warning in &made.warnings {
-        session.note(&format!("{shown}:{}", harmless(warning)));
+        // Of the mapping they say where themselves.
+        let place = if warning.starts_with("mappings") { String::new() } else { format!("{shown}:") };
+        session.note(&format!("{place}{}", harmless(warning)));
     }
     session.show(
         &made,
@@ -189,15 +197,26 @@ pub async fn list(args: &Ls, session: &Session) -> Result<()> {
     session.list(
         &workflows,
         |workflow| workflow.name.to_string(),
-        &["name", "version", "deployed"],
+        &["name", "version", "deployed", "cron", "zone", "next", "last run"],
         |workflow| {
             vec![
                 workflow.name.to_string(),
                 workflow.version.to_string(),
                 format!("{} ago", age(&session.clock, workflow.created_at)),
             ]
+            .into_iter()
+            .chain(timed(workflow.schedule.as_ref()))
+            .collect()
         },
     )
+}
+
+/// When it starts runs: pattern, time zone, the next time, the last run.
+fn timed(schedule: Option<&WorkflowSchedule>) -> [String; 4] {
+    let Some(schedule) = schedule else { return Default::default() };
+    let next = schedule.next.map_or_else(|| "never".to_owned(), |next| next.to_string());
+    let last = schedule.last.as_ref().map(|last| last.run.to_string()).unwrap_or_default();
+    [schedule.cron.clone(), schedule.time_zone.clone().unwrap_or_else(|| "UTC".to_owned()), next, last]
 }
 
 /// Prints a workflow's document.
@@ -206,7 +225,16 @@ pub async fn list(args: &Ls, session: &Session) -> Result<()> {
 /// Those of the API.
 pub async fn show(args: &Named, session: &Session) -> Result<()> {
     let workflow = session.client.workflow(&args.target.name, args.target.version).await?;
-    if session.json() { print_line(workflow.json()) } else { print(&workflow.definition) }
+    if session.json() {
+        return print_line(workflow.json());
+    }
+    print(&workflow.definition)?;
+    if let Some(schedule) = &workflow.schedule {
+        let [cron, zone, next, last] = timed(Some(schedule));
+        let last = if last.is_empty() { "none yet".to_owned() } else { last };
+        session.note(&format!("starts runs by itself at {cron} ({zone}): next {next}, last run {last}"));
+    }
+    Ok(())
 }
 
 /// Deletes a workflow.

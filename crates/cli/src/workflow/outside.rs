@@ -39,12 +39,12 @@ pub async fn list(run: &RunId, session: &Session) -> Result<()> {
     let waiting = session.client.waiting(run).await?;
     session.list(
         &waiting,
-        |task| task.token.clone(),
+        |task| task.token.clone().unwrap_or_default(),
         &["task", "token", "since", "input"],
         |task| {
             vec![
                 task.task.clone(),
-                task.token.clone(),
+                task.token.clone().unwrap_or_else(|| "(not shown)".to_owned()),
                 format!("{} ago", age(&session.clock, task.since)),
                 serde_json::Value::from(task.input.clone()).to_string(),
             ]

@@ -19,7 +19,7 @@ pub enum Command {
     Deploy(deploy::Args),
     /// Start a run
     Run(start::Args),
-    /// List workflows
+    /// List workflows, with when each starts runs by itself
     #[command(after_help = "Examples:
   lyra workflow ls
   lyra workflow ls -q --limit 1000")]
@@ -27,7 +27,9 @@ pub enum Command {
     /// Print the document of a workflow
     #[command(after_help = "Examples:
   lyra workflow show thumbnails > thumbnails.yaml
-  lyra workflow show thumbnails@2 -o json")]
+  lyra workflow show thumbnails@2 -o json
+
+Where the workflow starts runs by itself, stderr says when; -o json has it as schedule.")]
     Show(deploy::Named),
     /// Delete a workflow with its versions; its runs go on
     #[command(after_help = "Example:

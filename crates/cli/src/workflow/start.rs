@@ -22,6 +22,7 @@ use crate::webhook::Own;
   lyra workflow run thumbnails -d '{\"image\":\"cat.png\"}'
   lyra workflow run thumbnails@2 -d @input.json --wait
   lyra workflow run report --id report-2026-05 --wait 10m
+  lyra workflow run report --timeout 5m --wait
   lyra workflow run report --on-failure function:repair
 
 Without --wait it prints the run's id. With it, the run's output goes to stdout; -o json prints the
@@ -36,6 +37,9 @@ pub struct Args {
     /// Id of the run; starting it again with the same input is the same run
     #[arg(long, value_name = "ID")]
     id: Option<String>,
+    /// Have the run fail when it has not ended after this; a redrive gives it that time anew
+    #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     told: Own,
     /// Wait for the run to end, no longer than this
@@ -51,7 +55,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let id = args.id.as_deref().map(RunId::new).transpose()?;
     let (input, version) = (read_object(args.data.as_deref())?, args.target.version);
     let destinations = args.told.request()?.map(Box::new);
-    let run = NewRun { input, id, version, destinations, ..NewRun::default() };
+    let timeout_ms = args.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let run = NewRun { input, id, version, timeout_ms, destinations, ..NewRun::default() };
     let started = session.client.start_run(&args.target.name, &run).await?;
     if !started.created {
         session.note(&format!("run {} was started before", started.id));

@@ -40,4 +40,5 @@ mod watch;
 mod worker;
 mod workflow;
 mod workflow_role;
+mod workflow_runs;
 mod workflows;

@@ -6,31 +6,13 @@
 //! looked at before each call.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use lyra_types::address::is_public;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-
-/// Networks that are not public (the special-purpose registries of IANA, RFC 6890).
-const NOT_PUBLIC_4: [([u8; 4], u32); 15] = [
-    ([0, 0, 0, 0], 8),
-    ([10, 0, 0, 0], 8),
-    ([100, 64, 0, 0], 10),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([172, 16, 0, 0], 12),
-    ([192, 0, 0, 0], 24),
-    ([192, 0, 2, 0], 24),
-    ([192, 88, 99, 0], 24),
-    ([192, 168, 0, 0], 16),
-    ([198, 18, 0, 0], 15),
-    ([198, 51, 100, 0], 24),
-    ([203, 0, 113, 0], 24),
-    ([224, 0, 0, 0], 4),
-    ([240, 0, 0, 0], 4),
-];
 
 /// Networks that may be called although they are not public.
 #[derive(Debug, Clone)]
@@ -48,34 +30,11 @@ impl fmt::Display for Forbidden {
 
 impl std::error::Error for Forbidden {}
 
-fn is_public_4(address: Ipv4Addr) -> bool {
-    let bits = address.to_bits();
-    !NOT_PUBLIC_4.iter().any(|(net, length)| (bits ^ Ipv4Addr::from(*net).to_bits()) >> (32 - length) == 0)
-}
-
-fn is_public_6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let embedded = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match segments {
-        // Addresses of IPv4 in other forms are what they lead to: NAT64 and 6to4.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_4(embedded(high, low)),
-        [0x2002, high, low, ..] => is_public_4(embedded(high, low)),
-        // Documentation and Teredo.
-        [0x2001, 0xdb8, ..] | [0x2001, 0, ..] => false,
-        // Global unicast is what is in 2000::/3.
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
-}
-
 impl Allowed {
     /// Whether an address may be called.
     pub(crate) fn holds(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        let public = match address {
-            IpAddr::V4(address) => is_public_4(address),
-            IpAddr::V6(address) => is_public_6(address),
-        };
-        public || self.0.iter().any(|net| net.contains(&address))
+        is_public(address) || self.0.iter().any(|net| net.contains(&address))
     }
 
     /// Checks a URL whose host is an address. Names are looked at when they are resolved.

@@ -35,6 +35,8 @@ struct Entry {
 pub(crate) struct AuditAs {
     pub actor: String,
     pub tenant: Option<TenantName>,
+    /// What it was done to, where the path does not say so.
+    pub target: Option<String>,
 }
 
 /// What an entry says beside who and when.
@@ -70,10 +72,8 @@ impl AuditLog {
             None if done.status < 500 => "refused",
             None => "failed",
         };
-        let (actor, tenant) = match by {
-            Some(by) => (by.actor, by.tenant),
-            None => (identity.name.clone(), done.tenant),
-        };
+        let AuditAs { actor, tenant, target } =
+            by.unwrap_or_else(|| AuditAs { actor: identity.name.clone(), tenant: done.tenant, target: None });
         let event = AuditEvent {
             time: self.clock.now(),
             actor,
@@ -81,7 +81,7 @@ impl AuditLog {
             address: done.address,
             tenant,
             action: format!("{} {}", done.method, done.route),
-            target: done.path.to_owned(),
+            target: target.unwrap_or_else(|| done.path.to_owned()),
             outcome: outcome.to_owned(),
             status: done.status,
         };

@@ -13,6 +13,8 @@ pub(crate) enum Needs {
     Somebody,
     /// Any one of these scopes, in the tenant that the request is about.
     Any(Scopes),
+    /// All of these scopes, in the tenant that the request is about.
+    All(Scopes),
 }
 
 impl Needs {
@@ -22,14 +24,17 @@ impl Needs {
     pub(crate) const ADMIN: Needs = Needs::Any(Scopes::of(&[Scope::Admin]));
     /// Whoever submits a job can follow it.
     pub(crate) const READ_OR_INVOKE: Needs = Needs::Any(Scopes::of(&[Scope::Read, Scope::Invoke]));
+    /// What comes with a definition of its own and runs it at once.
+    pub(crate) const DEPLOY_AND_INVOKE: Needs = Needs::All(Scopes::of(&[Scope::Deploy, Scope::Invoke]));
     /// What is no tenant's but the platform's.
     pub(crate) const OPERATOR: Needs = Needs::Any(Scopes::of(&[Scope::Operator]));
 
-    /// The scopes, any of which is enough; `None`: none is needed.
-    pub(crate) fn scopes(self) -> Option<Scopes> {
+    /// Sets of scopes, any of which is enough; `None`: none is needed.
+    pub(crate) fn scopes(self) -> Option<Vec<Scopes>> {
         match self {
             Needs::Nothing | Needs::Somebody => None,
-            Needs::Any(scopes) => Some(scopes),
+            Needs::Any(scopes) => Some(scopes.iter().map(|scope| Scopes::of(&[scope])).collect()),
+            Needs::All(scopes) => Some(vec![scopes]),
         }
     }
 
@@ -41,16 +46,16 @@ impl Needs {
         if self != Needs::Nothing && identity.by == By::Nothing {
             return Err(Error::new(Code::Unauthenticated, "send a token: Authorization: Bearer TOKEN"));
         }
-        match self {
-            Needs::Nothing | Needs::Somebody => Ok(()),
-            Needs::Any(scopes) if identity.is_operator() || identity.scopes.has_any(scopes) => Ok(()),
-            Needs::Any(scopes) => {
-                let needed = scopes.to_string().replace(',', " or ");
-                let has = identity.scopes;
-                let detail = format!("this needs the scope {needed}; {} has {has}", identity.name);
-                Err(Error::new(Code::PermissionDenied, detail))
-            }
-        }
+        let has = identity.scopes;
+        let needed = match self {
+            Needs::Nothing | Needs::Somebody => return Ok(()),
+            Needs::Any(_) | Needs::All(_) if identity.is_operator() => return Ok(()),
+            Needs::Any(scopes) if has.has_any(scopes) => return Ok(()),
+            Needs::All(scopes) if has.has_all(scopes) => return Ok(()),
+            Needs::Any(scopes) => format!("scope {}", scopes.to_string().replace(',', " or ")),
+            Needs::All(scopes) => format!("scopes {}", scopes.to_string().replace(',', " and ")),
+        };
+        Err(Error::new(Code::PermissionDenied, format!("this needs the {needed}; {} has {has}", identity.name)))
     }
 }
 
@@ -77,6 +82,11 @@ mod tests {
         assert_eq!(code(Needs::Nothing, &nobody), Ok(()));
         let said = Needs::READ_OR_INVOKE.check(&with(&[Scope::Deploy])).unwrap_err().detail;
         assert_eq!(said, "this needs the scope invoke or read; acme/ada has deploy");
+        let both = Needs::DEPLOY_AND_INVOKE;
+        assert_eq!(code(both, &with(&[Scope::Deploy, Scope::Invoke])), Ok(()));
+        assert_eq!(code(both, &with(&[Scope::Operator])), Ok(()));
+        let said = both.check(&with(&[Scope::Invoke])).unwrap_err().detail;
+        assert_eq!(said, "this needs the scopes deploy and invoke; acme/ada has invoke");
         assert!(with(&[]).check_tenant("acme").is_ok() && with(&[]).check_tenant("other").is_err());
         assert!(with(&[Scope::Operator]).check_tenant("other").is_ok());
     }

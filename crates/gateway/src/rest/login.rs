@@ -55,7 +55,7 @@ pub(crate) async fn login(State(app): State<Arc<App>>, request: Request) -> Answ
     // Names that nobody can have are wrong like any other.
     let (Ok(tenant), Ok(name)) = (tenant, UserName::new(&user)) else { return Err(wrong().into()) };
     let address = Peer::address(&parts)?;
-    let by = AuditAs { actor: format!("{tenant}/{name}"), tenant: known_tenant(&app, &tenant) };
+    let by = AuditAs { actor: format!("{tenant}/{name}"), tenant: known_tenant(&app, &tenant), target: None };
     let outcome = app.accounts.login(Login { user: UserKey { tenant, name }, password, address }).await;
     let mut response = match outcome {
         Ok(changed) => issued(StatusCode::OK, known(&app, changed).await),

@@ -13,10 +13,12 @@ use lyra_types::workflow::{Run, RunStatus, TraceToken};
 use lyra_types::{Code, Error, Result, RunId, TenantName, WorkflowName};
 use lyra_wire::control::PageQuery;
 use lyra_wire::spans::spans;
-use lyra_wire::workflows::{RunCommand, RunQuery};
+use lyra_wire::workflows::{RunCommand, RunQuery, callback_run};
 
 use super::Answer;
 use super::workflows::role;
+use crate::access::By;
+use crate::access::audit::AuditAs;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
 use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
@@ -227,6 +229,8 @@ async fn otlp(app: &App, scope: &Scope) -> Answer {
 }
 
 /// List the tasks of a run that wait for an outside party.
+///
+/// Their tokens, with which anybody completes them, are shown to those who may invoke.
 #[utoipa::path(
     get, path = "/v1/runs/{id}/waiting", tag = "runs", operation_id = "listWaiting",
     params(
@@ -236,13 +240,17 @@ async fn otlp(app: &App, scope: &Scope) -> Answer {
     responses((status = 200, description = "All of them", body = Page<Waiting>), Refused, Missing, Busy)
 )]
 pub(crate) async fn waiting(State(app): State<Arc<App>>, scope: Scope) -> Answer {
-    let items = role(&app)?.waiting(&scope.tenant, &id(&scope)?).await?;
+    let mut items = role(&app)?.waiting(&scope.tenant, &id(&scope)?).await?;
+    if !scope.identity.may(lyra_types::Scope::Invoke) {
+        items.iter_mut().for_each(|task| task.token = None);
+    }
     Ok(Json(Page { items, next: None }).into_response())
 }
 
 /// Complete a task that waits.
 ///
-/// The token names the task and is what entitles to complete it. Repeating the same completion does nothing.
+/// The token names the task and is what entitles to complete it. Repeating the same completion does nothing. Who has completed what
+/// stands in the audit log.
 #[utoipa::path(
     post, path = "/v1/callbacks/{token}", tag = "runs", operation_id = "completeTask",
     params(("token" = String, Path, description = "What the waiting task was given, or `GET /v1/runs/{id}/waiting` shows")),
@@ -259,6 +267,17 @@ pub(crate) async fn complete(State(app): State<Arc<App>>, scope: Scope, request:
     let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_event_bytes).await?;
     let completion: Completion = parse_json(&body.bytes)?;
     drop(body);
-    role.complete(scope.part("token"), completion).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let token = scope.part("token");
+    role.complete(token, completion).await?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    // The token was good, so what it says is true.
+    if let Some((tenant, run)) = callback_run(token) {
+        let actor = match scope.identity.by {
+            By::Nothing => "callback".to_owned(),
+            _ => scope.identity.name.clone(),
+        };
+        let target = Some(format!("/v1/runs/{run}"));
+        response.extensions_mut().insert(AuditAs { actor, tenant: Some(tenant), target });
+    }
+    Ok(response)
 }

@@ -6,7 +6,9 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use lyra_fleet::quota::{Entry, Pass};
 use lyra_types::api::Page;
+use lyra_types::name::Qualifier;
 use lyra_types::schedule::{ScheduleRequest, ScheduleRun, ScheduleView};
 use lyra_types::{Result, ScheduleName};
 use lyra_wire::control::PageQuery;
@@ -18,6 +20,7 @@ use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
 use crate::openapi::{Busy, Missing, Owner, Paging, Refused};
 use crate::query::{DEFAULT_PAGE, MAX_PAGE};
+use crate::quota;
 use crate::service::App;
 
 fn name(scope: &Scope) -> Result<ScheduleName> {
@@ -97,6 +100,19 @@ pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     Ok(no_content())
 }
 
+/// Lets a firing by hand in as what it starts: a job of the function. Where there is no such function, the firing says so.
+async fn enter(app: &App, scope: &Scope) -> Result<Pass> {
+    let (view, _) = ask(app, scope, ScheduleAsk::Get(name(scope)?)).await?.schedule()?;
+    let (function, qualifier) = Qualifier::split(&view.schedule.function)?;
+    match app.table.find(scope.tenant.as_str(), function.as_str(), app.config.route_wait).await {
+        Ok(route) => match route.resolve(&qualifier, app.random.u64()) {
+            Ok(version) => quota::enter(app, version, Entry::Submit).await,
+            Err(_) => quota::enter_start(app, &scope.tenant).await,
+        },
+        Err(_) => quota::enter_start(app, &scope.tenant).await,
+    }
+}
+
 async fn paused(app: &App, scope: &Scope, paused: bool) -> Result<Response> {
     let (view, _) = ask(app, scope, ScheduleAsk::Pause(name(scope)?, paused)).await?.schedule()?;
     Ok(Json(view).into_response())
@@ -138,6 +154,7 @@ pub(crate) async fn resume(State(app): State<Arc<App>>, scope: Scope) -> Answer 
     responses((status = 202, description = "The job is durable", body = ScheduleRun), Refused, Missing, Busy)
 )]
 pub(crate) async fn run(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    let _pass = enter(&app, &scope).await?;
     match ask(&app, &scope, ScheduleAsk::Run(name(&scope)?)).await? {
         HookAnswer::Ran(run) => Ok((StatusCode::ACCEPTED, Json(run)).into_response()),
         other => Err(other.unfit().into()),

@@ -1,12 +1,14 @@
 //! Workflows: deploy, show, list, delete, start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::LOCATION;
+use lyra_fleet::quota::Pass;
 use lyra_types::api::Page;
 use lyra_types::api::workflows::{Made, NewPart, NewRun, NewWorkflow, Started};
 use lyra_types::workflow::{Run, Workflow, WorkflowVersion};
@@ -223,7 +225,8 @@ fn parse_start(bytes: &[u8]) -> Result<NewRun> {
 /// Run a part of another Lyra's workflow.
 ///
 /// Another Lyra asks for this where a workflow's document cuts a part out for this one. Asked again with the same id
-/// it waits for the same run. 200 where the run has ended within `wait`, else 202.
+/// it waits for the same run. 200 where the run has ended within `wait`, else 202. It needs the scopes `deploy` and `invoke`: the part
+/// comes with its definition. The run is cancelled as any other, by its id.
 #[utoipa::path(
     post, path = "/v1/cuts", tag = "workflows", operation_id = "runCut",
     params(
@@ -246,6 +249,11 @@ pub(crate) async fn start_part(State(app): State<Arc<App>>, scope: Scope, reques
     drop(body);
     part.traceparent = traceparent(part.traceparent.take(), &scope.headers)?;
     part.user = charged(&scope, part.user.as_deref())?;
+    // One that waits for a part that was started before starts nothing.
+    let _pass = match role.run(&scope.tenant, &part.id, Duration::ZERO).await {
+        Ok(_) => Pass::default(),
+        Err(_) => quota::enter_start(&app, &scope.tenant).await?,
+    };
     let started = role.start_part(&scope.tenant, part).await?;
     let run = settled(&app, &scope.tenant, &started.id, wait).await?;
     let status = if run.status.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };

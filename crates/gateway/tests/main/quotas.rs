@@ -99,6 +99,17 @@ async fn a_rate_holds_calls_jobs_and_triggers_together_before_their_event_is_rea
         assert!(problem.detail.contains("tenant default") && problem.detail.contains("3.6/h"), "{}", problem.detail);
         let after: u64 = refused.header("retry-after").parse().unwrap();
         assert!((900..=1_001).contains(&after), "{after}");
+        let of_call = ["lyra-invocation-id", "lyra-version", "server-timing"];
+        if target.contains("async") {
+            assert!(
+                of_call.iter().all(|name| !refused.headers.contains_key(*name)),
+                "a job that was not made is no call"
+            );
+        } else {
+            let [id, version, timing] = of_call.map(|name| refused.header(name));
+            assert!(id.starts_with("inv_") && timing.starts_with("queue;dur="), "{id} {timing}");
+            assert_eq!((version, refused.headers.contains_key("lyra-start")), ("1", false));
+        }
     }
     let metrics = gateway.get("/metrics").await;
     assert!(metrics.text().contains("lyra_quota_refused_total{limit=\"rate\"} 3"), "{}", metrics.text());
@@ -106,6 +117,20 @@ async fn a_rate_holds_calls_jobs_and_triggers_together_before_their_event_is_rea
     assert_eq!(gateway.get("/v1/functions").await.status, OK);
     assert_eq!(gateway.send(&format!("DELETE {OF_TENANT}"), &[], "").await.status, 204);
     assert_eq!(gateway.send("POST /v1/functions/echo/invoke", &[], "1").await.status, OK);
+}
+
+#[tokio::test]
+async fn a_rate_holds_parts_of_other_workflows_too_but_not_those_who_wait_for_them() {
+    let gateway = start().await;
+    limit(&gateway, OF_TENANT, r#"{"rate":0.001,"burst":1}"#).await;
+    let cut = async |id: &str| {
+        let body = format!(r#"{{"id":"{id}","graph":{{"tasks":[]}},"mappings":[],"input":{{}}}}"#);
+        gateway.send("POST /v1/cuts", &[("content-type", "application/json")], body).await
+    };
+    for _ in 0..3 {
+        assert_eq!(cut("one").await.status, 202);
+    }
+    assert_eq!(cut("two").await.fault(), (429, "limit_reached".into()));
 }
 
 #[tokio::test]

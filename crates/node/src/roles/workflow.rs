@@ -28,6 +28,8 @@ pub(crate) struct Parts {
     /// Control of this process, too: it tells of the ends of runs.
     pub(crate) ends: Arc<dyn RunEnds>,
     pub(crate) worker: Arc<dyn Worker>,
+    /// Tasks call public addresses only, and those that the settings allow.
+    pub(crate) public_only: bool,
     /// No other process uses the store of runs.
     pub(crate) alone: bool,
     /// Who this process is, for others.
@@ -52,6 +54,7 @@ pub(crate) async fn start(config: Config, parts: Parts, kit: &Kit) -> Result<Ser
         clock: kit.clock.clone(),
         random: kit.random.clone(),
         metrics: kit.metrics.clone(),
+        public_only: parts.public_only,
         alone: parts.alone,
         identity: parts.identity,
     };

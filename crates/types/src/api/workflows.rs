@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -21,9 +21,19 @@ pub struct NewWorkflow {
     /// The type mapping; `[]` where all types are Lyra's own.
     #[serde(default)]
     pub mappings: Value,
-    /// When to start runs by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<Schedule>,
+    /// When to start runs by itself. Left out, the schedule stays as it is; `null` removes it.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Schedule>)]
+    pub schedule: Option<Option<Schedule>>,
+}
+
+/// A member that is there, be it `null`.
+fn given<'de, D, T>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::deserialize(from).map(Some)
 }
 
 /// When to start runs of a workflow.
@@ -57,6 +67,38 @@ pub enum Overlap {
     Replace,
 }
 
+/// The schedule of a workflow, as it stands. Its runs are of the newest version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkflowSchedule {
+    /// Five or six fields, `[second] minute hour day month weekday`.
+    pub cron: String,
+    /// IANA time zone; UTC where none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What it does when the last run has not ended.
+    pub overlap: Overlap,
+    /// Input of each run.
+    #[schema(value_type = Object)]
+    pub input: Map<String, Value>,
+    /// When the next run starts; none where there is no such time any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// The last run that it started; none where it has started none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<ScheduledRun>,
+}
+
+/// A run that a schedule started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ScheduledRun {
+    /// The run's id.
+    #[schema(value_type = String)]
+    pub run: RunId,
+    /// The time that it was started for; not there of runs from before an upgrade of Lyra.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Made {
@@ -67,7 +109,7 @@ pub struct Made {
     pub version: u64,
     /// False when the newest version is just this already.
     pub created: bool,
-    /// What is odd about the document, if anything: `line:column: text`.
+    /// What is odd about the document, if anything: `line:column: text`; about the type mapping: `mappings…: text`.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
@@ -87,6 +129,10 @@ pub struct NewRun {
     /// The version; the newest where none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// Longest time of the run in milliseconds; it fails with the cause `timeout` then. Never more than the operator gives any
+    /// run (`workflow.run_timeout`). A redrive gives it that time anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
     /// The W3C trace context that the run's spans stand in; where none, that of the header `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -117,6 +163,9 @@ pub struct NewPart {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub input: Map<String, Value>,
+    /// How many runs stand around the run that this is a part of: how deep runs nest is bounded over all Lyras together.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub depth: u32,
     /// The W3C trace context that the run's spans stand in; where none, that of the header `traceparent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -124,6 +173,12 @@ pub struct NewPart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub user: Option<Arc<str>>,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(depth: &u32) -> bool {
+    *depth == 0
 }
 
 /// What was started.
@@ -159,8 +214,9 @@ pub struct Waiting {
     pub run: RunId,
     /// Task with its place.
     pub task: String,
-    /// What completes it: `POST /v1/callbacks/{token}`.
-    pub token: String,
+    /// What completes it: `POST /v1/callbacks/{token}`. Shown to those who may invoke, since it is all that is needed for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Since when it waits.
     pub since: Timestamp,
     /// What it was given.

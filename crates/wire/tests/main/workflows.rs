@@ -11,8 +11,8 @@ use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, Timestamp, 
 use lyra_wire::control::PageQuery;
 use lyra_wire::grpc::{self, RemoteWorkflows, Security};
 use lyra_wire::workflows::{
-    Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, RunCommand, RunQuery, Schedule, Started, Waiting,
-    WorkflowLoad, WorkflowMember, WorkflowProcess,
+    Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, RunCommand, RunQuery, Schedule, ScheduledRun, Started,
+    Waiting, WorkflowLoad, WorkflowMember, WorkflowProcess, WorkflowSchedule,
 };
 use lyra_wire::{Role, Workflows};
 use parking_lot::Mutex;
@@ -60,6 +60,18 @@ fn run(id: &RunId) -> Run {
     }
 }
 
+fn timed() -> WorkflowSchedule {
+    let last = ScheduledRun { run: RunId::new("thumbs.1").unwrap(), at: Some(TIME) };
+    WorkflowSchedule {
+        cron: "0 6 * * *".to_owned(),
+        time_zone: None,
+        overlap: Overlap::Skip,
+        input: object(),
+        next: Some(TIME),
+        last: Some(last),
+    }
+}
+
 fn name() -> WorkflowName {
     WorkflowName::new("thumbs").unwrap()
 }
@@ -96,7 +108,10 @@ impl Workflows for Echo {
 
     async fn workflows(&self, tenant: &TenantName, page: PageQuery) -> Result<Page<Workflow>> {
         self.ask((tenant, &page));
-        Ok(Page { items: vec![Workflow { name: name(), version: 1, created_at: TIME }], next: page.cursor })
+        Ok(Page {
+            items: vec![Workflow { name: name(), version: 1, created_at: TIME, schedule: Some(timed()) }],
+            next: page.cursor,
+        })
     }
 
     async fn workflow(
@@ -113,6 +128,7 @@ impl Workflows for Echo {
             definition,
             mappings,
             created_at: TIME,
+            schedule: None,
         })
     }
 
@@ -153,7 +169,7 @@ impl Workflows for Echo {
 
     async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>> {
         self.ask((tenant, id));
-        let (task, token) = ("approve".to_owned(), "cb_1".to_owned());
+        let (task, token) = ("approve".to_owned(), Some("cb_1".to_owned()));
         Ok(vec![Waiting { run: id.clone(), task, token, since: TIME, input: object() }])
     }
 
@@ -185,12 +201,23 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
     let (tenant, id) = (TenantName::new("acme").unwrap(), RunId::new("mine").unwrap());
     let schedule =
         Schedule { cron: "0 6 * * *".to_owned(), time_zone: None, overlap: Overlap::Replace, input: object() };
-    let workflow =
-        NewWorkflow { name: name(), definition: "text".to_owned(), mappings: json!([]), schedule: Some(schedule) };
+    let workflow = NewWorkflow {
+        name: name(),
+        definition: "text".to_owned(),
+        mappings: json!([]),
+        schedule: Some(Some(schedule)),
+    };
     let bad = NewWorkflow { definition: "bad".to_owned(), schedule: None, ..workflow.clone() };
+    let unscheduled = NewWorkflow { schedule: Some(None), ..workflow.clone() };
     let page = PageQuery { limit: 5, cursor: Some("c".to_owned()) };
     let query = RunQuery { workflow: Some(name()), status: Some(RunStatus::Paused), page: page.clone() };
-    let new = NewRun { input: object(), id: Some(id.clone()), version: Some(2), ..NewRun::default() };
+    let new = NewRun {
+        input: object(),
+        id: Some(id.clone()),
+        version: Some(2),
+        timeout_ms: Some(1_500),
+        ..NewRun::default()
+    };
     let error = Completion::Error { code: "refused".to_owned(), message: "no".to_owned() };
     let wait = Duration::from_millis(1_500);
     let part = NewPart {
@@ -198,6 +225,7 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
         graph: json!({"name": "w"}),
         mappings: json!([]),
         input: object(),
+        depth: 3,
         traceparent: None,
         user: Some("ada".into()),
     };
@@ -206,6 +234,7 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
         format!("{:?}", asker.start_part(&tenant, part).await),
         format!("{:?}", asker.deploy(&tenant, workflow).await),
         format!("{:?}", asker.deploy(&tenant, bad).await),
+        format!("{:?}", asker.deploy(&tenant, unscheduled).await),
         format!("{:?}", asker.workflows(&tenant, page).await),
         format!("{:?}", asker.workflow(&tenant, &name(), None).await),
         format!("{:?}", asker.workflow(&tenant, &name(), Some(2)).await),

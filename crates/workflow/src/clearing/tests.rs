@@ -71,6 +71,7 @@ impl Site {
             clock,
             random: Random::seeded(1),
             metrics: telemetry::Metrics::new(),
+            public_only: false,
             alone: true,
             identity: crate::Identity {
                 name: "local".to_owned(),

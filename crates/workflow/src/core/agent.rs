@@ -6,15 +6,23 @@ use lyra_afcl::graph::{DataKind, ScopeId, TaskKind};
 use lyra_types::workflow::Cause;
 use serde_json::Map;
 
+use super::datum::DEPTH;
 use super::queues::Extraction;
 use super::state::CAUSES;
 use super::{Core, Effect, Entry, Event, Next, Outcome, TaskKey};
 use crate::core::entry::Stored;
 
 impl Core {
-    /// Takes in an entry and all that follows from it. An entry that fits nothing any more (the answer of a try that was
-    /// given up) changes nothing.
+    /// Takes in an entry and all that follows from it.
+    #[cfg(test)]
     pub fn apply(&mut self, entry: &Entry) {
+        self.take(entry);
+        while self.advance(u64::MAX) {}
+    }
+
+    /// Takes in an entry; what follows from it is left to [`Core::advance`], and has to be done before the next entry, unless
+    /// that ends the run. An entry that fits nothing any more (the answer of a try that was given up) changes nothing.
+    pub fn take(&mut self, entry: &Entry) {
         self.now = entry.at;
         match &entry.event {
             Event::Begun => self.begin(),
@@ -35,15 +43,20 @@ impl Core {
                 self.state.paused = false;
                 self.trace_run("C", None);
             }
-            Event::Stopped { error } => self.stopped(error.clone()),
+            Event::Stopped { error, .. } => self.stopped(error.clone()),
             Event::Redriven => self.redriven(),
         }
-        self.run();
+        self.state.settled = false;
     }
 
     /// Every root datum and constant is there from the start; then the workflow's scope is entered.
     fn begin(&mut self) {
         let plan = Arc::clone(&self.plan);
+        if self.state.inputs.iter().flatten().any(|input| input.extent().depth > DEPTH) {
+            let message = format!("the input is nested deeper than {DEPTH}");
+            let cause = Cause { code: "invalid_input".to_owned(), message, name: None, resource: None };
+            return self.fail(None, 0, cause, Vec::new());
+        }
         for (index, data) in plan.graph.data.iter().enumerate() {
             match &data.kind {
                 DataKind::Input { key } if self.state.inputs[index].is_none() => {
@@ -63,29 +76,56 @@ impl Core {
         }
     }
 
-    /// Moves tokens until none is left. What is nearest to the end goes first, so that little is under way at a time.
-    fn run(&mut self) {
-        loop {
-            if self.state.outcome.is_some() {
-                return;
+    /// Moves tokens, until none is left or about so many were moved; true when there are more.
+    pub fn advance(&mut self, most: u64) -> bool {
+        let until = self.state.moved.saturating_add(most);
+        while self.is_busy() {
+            if self.state.moved >= until {
+                return true;
             }
-            if let Some(token) = self.queues.extraction.pop_front() {
-                self.extract(token);
-            } else if let Some(change) = self.queues.transformation.pop_front() {
-                self.transform(change);
-            } else if let Some(key) = self.queues.transmission.pop_front() {
-                self.transmit(key);
-            } else if let Some((scope, path)) = self.queues.complete.pop_front() {
-                self.completed(scope, &path);
-            } else if let Some(key) = self.queues.enactment.pop_front() {
-                self.enact(key);
-            } else if let Some(key) = self.queues.scheduling.pop_front() {
-                self.schedule(key);
-            } else {
-                break;
+            self.state.moved += 1;
+            self.step();
+            if self.state.held.bytes() > self.limits.live_bytes {
+                let limit = self.limits.live_bytes;
+                let detail = format!(
+                    "the run's values take more than the limit of {limit} bytes (the setting workflow.max_live_bytes)"
+                );
+                self.fail_limit(None, detail);
             }
         }
-        self.check_stuck();
+        if !std::mem::replace(&mut self.state.settled, true) && self.state.outcome.is_none() {
+            self.check_stuck();
+        }
+        false
+    }
+
+    /// Whether tokens are left that wait for nobody outside.
+    pub fn is_busy(&self) -> bool {
+        self.state.outcome.is_none() && self.queues.any()
+    }
+
+    /// How much the run has moved up to now: tokens, and looks at what tasks lack.
+    pub fn moved(&self) -> u64 {
+        self.state.moved
+    }
+
+    /// Moves one token. What is nearest to the end goes first, so that little is under way at a time.
+    fn step(&mut self) {
+        if let Some((scope, around)) = self.queues.entering.pop() {
+            self.enter_one(scope, around);
+        } else if let Some(token) = self.queues.extraction.pop_front() {
+            self.extract(token);
+        } else if let Some(change) = self.queues.transformation.pop_front() {
+            self.transform(change);
+        } else if let Some(key) = self.queues.transmission.pop_front() {
+            self.transmit(key);
+        } else if let Some((scope, path)) = self.queues.complete.pop_front() {
+            self.completed(scope, &path);
+        } else if let Some(key) = self.queues.enactment.pop_front() {
+            self.enact(key);
+        } else if let Some(key) = self.queues.scheduling.pop_front() {
+            self.schedule(key);
+        }
     }
 
     /// A run in which nothing moves and nothing is awaited would never end. No graph that the compiler made gets here.
@@ -160,7 +200,7 @@ impl Core {
                 self.state.succeeded += 1;
                 self.queues.extraction.push_back(Extraction { key: key.clone(), values });
             }
-            Err(name) => self.fail_helper(key, format!("its output has no \"{name}\"")),
+            Err(detail) => self.fail_helper(key, detail),
         }
     }
 
@@ -229,7 +269,16 @@ impl Core {
             self.state.active += 1;
             self.queues.functions.push_back(key);
         }
-        let mut again: Vec<TaskKey> = self.state.in_flight.drain().map(|(key, _)| key).collect();
+        let in_flight: Vec<_> = self.state.in_flight.drain().collect();
+        let mut again = Vec::with_capacity(in_flight.len());
+        for (key, flight) in in_flight {
+            // What it called was given up with the run: another try is another call. Its limit stays; and whoever was to
+            // complete a task has the token of the try that was under way.
+            if &*self.current_type(&key).0 != crate::engine::program::CALLBACK {
+                self.state.tries.entry(key.clone()).or_default().attempts = flight.attempt;
+            }
+            again.push(key);
+        }
         again.extend(self.state.asleep.drain().map(|(key, _)| key));
         again.sort();
         self.queues.functions.extend(again);
@@ -271,7 +320,7 @@ impl Core {
         let mut output = Map::with_capacity(plan.graph.outputs.len());
         for member in &plan.graph.outputs {
             match self.value(member.data, &[]) {
-                Ok(value) => output.insert(member.name.clone(), Arc::unwrap_or_clone(value)),
+                Ok(value) => output.insert(member.name.clone(), value.into_value()),
                 Err(detail) => {
                     let message = format!("the output \"{}\" can't be made: {detail}", member.name);
                     let cause = Cause { code: "invalid_data".to_owned(), message, name: None, resource: None };

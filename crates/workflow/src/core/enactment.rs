@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use lyra_afcl::graph::{Over, TaskKind};
+use lyra_afcl::graph::{Member, Over, TaskKind};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
+use super::compute::Fault;
+use super::datum::{Datum, Extent};
 use super::queues::{Extraction, Transformation};
 use super::state::InFlight;
 use super::{Core, Effect, Enact, TaskKey, compute};
@@ -13,7 +15,7 @@ use super::{Core, Effect, Enact, TaskKey, compute};
 /// What a helper has made.
 enum Made {
     /// Outputs, in order.
-    Values(Vec<Arc<Value>>),
+    Values(Vec<Datum>),
     /// A change of scopes.
     Change(Transformation),
 }
@@ -22,23 +24,28 @@ impl Core {
     /// Computes a helper.
     pub(super) fn enact(&mut self, key: TaskKey) {
         self.trace_task("E", &key);
+        if !self.one_more_step(Some(key.task)) {
+            return;
+        }
         match self.compute(&key) {
             Ok(Made::Values(values)) => self.queues.extraction.push_back(Extraction { key, values }),
             Ok(Made::Change(change)) => self.queues.transformation.push_back(change),
-            Err(detail) => self.fail_helper(&key, detail),
+            Err(Fault::Data(detail)) => self.fail_helper(&key, detail),
+            Err(Fault::Limit(detail)) => self.fail_limit(Some(key.task), detail),
         }
     }
 
-    fn compute(&mut self, key: &TaskKey) -> Result<Made, String> {
+    fn compute(&mut self, key: &TaskKey) -> Result<Made, Fault> {
         let plan = Arc::clone(&self.plan);
         let task = plan.graph.task(key.task);
-        let inputs = || -> Result<Vec<Arc<Value>>, String> {
+        let inputs = || -> Result<Vec<Datum>, String> {
             task.inputs.iter().map(|input| self.value(input.data, &key.path)).collect()
         };
+        let most = compute::Most { elements: self.limits.elements, bytes: self.limits.result_bytes };
         Ok(match &task.kind {
             TaskKind::Condition(condition) => {
                 let decision = compute::condition(condition, &inputs()?)?;
-                Made::Values(vec![Arc::new(Value::Bool(decision))])
+                Made::Values(vec![self.small(Value::Bool(decision))])
             }
             TaskKind::While(condition) => {
                 let again = compute::condition(condition, &inputs()?)?;
@@ -66,19 +73,28 @@ impl Core {
                 let around = self.around(*scope, &key.path);
                 let iterations = self.state.iterations.get_mut(&(*scope, around));
                 let collected = iterations.map(|it| std::mem::take(&mut it.collected[place])).unwrap_or_default();
-                let values = collected.into_iter().map(|value| match value.map(Arc::try_unwrap) {
-                    Some(Ok(value)) => value,
-                    Some(Err(shared)) => (*shared).clone(),
-                    None => Value::Null,
-                });
-                Made::Values(vec![Arc::new(Value::Array(values.collect()))])
+                let null = Extent::of(&Value::Null);
+                let extents = collected.iter().map(|value| value.as_ref().map_or(null, Datum::extent));
+                let extent = extents.fold(Extent::array(), Extent::with);
+                most.allows(extent.memory)?;
+                let values = collected.into_iter().map(|value| value.map_or(Value::Null, Datum::into_value));
+                Made::Values(vec![self.held(Value::Array(values.collect()), extent)?])
             }
             TaskKind::CollectionOperation(operation) => {
-                let made = compute::collection(operation, &inputs()?, self.limits.elements)?;
-                Made::Values(vec![Arc::new(made)])
+                let made = compute::collection(operation, &inputs()?, most)?;
+                let extent = Extent::of(&made);
+                most.allows(extent.memory)?;
+                Made::Values(vec![self.held(made, extent)?])
             }
-            TaskKind::Gather(how) => Made::Values(vec![Arc::new(compute::gather(*how, &inputs()?))]),
-            TaskKind::Function { .. } => return Err("a function is not enacted here".to_owned()),
+            TaskKind::Gather(how) => {
+                let inputs = inputs()?;
+                let extent = inputs.iter().map(Datum::extent).fold(Extent::array(), Extent::with);
+                most.allows(extent.memory)?;
+                let made = compute::gather(*how, &inputs);
+                let extent = Extent::of(&made);
+                Made::Values(vec![self.held(made, extent)?])
+            }
+            TaskKind::Function { .. } => return Err(Fault::Data("a function is not enacted here".to_owned())),
         })
     }
 
@@ -86,9 +102,10 @@ impl Core {
     pub(super) fn enact_function(&mut self, key: TaskKey, attempt: u32, picks: SmallVec<[u32; 2]>) {
         self.trace_attempt(&key, attempt, &picks);
         let (function_type, _) = self.current_type(&key);
-        match self.input_of(&key) {
-            Ok(input) => {
-                let in_flight = InFlight { attempt, picks: picks.clone(), since: self.now };
+        match self.whole_input(&key) {
+            Ok((input, Extent { memory, text, .. })) => {
+                let charge = self.state.called.charge(memory.max(text));
+                let in_flight = InFlight { attempt, picks: picks.clone(), since: self.now, charge };
                 self.state.in_flight.insert(key.clone(), in_flight);
                 self.effects.push(Effect::Enact(Enact { key, attempt, function_type, picks, input }));
             }
@@ -98,12 +115,27 @@ impl Core {
 
     /// The input object: each declared input, and nothing else.
     pub(super) fn input_of(&self, key: &TaskKey) -> Result<Map<String, Value>, String> {
+        self.whole_input(key).map(|(input, _)| input)
+    }
+
+    fn whole_input(&self, key: &TaskKey) -> Result<(Map<String, Value>, Extent), String> {
         let task = self.plan.graph.task(key.task);
-        let mut input = Map::with_capacity(task.inputs.len());
+        let (mut input, mut extent) = (Map::with_capacity(task.inputs.len()), Extent::default());
         for member in &task.inputs {
             let value = self.value(member.data, &key.path)?;
-            input.insert(member.name.clone(), Arc::unwrap_or_clone(value));
+            extent = extent.with_member(&member.name, value.extent());
+            input.insert(member.name.clone(), value.into_value());
         }
-        Ok(input)
+        Ok((input, extent))
+    }
+
+    /// What a task's input takes; nothing where it is not all there.
+    pub fn extent_of_input(&self, key: &TaskKey) -> Extent {
+        let mut members = self.plan.graph.task(key.task).inputs.iter();
+        let with = |all: Extent, member: &Member| {
+            let value = self.value(member.data, &key.path)?;
+            Ok::<_, String>(all.with_member(&member.name, value.extent()))
+        };
+        members.try_fold(Extent::default(), with).unwrap_or_default()
     }
 }

@@ -74,6 +74,9 @@ pub enum Event {
         /// Why it has failed; cancelled where there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<RunError>,
+        /// How many tokens the run had moved, where some were left: whoever reads it back moves no more before it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        moved: Option<u64>,
     },
     /// A run that had failed or was cancelled goes on where it failed.
     Redriven,
@@ -101,6 +104,16 @@ pub enum Stored {
     Value(Map<String, Value>),
     /// In the blob store, under this SHA-256 in hex. Whoever reads a journal puts the value in its place first.
     Blob(String),
+}
+
+impl Entry {
+    /// How many tokens there had been when it came, where it came before the last one.
+    pub fn moved(&self) -> Option<u64> {
+        match self.event {
+            Event::Stopped { moved, .. } => moved,
+            _ => None,
+        }
+    }
 }
 
 impl Event {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::datum::{Datum, Extent};
 use super::queues::Extraction;
 use super::state::Wait;
 use super::{Core, DataKey, TaskKey};
@@ -34,10 +35,13 @@ impl Core {
     /// The declared outputs of a function's answer, in order.
     ///
     /// # Errors
-    /// The name of one that is not there.
-    pub fn declared(&self, key: &TaskKey, output: &Map<String, Value>) -> Result<Vec<Arc<Value>>, String> {
+    /// Which is not there, or nested too deep.
+    pub(super) fn declared(&self, key: &TaskKey, output: &Map<String, Value>) -> Result<Vec<Datum>, String> {
         let task = self.plan.graph.task(key.task);
-        let value = |name: &String| output.get(name).map(|value| Arc::new(value.clone())).ok_or_else(|| name.clone());
+        let value = |name: &String| {
+            let value = output.get(name).ok_or_else(|| format!("its output has no \"{name}\""))?;
+            self.held(value.clone(), Extent::of(value))
+        };
         task.outputs.iter().map(|member| value(&member.name)).collect()
     }
 

@@ -18,10 +18,12 @@
 //! the rest follows from them, so a run that is read back stands where it stood.
 //!
 //! What must hold: applying the same entries gives the same state; no token is lost or doubled, whatever the order of
-//! answers; memory is bounded by the live iterations ([`Limits`]), not by the number of elements.
+//! answers; memory is bounded by the live iterations and the bytes of values ([`Limits`]), not by the number of elements; no
+//! input makes it compute for ever in one go, since whoever moves it says how far ([`Core::advance`]).
 
 mod agent;
 pub mod compute;
+pub(crate) mod datum;
 mod enactment;
 pub mod entry;
 mod extraction;
@@ -45,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
+pub use datum::Extent;
 pub use entry::{Entry, Event, Next};
 pub use plan::Plan;
 pub use scheduling::Schedulable;
@@ -70,22 +73,40 @@ pub(crate) struct DataKey {
     path: Path,
 }
 
-/// What a run may use.
+/// What a run may use. It is kept with the run: what it was begun with holds as long as it lasts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Iterations of all parallelFors that are under way at a time; each of them has one at least.
     pub live_iterations: usize,
+    /// Tasks of scopes that are under way, beyond which no further iteration is entered; each parallelFor has one at least.
+    pub live_tasks: usize,
     /// Calls of functions, tries not counted.
     pub tasks: u64,
+    /// Scopes that are entered (iterations, branches) and helpers that are computed.
+    pub steps: u64,
     /// Iterations of one while.
     pub loop_iterations: u32,
     /// Elements of one parallelFor, and of what a constraint on a collection makes.
     pub elements: usize,
+    /// Bytes of memory of what one operation makes.
+    pub result_bytes: u64,
+    /// Bytes of memory of all values that the run holds.
+    pub live_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { live_iterations: 1_024, tasks: 1_000_000, loop_iterations: 1_000_000, elements: 1_000_000 }
+        Limits {
+            live_iterations: 1_024,
+            live_tasks: 100_000,
+            tasks: 1_000_000,
+            steps: 10_000_000,
+            loop_iterations: 1_000_000,
+            elements: 1_000_000,
+            result_bytes: 64 << 20,
+            live_bytes: 256 << 20,
+        }
     }
 }
 
@@ -179,6 +200,11 @@ impl Core {
     /// How it has ended, once it has.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.state.outcome.as_ref()
+    }
+
+    /// Bytes of memory of all that it holds, with the inputs of calls, about.
+    pub fn held_bytes(&self) -> u64 {
+        self.state.held.bytes().saturating_add(self.state.called.bytes())
     }
 
     /// Whether no further task shall be begun for now.

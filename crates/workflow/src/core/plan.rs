@@ -5,7 +5,8 @@ use std::sync::Arc;
 use lyra_afcl::Graph;
 use lyra_afcl::graph::{DataId, DataKind, ScopeId, ScopeKind, TaskId, TaskKind};
 use lyra_types::Error;
-use serde_json::Value;
+
+use super::datum::Datum;
 
 /// A workflow that can be run.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct Plan {
     /// For each datum: branches that it decides.
     pub(super) branches: Vec<Vec<ScopeId>>,
     /// For each datum: its value, if it is a constant.
-    pub(super) constants: Vec<Option<Arc<Value>>>,
+    pub(super) constants: Vec<Option<Datum>>,
     /// For each task: whether another waits for its end.
     pub(super) awaited: Vec<bool>,
     /// For each task: the function type, if it is a function.
@@ -100,6 +101,11 @@ impl Plan {
         types
     }
 
+    /// How deep the constant is nested that is nested deepest.
+    pub fn deepest_constant(&self) -> u32 {
+        self.constants.iter().flatten().map(|value| value.extent().depth).max().unwrap_or(0)
+    }
+
     /// Whether a function's output of this name may stay elsewhere: it is declared, and the run only hands it on.
     pub fn may_stay(&self, task: TaskId, name: &str) -> bool {
         let output = self.graph.task(task).outputs.iter().find(|output| output.name == name);
@@ -166,7 +172,7 @@ impl Plan {
                 self.lives[home.0 as usize].push(id);
             }
             self.constants.push(match &data.kind {
-                DataKind::Constant(value) => Some(Arc::new(value.clone())),
+                DataKind::Constant(value) => Some(Datum::constant(value.clone())),
                 _ => None,
             });
             match data.kind {
@@ -192,8 +198,9 @@ impl Plan {
             }
         }
         let mut rank = vec![0u32; graph.tasks.len()];
+        let mut open = vec![false; graph.tasks.len()];
         for start in 0..graph.tasks.len() {
-            visit(start, &next, &mut rank);
+            visit(start, &next, &mut rank, &mut open);
         }
         rank
     }
@@ -219,25 +226,23 @@ impl Plan {
 
 /// Depth-first with a stack of its own, so that a long chain does not fill the thread's. A way that closes a circle
 /// (through a loop) is not followed twice.
-fn visit(start: usize, next: &[Vec<usize>], rank: &mut [u32]) {
+fn visit(start: usize, next: &[Vec<usize>], rank: &mut [u32], open: &mut [bool]) {
+    if rank[start] > 0 {
+        return;
+    }
     let mut stack = vec![(start, 0usize)];
-    let mut open = vec![start];
+    open[start] = true;
     while let Some((at, edge)) = stack.pop() {
-        if edge == 0 && rank[at] > 0 {
-            open.pop();
-            continue;
-        }
         match next[at].get(edge) {
             Some(&to) => {
                 stack.push((at, edge + 1));
-                if rank[to] == 0 && !open.contains(&to) {
+                if rank[to] == 0 && !std::mem::replace(&mut open[to], true) {
                     stack.push((to, 0));
-                    open.push(to);
                 }
             }
             None => {
                 rank[at] = 1 + next[at].iter().map(|&to| rank[to]).max().unwrap_or(0);
-                open.pop();
+                open[at] = false;
             }
         }
     }

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 
 use lyra_afcl::graph::ScopeId;
 
+use super::datum::Datum;
 use super::{DataKey, Path, TaskKey};
 
 /// Tokens that wait, by the step that takes them. How many there can be is bounded by the scopes that are entered.
 #[derive(Debug, Default)]
 pub(super) struct Queues {
+    /// ParallelFors that may have room for a further iteration, the innermost last; before everything else.
+    pub entering: Vec<(ScopeId, Path)>,
     /// T: data that have become available.
     pub transmission: VecDeque<DataKey>,
     /// S: helpers whose inputs are all there.
@@ -40,5 +43,18 @@ pub(super) struct Extraction {
     /// The task.
     pub key: TaskKey,
     /// Its outputs, in the order of [`lyra_afcl::graph::Task::outputs`].
-    pub values: Vec<std::sync::Arc<serde_json::Value>>,
+    pub values: Vec<Datum>,
+}
+
+impl Queues {
+    /// Whether a token waits for nobody outside.
+    pub(super) fn any(&self) -> bool {
+        !(self.entering.is_empty()
+            && self.transmission.is_empty()
+            && self.scheduling.is_empty()
+            && self.enactment.is_empty()
+            && self.transformation.is_empty()
+            && self.extraction.is_empty()
+            && self.complete.is_empty())
+    }
 }

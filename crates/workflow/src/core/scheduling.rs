@@ -27,7 +27,8 @@ impl Core {
                 self.state.begun += 1;
                 if self.state.begun > self.limits.tasks {
                     let limit = self.limits.tasks;
-                    return self.fail_limit(Some(key.task), format!("the run has had its limit of {limit} tasks"));
+                    let detail = format!("the run has had its limit of {limit} tasks (the setting workflow.max_tasks)");
+                    return self.fail_limit(Some(key.task), detail);
                 }
                 self.state.active += 1;
                 self.trace_task("S", &key);
@@ -53,6 +54,11 @@ impl Core {
         let (function_type, attempt) = self.current_type(&key);
         self.state.chosen = Some(key.clone());
         Some(Schedulable { key, function_type, attempt })
+    }
+
+    /// Whether what is called now leaves room for another call: inputs are copied for as long as calls last.
+    pub fn has_room(&self) -> bool {
+        self.state.in_flight.is_empty() || self.state.called.bytes() < self.limits.live_bytes / 2
     }
 
     /// How many functions wait for resources.

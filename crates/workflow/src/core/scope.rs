@@ -1,6 +1,6 @@
 //! Scopes: entered, complete, left behind.
 
-use lyra_afcl::graph::{DataKind, ScopeId, ScopeKind, TaskKind};
+use lyra_afcl::graph::{DataKind, ScopeId, ScopeKind, TaskId, TaskKind};
 use smallvec::smallvec;
 
 use super::queues::Transformation;
@@ -16,6 +16,10 @@ impl Core {
         let open = tasks.len() + children.len();
         let open = u32::try_from(open).expect("validate bounds the number of tasks and scopes");
         self.state.entered.insert((scope, path.clone()), open);
+        self.state.open += open as usize;
+        if !self.one_more_step(tasks.first().copied()) {
+            return;
+        }
         for task in tasks {
             self.look(TaskKey { task: *task, path: path.clone() });
         }
@@ -34,6 +38,7 @@ impl Core {
 
     /// Has a task wait for what it lacks, or gives it to scheduling.
     pub(super) fn look(&mut self, key: TaskKey) {
+        self.worked(1 + self.plan.graph.task(key.task).inputs.len() / 16);
         match self.first_missing(&key) {
             Ok(Some(wait)) => self.state.waits.entry(wait).or_default().push(key),
             Ok(None) => self.hand_to_scheduling(key),
@@ -53,6 +58,7 @@ impl Core {
         let key = (scope, path.clone());
         let Some(open) = self.state.entered.get_mut(&key) else { return };
         *open -= 1;
+        self.state.open -= 1;
         if *open == 0 {
             self.queues.complete.push_back(key);
         }
@@ -86,47 +92,66 @@ impl Core {
         let TaskKind::Distribution { scope, .. } = self.plan.graph.task(key.task).kind else { return };
         if count > self.limits.elements {
             let limit = self.limits.elements;
-            return self.fail_limit(Some(key.task), format!("{count} iterations are more than the limit of {limit}"));
+            let detail = format!(
+                "{count} iterations are more than the limit of {limit} elements (the setting workflow.max_elements)"
+            );
+            return self.fail_limit(Some(key.task), detail);
         }
-        let collected = self.plan.aggregations[scope.0 as usize].iter().map(|_| vec![None; count]).collect();
-        let iterations = Iterations { count, next: 0, complete: 0, collected };
+        let collected = vec![Vec::new(); self.plan.aggregations[scope.0 as usize].len()];
+        let iterations = Iterations { count, next: 0, complete: 0, collected, charge: self.state.held.charge(0) };
         self.state.iterations.insert((scope, key.path.clone()), iterations);
         if count == 0 {
             self.left(scope, key.path.clone());
         } else {
-            self.enter_more(scope, &key.path);
+            self.queues.entering.push((scope, key.path.clone()));
         }
     }
 
-    /// Enters as many further iterations as may be under way; one always may.
-    fn enter_more(&mut self, scope: ScopeId, around: &Path) {
+    /// Enters a further iteration, if one more may be under way, and comes back for the next; one always may.
+    pub(super) fn enter_one(&mut self, scope: ScopeId, around: Path) {
         let ScopeKind::Iterations { concurrency, .. } = self.plan.graph.scope(scope).kind else { return };
         let most = concurrency.map_or(usize::MAX, |most| most as usize).max(1);
-        loop {
-            let Some(iterations) = self.state.iterations.get_mut(&(scope, around.clone())) else { return };
-            let under_way = iterations.next - iterations.complete;
-            let room = under_way == 0 || (under_way < most && self.state.live < self.limits.live_iterations);
-            if iterations.next == iterations.count || !room {
-                return;
-            }
-            let mut path = around.clone();
-            path.push(u32::try_from(iterations.next).expect("the limit of elements is below 2^32"));
-            iterations.next += 1;
-            self.state.live += 1;
-            self.enter(scope, &path);
+        let key = (scope, around);
+        let Some(iterations) = self.state.iterations.get_mut(&key) else { return };
+        let under_way = iterations.next - iterations.complete;
+        let room = self.state.live < self.limits.live_iterations && self.state.open < self.limits.live_tasks;
+        if iterations.next == iterations.count || !(under_way == 0 || (under_way < most && room)) {
+            return;
         }
+        let mut path = key.1.clone();
+        path.push(u32::try_from(iterations.next).expect("the limit of elements is below 2^32"));
+        iterations.next += 1;
+        self.state.live += 1;
+        self.queues.entering.push(key);
+        self.enter(scope, &path);
+    }
+
+    /// Counts a step of the run; false when it has had all that it may have.
+    pub(super) fn one_more_step(&mut self, task: Option<TaskId>) -> bool {
+        self.state.steps += 1;
+        let limit = self.limits.steps;
+        if self.state.steps <= limit {
+            return true;
+        }
+        let detail = format!(
+            "the run has had its limit of {limit} steps: iterations, branches, decisions and operations on collections \
+             (the setting workflow.max_steps)"
+        );
+        self.fail_limit(task, detail);
+        false
     }
 
     fn iteration_ended(&mut self, scope: ScopeId, path: &Path) {
         let Some((&index, around)) = path.split_last() else { return };
         let around = Path::from_slice(around);
         let plan = std::sync::Arc::clone(&self.plan);
+        self.worked(plan.aggregations[scope.0 as usize].len());
         for (place, aggregation) in plan.aggregations[scope.0 as usize].iter().enumerate() {
             let input = &plan.graph.task(*aggregation).inputs[0];
             match self.value(input.data, path) {
                 Ok(value) => {
                     if let Some(iterations) = self.state.iterations.get_mut(&(scope, around.clone())) {
-                        iterations.collected[place][index as usize] = Some(value);
+                        iterations.collect(place, index as usize, value);
                     }
                 }
                 Err(detail) => {
@@ -141,7 +166,7 @@ impl Core {
         if iterations.complete == iterations.count {
             self.left(scope, around);
         } else {
-            self.enter_more(scope, &around);
+            self.queues.entering.push((scope, around));
         }
     }
 
@@ -154,7 +179,10 @@ impl Core {
         let (data, next_path): (_, Path) = if again {
             if index + 1 >= self.limits.loop_iterations {
                 let limit = self.limits.loop_iterations;
-                return self.fail_limit(Some(key.task), format!("the loop has had its limit of {limit} iterations"));
+                let detail = format!(
+                    "the loop has had its limit of {limit} iterations (the setting workflow.max_loop_iterations)"
+                );
+                return self.fail_limit(Some(key.task), detail);
             }
             let mut next = around.clone();
             next.push(index + 1);
@@ -162,6 +190,7 @@ impl Core {
         } else {
             (&plan.finals[scope.0 as usize], around.clone())
         };
+        self.worked(data.len());
         for id in data {
             let (DataKind::Carried { next: of, .. } | DataKind::Final { of, .. }) = plan.graph.datum(*id).kind else {
                 continue;
@@ -180,9 +209,19 @@ impl Core {
         }
     }
 
+    /// Counts work that is done in one go, so that others get their turn however large the document is.
+    fn worked(&mut self, parts: usize) {
+        self.state.moved += parts as u64;
+    }
+
     /// Drops all that belongs to one iteration.
     fn forget(&mut self, scope: ScopeId, path: &Path) {
         let plan = std::sync::Arc::clone(&self.plan);
+        let tasks = plan.realm[scope.0 as usize].iter().map(|within| plan.tasks[within.0 as usize].len());
+        let parts = plan.lives[scope.0 as usize].len() + tasks.sum::<usize>();
+        self.worked(parts);
+        // A long document counts by its length.
+        self.state.steps += parts as u64 / 100;
         for data in &plan.lives[scope.0 as usize] {
             self.state.values.remove(&DataKey { data: *data, path: path.clone() });
         }

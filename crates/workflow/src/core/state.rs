@@ -1,7 +1,6 @@
 //! What a run knows: values, who waits for what, what is under way.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use lyra_afcl::graph::{DataId, DataKind, ScopeId, ScopeKind, TaskId, TaskKind};
 use lyra_types::workflow::{Cause, RunError};
@@ -9,6 +8,7 @@ use rustc_hash::FxBuildHasher;
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
+use super::datum::{Charge, DEPTH, Datum, Extent, Meter};
 use super::{Core, DataKey, Outcome, Path, Plan, TaskKey};
 
 type FxHashMap<K, V> = HashMap<K, V, FxBuildHasher>;
@@ -17,9 +17,13 @@ type FxHashSet<K> = HashSet<K, FxBuildHasher>;
 /// State of a run. Everything here but the counters is dropped when the iteration that it belongs to is complete.
 pub(super) struct State {
     /// For each datum that is an input of the run: its value.
-    pub inputs: Vec<Option<Arc<Value>>>,
+    pub inputs: Vec<Option<Datum>>,
     /// Values that were made.
-    pub values: FxHashMap<DataKey, Arc<Value>>,
+    pub values: FxHashMap<DataKey, Datum>,
+    /// What all values take that the run holds.
+    pub held: Meter,
+    /// What the inputs of functions take that are called now, with what their references stand for.
+    pub called: Meter,
     /// Tasks that wait, each for one thing at a time.
     pub waits: FxHashMap<Wait, SmallVec<[TaskKey; 2]>>,
     /// Scopes that are entered, with how many tasks and child scopes have not ended.
@@ -28,6 +32,8 @@ pub(super) struct State {
     pub iterations: FxHashMap<(ScopeId, Path), Iterations>,
     /// Iterations that are under way, of all loops.
     pub live: usize,
+    /// Tasks and child scopes of entered scopes that have not ended.
+    pub open: usize,
     /// Functions that are called now.
     pub in_flight: FxHashMap<TaskKey, InFlight>,
     /// What is known of tries before, of functions that have failed at least once.
@@ -56,6 +62,12 @@ pub(super) struct State {
     pub begun: u64,
     /// Tries that failed.
     pub failed_attempts: u64,
+    /// Steps that were had.
+    pub steps: u64,
+    /// Tokens that were moved, and looks at what tasks lack.
+    pub moved: u64,
+    /// Whether no token was left since the last entry.
+    pub settled: bool,
 }
 
 /// What a task waits for.
@@ -75,8 +87,23 @@ pub(super) struct Iterations {
     pub next: usize,
     /// How many are complete.
     pub complete: usize,
-    /// For each aggregation: the value of each iteration.
-    pub collected: Vec<Vec<Option<Arc<Value>>>>,
+    /// For each aggregation: the value of each iteration, as far as one has ended.
+    pub collected: Vec<Vec<Option<Datum>>>,
+    /// What the places of those take.
+    pub charge: Charge,
+}
+
+impl Iterations {
+    /// Keeps what an iteration gave.
+    pub(super) fn collect(&mut self, place: usize, index: usize, value: Datum) {
+        let collected = &mut self.collected[place];
+        if collected.len() <= index {
+            // Room is made for twice as many.
+            self.charge.add(((index + 1 - collected.len()) * 2 * size_of::<Option<Datum>>()) as u64);
+            collected.resize(index + 1, None);
+        }
+        collected[index] = Some(value);
+    }
 }
 
 /// A function that is called now.
@@ -88,6 +115,8 @@ pub struct InFlight {
     pub picks: SmallVec<[u32; 2]>,
     /// Since when, in milliseconds since the epoch.
     pub since: i64,
+    /// What its input takes.
+    pub charge: Charge,
 }
 
 /// Tries before.
@@ -105,26 +134,40 @@ pub(super) struct Tries {
 
 /// Whether a datum is there.
 pub(super) enum Found {
-    Value(Arc<Value>),
+    Value(Datum),
+    /// This one of its elements, of whose elements this one, and so on.
+    Element(Datum, SmallVec<[u32; 4]>),
     Missing(DataKey),
+}
+
+/// The element of a value at the end of a way.
+fn element_of<'v>(value: &'v Value, way: &[u32]) -> Option<&'v Value> {
+    way.iter().try_fold(value, |value, index| value.get(*index as usize))
 }
 
 impl State {
     pub(super) fn new(plan: &Plan, mut input: Map<String, Value>) -> State {
         let mut inputs = Vec::with_capacity(plan.graph.data.len());
+        let held = Meter::default();
         for data in &plan.graph.data {
             inputs.push(match &data.kind {
-                DataKind::Input { key } => input.remove(key).map(Arc::new),
+                DataKind::Input { key } => input.remove(key).map(|value| {
+                    let extent = Extent::of(&value);
+                    Datum::new(value, extent, &held)
+                }),
                 _ => None,
             });
         }
         State {
             inputs,
+            held,
+            called: Meter::default(),
             values: FxHashMap::default(),
             waits: FxHashMap::default(),
             entered: FxHashMap::default(),
             iterations: FxHashMap::default(),
             live: 0,
+            open: 0,
             in_flight: FxHashMap::default(),
             tries: FxHashMap::default(),
             chosen: None,
@@ -139,6 +182,9 @@ impl State {
             active: 0,
             begun: 0,
             failed_attempts: 0,
+            steps: 0,
+            moved: 0,
+            settled: true,
         }
     }
 }
@@ -158,10 +204,10 @@ impl Core {
         match &datum.kind {
             DataKind::Constant(_) => {
                 let value = self.plan.constants[data.0 as usize].as_ref();
-                Ok(Found::Value(Arc::clone(value.expect("the plan keeps the value of every constant"))))
+                Ok(Found::Value(value.expect("the plan keeps the value of every constant").clone()))
             }
             DataKind::Input { key } => match &self.state.inputs[data.0 as usize] {
-                Some(value) => Ok(Found::Value(Arc::clone(value))),
+                Some(value) => Ok(Found::Value(value.clone())),
                 None => Err(format!("the input has no \"{key}\"")),
             },
             DataKind::Element { iterator } => self.element(datum.scope, *iterator, own),
@@ -170,7 +216,7 @@ impl Core {
             _ => {
                 let key = DataKey { data, path: Path::from_slice(own) };
                 Ok(match self.state.values.get(&key) {
-                    Some(value) => Found::Value(Arc::clone(value)),
+                    Some(value) => Found::Value(value.clone()),
                     None => Found::Missing(key),
                 })
             }
@@ -186,12 +232,15 @@ impl Core {
             return Err("an element without an iteration".to_owned());
         };
         let source = &task.inputs[iterator as usize];
-        match self.locate(source.data, outer)? {
-            Found::Value(array) => match array.get(index as usize) {
-                Some(value) => Ok(Found::Value(Arc::new(value.clone()))),
-                None => Err(format!("\"{}\" has no element {index}", source.name)),
-            },
-            missing => Ok(missing),
+        let (array, mut way) = match self.locate(source.data, outer)? {
+            Found::Value(array) => (array, SmallVec::new()),
+            Found::Element(array, way) => (array, way),
+            missing @ Found::Missing(_) => return Ok(missing),
+        };
+        way.push(index);
+        match element_of(&array, &way) {
+            Some(_) => Ok(Found::Element(array, way)),
+            None => Err(format!("\"{}\" has no element {index}", source.name)),
         }
     }
 
@@ -210,22 +259,50 @@ impl Core {
         for (number, source) in numbers.iter_mut().zip([start, step]) {
             let Some(source) = source else { continue };
             match self.locate(source, outer)? {
-                Found::Value(value) => *number = super::compute::whole(&value)?,
-                missing => return Ok(missing),
+                missing @ Found::Missing(_) => return Ok(missing),
+                found => {
+                    let value = self.had(found)?;
+                    *number = super::compute::whole(&value)?;
+                }
             }
         }
         let value = numbers[1].checked_mul(i64::from(index)).and_then(|way| way.checked_add(numbers[0]));
         value
-            .map(|value| Found::Value(Arc::new(Value::from(value))))
+            .map(|value| Found::Value(self.small(Value::from(value))))
             .ok_or_else(|| "the counter is beyond 2^63".to_owned())
     }
 
     /// The value, which must be there.
-    pub(super) fn value(&self, data: DataId, path: &[u32]) -> Result<Arc<Value>, String> {
-        match self.locate(data, path)? {
+    pub(super) fn value(&self, data: DataId, path: &[u32]) -> Result<Datum, String> {
+        self.had(self.locate(data, path)?)
+    }
+
+    fn had(&self, found: Found) -> Result<Datum, String> {
+        match found {
             Found::Value(value) => Ok(value),
+            Found::Element(array, way) => {
+                let element = element_of(&array, &way).ok_or("an element is gone")?;
+                Ok(Datum::new(element.clone(), Extent::of(element), &self.state.held))
+            }
             Found::Missing(key) => Err(format!("\"{}\" has no value", self.plan.graph.datum(key.data).name)),
         }
+    }
+
+    /// A value that the run holds from now on.
+    ///
+    /// # Errors
+    /// When it is nested too deep.
+    pub(super) fn held(&self, value: Value, extent: Extent) -> Result<Datum, String> {
+        if extent.depth > DEPTH {
+            return Err(format!("a value would be nested deeper than {DEPTH}"));
+        }
+        Ok(Datum::new(value, extent, &self.state.held))
+    }
+
+    /// A number or a boolean.
+    pub(super) fn small(&self, value: Value) -> Datum {
+        let extent = Extent::of(&value);
+        Datum::new(value, extent, &self.state.held)
     }
 
     /// What a task waits for first; none: it can run.
@@ -252,8 +329,8 @@ impl Core {
             }
             TaskKind::Multiplexer => {
                 let decision = match self.locate(task.inputs[0].data, &key.path)? {
-                    Found::Value(value) => value.as_bool().unwrap_or(false),
                     Found::Missing(missing) => return Ok(Some(Wait::Data(missing))),
+                    found => self.had(found)?.as_bool().unwrap_or(false),
                 };
                 match task.inputs.get(if decision { 1 } else { 2 }) {
                     Some(side) => self.missing(side.data, &key.path),
@@ -273,7 +350,7 @@ impl Core {
 
     fn missing(&self, data: DataId, path: &[u32]) -> Result<Option<Wait>, String> {
         Ok(match self.locate(data, path)? {
-            Found::Value(_) => None,
+            Found::Value(_) | Found::Element(..) => None,
             Found::Missing(key) => Some(Wait::Data(key)),
         })
     }

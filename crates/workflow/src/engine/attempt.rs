@@ -9,9 +9,10 @@ use futures::stream::FuturesUnordered;
 use lyra_afcl::graph::Settings;
 use lyra_types::{RunId, TenantName, Timestamp};
 use lyra_wire::spans::TraceIds;
+use lyra_wire::workflows::callback_run;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Inner;
 use super::actor::{Answer, Answered as Outcome, Message};
@@ -101,15 +102,16 @@ impl Attempt {
         }
         // Under quotas first: whoever is held back by one takes none of the places that all tenants share.
         let _pass = deps.enact.admit(&self.tenant, resource).await?;
-        let permit = Arc::clone(&self.inner.permits).acquire_owned().await;
-        let _permit = permit.map_err(|_| Failure::passing("unavailable", "the platform stops"))?;
+        let _permit = self.permit(resource).await?;
         deps.metrics.in_flight.inc();
         let _counted = Counted(&self.inner);
         let timeout = self.settings.timeout.or_else(|| resource.timeout()).unwrap_or(deps.config.task_timeout);
         let input = match resource.transmission.references_above {
             Some(above) => self.lend(above, timeout).await?,
             None => {
-                let written = values::written(&self.enact.input, &self.secret, deps.blobs.as_ref()).await;
+                let written =
+                    values::written(&self.enact.input, &self.secret, deps.blobs.as_ref(), deps.config.max_result_bytes)
+                        .await;
                 written.map_err(|error| fetched(&error.into()))?
             }
         };
@@ -145,6 +147,16 @@ impl Attempt {
             self.keep(key, &output).await;
         }
         self.leave(Some(id), output, resource.transmission.outputs).await
+    }
+
+    /// A place among all calls of this host, for what takes one: a run that waits for tasks of its own in a place that these
+    /// need would wait for ever.
+    async fn permit(&self, resource: &Resource) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if resource.is_run() {
+            return Ok(None);
+        }
+        let permit = Arc::clone(&self.inner.permits).acquire_owned().await;
+        permit.map(Some).map_err(|_| Failure::passing("unavailable", "the platform stops"))
     }
 
     /// The answer, with what is large and only handed on left in the blob store.
@@ -235,10 +247,13 @@ impl Attempt {
 
 /// A large value that can't be read or written. The blob store may only be away.
 pub(super) fn fetched(error: &lyra_types::Error) -> Failure {
+    if error.code == lyra_types::Code::TooLarge {
+        return Failure::lasting("limit_reached", error.detail.clone());
+    }
     Failure::passing(error.code.as_str(), format!("a large value can't be had: {}", error.detail))
 }
 
-fn shown(duration: Duration) -> String {
+pub(super) fn shown(duration: Duration) -> String {
     format!("{} s", duration.as_secs_f64())
 }
 
@@ -275,9 +290,8 @@ pub(crate) fn callback_token(tenant: &TenantName, run: &RunId, key: &TaskKey, at
 
 /// What a token of a callback says; whether it may say so is to be compared with [`callback_token`].
 pub(crate) fn parse_callback(token: &str) -> Option<(TenantName, RunId, TaskKey, u32)> {
-    let mut parts = token.strip_prefix("cb_")?.split('~');
-    let tenant = TenantName::new(parts.next()?).ok()?;
-    let run = RunId::new(parts.next()?).ok()?;
+    let (tenant, run) = callback_run(token)?;
+    let mut parts = token.split('~').skip(2);
     let task = lyra_afcl::graph::TaskId(parts.next()?.parse().ok()?);
     let path = parts.next()?;
     let path =

@@ -8,7 +8,7 @@ use lyra_types::{Error, Result};
 use serde::Serialize;
 
 use crate::core::entry::Stored;
-use crate::core::{Entry, Event};
+use crate::core::{Core, Entry, Event};
 
 /// What a value in the blob store begins with: a line of its own that makes it unlike any other, so that it belongs to
 /// one run, and goes with it.
@@ -72,13 +72,11 @@ pub(crate) fn blobs(batches: &[Bytes]) -> Result<Vec<String>> {
 }
 
 fn each(batches: &[Bytes], mut take: impl FnMut(Entry)) -> Result<()> {
-    for batch in batches {
-        for line in batch.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let entry = serde_json::from_slice(line);
-            take(entry.map_err(|error| Error::internal(format!("a journal's entry can't be read: {error}")))?);
-        }
-    }
-    Ok(())
+    batches.iter().flat_map(lines).try_for_each(|line| entry_of(&line).map(&mut take))
+}
+
+fn entry_of(line: &Bytes) -> Result<Entry> {
+    serde_json::from_slice(line).map_err(|error| Error::internal(format!("a journal's entry can't be read: {error}")))
 }
 
 fn put(batch: &mut Vec<u8>, entry: &Entry) -> Result<()> {
@@ -89,16 +87,70 @@ fn unwritable(error: serde_json::Error) -> Error {
     Error::internal(format!("a journal's entry can't be written: {error}"))
 }
 
-/// Reads batches back, with every output in its place.
-pub(super) async fn read(batches: &[Bytes], blobs: &dyn Blobs) -> Result<Vec<Entry>> {
-    let mut entries = Vec::new();
-    each(batches, |entry| entries.push(entry))?;
-    for entry in &mut entries {
-        if let Event::Succeeded { output, .. } = &mut entry.event {
-            bring_back(output, blobs).await?;
+/// Tokens that are moved before others get their turn: some milliseconds.
+pub(super) const TURN: u64 = 10_000;
+
+/// A journal that is read back: entry for entry, so that no more values are in memory than the run holds, and in parts, so
+/// that others get their turn however much follows from an entry.
+pub(super) struct Replay<'a> {
+    lines: std::vec::IntoIter<Bytes>,
+    next: Option<Entry>,
+    blobs: &'a dyn Blobs,
+    redriven: Option<i64>,
+}
+
+impl<'a> Replay<'a> {
+    pub(super) fn new(batches: &[Bytes], blobs: &'a dyn Blobs) -> Result<Replay<'a>> {
+        let lines: Vec<Bytes> = batches.iter().flat_map(lines).collect();
+        let mut replay = Replay { lines: lines.into_iter(), next: None, blobs, redriven: None };
+        replay.look()?;
+        Ok(replay)
+    }
+
+    /// Reads the next entry.
+    fn look(&mut self) -> Result<Option<Entry>> {
+        let next = self.lines.next().map(|line| entry_of(&line)).transpose()?;
+        Ok(std::mem::replace(&mut self.next, next))
+    }
+
+    /// Whether all entries are taken in; not all that follows from the last one needs to be done then.
+    pub(super) fn is_read(&self) -> bool {
+        self.next.is_none()
+    }
+
+    /// When the run was redriven last, as far as it is read.
+    pub(super) fn redriven(&self) -> Option<i64> {
+        self.redriven
+    }
+
+    /// Moves a run by one turn; false when it stands where its journal ends and nothing is left to be moved.
+    pub(super) async fn turn(&mut self, core: &mut Core) -> Result<bool> {
+        let until = core.moved() + TURN;
+        loop {
+            let before = self.next.as_ref().and_then(Entry::moved).unwrap_or(u64::MAX);
+            let more = core.advance(until.min(before).saturating_sub(core.moved()));
+            // Nobody is to do it again.
+            core.take_effects();
+            if more && core.moved() < before {
+                return Ok(true);
+            }
+            if core.moved() >= until && !self.is_read() {
+                return Ok(true);
+            }
+            let Some(mut entry) = self.look()? else { return Ok(false) };
+            match &mut entry.event {
+                Event::Succeeded { output, .. } => bring_back(output, self.blobs).await?,
+                Event::Redriven => self.redriven = Some(entry.at),
+                _ => {}
+            }
+            core.take(&entry);
         }
     }
-    Ok(entries)
+}
+
+fn lines(batch: &Bytes) -> Vec<Bytes> {
+    let all = batch.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    all.map(|line| batch.slice_ref(line)).collect()
 }
 
 async fn bring_back(output: &mut Stored, blobs: &dyn Blobs) -> Result<()> {

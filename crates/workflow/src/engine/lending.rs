@@ -24,13 +24,14 @@ impl Attempt {
             return Err(Failure::lasting("no_public_url", message));
         }
         let expires = deps.clock.now() + timeout.saturating_add(deps.config.transmission.link_ttl);
+        let most = deps.config.max_result_bytes;
         let (mut input, mut kept) = (self.enact.input.clone(), Vec::new());
         for value in input.values_mut().filter(|value| values::size_of(value) > above) {
             let (digest, size) = match values::named_by(value, &self.secret) {
                 Some((digest, size)) => (digest.to_owned(), size),
                 None => {
                     let size = values::size_of(value);
-                    let whole = values::whole(value, &self.secret, deps.blobs.as_ref()).await;
+                    let whole = values::whole(value, &self.secret, deps.blobs.as_ref(), most).await;
                     let whole = whole.map_err(|error| fetched(&error))?;
                     let put = journal::keep(&whole, deps.blobs.as_ref(), &deps.random).await;
                     let digest = put.map_err(|error| fetched(&error))?;
@@ -44,7 +45,7 @@ impl Attempt {
         if !kept.is_empty() {
             self.belongs_to_the_run(kept).await.map_err(|error| fetched(&error))?;
         }
-        values::written(&input, &self.secret, deps.blobs.as_ref()).await.map_err(|error| fetched(&error.into()))
+        values::written(&input, &self.secret, deps.blobs.as_ref(), most).await.map_err(|error| fetched(&error.into()))
     }
 
     /// Has the run note what it has in the blob store, so that it is kept as long as the run, and no longer.

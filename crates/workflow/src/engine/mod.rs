@@ -8,6 +8,7 @@ mod actor;
 mod attempt;
 mod choose;
 mod failure;
+mod guard;
 pub(crate) mod journal;
 mod lending;
 pub(crate) mod links;
@@ -16,9 +17,12 @@ mod stuck;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod values;
+mod whole;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -42,6 +46,8 @@ pub(crate) use program::{Compiled, Program};
 pub(crate) use summary::Summary;
 
 use crate::config::Config;
+use crate::core::Limits;
+use crate::core::datum::DEPTH;
 use crate::enact::Enact;
 use crate::metrics::Metrics;
 use actor::Actor;
@@ -55,6 +61,8 @@ const TAKE: usize = 64;
 const SWEPT: usize = 256;
 /// Longest time between two looks for runs of processes that live no more.
 const LOOK: Duration = Duration::from_secs(5);
+/// Traces that are made at a time.
+const TRACES: usize = 4;
 /// Programs kept ready.
 const PROGRAMS: usize = 1_024;
 
@@ -76,12 +84,18 @@ pub(crate) struct Head {
     /// The schedule that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
+    /// The longest time that whoever started it gives it, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
     /// The W3C trace context of whoever started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
     /// Who is charged for what its tasks call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Arc<str>>,
+    /// What it may use; not there in runs of an earlier Lyra.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 /// A run to start.
@@ -148,6 +162,10 @@ pub(crate) struct Inner {
     /// Runs of this process that can't go on.
     stuck: Mutex<HashMap<(TenantName, RunId), stuck::Stuck>>,
     programs: Mutex<HashMap<String, Arc<Program>>>,
+    /// Places for traces that are made: each reads a whole journal.
+    traces: Semaphore,
+    /// What all runs hold together, about.
+    held_bytes: AtomicU64,
     /// Told when another process is seen no more.
     look: Notify,
     /// When this process was last heard of, by its own clock; none before the first time.
@@ -175,6 +193,8 @@ impl Engine {
             active: Mutex::default(),
             stuck: Mutex::default(),
             programs: Mutex::default(),
+            traces: Semaphore::new(TRACES),
+            held_bytes: AtomicU64::new(0),
             look: Notify::new(),
             heard: Mutex::default(),
             told: Notify::new(),
@@ -187,16 +207,22 @@ impl Engine {
     ///
     /// # Errors
     /// [`Code::Overloaded`] when this host has as many runs as it may have; those of the store.
-    pub(crate) async fn begin(&self, begin: Begin) -> Result<bool> {
+    pub(crate) async fn begin(&self, mut begin: Begin) -> Result<bool> {
         let inner = &self.inner;
         self.check_stays()?;
         if inner.active.lock().len() >= inner.deps.config.max_runs {
             let detail = format!("{} runs are under way, which is the limit of this host", inner.deps.config.max_runs);
             return Err(Error::new(Code::Overloaded, detail).with_retry_after(Duration::from_secs(1)));
         }
+        // Settings may be others when it is read back, and it has to come out the same.
+        begin.head.limits.get_or_insert_with(|| inner.deps.config.limits());
         let (mut actor, mail) = Actor::new(inner, &begin);
-        actor.begin();
-        let batch = actor.take_batch().await?;
+        let (actor, batch) = guard::guarded(async move {
+            actor.begin();
+            let batch = actor.take_batch().await?;
+            Ok((actor, batch))
+        })
+        .await?;
         let head = serde_json::to_vec(&begin.head)
             .map_err(|error| Error::internal(format!("a run's head can't be written: {error}")))?;
         let record = NewRunRecord {
@@ -212,14 +238,18 @@ impl Engine {
             summary: actor.summary(),
             notice: begin.notice,
         };
-        match inner.deps.runs.create(record).await? {
-            lyra_store::runs::CreatedRun::Known => Ok(false),
-            lyra_store::runs::CreatedRun::New { fence } => {
-                inner.deps.metrics.started.inc();
-                self.run(actor, mail, fence);
-                Ok(true)
+        let engine = self.clone();
+        self.whole("begin of a run", async move {
+            match engine.inner.deps.runs.create(record).await? {
+                lyra_store::runs::CreatedRun::Known => Ok(false),
+                lyra_store::runs::CreatedRun::New { fence } => {
+                    engine.inner.deps.metrics.started.inc();
+                    engine.run(actor, mail, fence);
+                    Ok(true)
+                }
             }
-        }
+        })
+        .await
     }
 
     /// A process that ends takes no runs: nobody would run them before another one takes them over.
@@ -240,11 +270,20 @@ impl Engine {
         self.inner.deps.metrics.active.inc();
         let inner = Arc::clone(&self.inner);
         let left = Left { inner, key };
+        let engine = self.clone();
         self.inner.deps.tasks.spawn_cancellable("run of a workflow", async move {
             // Dropped also when the task is cancelled.
             let left = left;
-            actor.run().await;
+            let (tenant, id) = left.key.clone();
+            let ran = guard::guarded(async move {
+                actor.run().await;
+                Ok(())
+            });
+            let ran = ran.await;
             drop(left);
+            if let Err(fault) = ran {
+                engine.stick_fallen(tenant, id, fence, &fault).await;
+            }
         });
     }
 
@@ -292,6 +331,7 @@ impl Engine {
                     tracing::warn!(%error, "runs of other processes can't be looked for");
                 }
                 engine.try_stuck().await;
+                engine.weigh_all();
                 engine.sweep().await;
             }
         });
@@ -306,6 +346,7 @@ impl Engine {
             let taken = deps.runs.take(self.inner.owner, deps.clock.now(), alone, TAKE).await?;
             let all = taken.len() < TAKE;
             for run in taken {
+                self.renew_in_time().await;
                 self.take_up(run).await;
             }
             if all {
@@ -326,6 +367,16 @@ impl Engine {
         Ok(())
     }
 
+    /// The same, where it is time to: in the middle of what can take longer than a lease, and is not to be broken off.
+    async fn renew_in_time(&self) {
+        let deps = &self.inner.deps;
+        let before = *self.inner.heard.lock();
+        let due = before.is_none_or(|at| deps.clock.instant().duration_since(at) >= deps.config.lease / 3);
+        if due && let Err(error) = self.renew().await {
+            tracing::warn!(%error, "that this process lives can't be said");
+        }
+    }
+
     /// Others may have taken runs of this process, which was not heard of for the length of a lease. Those that write something
     /// learn it by that; those that wait have to ask.
     fn doubt_all(&self) {
@@ -337,6 +388,18 @@ impl Engine {
         for handle in all {
             // One whose mailbox is full has something to write.
             let _ = handle.mail.try_send(Message::MakeSure);
+        }
+    }
+
+    /// Where all runs together hold too much, also those that stand still are to look at what they hold.
+    fn weigh_all(&self) {
+        if self.inner.held_bytes.load(Ordering::Relaxed) <= self.inner.deps.config.max_host_live_bytes {
+            return;
+        }
+        let all: Vec<Handle> = self.inner.active.lock().values().cloned().collect();
+        for handle in all {
+            // One whose mailbox is full looks by itself.
+            let _ = handle.mail.try_send(Message::Weigh);
         }
     }
 
@@ -368,7 +431,7 @@ impl Engine {
     /// Takes up a run where its journal ends. One that can't be taken up is told of, and tried again.
     async fn take_up(&self, taken: TakenRun) {
         let (record, fence) = (taken.record.clone(), taken.fence);
-        match self.revive(taken).await {
+        match guard::guarded(self.revive(taken, false)).await {
             Ok((mut actor, mail)) => {
                 actor.resume();
                 self.inner.deps.metrics.taken_over.inc();
@@ -379,14 +442,16 @@ impl Engine {
         }
     }
 
-    async fn revive(&self, taken: TakenRun) -> Result<(Actor, mpsc::Sender<Message>)> {
+    /// A run as it stands where its journal ends. What follows from its last entry is left to the run, unless it is to be
+    /// `settled`.
+    async fn revive(&self, taken: TakenRun, settled: bool) -> Result<(Actor, mpsc::Sender<Message>)> {
         if let Some(damage) = taken.damage {
             return Err(Error::internal(format!("its journal is damaged: {damage}")));
         }
         let head: Head = serde_json::from_slice(&taken.head)
             .map_err(|error| Error::internal(format!("a run's head can't be read: {error}")))?;
         let program = self.program(&head.program).await?;
-        let entries = journal::read(&taken.batches, self.inner.deps.blobs.as_ref()).await?;
+        let mut replay = journal::Replay::new(&taken.batches, self.inner.deps.blobs.as_ref())?;
         let begin = Begin {
             tenant: taken.record.tenant,
             id: taken.record.id,
@@ -399,26 +464,13 @@ impl Engine {
         };
         let (mut actor, mail) = Actor::new(&self.inner, &begin);
         let spilled = !journal::blobs(&taken.batches)?.is_empty();
-        actor.replay(&entries, taken.batches.len() as u64, spilled, taken.record.created_at);
-        Ok((actor, mail))
-    }
-
-    /// Takes up a run that has failed or was cancelled.
-    pub(crate) async fn redrive(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
-        self.check_stays()?;
-        let taken = self.inner.deps.runs.reopen(tenant.clone(), id.clone(), self.inner.owner).await?;
-        let (record, fence) = (taken.record.clone(), taken.fence);
-        match self.revive(taken).await {
-            Ok((mut actor, mail)) => {
-                actor.redrive();
-                self.run(actor, mail, fence);
-                Ok(())
-            }
-            Err(error) => {
-                self.stick(record, fence, &error).await;
-                Err(error)
-            }
+        while replay.turn(actor.core_mut()).await? && (settled || !replay.is_read()) {
+            self.renew_in_time().await;
+            tokio::task::yield_now().await;
         }
+        let batches = taken.batches.len() as u64;
+        actor.replayed(batches, spilled, taken.record.created_at, replay.redriven());
+        Ok((actor, mail))
     }
 
     /// Forgets runs that ended long ago: first what they have in the blob store, so that a kill in between leaves nothing
@@ -471,44 +523,6 @@ impl Engine {
         deps.clock.now().since(ended_at) >= deps.config.retention - margin
     }
 
-    /// Everything that a run did, token by token.
-    pub(crate) async fn trace(
-        &self,
-        tenant: &TenantName,
-        id: &RunId,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<lyra_types::workflow::TraceToken>> {
-        let (head, batches) = self.inner.deps.runs.journal(tenant.clone(), id.clone()).await?;
-        let head: Head = serde_json::from_slice(&head)
-            .map_err(|error| Error::internal(format!("a run's head can't be read: {error}")))?;
-        let program = self.program(&head.program).await?;
-        let entries = journal::read(&batches, self.inner.deps.blobs.as_ref()).await?;
-        let limits = self.inner.deps.config.limits();
-        let work = move || {
-            let mut core = crate::core::Core::new(Arc::clone(&program.plan), limits, head.input);
-            core.keep_trace();
-            let mut tokens = Vec::new();
-            let mut seq = 0;
-            for entry in &entries {
-                core.apply(entry);
-                core.take_effects();
-                for mut token in core.take_trace() {
-                    token.seq = seq;
-                    if seq >= from && tokens.len() < limit {
-                        tokens.push(token);
-                    }
-                    seq += 1;
-                }
-                if tokens.len() >= limit {
-                    break;
-                }
-            }
-            tokens
-        };
-        lyra_kit::tasks::blocking(work).await.map_err(|_| Error::internal("a trace could not be made"))
-    }
-
     /// Checks that a compiled workflow can be run.
     pub(crate) fn check(&self, compiled: Compiled) -> Result<()> {
         let mut resources = compiled.mapping.types.iter().flat_map(|mapping| &mapping.resources);
@@ -518,7 +532,12 @@ impl Engine {
                           reached: the operator sets workflow.public_url";
             return Err(Error::field(Code::InvalidField, "mappings", reason));
         }
-        Program::new(compiled, &self.inner.chooser).map(drop)
+        let program = Program::new(compiled, &self.inner.chooser)?;
+        if program.plan.deepest_constant() > DEPTH {
+            let reason = format!("has a constant that is nested deeper than {DEPTH}");
+            return Err(Error::field(Code::InvalidField, "definition", reason));
+        }
+        Ok(())
     }
 
     /// Returns when a run has ended here, since this was asked last, of whose end somebody may want to hear.

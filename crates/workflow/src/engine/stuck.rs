@@ -33,7 +33,7 @@ impl Engine {
     /// Writes down that a run can't go on, and why.
     pub(super) async fn stick(&self, record: RunRecord, fence: u64, error: &Error) {
         let (tenant, id) = (record.tenant.clone(), record.id.clone());
-        tracing::error!(%tenant, run = %id, %error, "a run can't be taken up; it is tried again");
+        tracing::error!(%tenant, run = %id, %error, "a run can't go on; it is tried again");
         let mut summary = summary_of(&record);
         let known = summary.stuck.replace(error.detail.clone());
         if known.as_deref() != Some(error.detail.as_str()) {
@@ -48,6 +48,21 @@ impl Engine {
         let mut stuck = self.inner.stuck.lock();
         stuck.insert((tenant, id), Stuck { record, fence, again });
         self.inner.deps.metrics.stuck.set(i64::try_from(stuck.len()).unwrap_or(i64::MAX));
+    }
+
+    /// The same for a run that fell over while it was under way: it stands where its journal ends.
+    pub(super) async fn stick_fallen(&self, tenant: TenantName, id: RunId, fence: u64, error: &Error) {
+        let mut wait = Duration::from_millis(100);
+        loop {
+            match self.inner.deps.runs.get(tenant.clone(), id.clone(), false).await {
+                Ok((record, _)) if record.status.is_final() => return,
+                Ok((record, _)) => return self.stick(record, fence, error).await,
+                Err(RunsError::NotFound(_)) => return,
+                Err(error) => tracing::warn!(%tenant, run = %id, %error, "a run fell over and can't be looked at"),
+            }
+            self.inner.deps.clock.sleep(wait).await;
+            wait = (wait * 2).min(AGAIN);
+        }
     }
 
     /// Takes back what was written down of a run that goes on.

@@ -1,6 +1,9 @@
 //! The engine over real files, with functions that the test answers for.
 
+mod deadlines;
+mod dropped;
 mod handover;
+mod hostile;
 mod recovery;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -138,8 +141,10 @@ async fn begin(engine: &Engine, document: &str, mapping: Mapping, id: &str, inpu
         parent: None,
         depth: 0,
         schedule: None,
+        timeout_ms: None,
         traceparent: None,
         user: None,
+        limits: None,
     };
     let begin = Begin {
         notice: None,
@@ -364,7 +369,7 @@ async fn a_delay_and_a_callback_outlive_the_process() {
     };
     let waited = site.clock.now().since(before).as_secs();
     assert!((3_600..3_605).contains(&waited), "the delay counts from its start: {waited}");
-    let token = waiting[0].token.clone();
+    let token = waiting[0].token.clone().expect("a token");
     assert_eq!((waiting[0].task.as_str(), &waiting[0].input["waited"]), ("approve", &json!(3600)));
     let complete = async |token: String| {
         let (reply, answer) = tokio::sync::oneshot::channel();

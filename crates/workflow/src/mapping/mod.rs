@@ -137,6 +137,11 @@ impl Resource {
         matches!(self.kind, ResourceKind::Demo {} | ResourceKind::Local { .. })
     }
 
+    /// Whether it is a run itself, which calls nothing: its tasks do.
+    pub fn is_run(&self) -> bool {
+        matches!(self.kind, ResourceKind::Workflow { .. } | ResourceKind::Cut { .. })
+    }
+
     /// Its own limit of one call, where it names one.
     pub fn timeout(&self) -> Option<Duration> {
         match &self.kind {

@@ -36,9 +36,17 @@ impl Mapping {
     /// # Errors
     /// [`Code::InvalidField`] with a field for each fault, `mappings[2].resources[0].properties.Uri` for example.
     pub fn parse(value: &Value) -> Result<Mapping, Error> {
+        Mapping::parse_odd(value).map(|(mapping, _)| mapping)
+    }
+
+    /// The same, with what is odd about it: `mappings[2].resources[0]: …`.
+    ///
+    /// # Errors
+    /// As [`Mapping::parse`].
+    pub fn parse_odd(value: &Value) -> Result<(Mapping, Vec<String>), Error> {
         match value {
-            Value::Null => Ok(Mapping::default()),
-            Value::String(text) => Mapping::parse_text(text),
+            Value::Null => Ok((Mapping::default(), Vec::new())),
+            Value::String(text) => text_of(text).and_then(|value| read(&value)),
             value => read(value),
         }
     }
@@ -48,21 +56,25 @@ impl Mapping {
     /// # Errors
     /// As [`Mapping::parse`]; where the text is no JSON, with line and column.
     pub fn parse_text(text: &str) -> Result<Mapping, Error> {
-        let value: Value = serde_json::from_str(text).map_err(|error| {
-            let place = |number: usize| u32::try_from(number).ok().filter(|number| *number > 0);
-            let mut field = FieldError::new("mappings", format!("is not JSON: {error}"));
-            (field.line, field.column) = (place(error.line()), place(error.column()));
-            Error::new(Code::InvalidField, format!("mappings: {}", field.reason)).with_field(field)
-        })?;
-        read(&value)
+        read(&text_of(text)?).map(|(mapping, _)| mapping)
     }
 }
 
-fn read(value: &Value) -> Result<Mapping, Error> {
+fn text_of(text: &str) -> Result<Value, Error> {
+    serde_json::from_str(text).map_err(|error| {
+        let place = |number: usize| u32::try_from(number).ok().filter(|number| *number > 0);
+        let mut field = FieldError::new("mappings", format!("is not JSON: {error}"));
+        (field.line, field.column) = (place(error.line()), place(error.column()));
+        Error::new(Code::InvalidField, format!("mappings: {}", field.reason)).with_field(field)
+    })
+}
+
+fn read(value: &Value) -> Result<(Mapping, Vec<String>), Error> {
     let mut faults = Faults::default();
     let types = types(value, &mut faults);
+    let odd = std::mem::take(&mut faults.odd);
     match faults.into_error() {
-        None => Ok(Mapping { types }),
+        None => Ok((Mapping { types }, odd)),
         Some(error) => Err(error),
     }
 }
@@ -72,6 +84,8 @@ fn read(value: &Value) -> Result<Mapping, Error> {
 struct Faults {
     told: Vec<FieldError>,
     count: usize,
+    /// What is no fault, but may surprise.
+    odd: Vec<String>,
 }
 
 impl Faults {
@@ -140,9 +154,17 @@ fn type_mapping(path: &str, value: &Value, faults: &mut Faults) -> Option<TypeMa
             return None;
         }
     };
+    let others = items.iter().any(|item| !is_local(item));
     let mut resources: Vec<Resource> = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
+        if others && is_local(item) {
+            // Mappings of Apollo have them beside resources that are there everywhere.
+            if faults.odd.len() < MAX_FAULTS {
+                faults.odd.push(format!("{path}: {LOCAL}; it is left out, since \"{function_type}\" has others"));
+            }
+            continue;
+        }
         let Some(resource) = resource(&path, &function_type, item, faults) else { continue };
         match resources.iter().position(|known| known.id() == resource.id()) {
             Some(known) => faults.add(path, format!("is the same resource as number {known} of this type")),
@@ -150,6 +172,11 @@ fn type_mapping(path: &str, value: &Value, faults: &mut Faults) -> Option<TypeMa
         }
     }
     Some(TypeMapping { function_type, resources })
+}
+
+/// Whether it is a resource that nothing here can run.
+fn is_local(item: &Value) -> bool {
+    item.get("type").and_then(Value::as_str) == Some("Local")
 }
 
 fn check_type(path: &str, name: &str, faults: &mut Faults) {
@@ -186,7 +213,9 @@ fn resource(path: &str, function_type: &str, value: &Value, faults: &mut Faults)
             None
         }
         "Local" => {
-            faults.add(path_of_type.clone(), LOCAL);
+            let instead = "deploy the image's code as a function and map it as Function, or serve it and map its URL as \
+                           Serverless";
+            faults.add(path_of_type.clone(), format!("{LOCAL}: {instead}"));
             return None;
         }
         "Workflow" => workflow(&mut properties, faults),
@@ -245,8 +274,7 @@ fn transfer(path: &str, value: &Value, kind: &ResourceKind, faults: &mut Faults)
 /// The types of resources that a mapping may name.
 pub(super) const KINDS: [&str; 5] = ["Function", "Serverless", "Demo", "Workflow", "Cut"];
 
-const LOCAL: &str = "Local names a container image, and this Lyra has no container back end to run it: deploy the image's \
-                     code as a function and map it as Function, or serve it and map its URL as Serverless";
+const LOCAL: &str = "Local names a container image, and this Lyra has no container back end to run it";
 
 fn function(properties: &mut Fields<'_>, faults: &mut Faults) -> Option<ResourceKind> {
     let job = properties.flag("job", faults);
@@ -492,6 +520,23 @@ mod tests {
             let told = faults(value.clone());
             assert_eq!(told.first().map(|(field, _)| field.as_str()), Some(field), "{value}: {told:?}");
         }
+    }
+
+    #[test]
+    fn an_image_beside_other_resources_is_left_out_and_said_so() {
+        let image = json!({"type": "Local", "properties": {"Image": "apollo/add:1", "Port": 8080}});
+        let function = json!({"type": "Function", "properties": {"name": "add"}});
+        let both = json!([{"functionType": "Addition", "resources": [image, function]}]);
+        let (mapping, odd) = Mapping::parse_odd(&both).expect("a good mapping");
+        let ids: Vec<String> = mapping.resources("Addition").iter().map(Resource::id).collect();
+        assert_eq!((ids, odd.len()), (vec!["function:add".to_owned()], 1));
+        assert!(odd[0].starts_with("mappings[0].resources[0]: Local names a container image"), "{odd:?}");
+        let text = Value::String(both.to_string());
+        assert_eq!(Mapping::parse_odd(&text).expect("a good mapping").1, odd);
+        // Alone, nothing could ever run it.
+        let told = faults(json!([{"functionType": "Addition", "resources": [image, image]}]));
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[0].0, "mappings[0].resources[0].type");
     }
 
     #[test]

@@ -77,6 +77,7 @@ impl Workflows for FakeWorkflows {
             name: name.clone(),
             version: known.len() as u64,
             created_at: TIME,
+            schedule: None,
         });
         Ok(counted(each.collect(), &page))
     }
@@ -91,6 +92,7 @@ impl Workflows for FakeWorkflows {
             definition: found.definition.clone(),
             mappings: found.mappings.clone(),
             created_at: TIME,
+            schedule: None,
         })
     }
 
@@ -188,7 +190,7 @@ impl Workflows for FakeWorkflows {
 
     async fn waiting(&self, _: &TenantName, id: &RunId) -> Result<Vec<Waiting>> {
         self.known(id)?;
-        let (run, task, token) = (id.clone(), "approve".to_owned(), "cb_1".to_owned());
+        let (run, task, token) = (id.clone(), "approve".to_owned(), Some("cb_1".to_owned()));
         Ok(vec![Waiting { run, task, token, since: TIME, input: Map::new() }])
     }
 
@@ -204,7 +206,7 @@ impl Workflows for FakeWorkflows {
     }
 
     async fn complete(&self, token: &str, completion: Completion) -> Result<()> {
-        if token != "cb_1" {
+        if token != "cb_1" && token != "cb_acme~r~0~~1~proof" {
             return Err(Error::not_found("waiting task", token));
         }
         self.completed.lock().push((token.to_owned(), completion));

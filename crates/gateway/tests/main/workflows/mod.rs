@@ -5,10 +5,13 @@ pub mod double;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_gateway::Config;
+use lyra_gateway::{Config, Tokens};
+use lyra_types::Scope;
 use lyra_types::workflow::RunStatus;
+use lyra_wire::accounts::TenantState;
 use serde_json::{Map, Value, json};
 
+use crate::accounts::FakeAccounts;
 use crate::client::{Answer, Gateway, OK, deps, serve};
 use double::FakeWorkflows;
 
@@ -247,4 +250,42 @@ async fn without_a_workflow_role_its_routes_say_so() {
     for target in ["GET /v1/workflows", "GET /v1/runs/r", "POST /v1/workflows"] {
         assert_eq!(gateway.send(target, &[], "{}").await.fault(), (503, "unavailable".into()), "{target}");
     }
+}
+
+#[tokio::test]
+async fn tokens_of_tasks_are_shown_to_those_who_may_invoke_and_completions_are_written_down() {
+    let accounts = Arc::new(FakeAccounts::default());
+    accounts.set_tenant("acme", TenantState::Active);
+    let token = |scopes: &[Scope]| format!("Bearer {}", accounts.grant(Some("acme"), None, scopes).secret.reveal());
+    let [reads, invokes, both] =
+        [&[Scope::Read][..], &[Scope::Invoke], &[Scope::Deploy, Scope::Invoke]].map(|scopes| token(scopes));
+    let (mut deps, control, worker, logs) = deps();
+    deps.accounts = Arc::<FakeAccounts>::clone(&accounts);
+    let tokens = Tokens::parse("an-operators-token").unwrap();
+    let gateway = serve(Config { tokens, ..Config::default() }, deps, control, worker, logs).await;
+    let with = async |token: &str, target: &str, body: &str| {
+        let headers = [("authorization", token), ("content-type", "application/json")];
+        gateway.send(target, &headers, body.to_owned()).await
+    };
+    // A part comes with its own definition: who may only invoke what is there can't run one.
+    let part = r#"{"id":"r","graph":{"tasks":[]},"mappings":[],"input":{}}"#;
+    for who in [&reads, &invokes] {
+        assert_eq!(with(who, "POST /v1/cuts", part).await.fault(), (403, "permission_denied".into()));
+    }
+    assert_eq!(with(&both, "POST /v1/cuts", part).await.status, 202);
+    let waiting = "GET /v1/runs/r/waiting";
+    let shown = with(&reads, waiting, "").await.json();
+    assert_eq!((&shown["items"][0]["task"], shown["items"][0].get("token")), (&json!("approve"), None));
+    assert_eq!(with(&invokes, waiting, "").await.json()["items"][0]["token"], "cb_1");
+    let complete = async |token: &str| {
+        let target = format!("POST /v1/callbacks/{token}");
+        gateway.send(&target, &[("content-type", "application/json")], r#"{"output":{}}"#).await.status
+    };
+    assert_eq!(complete("cb_acme~r~0~~1~proof").await, 204);
+    assert_eq!(complete("cb_acme~r~0~~1~guess").await, 404);
+    let recorded = accounts.recorded.lock().clone();
+    let [event] = &recorded[..] else { panic!("{recorded:?}") };
+    let tenant = event.tenant.as_ref().map(|tenant| tenant.as_str());
+    assert_eq!((event.actor.as_str(), tenant, event.target.as_str()), ("callback", Some("acme"), "/v1/runs/r"));
+    assert!(!format!("{recorded:?}").contains("proof"), "a token shows nowhere");
 }

@@ -1,6 +1,6 @@
 //! Conditions: comparisons, folded from the left without precedence; every one of them is evaluated.
 
-use std::sync::Arc;
+use std::ops::Deref;
 
 use lyra_afcl::graph::{Combine, Condition, DataType, Operator, Term};
 use serde_json::Value;
@@ -14,7 +14,7 @@ const EPSILON: f64 = 1e-9;
 ///
 /// # Errors
 /// When a value is not of the term's type, or there are too few.
-pub fn condition(condition: &Condition, values: &[Arc<Value>]) -> Result<bool, String> {
+pub fn condition<V: Deref<Target = Value>>(condition: &Condition, values: &[V]) -> Result<bool, String> {
     let mut result: Option<bool> = None;
     let mut combine = Combine::And;
     for (index, term) in condition.terms.iter().enumerate() {
@@ -97,6 +97,8 @@ fn boolean(value: &Value) -> Result<bool, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use serde_json::json;
 

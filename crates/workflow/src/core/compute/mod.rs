@@ -3,13 +3,74 @@
 mod collection;
 mod condition;
 
-use std::sync::Arc;
+use std::ops::Deref;
 
 use lyra_afcl::graph::Gather;
 use serde_json::Value;
 
 pub use collection::collection;
 pub use condition::condition;
+
+/// Why a helper can't do its work.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It got a value that it can't work on.
+    Data(String),
+    /// A limit is reached.
+    Limit(String),
+}
+
+impl From<String> for Fault {
+    fn from(detail: String) -> Fault {
+        Fault::Data(detail)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(detail: &str) -> Fault {
+        Fault::Data(detail.to_owned())
+    }
+}
+
+/// How much one operation may make.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// Elements.
+    pub elements: usize,
+    /// Bytes of memory.
+    pub bytes: u64,
+}
+
+impl Most {
+    /// Whether a result may take so many bytes.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn allows(self, bytes: u64) -> Result<(), Fault> {
+        let Most { bytes: limit, .. } = self;
+        if bytes <= limit {
+            return Ok(());
+        }
+        let detail = format!(
+            "what it would make takes {bytes} bytes or more, the limit is {limit} (the setting workflow.max_result_bytes)"
+        );
+        Err(Fault::Limit(detail))
+    }
+
+    /// Whether a result may have so many elements.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn has(self, elements: usize) -> Result<(), Fault> {
+        let Most { elements: limit, .. } = self;
+        if elements <= limit {
+            return Ok(());
+        }
+        let detail =
+            format!("{elements} elements are more than the limit of {limit} (the setting workflow.max_elements)");
+        Err(Fault::Limit(detail))
+    }
+}
 
 /// A whole number; one with a fraction of zero is one.
 ///
@@ -41,7 +102,7 @@ pub(super) fn shown(value: &Value) -> String {
 }
 
 /// The length that all arrays have.
-pub(super) fn common_length(names: &[&str], values: &[Arc<Value>]) -> Result<usize, String> {
+pub(super) fn common_length<V: Deref<Target = Value>>(names: &[&str], values: &[V]) -> Result<usize, String> {
     let mut common: Option<(usize, &str)> = None;
     for (name, value) in names.iter().zip(values) {
         let array =
@@ -58,7 +119,7 @@ pub(super) fn common_length(names: &[&str], values: &[Arc<Value>]) -> Result<usi
 }
 
 /// One array of several values, in their order.
-pub(super) fn gather(how: Gather, values: &[Arc<Value>]) -> Value {
+pub(super) fn gather<V: Deref<Target = Value>>(how: Gather, values: &[V]) -> Value {
     let mut gathered = Vec::with_capacity(values.len());
     for value in values {
         match (how, &**value) {
@@ -70,13 +131,13 @@ pub(super) fn gather(how: Gather, values: &[Arc<Value>]) -> Value {
 }
 
 /// A number of iterations.
-pub(super) fn count(values: &[Arc<Value>]) -> Result<usize, String> {
+pub(super) fn count<V: Deref<Target = Value>>(values: &[V]) -> Result<usize, String> {
     let count = whole(values.first().ok_or("there is no number of iterations")?)?;
     usize::try_from(count).map_err(|_| format!("there can't be {count} iterations"))
 }
 
 /// How many numbers stand in a range: from, to (left out), step.
-pub(super) fn range(values: &[Arc<Value>]) -> Result<usize, String> {
+pub(super) fn range<V: Deref<Target = Value>>(values: &[V]) -> Result<usize, String> {
     let [from, to, step] = values else { return Err("a range needs from, to and step".to_owned()) };
     let (from, to, step) = (whole(from)?, whole(to)?, whole(step)?);
     if step == 0 {

@@ -65,6 +65,26 @@ fn a_run_that_failed_goes_on_where_it_failed() {
 }
 
 #[test]
+fn what_was_under_way_when_a_run_was_cancelled_is_tried_anew_and_costs_no_try() {
+    let plan = plan(FAN);
+    let input = object(json!({"list": [1]}));
+    let mut core = Core::new(Arc::clone(&plan), Limits::default(), input.clone());
+    let mut journal = Vec::new();
+    apply(&mut core, &mut journal, Event::Begun);
+    let first = schedule(&mut core, &mut journal);
+    for round in 0..3 {
+        apply(&mut core, &mut journal, Event::Stopped { error: None, moved: None });
+        apply(&mut core, &mut journal, Event::Redriven);
+        let again = schedule(&mut core, &mut journal);
+        assert_eq!((&again.key, again.attempt), (&first.key, round + 2), "another number: another call");
+        assert_eq!(core.tries(&again.key), (0, None), "the document's limit of tries is as it was");
+    }
+    let mut replayed = Core::new(plan, Limits::default(), input);
+    journal.iter().for_each(|entry| replayed.apply(entry));
+    assert!(replayed.is_in_flight(&first.key, 4));
+}
+
+#[test]
 fn an_answer_of_a_try_that_was_given_up_changes_nothing() {
     let plan = plan(BRANCH);
     let mut core = Core::new(plan, Limits::default(), object(json!({"n": 20})));

@@ -1,5 +1,6 @@
 //! Runs of whole documents through the core, with answers in any order and crashes at any point.
 
+mod bounds;
 mod constructs;
 mod failures;
 mod interleavings;

@@ -1,29 +1,45 @@
-//! Which addresses may be called: not those that only the host itself has business with, such as a cloud's metadata.
+//! Which addresses may be called: where tenants are told apart, public ones and those that the operator allows; else all but those
+//! that only the host itself has business with, such as a cloud's metadata.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use lyra_types::address::is_public;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// Networks that are never called.
-#[derive(Debug, Clone)]
-pub(super) struct Refused(pub(super) Arc<[IpNet]>);
+/// Networks of one link.
+const LINK: [&str; 3] = ["169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"];
 
-impl Refused {
-    fn holds(&self, address: IpAddr) -> bool {
+/// Which addresses are called.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    /// Public ones only, rather than all but those of one link.
+    pub(super) public_only: bool,
+    /// Networks that are called all the same.
+    pub(super) allow: Arc<[IpNet]>,
+}
+
+impl Rule {
+    fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|net| net.contains(&address))
+        if self.allow.iter().any(|net| net.contains(&address)) {
+            return true;
+        }
+        match self.public_only {
+            true => is_public(address),
+            false => !LINK.iter().any(|net| net.parse::<IpNet>().is_ok_and(|net| net.contains(&address))),
+        }
     }
 
-    /// Whether the URL's host is an address that is refused. Names are looked at when they are resolved.
-    pub(super) fn holds_host_of(&self, url: &Url) -> bool {
+    /// Whether the URL's host may be called as far as it is an address. Names are looked at when they are resolved.
+    pub(super) fn allows_host_of(&self, url: &Url) -> bool {
         match url.host() {
-            Some(Host::Ipv4(address)) => self.holds(address.into()),
-            Some(Host::Ipv6(address)) => self.holds(address.into()),
-            Some(Host::Domain(_)) | None => false,
+            Some(Host::Ipv4(address)) => self.allows(address.into()),
+            Some(Host::Ipv6(address)) => self.allows(address.into()),
+            Some(Host::Domain(_)) | None => true,
         }
     }
 }
@@ -34,20 +50,19 @@ pub(super) struct Forbidden;
 
 impl fmt::Display for Forbidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the host's address may not be called")
+        f.write_str("the host's address may not be called; the operator can allow it (workflow.http.allow)")
     }
 }
 
 impl std::error::Error for Forbidden {}
 
 /// The system's resolver, less what is refused: a name can't be turned to a refused address between look and call.
-impl Resolve for Refused {
+impl Resolve for Rule {
     fn resolve(&self, name: Name) -> Resolving {
-        let refused = self.clone();
+        let rule = self.clone();
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<SocketAddr> =
-                found.iter().copied().filter(|address| !refused.holds(address.ip())).collect();
+            let allowed: Vec<SocketAddr> = found.iter().copied().filter(|address| rule.allows(address.ip())).collect();
             if allowed.is_empty() && !found.is_empty() {
                 return Err(Forbidden.into());
             }

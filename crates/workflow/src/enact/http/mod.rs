@@ -25,7 +25,7 @@ use url::Url;
 
 use super::answer::{check_object, start_of};
 use super::{Enactment, Failure};
-use address::Refused;
+use address::{Forbidden, Rule};
 use places::Places;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -54,21 +54,27 @@ pub struct Config {
     pub keep_idle: Duration,
     /// Largest answer.
     pub max_result_bytes: usize,
-    /// Networks that are not called. By default those of one link: a cloud gives out its machines' secrets there.
-    pub refuse: Vec<IpNet>,
+    /// Whether public addresses only are called: those of this host and its neighbours are not for every tenant to reach. What is of one
+    /// link is never called: a cloud gives out its machines' secrets there.
+    pub public_only: bool,
+    /// Networks that are called all the same.
+    pub allow: Vec<IpNet>,
+    /// Whether there is a client for what the operator names, which calls any address.
+    pub trusted: bool,
     /// Authorities that are trusted beside those of the system, as PEM.
     pub ca: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        let net = |text: &str| text.parse().expect("a network is written so");
         Config {
             connect_timeout: Duration::from_secs(5),
             calls_per_host: 256,
             keep_idle: Duration::from_secs(4),
             max_result_bytes: 6 << 20,
-            refuse: vec![net("169.254.0.0/16"), net("fe80::/10"), net("fd00:ec2::254/128")],
+            public_only: false,
+            allow: Vec::new(),
+            trusted: false,
             ca: None,
         }
     }
@@ -77,8 +83,10 @@ impl Default for Config {
 /// Calls URLs. Connections are shared by all calls.
 pub struct Http {
     client: reqwest::Client,
+    /// For what the operator names.
+    trusted: Option<reqwest::Client>,
     config: Config,
-    refused: Refused,
+    rule: Rule,
     places: Places,
     clock: Clock,
 }
@@ -91,7 +99,7 @@ impl Http {
     pub fn new(config: Config, clock: Clock) -> Result<Http, Error> {
         // reqwest is built without a TLS provider; whoever comes first chooses the only one that there is.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let refused = Refused(config.refuse.clone().into());
+        let rule = Rule { public_only: config.public_only, allow: config.allow.clone().into() };
         let authorities = match &config.ca {
             None => Vec::new(),
             Some(pem) => reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(|error| {
@@ -108,23 +116,27 @@ impl Http {
                 .retry(reqwest::retry::never())
                 .tcp_nodelay(true)
                 .no_proxy()
-                .dns_resolver(refused.clone())
         };
-        let client = match builder().tls_certs_merge(authorities.clone()).build() {
-            Ok(client) => client,
+        let made = |builder: &dyn Fn() -> reqwest::ClientBuilder| match builder()
+            .tls_certs_merge(authorities.clone())
+            .build()
+        {
+            Ok(client) => Ok(client),
             Err(error) => {
                 tracing::warn!(%error, "the system's certificate authorities can't be read: only configured ones are trusted");
-                let only = builder().tls_certs_only(authorities).build();
-                only.map_err(|error| Error::internal(format!("no HTTP client can be made: {error}")))?
+                let only = builder().tls_certs_only(authorities.clone()).build();
+                only.map_err(|error| Error::internal(format!("no HTTP client can be made: {error}")))
             }
         };
+        let client = made(&|| builder().dns_resolver(rule.clone()))?;
+        let trusted = config.trusted.then(|| made(&builder)).transpose()?;
         let places = Places::new(config.calls_per_host);
-        Ok(Http { client, config, refused, places, clock })
+        Ok(Http { client, trusted, config, rule, places, clock })
     }
 
-    /// The client, for calls that are no enactments.
-    pub(crate) fn client(&self) -> reqwest::Client {
-        self.client.clone()
+    /// The client for what the operator names, where there is one.
+    pub(crate) fn trusted(&self) -> Option<reqwest::Client> {
+        self.trusted.clone()
     }
 
     /// Posts the input to `uri` and returns the answer, a JSON object. `limit`, where there is one, shortens the
@@ -133,7 +145,7 @@ impl Http {
         self.enact_as(enactment, uri, limit, None).await
     }
 
-    /// The same, with a token where there is one.
+    /// The same, with a token where there is one: which is for an address that the operator has named, so that any may be called.
     pub(crate) async fn enact_as(
         &self,
         enactment: &Enactment,
@@ -144,13 +156,14 @@ impl Http {
         let limit = limit.map_or(enactment.timeout, |limit| limit.min(enactment.timeout));
         let deadline = self.clock.instant() + limit;
         let url = Url::parse(uri).map_err(|error| Failure::lasting("invalid_url", format!("\"{uri}\": {error}")))?;
-        if self.refused.holds_host_of(&url) {
-            return Err(Failure::lasting("forbidden_address", "the host's address may not be called"));
-        }
+        let client = match (&self.trusted, token) {
+            (Some(trusted), Some(_)) => trusted,
+            _ => self.checked(&url)?,
+        };
         let places = self.places.of(&url.origin().ascii_serialization());
         let place = timeout_at(deadline, places.acquire_owned()).await.map_err(|_| self.no_place())?;
         let _place = place.map_err(|_| self.no_place())?;
-        let mut request = self.client.post(url).headers(headers(enactment)).body(enactment.input.clone());
+        let mut request = client.post(url).headers(headers(enactment)).body(enactment.input.clone());
         if let Some(token) = token {
             request = request.bearer_auth(token.reveal());
         }
@@ -180,19 +193,25 @@ impl Http {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Failure::lasting("invalid_url", format!("\"{uri}\" does not begin with http:// or https://")));
         }
-        if self.refused.holds_host_of(&url) {
-            return Err(Failure::lasting("forbidden_address", "the host's address may not be called"));
-        }
+        let client = self.checked(&url)?;
         let late = |_| Failure::passing("timeout", format!("\"{uri}\" was not there within {limit:?}"));
         let places = self.places.of(&url.origin().ascii_serialization());
         let place = timeout_at(deadline, places.acquire_owned()).await.map_err(|_| self.no_place())?;
         let _place = place.map_err(|_| self.no_place())?;
-        let sent = timeout_at(deadline, self.client.get(url).send()).await.map_err(late)?;
+        let sent = timeout_at(deadline, client.get(url).send()).await.map_err(late)?;
         let response = sent.map_err(|error| fault::of(&error))?;
         if !response.status().is_success() {
             return Err(self.refusal(response, deadline).await);
         }
         timeout_at(deadline, self.body(response)).await.map_err(late)?
+    }
+
+    /// The client for an address that a tenant has named.
+    fn checked(&self, url: &Url) -> Result<&reqwest::Client, Failure> {
+        match self.rule.allows_host_of(url) {
+            true => Ok(&self.client),
+            false => Err(Failure::lasting("forbidden_address", Forbidden.to_string())),
+        }
     }
 
     fn no_place(&self) -> Failure {

@@ -100,11 +100,28 @@ async fn what_is_no_connection_is_told_apart() {
     for link in ["http://169.254.169.254/latest", "http://[::ffff:169.254.1.1]:80/", "http://[fe80::1]/"] {
         assert_eq!(code(call(link).await), ("forbidden_address".to_owned(), false), "{link}");
     }
-    let config =
-        Config { refuse: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()], ..Config::default() };
+}
+
+#[tokio::test]
+async fn where_tenants_are_told_apart_only_public_addresses_are_called_and_those_that_are_allowed() {
+    let target = Target::start(Act::json("200 OK", "{}")).await;
     let named = format!("http://localhost:{}/", target.address.port());
-    let outcome = http(config).enact(&enactment("f", &json!({})), &named, None).await;
-    assert_eq!(code(outcome), ("forbidden_address".to_owned(), false));
+    let strict = http(Config { public_only: true, trusted: true, ..Config::default() });
+    for refused in [&named, &target.url("/"), "http://10.1.2.3/", "http://[::1]/", "http://169.254.169.254/latest"] {
+        let outcome = strict.enact(&enactment("f", &json!({})), refused, None).await;
+        assert_eq!(code(outcome), ("forbidden_address".to_owned(), false), "{refused}");
+        let outcome = strict.fetch(refused, Duration::from_secs(5)).await;
+        assert_eq!(code(outcome), ("forbidden_address".to_owned(), false), "{refused}");
+    }
+    assert_eq!(target.connections.load(Ordering::SeqCst), 0);
+    let allow = vec!["127.0.0.0/8".parse().expect("a network")];
+    let allowed = http(Config { public_only: true, allow, ..Config::default() });
+    for url in [&named, &target.url("/")] {
+        allowed.enact(&enactment("f", &json!({})), url, None).await.expect("it may be called");
+    }
+    // A token is for what the operator has named.
+    let token = lyra_types::account::Secret::new("t");
+    strict.enact_as(&enactment("f", &json!({})), &named, None, Some(&token)).await.expect("it may be called");
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! One run: takes messages in, moves the core, writes the journal, then has done what the core wants done.
 
+mod moving;
 mod places;
 mod writing;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lyra_types::workflow::{Cause, RunError, RunStatus};
@@ -17,15 +19,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{self, Tried};
+use super::journal::TURN;
 use super::program::{CALLBACK, Program};
-use super::{Begin, Handle, Head, Inner, MAILBOX, Snapshot, attempt, values};
+use super::{Begin, Handle, Head, Inner, MAILBOX, Snapshot, attempt, guard};
+use crate::core::datum::DEPTH;
 use crate::core::entry::Stored;
-use crate::core::{Core, Effect, Enact, Entry, Event, Next, TaskKey};
+use crate::core::{Core, Effect, Enact, Entry, Event, Extent, Next, TaskKey};
 use crate::enact::Failure;
 use places::Places;
 
-/// Entries of one batch, about: what is computed at once is written in parts.
+/// Entries of one batch, about, and bytes of the outputs in them: what is computed at once is written in parts.
 const BATCH: usize = 4_096;
+const BATCH_BYTES: u64 = 16 << 20;
 /// Messages taken in before the journal is written.
 const INTAKE: usize = 512;
 /// How a try ended: its output, or why there is none.
@@ -60,6 +65,8 @@ pub(crate) enum Message {
     Freed,
     /// This process was not heard of for so long that another one may have the run: it is to make sure.
     MakeSure,
+    /// All runs together hold too much: each is to look at what it holds itself.
+    Weigh,
     /// What a try gives by URL is in the blob store; it is told once the journal says so.
     Lent(Vec<String>, oneshot::Sender<Result<()>>),
     /// Which tasks wait for somebody outside?
@@ -83,11 +90,25 @@ pub(super) struct Actor {
     /// Batches written.
     batches: u64,
     created_at: Timestamp,
+    /// Since when its time counts: its start, or when it was redriven last.
+    counted_from: Timestamp,
     mail: mpsc::Receiver<Message>,
     sender: mpsc::WeakSender<Message>,
     seen: watch::Sender<Snapshot>,
+    /// What it holds, as it was counted last.
+    weighed: u64,
     /// Entries that are not written yet.
     entries: Vec<Entry>,
+    /// Bytes of the outputs in them.
+    entry_bytes: u64,
+    /// How far the core may be moved before others get their turn.
+    budget: u64,
+    /// What the core wants done, as far as nobody has looked at it yet.
+    effects: VecDeque<Effect>,
+    /// What has come while the core was busy: it is taken in once the core stands still.
+    deferred: VecDeque<Message>,
+    /// What was under way when the journal ended has to be done again, once the core stands still.
+    resuming: bool,
     /// Calls to make once they are.
     outward: Vec<Enact>,
     /// Who is told once they are.
@@ -117,7 +138,7 @@ pub(super) struct Actor {
 impl Actor {
     pub(super) fn new(inner: &Arc<Inner>, begin: &Begin) -> (Actor, mpsc::Sender<Message>) {
         let (sender, mail) = mpsc::channel(MAILBOX);
-        let limits = inner.deps.config.limits();
+        let limits = begin.head.limits.clone().unwrap_or_else(|| inner.deps.config.limits());
         let core = Core::new(Arc::clone(&begin.program.plan), limits, begin.head.input.clone());
         let snapshot = Snapshot { status: RunStatus::Running, counts: core.counts() };
         let actor = Actor {
@@ -132,10 +153,17 @@ impl Actor {
             fence: 0,
             batches: 0,
             created_at: inner.deps.clock.now(),
+            counted_from: inner.deps.clock.now(),
             mail,
             sender: sender.downgrade(),
             seen: watch::Sender::new(snapshot),
             entries: Vec::new(),
+            entry_bytes: 0,
+            weighed: 0,
+            budget: TURN,
+            effects: VecDeque::new(),
+            deferred: VecDeque::new(),
+            resuming: false,
             outward: Vec::new(),
             replies: Vec::new(),
             calls: HashMap::new(),
@@ -158,34 +186,33 @@ impl Actor {
         self.turn();
     }
 
-    /// The state after these entries, which are written.
-    pub(super) fn replay(&mut self, entries: &[Entry], batches: u64, spilled: bool, created_at: Timestamp) {
-        for entry in entries {
-            self.core.apply(entry);
-        }
-        self.core.take_effects();
+    /// What its journal is read into.
+    pub(super) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    /// Its journal of so many batches is read. `redriven`: when it was redriven last.
+    pub(super) fn replayed(&mut self, batches: u64, spilled: bool, created_at: Timestamp, redriven: Option<i64>) {
         self.batches = batches;
         self.spilled = spilled;
         self.noticed = true;
         self.created_at = created_at;
+        self.counted_from = redriven.map_or(created_at, Timestamp::from_millis);
         if self.core.is_paused() {
             self.recorded = RunStatus::Paused;
         }
         self.seen.send_replace(Snapshot { status: self.recorded, counts: self.core.counts() });
     }
 
-    /// Has everything done that was under way when the journal ended.
+    /// Has everything done, once it runs, that was under way when the journal ended.
     pub(super) fn resume(&mut self) {
-        let effects = self.core.resume();
-        self.take_in(effects);
-        // They had places in the process that is gone, and need new ones.
-        self.resumed = std::mem::take(&mut self.outward).into();
-        self.turn();
+        self.resuming = true;
     }
 
     /// Goes on after the end.
     pub(super) fn redrive(&mut self) {
         self.record(Event::Redriven);
+        self.counted_from = self.inner.deps.clock.now();
         self.turn();
     }
 
@@ -204,8 +231,9 @@ impl Actor {
 
     fn record(&mut self, event: Event) {
         let entry = Entry { at: self.now(), event };
-        self.core.apply(&entry);
+        self.core.take(&entry);
         self.entries.push(entry);
+        self.advance();
     }
 
     /// Runs to the end, or until another process has taken over.
@@ -220,8 +248,8 @@ impl Actor {
                 self.close();
                 break;
             }
-            self.turn();
-            if !self.entries.is_empty() || !self.outward.is_empty() {
+            self.go_on().await;
+            if self.is_tired() || !self.entries.is_empty() || !self.outward.is_empty() {
                 continue;
             }
             self.listen().await;
@@ -241,22 +269,23 @@ impl Actor {
     /// Waits for a message or a time, and takes in what is there.
     async fn listen(&mut self) {
         let now = self.now();
-        let deadline = (self.created_at + self.inner.deps.config.run_timeout).millis();
+        let deadline = (self.counted_from + self.longest().0).millis();
         let next = self.timers.peek().map_or(deadline, |Reverse((at, _))| *at).min(deadline);
         let wait = Duration::from_millis(u64::try_from(next.saturating_sub(now)).unwrap_or(0));
         let clock = self.inner.deps.clock.clone();
-        tokio::select! {
-            message = self.mail.recv() => {
-                if let Some(message) = message {
-                    self.take(message);
-                }
+        if self.deferred.is_empty() {
+            tokio::select! {
+                message = self.mail.recv() => self.deferred.extend(message),
+                () = clock.sleep(wait) => {}
             }
-            () = clock.sleep(wait) => {}
         }
         for _ in 0..INTAKE {
-            match self.mail.try_recv() {
-                Ok(message) => self.take(message),
-                Err(_) => break,
+            if self.is_tired() || self.is_full() {
+                break;
+            }
+            match self.deferred.pop_front().or_else(|| self.mail.try_recv().ok()) {
+                Some(message) => self.take(message),
+                None => break,
             }
         }
         let now = self.now();
@@ -267,8 +296,23 @@ impl Actor {
             let Some(Reverse((_, key))) = self.timers.pop() else { break };
             self.core.wake_up(&key);
         }
-        if now >= deadline && self.core.outcome().is_none() {
-            self.stop(Some(("timeout", "the run did not end in the time that runs have")));
+        self.stop_in_time(now);
+    }
+
+    fn stop_in_time(&mut self, now: i64) {
+        let (limit, whose) = self.longest();
+        if now >= (self.counted_from + limit).millis() && self.core.outcome().is_none() {
+            let message = format!("the run did not end within {}, {whose}", attempt::shown(limit));
+            self.stop(Some(("timeout", &message)));
+        }
+    }
+
+    /// The longest time that the run may take, and who says so.
+    fn longest(&self) -> (Duration, &'static str) {
+        let most = self.inner.deps.config.run_timeout;
+        match self.head.timeout_ms.map(Duration::from_millis).filter(|own| *own < most) {
+            Some(own) => (own, "the time that it was started with"),
+            None => (most, "the time that runs have here (workflow.run_timeout)"),
         }
     }
 
@@ -279,7 +323,8 @@ impl Actor {
             cause: Cause { code: code.to_owned(), message: message.to_owned(), name: None, resource: None },
             causes: Vec::new(),
         });
-        self.record(Event::Stopped { error });
+        let moved = self.core.is_busy().then(|| self.core.moved());
+        self.record(Event::Stopped { error, moved });
     }
 
     fn take(&mut self, message: Message) {
@@ -295,6 +340,8 @@ impl Actor {
             Message::Complete { token, completion, reply } => self.complete(&token, completion, reply),
             Message::Freed => self.freed = true,
             Message::MakeSure => self.doubted = true,
+            // It does so on its way.
+            Message::Weigh => {}
             Message::Lent(blobs, reply) => {
                 self.spilled = true;
                 self.record(Event::Left { blobs });
@@ -338,6 +385,17 @@ impl Actor {
                 failure.cause.resource = answer.resource;
                 Err(failure)
             }
+        });
+        let outcome = outcome.and_then(|answer| {
+            let extent = answer.output.values().map(Extent::of).fold(Extent::array(), Extent::with);
+            if extent.depth > DEPTH + 1 {
+                let detail = format!("the output is nested deeper than {DEPTH}");
+                let mut failure = Failure::lasting("invalid_data", detail);
+                failure.cause.resource = answer.resource;
+                return Err(failure);
+            }
+            self.entry_bytes += extent.memory;
+            Ok(answer)
         });
         match outcome {
             Ok(Answer { resource, output, left }) => {
@@ -405,58 +463,13 @@ impl Actor {
             .map(|(key, flight)| Waiting {
                 run: self.id.clone(),
                 task: self.core.place(key),
-                token: attempt::callback_token(&self.tenant, &self.id, key, flight.attempt, &self.head.secret),
+                token: Some(attempt::callback_token(&self.tenant, &self.id, key, flight.attempt, &self.head.secret)),
                 since: Timestamp::from_millis(flight.since),
                 input: self.core.input(key).unwrap_or_default(),
             })
             .collect();
         waiting.sort_by(|a, b| (a.since, &a.task).cmp(&(b.since, &b.task)));
         waiting
-    }
-
-    /// Moves the core as far as it goes without anybody else: schedules what can be scheduled, computes what can be computed
-    /// at once. Stops early when there is much to write.
-    fn turn(&mut self) {
-        loop {
-            let effects = self.core.take_effects();
-            let more = self.take_in(effects);
-            if self.entries.len() >= BATCH || self.core.outcome().is_some() {
-                return;
-            }
-            if !self.schedule_some() && !more {
-                return;
-            }
-        }
-    }
-
-    /// Sorts effects: times, calls to make once the journal is written, and what is computed at once. True if there was any
-    /// of the last kind.
-    fn take_in(&mut self, effects: Vec<Effect>) -> bool {
-        let mut computed = false;
-        for effect in effects {
-            match effect {
-                Effect::Wake { key, at } => self.timers.push(Reverse((at, key))),
-                Effect::Enact(enact) => match self.at_once(&enact) {
-                    Some(outcome) => {
-                        computed = true;
-                        self.ended(&enact.key, enact.attempt, outcome);
-                    }
-                    None => self.outward.push(enact),
-                },
-            }
-        }
-        computed
-    }
-
-    fn at_once(&self, enact: &Enact) -> Option<Answered> {
-        let [pick] = enact.picks.as_slice() else { return None };
-        // What is not here has to be fetched.
-        if values::any(&enact.input) {
-            return None;
-        }
-        let resource = self.program.resources(&enact.function_type).get(*pick as usize)?;
-        let outcome = self.inner.deps.enact.at_once(&enact.function_type, resource, &enact.input)?;
-        Some(outcome.map(|output| Answer::new(Some(resource.id()), output)))
     }
 
     /// Does what the written entries ask for.
@@ -497,7 +510,9 @@ impl Actor {
         };
         self.inner.deps.tasks.spawn_cancellable("try of a task", async move {
             let (key, attempt) = (call.enact.key.clone(), call.enact.attempt);
-            if let Some(outcome) = cancel.run_until_cancelled(call.make()).await {
+            let made = guard::guarded(async { Ok(call.make().await) });
+            if let Some(outcome) = cancel.run_until_cancelled(made).await {
+                let outcome = outcome.unwrap_or_else(|fault| Err(Failure::passing(fault.code.as_str(), fault.detail)));
                 // A run that has ended needs no answer.
                 drop(sender.send(Message::Ended { key, attempt, outcome }).await);
             }
@@ -520,6 +535,7 @@ impl Actor {
 impl Drop for Actor {
     /// Its places are free, however it ended: also when its task is cancelled, or it never began.
     fn drop(&mut self) {
+        self.inner.held_bytes.fetch_sub(self.weighed, Ordering::Relaxed);
         let mut free = usize::from(self.freed);
         for (_, places) in std::mem::take(&mut self.leases) {
             free += places.len();

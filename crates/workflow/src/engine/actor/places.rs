@@ -5,8 +5,8 @@ use std::time::Duration;
 use lyra_types::workflow::{Cause, RunError};
 use smallvec::SmallVec;
 
-use super::{Actor, Answered, BATCH};
-use crate::core::{Event, Schedulable, TaskKey};
+use super::{Actor, Answered};
+use crate::core::{Event, Extent, Schedulable, TaskKey};
 use crate::engine::choose::Choice;
 use crate::engine::values::size;
 use crate::schedule::{Bound, Lease, Outcome as Measured, TaskView, WaitingView};
@@ -69,7 +69,7 @@ impl Actor {
         let mut any = self.admit_resumed();
         let most = self.inner.deps.config.run_in_flight.max(1);
         // What waits for a time or for somebody outside takes no place, and does not count.
-        while self.leases.len() < most && self.entries.len() < BATCH {
+        while self.leases.len() < most && !self.is_full() && !self.is_tired() && self.core.has_room() {
             let Some(waiting) = self.core.next_schedulable() else { break };
             let Some(bound) = self.program.bound.get(&*waiting.function_type) else {
                 // One of Lyra's own types needs no resource.
@@ -77,9 +77,11 @@ impl Actor {
                 any = true;
                 continue;
             };
-            let input_bytes = self.core.input(&waiting.key).map_or(0, |input| size(&input));
+            let Extent { memory, text: input_bytes, .. } = self.core.extent_of_input(&waiting.key);
             match self.choose(&waiting, bound, input_bytes) {
                 Choice::Taken(picks, leases) => {
+                    // It is copied, and what is computed at once goes through it.
+                    self.budget = self.budget.saturating_sub(1 + memory / 64);
                     let picks = picks.iter().copied().collect();
                     self.leases.insert(waiting.key.clone(), Places { leases, input_bytes });
                     self.record(Event::Scheduled { key: waiting.key, attempt: waiting.attempt, picks });
@@ -95,7 +97,7 @@ impl Actor {
                     let task = Some(self.core.place(&waiting.key));
                     let cause = Cause { code: "no_resource".to_owned(), message: reason, name: None, resource: None };
                     let error = RunError { task, attempts: 0, cause, causes: Vec::new() };
-                    self.record(Event::Stopped { error: Some(error) });
+                    self.record(Event::Stopped { error: Some(error), moved: None });
                     break;
                 }
             }

@@ -28,6 +28,7 @@ impl Actor {
         deps.metrics.batches.inc();
         deps.metrics.entries.inc_by(self.entries.len() as u64);
         self.entries.clear();
+        self.entry_bytes = 0;
         self.batches += 1;
         Ok(batch)
     }
@@ -95,6 +96,12 @@ impl Actor {
                             (status, written) = (self.status(), None);
                             continue;
                         }
+                        Err(Unwritten::TooLarge { most }) => {
+                            let message = format!("the output can't be made: {}", values::too_large(most));
+                            self.stop(Some(("limit_reached", &message)));
+                            (status, written) = (self.status(), None);
+                            continue;
+                        }
                         Err(Unwritten::Failed(error)) => Err(error),
                     }
                 }
@@ -116,6 +123,7 @@ impl Actor {
         deps.metrics.batches.inc();
         self.batches += u64::from(!self.entries.is_empty());
         self.entries.clear();
+        self.entry_bytes = 0;
         self.recorded = status;
         if status.is_final() && self.noticed {
             self.inner.told.notify_one();
@@ -143,7 +151,8 @@ impl Actor {
         }
         let output = match self.core.outcome() {
             Some(Outcome::Succeeded(output)) => {
-                Some(values::written(output, &self.secret, self.inner.deps.blobs.as_ref()).await?)
+                let deps = &self.inner.deps;
+                Some(values::written(output, &self.secret, deps.blobs.as_ref(), deps.config.max_result_bytes).await?)
             }
             _ => None,
         };
