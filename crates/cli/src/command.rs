@@ -92,7 +92,7 @@ enum Command {
     /// The scaler: how many workers it wants, why, and what it is to keep to
     #[command(subcommand)]
     Scaler(scaler::Command),
-    /// Secrets that functions are given, and the keys that seal them
+    /// Secrets that functions and applications are given, and the keys that seal them
     #[command(subcommand)]
     Secret(secret::Command),
     /// Tenants: who owns functions, sessions and everything else

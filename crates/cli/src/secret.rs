@@ -1,4 +1,4 @@
-//! `lyra secret`: secrets that functions are given, and the keys that seal them.
+//! `lyra secret`: secrets that functions and applications are given, and the keys that seal them.
 //!
 //! Values come from stdin or a file, never from an argument: arguments show in the list of processes and stay in the shell's history.
 
@@ -33,7 +33,8 @@ pub enum Command {
 
 From standard input, one line end at the end is left out; a file is taken as it is. A value in the
 arguments is refused: it would show in the list of processes and stay in the shell's history. New
-instances get the new value; kept ones are ended within seconds, busy ones after their call.")]
+instances get the new value; kept ones are ended within seconds, busy ones after their call.
+Instances of applications see the new value in their files; docs/guide/secrets.md says more.")]
     Set(Set),
     /// List secrets, without their values
     #[command(after_help = "Example:
@@ -46,7 +47,7 @@ instances get the new value; kept ones are ended within seconds, busy ones after
     /// Delete a secret
     #[command(after_help = "Examples:
   lyra secret rm db-password
-  lyra secret rm db-password --force    also where functions are given it: they can't start any more")]
+  lyra secret rm db-password --force    also where something is given it, which can't start any more")]
     Rm(Rm),
     /// Show the keys that seal secrets, and how many each has sealed
     #[command(after_help = "Example:
@@ -97,7 +98,7 @@ pub struct One {
 pub struct Rm {
     #[command(flatten)]
     one: One,
-    /// Also where functions are given it
+    /// Also where functions or applications are given it
     #[arg(long)]
     force: bool,
 }
@@ -184,6 +185,7 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
             ("tenant", secret.tenant.clone()),
             ("version", secret.version.to_string()),
             ("functions", secret.functions.join(", ")),
+            ("applications", secret.applications.join(", ")),
             ("created", format!("{} ({} ago)", secret.created_at, age(&session.clock, secret.created_at))),
             ("updated", format!("{} ({} ago)", secret.updated_at, age(&session.clock, secret.updated_at))),
         ])
@@ -201,10 +203,12 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         }
         Command::Ls(args) => {
             let row = |secret: &SecretView| {
-                let (version, functions) = (secret.version.to_string(), secret.functions.join(", "));
-                vec![secret.name.clone(), version, functions, age(&session.clock, secret.updated_at)]
+                let (functions, applications) = (secret.functions.join(", "), secret.applications.join(", "));
+                let (version, age) = (secret.version.to_string(), age(&session.clock, secret.updated_at));
+                vec![secret.name.clone(), version, functions, applications, age]
             };
-            session.list(&client.secrets(args.limit).await?, name, &["name", "version", "functions", "age"], row)
+            let columns = ["name", "version", "functions", "applications", "age"];
+            session.list(&client.secrets(args.limit).await?, name, &columns, row)
         }
         Command::Get(one) => session.show(&client.get_secret(&one.name).await?, name, people),
         Command::Rm(Rm { one, force }) => {

@@ -171,9 +171,11 @@ impl Service {
             self.deliveries.start(&self.tasks).await?;
             self.jobs.start(&self.tasks).await;
             self.triggers.start(&self.tasks);
-            let (config, table) = (self.config.sessions.clone(), Arc::clone(self.functions.table()));
-            let sessions = Sessions::start(&self.deps, config, table, Arc::clone(&self.metrics), &self.tasks).await?;
+            let (config, metrics) = (self.config.sessions.clone(), Arc::clone(&self.metrics));
+            let tables = (Arc::clone(self.functions.table()), Arc::clone(self.secrets.table()));
+            let sessions = Sessions::start(&self.deps, config, tables, metrics, &self.tasks).await?;
             let sessions = Arc::clone(self.sessions.get_or_init(|| Arc::new(sessions)));
+            self.secrets.know(sessions.api());
             self.accounts.start(Arc::clone(sessions.api()), &self.tasks).await?;
             let leader = Arc::clone(&self.leader);
             self.tasks.spawn_cancellable("presence", async move { leader.keep_present().await });

@@ -27,7 +27,7 @@ pub mod simulated;
 pub mod wasm;
 
 pub use grant::{Given, Gpu, Grant};
-pub use session::{Exit, Exposed, Files, Hosted, Hosting, Port, Protocol, Traffic};
+pub use session::{Exit, Exposed, Files, Hosted, Hosting, Port, Protocol, SECRETS, Traffic};
 
 /// An error of a body that streams.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

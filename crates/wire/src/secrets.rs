@@ -24,6 +24,9 @@ pub struct SecretInfo {
     pub version: u64,
     /// Functions with a version that is given it.
     pub functions: Vec<FunctionName>,
+    /// Applications that name it.
+    #[serde(default)]
+    pub applications: Vec<String>,
     /// When it was first set.
     pub created_at: Timestamp,
     /// When it was set last.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_types::resources::{Probe, Protocol};
-use lyra_types::{FunctionVersion, InstanceId, TenantName};
+use lyra_types::{FunctionVersion, InstanceId, SecretName, TenantName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -52,7 +52,7 @@ pub struct AppPort {
 pub struct AppConfig {
     /// Grows with each change.
     pub revision: u64,
-    /// Content of files by name, under `config/` or `secrets/`.
+    /// Content of files by name, under `config/`.
     pub files: BTreeMap<String, String>,
 }
 
@@ -77,6 +77,9 @@ pub struct AppVersion {
     pub readiness: Option<Probe>,
     /// What can be read in it, as of when this was sent.
     pub config: Arc<AppConfig>,
+    /// Secrets that can be read in it, too, beside those that its function is given. Workers fetch their values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
 }
 
 /// A session.

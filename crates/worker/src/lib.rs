@@ -37,6 +37,7 @@ pub use agent::{Agent, AgentDeps, Identity, NodeStore, NodeStoreError, Reach};
 pub use blobs::{CodeSource, OwnBlobs};
 pub use characteristics::{Characteristics, Expected};
 pub use config::Config;
+pub use secrets::Vault;
 pub use service::{Deps, Service};
 
 use lyra_types::FunctionVersion;

@@ -33,7 +33,7 @@ use crate::metrics::{Metrics, PoolMetrics};
 use crate::pool::{Lease, Pool, Reason, Told};
 use crate::queue::{Instances, Limits, LoadKind, Permit, Queue};
 use crate::resources::gpu::{NoGpus, Source};
-use crate::secrets::{LOOK, Secrets};
+use crate::secrets::{LOOK, OfControl, Secrets, Vault};
 use crate::sessions::{SessionDeps, SessionMetrics, Sessions};
 use crate::start::Cordon;
 use crate::templates::Templates;
@@ -74,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) cordon: Arc<Cordon>,
     pub(crate) sessions: Sessions,
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) watch_beat: Beat,
     pub(crate) sweep_beat: Beat,
     begin: tokio::time::Instant,
@@ -110,6 +110,7 @@ impl Service {
         let templates = Arc::new(Templates::new(&config, deps.backends, deps.blobs));
         let pool = Pool::new(&config, deps.clock.clone(), deps.ids.clone(), gpus, PoolMetrics::new(&deps.metrics));
         let cordon = Arc::new(Cordon::default());
+        let secrets = Arc::new(Secrets::new(deps.clock.clone()));
         let of_sessions = SessionDeps {
             templates: templates.clone(),
             pool: pool.clone(),
@@ -118,6 +119,7 @@ impl Service {
             clock: deps.clock.clone(),
             ids: deps.ids.clone(),
             metrics: SessionMetrics::new(&deps.metrics),
+            secrets: secrets.clone(),
             start_timeout: config.start_timeout,
         };
         let inner = Arc::new_cyclic(|inner| Inner {
@@ -127,7 +129,7 @@ impl Service {
             templates,
             pool,
             cordon,
-            secrets: Secrets::new(deps.clock.clone()),
+            secrets,
             watch_beat: Beat::new("watch", config.watchdog * 3, deps.clock.instant()),
             sweep_beat: Beat::new("sweep", SWEEP * 3, deps.clock.instant()),
             begin: deps.clock.instant(),
@@ -283,11 +285,16 @@ impl Service {
 
     /// Fetches secrets of functions there from now on, and looks after those that it has.
     pub fn fetch_secrets_from(&self, control: Arc<dyn Control>) {
-        self.inner.secrets.fetch_from(&control);
+        self.fetch_secrets_of(Arc::new(OfControl::new(&control)), control);
+    }
+
+    /// The same of anybody; `held` goes when this worker ends.
+    pub fn fetch_secrets_of(&self, vault: Arc<dyn Vault>, held: impl Clone + Send + Sync + 'static) {
+        self.inner.secrets.fetch_from(vault);
         let inner = self.inner.clone();
         self.tasks.every("worker-secrets", LOOK, move || {
             // Held by this task: nobody else may do so.
-            let (inner, _control) = (inner.clone(), Arc::clone(&control));
+            let (inner, _held) = (inner.clone(), held.clone());
             async move { inner.look_at_secrets().await }
         });
     }

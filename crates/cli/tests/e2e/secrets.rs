@@ -84,7 +84,7 @@ fn reversed(text: &str) -> String {
 }
 
 /// Files below `dir`, and command lines of all processes, that hold one of `texts`.
-fn places(dir: &Path, texts: &[&str]) -> Vec<String> {
+pub(super) fn places(dir: &Path, texts: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     let mut look = |name: String, bytes: &[u8]| {
         for text in texts {
@@ -111,7 +111,7 @@ fn places(dir: &Path, texts: &[&str]) -> Vec<String> {
     found
 }
 
-async fn set(lyra: &Lyra, name: &str, value: &str) -> Result<String> {
+pub(super) async fn set(lyra: &Lyra, name: &str, value: &str) -> Result<String> {
     lyra.commands().run_with_input(["secret", "set", name, "--value-stdin"], value.as_bytes()).await?.ok()
 }
 

@@ -13,10 +13,11 @@ pub(crate) mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lyra_kit::{Clock, Random, Tasks};
+use lyra_resources::ResourceApi;
 use lyra_store::objects::{Change, Check, Pages, Txn};
 use lyra_store::{Objects, TxnError};
 use lyra_types::api::Page;
@@ -52,6 +53,8 @@ pub(crate) struct Secrets {
     objects: Arc<dyn Objects>,
     table: Arc<SecretTable>,
     functions: Arc<Table>,
+    /// There once this control process has started.
+    resources: OnceLock<Arc<ResourceApi>>,
     sealer: Arc<Sealer>,
     clock: Clock,
     random: Random,
@@ -66,7 +69,7 @@ impl Secrets {
     ) -> Secrets {
         let sealer = Arc::new(Sealer::new(config.key_file.clone(), deps.random.clone()));
         let (objects, clock, random) = (Arc::clone(&deps.objects), deps.clock.clone(), deps.random.clone());
-        Secrets { config, objects, table, functions, sealer, clock, random }
+        Secrets { config, objects, table, functions, resources: OnceLock::new(), sealer, clock, random }
     }
 
     /// What seals, for other parts of control that keep something secret.
@@ -127,20 +130,35 @@ impl Secrets {
         Ok(())
     }
 
-    /// Functions that are given secrets of the tenant, by secret.
-    fn users(&self, tenant: &TenantName) -> BTreeMap<SecretName, BTreeSet<FunctionName>> {
-        let mut users: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    /// The table, for other parts of control.
+    pub(crate) fn table(&self) -> &Arc<SecretTable> {
+        &self.table
+    }
+
+    /// Applications are known from now on.
+    pub(crate) fn know(&self, resources: &Arc<ResourceApi>) {
+        let _ = self.resources.set(Arc::clone(resources));
+    }
+
+    /// What is given secrets of the tenant, by secret.
+    fn users(&self, tenant: &TenantName) -> BTreeMap<SecretName, Users> {
+        let mut users: BTreeMap<_, Users> = BTreeMap::new();
+        for object in self.resources.get().iter().flat_map(|of| of.applications().list(Some(tenant))) {
+            for name in object.spec.secrets.iter().filter_map(|name| SecretName::new(name).ok()) {
+                users.entry(name).or_default().applications.insert(object.metadata.name.clone());
+            }
+        }
         for name in self.functions.names_of(tenant) {
             let Some(route) = self.functions.get(tenant, &name) else { continue };
             for secret in route.versions.values().flat_map(|version| &version.secrets) {
-                users.entry(secret.name.clone()).or_default().insert(name.clone());
+                users.entry(secret.name.clone()).or_default().functions.insert(name.clone());
             }
         }
         users
     }
 
-    fn users_of(&self, key: &SecretKey) -> Vec<FunctionName> {
-        self.users(&key.tenant).remove(&key.name).into_iter().flatten().collect()
+    fn users_of(&self, key: &SecretKey) -> Users {
+        self.users(&key.tenant).remove(&key.name).unwrap_or_default()
     }
 
     /// Functions of which a version is given the secret as a variable.
@@ -230,22 +248,15 @@ impl Secrets {
         let next = found.last().filter(|_| more).map(|(key, _)| key.name.to_string());
         let mut users = self.users(tenant);
         let show = |(key, record): (SecretKey, Arc<Record>)| {
-            let functions = users.remove(&key.name).into_iter().flatten().collect();
-            info(&key, &record, functions)
+            let users = users.remove(&key.name).unwrap_or_default();
+            info(&key, &record, users)
         };
         Ok(Page { items: found.into_iter().map(show).collect(), next })
     }
 
     pub(crate) async fn delete(&self, key: &SecretKey, force: bool) -> Result<()> {
-        let users = self.users_of(key);
-        if let Some(function) = users.first().filter(|_| !force) {
-            let more = if users.len() > 1 { format!(" and {} more", users.len() - 1) } else { String::new() };
-            let detail = format!(
-                "function {function}{more} is given secret {}: its instances could not start any more; \
-                 deploy it without, or force the deletion",
-                key.name
-            );
-            return Err(Error::new(Code::Conflict, detail));
+        if let Some(refused) = self.users_of(key).refusal(key).filter(|_| !force) {
+            return Err(Error::new(Code::Conflict, refused));
         }
         let txn = Txn { checks: vec![Check::Exists(path(key))], changes: vec![Change::Delete(path(key))] };
         match self.objects.txn(txn).await {
@@ -372,11 +383,37 @@ impl SecretTable {
     }
 }
 
-fn info(key: &SecretKey, record: &Record, functions: Vec<FunctionName>) -> SecretInfo {
+/// Who is given a secret.
+#[derive(Default)]
+struct Users {
+    functions: BTreeSet<FunctionName>,
+    applications: BTreeSet<String>,
+}
+
+impl Users {
+    /// Why the secret is not deleted.
+    fn refusal(&self, key: &SecretKey) -> Option<String> {
+        let functions = self.functions.iter().map(|name| (format!("function {name}"), "deploy"));
+        let applications = self.applications.iter().map(|name| (format!("application {name}"), "apply"));
+        let (first, verb) = functions.chain(applications).next()?;
+        let more = match self.functions.len() + self.applications.len() - 1 {
+            0 => String::new(),
+            others => format!(" and {others} more"),
+        };
+        Some(format!(
+            "{first}{more} is given secret {}: its instances could not start any more; {verb} it without, or force the \
+             deletion",
+            key.name
+        ))
+    }
+}
+
+fn info(key: &SecretKey, record: &Record, users: Users) -> SecretInfo {
     SecretInfo {
         key: key.clone(),
         version: record.version,
-        functions,
+        functions: users.functions.into_iter().collect(),
+        applications: users.applications.into_iter().collect(),
         created_at: record.created_at,
         updated_at: record.updated_at,
     }

@@ -95,6 +95,8 @@ pub(crate) struct SecretTable {
     pub(super) clock: Clock,
     secrets: RwLock<BTreeMap<SecretKey, Arc<Record>>>,
     revision: watch::Sender<u64>,
+    /// Counts changes of secrets; the revision counts those of everything.
+    changes: watch::Sender<u64>,
 }
 
 impl Follows for SecretTable {
@@ -113,6 +115,7 @@ impl Follows for SecretTable {
         }
         *self.secrets.write() = found;
         self.revision.send_replace(pages.revision());
+        self.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -133,13 +136,27 @@ impl Follows for SecretTable {
             }
         }
         self.revision.send_replace(batch.revision);
+        if !batch.events.is_empty() {
+            self.changes.send_modify(|count| *count += 1);
+        }
         Ok(())
     }
 }
 
 impl SecretTable {
     pub(crate) fn new(objects: Arc<dyn Objects>, clock: Clock) -> SecretTable {
-        SecretTable { objects, clock, secrets: RwLock::default(), revision: watch::Sender::new(0) }
+        let (revision, changes) = (watch::Sender::new(0), watch::Sender::new(0));
+        SecretTable { objects, clock, secrets: RwLock::default(), revision, changes }
+    }
+
+    /// Changes whenever a secret does.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Whether there is a secret, as far as is known here.
+    pub(crate) fn has(&self, tenant: &TenantName, name: &SecretName) -> bool {
+        self.get(&SecretKey { tenant: tenant.clone(), name: name.clone() }).is_some()
     }
 
     /// A secret; from the store where another process may just have made it.

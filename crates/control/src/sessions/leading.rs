@@ -182,6 +182,7 @@ impl Leading {
         let mut news = of.registry.news();
         let (mut apps, mut sessions) = (of.api.applications().subscribe(), of.api.sessions().subscribe());
         let mut functions = of.table.changed();
+        let mut secrets = of.secrets.changed();
         for key in apps.take_all() {
             self.application_changed(&key);
         }
@@ -233,6 +234,7 @@ impl Leading {
                         self.dirty_apps.insert(uid);
                     }
                 }
+                Ok(()) = secrets.changed() => self.secrets_changed(),
                 () = tokio::time::sleep_until(next) => {}
             }
             self.wake();

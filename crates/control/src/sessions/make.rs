@@ -66,6 +66,7 @@ impl Leading {
         if !is_made {
             let made =
                 versions::make(&self.of.table, &app.object, &app.key.tenant, number + 1, Arc::clone(&app.config));
+            let made = made.and_then(|version| self.of.with_secrets(version));
             app.working = true;
             let (of, uid) = (Arc::clone(&self.of), uid.to_owned());
             self.begin(async move {

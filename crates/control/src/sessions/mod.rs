@@ -22,6 +22,7 @@ mod reach;
 mod report;
 mod routes;
 mod scaling;
+mod secrets;
 mod serve;
 mod spread;
 mod status;
@@ -44,6 +45,7 @@ use crate::functions::Table;
 use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::secrets::SecretTable;
 use admission::{Census, Gate};
 use ages::Ages;
 pub use config::SessionsConfig;
@@ -69,6 +71,7 @@ struct Shared {
     objects: Arc<dyn Objects>,
     registry: Registry,
     table: Arc<Table>,
+    secrets: Arc<SecretTable>,
     clock: Clock,
     metrics: Arc<Metrics>,
     census: Arc<Census>,
@@ -88,7 +91,7 @@ impl Sessions {
     pub(crate) async fn start(
         deps: &crate::Deps,
         config: SessionsConfig,
-        table: Arc<Table>,
+        (table, secrets): (Arc<Table>, Arc<SecretTable>),
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Result<Sessions> {
@@ -108,6 +111,7 @@ impl Sessions {
             objects: Arc::clone(&deps.objects),
             registry: deps.registry.clone(),
             table,
+            secrets,
             clock: deps.clock.clone(),
             metrics,
             census,

@@ -123,6 +123,10 @@ impl Leading {
             self.explain(uid, &reason);
             return given;
         };
+        if let Some(fault) = self.of.lacks_secret(app) {
+            self.explain(uid, &Reason::new(fault.reason, fault.message));
+            return given;
+        }
         let waiting: Vec<(u64, String)> = app.waiting.iter().cloned().collect();
         let maximum = app.object.spec.scaling_policy.maximum_instance;
         let mut ready = self.ready(uid, &version);
@@ -274,6 +278,10 @@ impl Leading {
     fn scale(&mut self, uid: &str) {
         let Some(app) = self.apps.get(uid) else { return };
         let Some(version) = app.version().map(|of| Arc::clone(&of.version)) else { return };
+        if self.of.lacks_secret(app).is_some() {
+            // None could be started, and those that stand serve nobody any more.
+            return self.apps.get_mut(uid).map_or((), |app| app.targets.clear());
+        }
         let pool = Pool {
             allocated: app.allocated(),
             waiting: u32::try_from(app.waiting.len()).unwrap_or(u32::MAX),

@@ -88,8 +88,9 @@ impl Leading {
         };
         let newest = app.newest().map_or(0, |newest| newest.version.key.version);
         let current = app.current;
-        match &app.fault {
-            Some(fault) => set("Ready", current > 0, fault.reason, fault.message.clone()),
+        let lacks = self.of.lacks_secret(app);
+        match lacks.as_ref().or(app.fault.as_ref()) {
+            Some(fault) => set("Ready", current > 0 && lacks.is_none(), fault.reason, fault.message.clone()),
             None if current == 0 => {
                 set("Ready", false, "VersionNotReady", "the first version is not ready yet".to_owned())
             }

@@ -48,7 +48,13 @@ fn fault(reason: &'static str, message: impl Into<String>) -> Fault {
 
 /// What stands for the part of a spec that makes a version.
 pub(super) fn template(spec: &ApplicationSpec) -> String {
-    let part = serde_json::to_vec(&(&spec.containers, spec.using_node_session_service)).unwrap_or_default();
+    let (containers, service) = (&spec.containers, spec.using_node_session_service);
+    let part = match &spec.secrets[..] {
+        // As it was written before there were any.
+        [] => serde_json::to_vec(&(containers, service)),
+        secrets => serde_json::to_vec(&(containers, service, secrets)),
+    };
+    let part = part.unwrap_or_default();
     hex(&sha2::Sha256::digest(part)[..16])
 }
 
@@ -106,6 +112,7 @@ pub(super) fn make(
         liveness: container.liveness_probe.clone(),
         readiness: container.readiness_probe.clone(),
         config,
+        secrets: super::secrets::named(spec),
     };
     Ok(Version { template: template(spec), version: Arc::new(version) })
 }
@@ -224,4 +231,22 @@ pub(crate) async fn codes(objects: &dyn Objects) -> Result<Vec<Digest>> {
         codes.extend(entries.iter().filter_map(version).map(|of| of.version.function.code.clone()));
     }
     Ok(codes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_without_secrets_has_the_template_that_it_always_had() {
+        let container = Container { name: "main".to_owned(), function: "code".to_owned(), ..Container::default() };
+        let mut spec = ApplicationSpec { containers: vec![container], ..ApplicationSpec::default() };
+        let before = serde_json::to_vec(&(&spec.containers, false)).unwrap();
+        assert_eq!(template(&spec), hex(&sha2::Sha256::digest(before)[..16]));
+        let without = template(&spec);
+        spec.secrets = vec!["a".to_owned()];
+        let with = template(&spec);
+        spec.secrets.push("b".to_owned());
+        assert!(with != without && template(&spec) != with);
+    }
 }

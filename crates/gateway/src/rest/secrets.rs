@@ -33,6 +33,7 @@ fn view(info: SecretInfo) -> SecretView {
         tenant: info.key.tenant.to_string(),
         version: info.version,
         functions: info.functions.iter().map(ToString::to_string).collect(),
+        applications: info.applications,
         created_at: info.created_at,
         updated_at: info.updated_at,
     }

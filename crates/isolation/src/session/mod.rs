@@ -38,6 +38,9 @@ pub const DIRECTORY_VARIABLE: &str = "LYRA_SESSION_DIR";
 /// Where a session's files are, as its program sees it.
 pub(crate) const DIRECTORY: &str = "/run/lyra/session";
 
+/// Folder of files whose content is secret: never on a disk.
+pub const SECRETS: &str = "secrets/";
+
 /// Most ports of one instance.
 pub const MAX_PORTS: usize = 16;
 

@@ -4,7 +4,7 @@
 //! over every inode that was deleted within the last minutes whenever it makes one, so that a busy worker gets slower and slower. And what
 //! is secret about a session is never on a disk.
 //!
-//! What must hold: nobody else of this machine reads or has made the directory in memory; one process finds again what another has left
+//! What must hold: secrets are in memory or nowhere; nobody else of this machine reads or has made the directory in memory; one process finds again what another has left
 //! under the same data directory; what is left of data directories that are gone goes, too.
 
 use std::collections::BTreeSet;
@@ -14,10 +14,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use lyra_types::InstanceId;
+use lyra_types::{Code, Error, InstanceId};
 use sha2::{Digest, Sha256};
 
 use super::files::SessionFiles;
+use super::{Files, SECRETS};
 
 /// A file system in memory, which every Linux has.
 const MEMORY: &str = "/dev/shm";
@@ -30,6 +31,9 @@ const OF: &str = "of";
 
 /// Memory that must be free there, in bytes: far more than the files of one session may take.
 const ROOM: u64 = 128 << 20;
+
+/// The same where there are secrets among the files, which are nowhere else.
+const ROOM_FOR_SECRETS: u64 = 16 << 20;
 
 /// Inodes that must be free there, where they are counted.
 const INODES: u64 = 4_096;
@@ -58,11 +62,30 @@ impl Places {
         Places { memory: in_memory, disk: dir.join("sessions") }
     }
 
+    /// Where the files of a new instance shall be.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] where secrets are among them and there is no room in memory.
+    pub(crate) fn make(&self, id: InstanceId, files: &Files) -> Result<SessionFiles, Error> {
+        if !files.keys().any(|name| name.starts_with(SECRETS)) {
+            return Ok(self.of(id));
+        }
+        let memory = self.memory.as_ref().filter(|memory| has_room(memory, ROOM_FOR_SECRETS));
+        let place = memory.map(|memory| SessionFiles::at(memory.join(id.to_string())));
+        place.ok_or_else(|| {
+            let room = ROOM_FOR_SECRETS >> 20;
+            let why = format!("this worker has no {room} MiB free in {MEMORY}, and secrets are written to no disk");
+            Error::new(Code::Overloaded, why)
+        })
+    }
+
     /// Where the files of an instance are; where there are none, where they shall be.
     pub(crate) fn of(&self, id: InstanceId) -> SessionFiles {
         let (name, on_disk) = (id.to_string(), self.disk.join(id.to_string()));
         let place = match &self.memory {
-            Some(memory) if memory.join(&name).exists() || !on_disk.exists() && has_room(memory) => memory.join(name),
+            Some(memory) if memory.join(&name).exists() || !on_disk.exists() && has_room(memory, ROOM) => {
+                memory.join(name)
+            }
             _ => on_disk,
         };
         SessionFiles::at(place)
@@ -133,9 +156,9 @@ fn clear(memory: &Path) {
     }
 }
 
-fn has_room(place: &Path) -> bool {
+fn has_room(place: &Path, room: u64) -> bool {
     rustix::fs::statvfs(place).is_ok_and(|found| {
-        found.f_bavail.saturating_mul(found.f_frsize) >= ROOM && (found.f_files == 0 || found.f_favail >= INODES)
+        found.f_bavail.saturating_mul(found.f_frsize) >= room && (found.f_files == 0 || found.f_favail >= INODES)
     })
 }
 
@@ -146,7 +169,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::session::Files;
 
     fn id(n: u64) -> InstanceId {
         InstanceId::from_parts(n, 1)
@@ -212,6 +234,20 @@ mod tests {
         assert!(places.of(id(1)).shown().starts_with(&data));
         places.sweep(&BTreeSet::new());
         assert!(names(&data.join("sessions")).is_empty());
+    }
+
+    #[test]
+    fn secrets_are_in_memory_or_nowhere() {
+        let (_whole, memory, data) = ground();
+        let mut files = files();
+        files.insert("secrets/key".to_owned(), Bytes::from_static(b"hush"));
+        let places = Places::below(&memory, &data);
+        assert!(places.make(id(1), &files).unwrap().shown().starts_with(&memory));
+        let none = Places::below(Path::new("/nowhere"), &data);
+        let refused = none.make(id(1), &files).unwrap_err();
+        assert!(refused.code == Code::Overloaded && refused.detail.contains("/dev/shm"), "{refused}");
+        files.remove("secrets/key");
+        assert!(none.make(id(1), &files).unwrap().shown().starts_with(&data));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Hosts {
 
     /// Writes the files of an instance.
     pub(super) async fn files(&self, id: InstanceId, hosting: &Hosting) -> Result<SessionFiles, Error> {
-        let (place, files) = (self.places.of(id), hosting.files.clone());
+        let (place, files) = (self.places.make(id, &hosting.files)?, hosting.files.clone());
         let written = lyra_kit::tasks::blocking(move || place.create(&files).map(|()| place)).await;
         written.map_err(|_| Error::internal("writing the session's files was broken off"))?
     }

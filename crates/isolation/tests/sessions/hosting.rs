@@ -1,5 +1,8 @@
 //! What a program of a session sees, and how it ends.
 
+use lyra_isolation::Given;
+use lyra_types::{SecretBytes, SecretUse};
+
 use super::*;
 
 #[tokio::test]
@@ -40,6 +43,32 @@ async fn a_program_finds_its_port_its_files_and_the_session_service() {
     let (said, answer) = timeout(async { tokio::join!(serve, order(&*hosted, json!({"serve": "hello"}))) }).await;
     assert_eq!((&said, answer), (b"hello", Ok(json!("welcome"))));
     assert!(hosted.usage().memory > 1 << 20);
+    drop(hosted);
+    worker.finish(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_program_is_given_its_functions_secrets() {
+    let dir = directory();
+    let worker = Worker::start(dir.path()).await;
+    let uses = [("key", Some("API_KEY"), None), ("tls", None, Some("tls.key")), ("port", Some("PORT"), None)];
+    let uses = uses.map(|(name, env, file)| SecretUse {
+        name: name.parse().expect("a name"),
+        env: env.map(str::to_owned),
+        file: file.map(str::to_owned),
+    });
+    let values = ["open-sesame", "a key", "1"].map(|value| SecretBytes::new(value.as_bytes().to_vec()));
+    let given = Given::new(uses.iter().zip(values)).expect("text");
+    let grant = Grant { secrets: Some(Arc::new(given)), ..Grant::default() };
+    let hosted = worker.template.host(worker.id(), &worker.version, &grant, lasting()).await.expect("starts");
+    let lines = logs_of(&*hosted);
+    until(|| lines.has("up")).await;
+    assert_eq!(order(&*hosted, json!({"env": "API_KEY"})).await, Ok(json!("open-sesame")));
+    assert_eq!(order(&*hosted, json!({"env": "PORT"})).await, Ok(json!("7000")), "the platform's word is the last");
+    assert_eq!(order(&*hosted, json!({"read": "/run/secrets/tls.key"})).await, Ok(json!("a key")));
+    for file in ["/run/secrets/tls.key", "/run/secrets/new"] {
+        assert!(order(&*hosted, json!({ "write": file })).await.is_err(), "{file}: read-only");
+    }
     drop(hosted);
     worker.finish(dir.path()).await;
 }

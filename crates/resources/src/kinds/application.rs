@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use async_trait::async_trait;
 use lyra_types::Timestamp;
+use lyra_types::secret::MAX_FUNCTION_SECRETS;
 use lyra_types::resources::{
     Application, ApplicationSpec, ApplicationStatus, GROUP, ObjectMeta, ScalingPolicy, ScalingPolicyType, Threshold,
     VERSION,
@@ -92,6 +93,9 @@ impl Kind for Application {
         let size: usize = spec.config_data.iter().map(|(key, value)| key.len() + value.len()).sum();
         if size > MAX_CONFIG_DATA {
             problems.too_many("spec.configData", size, MAX_CONFIG_DATA);
+        }
+        if spec.secrets.len() > MAX_FUNCTION_SECRETS {
+            problems.too_many("spec.secrets", spec.secrets.len(), MAX_FUNCTION_SECRETS);
         }
         for (index, secret) in spec.secrets.iter().enumerate() {
             if !is_label(secret) {

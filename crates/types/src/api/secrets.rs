@@ -28,6 +28,9 @@ pub struct SecretView {
     pub version: u64,
     /// Functions with a version that is given it.
     pub functions: Vec<String>,
+    /// Applications that name it.
+    #[serde(default)]
+    pub applications: Vec<String>,
     /// When it was first set.
     pub created_at: Timestamp,
     /// When it was set last.

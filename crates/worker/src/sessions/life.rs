@@ -10,14 +10,15 @@ use std::time::Duration;
 use lyra_isolation::{Exit, Grant, Hosted};
 use lyra_session::{End, Phase, SessionServer};
 use lyra_types::{Code, Error, InstanceId, Result};
-use lyra_wire::sessions::{AppConfig, AppVersion, SessionEnd, SessionPhase};
+use lyra_wire::sessions::{AppVersion, SessionEnd, SessionPhase};
 use lyra_wire::worker::InstanceState;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Shared;
 use super::health::{Health, Unit};
-use super::lines::Lines;
 use super::program;
+use super::telling::Written;
 use crate::pool::Room;
 use crate::resources::Need;
 
@@ -32,6 +33,10 @@ pub(super) struct Life {
     pub(super) id: InstanceId,
     pub(super) app: Arc<AppVersion>,
     pub(super) bell: watch::Receiver<()>,
+    /// It was found running when this worker began.
+    pub(super) is_found: bool,
+    /// What its session waits for, if it is something that others have to mend.
+    pub(super) waits_for: Mutex<Option<String>>,
 }
 
 /// What keeps an instance from going on as it was.
@@ -76,8 +81,7 @@ impl Life {
     }
 
     async fn whole(&self, found: Option<Arc<dyn Hosted>>) -> Parting {
-        let is_new = found.is_none();
-        let (mut room, unit) = match found {
+        let (mut room, unit, written) = match found {
             Some(hosted) => self.take_up(hosted),
             None => {
                 let started = tokio::select! {
@@ -94,7 +98,8 @@ impl Life {
         let (hosted, health) = (&*unit.hosted, &unit.health);
         let parting = tokio::select! {
             biased;
-            parting = self.serve(&unit, &mut room, is_new) => parting,
+            parting = self.serve(&unit, &mut room, written) => parting,
+            () = self.catch_up(&unit) => Parting::Failed,
             exit = hosted.wait() => self.exited(&unit, exit),
             () = health.until_dead() => self.failed_liveness(),
             () = health.follow(hosted, unit.service.as_ref(), &self.app, &self.shared.deps.clock) => Parting::Failed,
@@ -148,6 +153,7 @@ impl Life {
             Stop::End => Parting::Asked,
             Stop::OpenTimeout(uid) => {
                 let detail = "its instance was not ready in time".to_owned();
+                let detail = self.waits_for.lock().take().unwrap_or(detail);
                 self.shared.over(&uid, SessionEnd::OpenTimeout, detail);
                 Parting::Killed
             }
@@ -159,25 +165,27 @@ impl Life {
     }
 
     /// Whether a line is to be written of how instances of this application fare; how many were left out.
-    fn may_say(&self, what: &'static str) -> Option<u64> {
+    pub(super) fn may_say(&self, what: &'static str) -> Option<u64> {
         self.shared.quiet.say(&self.app.key, what, self.shared.deps.clock.instant())
     }
 
     fn could_not_start(&self, error: &Error) -> Parting {
         let Life { id, app, .. } = self;
+        let why = self.masked(error.to_string());
         self.shared.deps.metrics.started(false);
         if let Some(left_out) = self.may_say("start") {
-            tracing::warn!(instance = %id, app = %app.key, %error, left_out, "an instance of an application can't be started");
+            tracing::warn!(instance = %id, app = %app.key, error = why, left_out, "an instance of an application can't be started");
         }
         self.over(SessionEnd::InstanceLost, format!("its instance could not be started: {}", error.detail));
         Parting::Failed
     }
 
     /// Charges for the instance, and starts it.
-    async fn start(&self) -> Result<(Room, Unit)> {
+    async fn start(&self) -> Result<(Room, Unit, Written)> {
         let (shared, version) = (&self.shared, &self.app.function);
         let need = need(&self.app);
         let _place = self.place_to_start().await;
+        let secrets = self.await_secrets().await?;
         let room = shared.deps.pool.room(version, need);
         tokio::pin!(room);
         let room = loop {
@@ -192,16 +200,17 @@ impl Life {
         let room = room.ok_or_else(no_room)?;
         let starting = async {
             let template = shared.deps.templates.load(version).await?;
-            let nothing = Grant::default();
-            let grant = room.devices().unwrap_or(&nothing);
-            template.host(self.id, version, grant, program::hosting(&self.app, self.id)).await
+            let given = secrets.as_ref().map(|of| Arc::clone(&of.given));
+            let grant = Grant { secrets: given, ..room.devices().cloned().unwrap_or_default() };
+            template.host(self.id, version, &grant, program::hosting(&self.app, self.id, secrets.as_deref())).await
         };
         let limit = shared.deps.start_timeout;
         let slow = || Error::new(Code::Overloaded, format!("it did not start in {} s", limit.as_secs_f64()));
         let hosted = tokio::time::timeout(limit, starting).await.map_err(|_| slow())??;
         let unit = self.unit(Arc::from(hosted), false);
+        self.listen(&unit);
         self.book_memory(room.memory());
-        Ok((room, unit))
+        Ok((room, unit, Written::of(&self.app.config, secrets.as_deref())))
     }
 
     /// Standing instances start a few at a time; one with a session does not wait for others.
@@ -220,12 +229,12 @@ impl Life {
         }
     }
 
-    fn has_session(&self) -> bool {
+    pub(super) fn has_session(&self) -> bool {
         self.shared.book.lock().session_of(self.id).is_some()
     }
 
     /// Takes up an instance that a former process of this worker has left.
-    fn take_up(&self, hosted: Arc<dyn Hosted>) -> (Room, Unit) {
+    fn take_up(&self, hosted: Arc<dyn Hosted>) -> (Room, Unit, Written) {
         let asleep = {
             let book = self.shared.book.lock();
             book.seats.get(&self.id).is_some_and(|seat| seat.state == InstanceState::Hibernated)
@@ -235,12 +244,11 @@ impl Life {
         let room = self.shared.deps.pool.room_of_found(need);
         let unit = self.unit(hosted, asleep);
         self.book_memory(room.memory());
-        (room, unit)
+        (room, unit, Written::default())
     }
 
     fn unit(&self, hosted: Arc<dyn Hosted>, asleep: bool) -> Unit {
         let shared = &self.shared;
-        hosted.logs(Arc::new(Lines::new(Arc::clone(shared), Arc::clone(&self.app), self.id)));
         let service = self.app.service.then(|| hosted.service()).flatten().map(|listener| {
             let connections = lyra_session::tcp(listener);
             SessionServer::start(connections, shared.config.service.clone(), shared.deps.clock.clone())
@@ -260,18 +268,11 @@ impl Life {
         }
     }
 
-    /// The configuration as it is now.
-    pub(super) fn config(&self) -> Arc<AppConfig> {
-        let book = self.shared.book.lock();
-        let app = book.apps.get(&self.app.key);
-        Arc::clone(app.map_or(&self.app.config, |app| &app.version.config))
-    }
-
     /// The instance's session is over, if it has one.
     pub(super) fn over(&self, end: SessionEnd, detail: String) {
         let uid = self.shared.book.lock().session_of(self.id).map(|session| session.report.key.uid.clone());
         if let Some(uid) = uid {
-            self.shared.over(&uid, end, detail);
+            self.shared.over(&uid, end, self.masked(detail));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Lines that instances of applications write.
+//! Lines that instances of applications write, without their secrets.
 
 use std::sync::Arc;
 
@@ -26,10 +26,14 @@ impl Lines {
 impl LogSink for Lines {
     fn line(&self, level: Level, message: &str) {
         let (deps, version) = (&self.shared.deps, &self.app.function);
+        let message = match deps.secrets.masks_of_app(&self.app) {
+            Some(masks) => masks.apply(message.to_owned()),
+            None => message.to_owned(),
+        };
         deps.logs.offer(LogLine {
             time: deps.clock.now(),
             level,
-            message: message.to_owned(),
+            message,
             invocation: InvocationId::from_number(self.instance.number()),
             version: version.version,
             instance: Some(self.instance),

@@ -1,7 +1,8 @@
 //! Applications and sessions on this worker: instances that stand by, sessions that own one each.
 //!
 //! `order` does what the leader says; `stand` keeps so many instances standing as were asked for; `life` is the life of one
-//! instance, from its start to its end, in one task, with `serving` for the time of a session and `health` for its probes;
+//! instance, from its start to its end, in one task, with `serving` for the time of a session, `telling` for what its program is told,
+//! and `health` for its probes;
 //! `restart` takes up what a former process of this worker has left. All they know is in the `book`, and what others must know of
 //! it is noted in the journal in the same order.
 //!
@@ -21,7 +22,9 @@ mod quiet;
 mod restart;
 mod serving;
 mod stand;
+mod telling;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,7 +35,7 @@ use futures::future::BoxFuture;
 use lyra_kit::{Clock, Ids, Tasks};
 use lyra_types::{Error, InstanceId, Result};
 use lyra_wire::Logs;
-use lyra_wire::sessions::{SessionCommand, SessionPhase};
+use lyra_wire::sessions::{AppKey, SessionCommand, SessionPhase};
 use lyra_wire::worker::{InstanceState, InstanceStatus};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -40,6 +43,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::agent::entry::Entry;
 use crate::agent::journal::Journal;
 use crate::pool::Pool;
+use crate::secrets::Secrets;
 use crate::start::Cordon;
 use crate::templates::Templates;
 use book::Book;
@@ -61,6 +65,7 @@ pub(crate) struct SessionDeps {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) metrics: SessionMetrics,
+    pub(crate) secrets: Arc<Secrets>,
     /// Longest time for loading code and starting a program.
     pub(crate) start_timeout: Duration,
 }
@@ -195,6 +200,18 @@ impl Sessions {
             })
         };
         book.seats.iter().filter_map(status).collect()
+    }
+
+    /// Versions of applications that have instances.
+    pub(crate) fn applications(&self) -> HashSet<AppKey> {
+        self.shared.book.lock().seats.values().map(|seat| seat.app.clone()).collect()
+    }
+
+    /// Has all instances of these look at what there is for them.
+    pub(crate) fn ring_all(&self, apps: &[AppKey]) {
+        let book = self.shared.book.lock();
+        let members = apps.iter().filter_map(|app| book.apps.get(app)).flat_map(|app| &app.members);
+        members.for_each(|id| book.ring(*id));
     }
 
     /// Sets the gauges.

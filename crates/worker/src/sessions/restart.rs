@@ -13,7 +13,7 @@ use lyra_wire::sessions::{AppVersion, HostedReport, SessionEnd, SessionPhase};
 use lyra_wire::worker::InstanceState;
 
 use super::book::{Book, Session};
-use super::program::Label;
+use super::program;
 use super::{Sessions, Shared};
 use crate::agent::SavedSessions;
 use crate::agent::entry::{Entry, SavedSession};
@@ -144,10 +144,8 @@ fn take(report: &HostedReport, found: &mut Found, book: &Book) -> Option<(Arc<Ap
         Some(uid) => book.sessions.get(uid).is_some_and(|session| !session.is_over()),
         None => matches!(report.state, InstanceState::Creating | InstanceState::Standby | InstanceState::Hibernated),
     };
-    let label = Label { instance: report.id, app: report.app.clone() };
-    let is_it = |hosted: &dyn Hosted| {
-        hosted.exit().is_none() && serde_json::from_str::<Label>(hosted.label()).is_ok_and(|found| found == label)
-    };
+    let is_it =
+        |hosted: &dyn Hosted| hosted.exit().is_none() && program::is_label_of(hosted.label(), report.id, &report.app);
     found.get(&report.id).filter(|hosted| is_it(hosted.as_ref()) && has_something)?;
     Some((Arc::clone(version), Arc::from(found.remove(&report.id)?)))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lyra_isolation::Exposed;
 use lyra_session::{How, Resumed, SessionHandle};
 use lyra_types::{Code, Error, Result};
-use lyra_wire::sessions::{AppConfig, NodeEndpoint, SessionEnd, SessionKey, SessionPhase};
+use lyra_wire::sessions::{NodeEndpoint, SessionEnd, SessionKey, SessionPhase};
 use lyra_wire::worker::InstanceState;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::commands::Asked;
 use super::health::Unit;
 use super::life::{Life, Parting, Stop};
 use super::program;
+use super::telling::{Told, Written};
 use crate::agent::entry::Entry;
 use crate::pool::Room;
 use crate::resources::Need;
@@ -58,19 +59,22 @@ impl Served {
     fn uid(&self) -> &str {
         &self.key.uid
     }
+
+    fn told(&self) -> Told<'_> {
+        Some((&self.key, &self.data))
+    }
 }
 
 impl Life {
     /// Serves until the instance is to end.
-    pub(super) async fn serve(&self, unit: &Unit, room: &mut Room, is_new: bool) -> Parting {
+    pub(super) async fn serve(&self, unit: &Unit, room: &mut Room, mut written: Written) -> Parting {
         if let (Some(service), Some(session)) = (&unit.service, self.session())
             && let Err(error) = self.resume(service, &session)
         {
             self.over(SessionEnd::InstanceLost, error.detail);
             return Parting::Killed;
         }
-        let mut written = if is_new { self.app.config.revision } else { 0 };
-        let mut is_first = is_new;
+        let mut is_first = !self.is_found;
         loop {
             let is_open = self.session().is_some_and(|session| session.phase != SessionPhase::Starting);
             if !is_open && !unit.health.is_asleep() {
@@ -157,7 +161,7 @@ impl Life {
     }
 
     /// Stands until there is a session, or the instance ends, or is not ready any more.
-    async fn stand_by(&self, unit: &Unit, room: &mut Room, written: &mut u64) -> Next {
+    async fn stand_by(&self, unit: &Unit, room: &mut Room, written: &mut Written) -> Next {
         let (mut bell, clock) = (self.bell.clone(), &self.shared.deps.clock);
         let mut may_sleep = self.shared.config.hibernate_after.filter(|_| !unit.health.is_asleep());
         loop {
@@ -170,6 +174,9 @@ impl Life {
                 if book.seats.get(&self.id).is_none_or(|seat| seat.ending) {
                     return Next::End(Parting::Asked);
                 }
+            }
+            if self.is_outdated(unit) {
+                return Next::End(Parting::Asked);
             }
             let asked = self.asked();
             let was_asked = !asked.is_empty();
@@ -206,6 +213,7 @@ impl Life {
                     return Next::Stand;
                 }
                 () = broken(unit.service.as_ref()) => return Next::End(Parting::Failed),
+                () = written.due(), if !unit.health.is_asleep() => {}
                 () = drowsy => {
                     may_sleep = None;
                     if let Err(error) = self.hibernate(unit, room).await {
@@ -274,28 +282,7 @@ impl Life {
         Ok(())
     }
 
-    /// Gives the program its configuration, where it has changed since it was given it.
-    async fn refresh(&self, unit: &Unit, written: &mut u64, session: Option<&Served>) {
-        let config = self.config();
-        if config.revision == *written {
-            return;
-        }
-        if let Err(error) = self.tell(unit, &config, session).await {
-            tracing::warn!(instance = %self.id, app = %self.app.key, %error, "its configuration can't be changed");
-        }
-        *written = config.revision;
-    }
-
-    async fn tell(&self, unit: &Unit, config: &AppConfig, session: Option<&Served>) -> Result<()> {
-        let session = session.map(|session| (&session.key, &self.app.key, session.data.as_str()));
-        unit.hosted.write(&program::files(config, session)).await?;
-        if let Some(service) = &unit.service {
-            service.configure(config.revision, program::configuration(config));
-        }
-        Ok(())
-    }
-
-    async fn serve_session(&self, unit: &Unit, room: &mut Room, session: &Served, written: &mut u64) -> Next {
+    async fn serve_session(&self, unit: &Unit, room: &mut Room, session: &Served, written: &mut Written) -> Next {
         if session.phase == SessionPhase::Starting {
             self.enter(InstanceState::Standby);
             let opened = tokio::select! {
@@ -319,7 +306,7 @@ impl Life {
             if self.session().is_none_or(|now| now.close_by.is_some()) {
                 return self.close(unit, session).await;
             }
-            self.refresh(unit, written, Some(session)).await;
+            self.refresh(unit, written, session.told()).await;
             if let (Some(service), Some(state)) = (&unit.service, &mut state) {
                 let now = state.borrow_and_update().clone();
                 if now.session.as_deref() == Some(session.uid())
@@ -344,6 +331,7 @@ impl Life {
                 () = Life::rung(&mut bell) => {}
                 () = changed => {}
                 () = clients.due() => {}
+                () = written.due() => {}
             }
         }
     }
@@ -354,7 +342,7 @@ impl Life {
         unit: &Unit,
         room: &mut Room,
         session: &Served,
-        written: &mut u64,
+        written: &mut Written,
     ) -> Result<Vec<NodeEndpoint>> {
         let shared = &self.shared;
         self.wake(unit, room).await?;
@@ -368,9 +356,7 @@ impl Life {
             Ok((exposed, clock.instant() - begun))
         };
         let telling = async {
-            let config = self.config();
-            self.tell(unit, &config, Some(session)).await?;
-            *written = config.revision;
+            self.introduce(unit, written, session.told()).await?;
             if let Some(service) = &unit.service {
                 let left = session.open_by.saturating_duration_since(clock.instant());
                 service.open(program::open(&session.key, &self.app.key, &session.data), left).await?;
@@ -427,6 +413,7 @@ impl Life {
             }
             Stop::OpenTimeout(uid) => {
                 let detail = "its program did not open it in time".to_owned();
+                let detail = self.waits_for.lock().take().unwrap_or(detail);
                 self.shared.over(&uid, SessionEnd::OpenTimeout, detail);
                 Next::End(Parting::Killed)
             }
@@ -480,8 +467,7 @@ impl Life {
         if !session.reuse {
             return Next::End(Parting::Asked);
         }
-        let config = self.config();
-        if self.tell(unit, &config, None).await.is_err() {
+        if !self.clear(unit).await {
             return Next::End(Parting::Asked);
         }
         self.shared.change(|book, entries| {

@@ -13,6 +13,7 @@ use lyra_kit::retry::Backoff;
 use lyra_types::InstanceId;
 use lyra_wire::sessions::{AppKey, AppVersion, SessionEnd};
 use lyra_wire::worker::InstanceState;
+use parking_lot::Mutex;
 
 use super::Shared;
 use super::book::Book;
@@ -86,7 +87,8 @@ impl Shared {
     /// Has an instance live, which is in the book already; `found` is one that a former process of this worker has left.
     pub(super) fn begin_life(self: &Arc<Self>, id: InstanceId, app: Arc<AppVersion>, found: Option<Arc<dyn Hosted>>) {
         let Some(bell) = self.book.lock().seats.get(&id).map(|seat| seat.bell.subscribe()) else { return };
-        let life = Life { shared: Arc::clone(self), id, app, bell };
+        let is_found = found.is_some();
+        let life = Life { shared: Arc::clone(self), id, app, bell, is_found, waits_for: Mutex::default() };
         self.tasks.spawn_cancellable("instance-life", life.live(found));
     }
 

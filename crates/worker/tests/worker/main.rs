@@ -6,6 +6,7 @@ mod leader;
 mod programs;
 mod queue;
 mod scripted;
+mod secrets;
 mod sessions;
 mod site;
 

@@ -58,7 +58,7 @@ while True:
     except OSError: time.sleep(0.05)
 "#;
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::default();
     // Beside whatever else runs on this machine.
     config.sessions.ports = "21000-28999".parse().expect("a range");
@@ -80,7 +80,7 @@ async fn open(leader: &Leader, app: &Arc<AppVersion>, uid: &str, data: &str) -> 
     leader.session(uid, |session| is_open(session) || is_closed(session)).await
 }
 
-async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();

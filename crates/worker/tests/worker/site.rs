@@ -150,6 +150,7 @@ impl<B: Isolation> Site<B> {
             liveness: None,
             readiness: None,
             config: Arc::new(AppConfig::default()),
+            secrets: Vec::new(),
         })
     }
 }

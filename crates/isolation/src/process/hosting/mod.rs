@@ -17,7 +17,7 @@ use super::Shared;
 use super::instance::Instance;
 use super::launch::{self, Bind, Lasting};
 use super::package::Package;
-use super::plan::{Ground, PROXY_PORT, env_of};
+use super::plan::{Ground, PROXY_PORT, env_of, secret_files};
 use crate::Grant;
 use crate::session::places::Places;
 use crate::session::{
@@ -55,14 +55,15 @@ pub(super) async fn host(shared: &Arc<Shared>, start: Start<'_>) -> Result<Box<d
     check(&hosting, egress)?;
     let note =
         Note { id, label: hosting.label.clone(), ports: hosting.ports.clone(), service: hosting.service, egress };
-    let files = shared.places.of(id);
+    let files = shared.places.make(id, &hosting.files)?;
     let interpreters = shared.interpreters().await;
     let ground =
         Ground { config: &shared.config, support: &shared.support, interpreters: interpreters.iter().collect() };
-    let mut env = environment(id, version, &hosting);
+    let mut env = environment(id, version, grant, &hosting);
     shared.driver().tell(&mut env, grant);
     let mut plan = ground.plan_for(id, package, version, program, env);
     shared.driver().add(&mut plan, grant);
+    plan.secrets = secret_files(grant);
     plan.binds.push(Bind::new(files.shown(), DIRECTORY));
     plan.listen.extend(hosting.service.then_some(SERVICE_PORT));
     plan.listen.extend(egress.then_some(PROXY_PORT));
@@ -118,11 +119,11 @@ fn check(hosting: &Hosting, egress: bool) -> Result<(), Error> {
     }
 }
 
-/// The environment: what is usual, the version's, the session's, and what the platform says.
-fn environment(id: InstanceId, version: &FunctionVersion, hosting: &Hosting) -> Vec<(String, String)> {
+/// The environment: what is usual, the version's, the session's, its secrets, and what the platform says.
+fn environment(id: InstanceId, version: &FunctionVersion, grant: &Grant, hosting: &Hosting) -> Vec<(String, String)> {
     let mut merged = version.clone();
     merged.env.extend(hosting.env.iter().cloned());
-    let mut env = env_of(id, &merged, merged.handler.as_deref().unwrap_or_default(), &Grant::default());
+    let mut env = env_of(id, &merged, merged.handler.as_deref().unwrap_or_default(), grant);
     // Of the Lambda interface, which there is none of here.
     env.retain(|(name, _)| {
         !name.starts_with("AWS_LAMBDA_") && !matches!(name.as_str(), "_HANDLER" | "LAMBDA_RUNTIME_DIR")
