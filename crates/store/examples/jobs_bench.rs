@@ -114,6 +114,7 @@ async fn drain(jobs: &Arc<dyn Jobs>) -> Result<(), Failure> {
             per_function: 64,
             running: HashMap::new(),
             rooms: Vec::new(),
+            after: None,
         };
         let leased = jobs.lease(request).await?.jobs;
         if leased.is_empty() {

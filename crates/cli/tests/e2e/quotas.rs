@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::StreamExt;
 use lyra_testkit::engines::{Etcd, Nats};
 use lyra_testkit::{Cluster, Lyra, Options};
 use serde_json::Value;
@@ -194,6 +195,43 @@ async fn a_greedy_tenant_does_not_keep_a_meek_one_waiting() -> Result<()> {
         before < CALLS * 3 / 4,
         "{before} of {CALLS} calls of the greedy one had ended before five of the meek one"
     );
+    Ok(())
+}
+
+/// Takes so long that what waits for its place is still there when somebody else's job has ended.
+const SECONDS: &str =
+    "export default async (event) => { await new Promise((done) => setTimeout(done, 3000)); return event }\n";
+
+#[tokio::test]
+async fn a_greedy_tenants_queued_jobs_keep_no_other_tenants_waiting() -> Result<()> {
+    let lyra = Lyra::start_with(Options { binary: Some(BINARY.into()), ..Options::default() }).await?;
+    for name in ["one", "two"] {
+        std::fs::write(lyra.scratch().join(format!("{name}.js")), SECONDS)?;
+        lyra.cli(["deploy", &format!("{name}.js"), "--tenant", "greedy"]).await?.ok()?;
+    }
+    std::fs::write(lyra.scratch().join("echo.js"), ECHO)?;
+    lyra.cli(["deploy", "echo.js", "--tenant", "meek"]).await?.ok()?;
+    // Two functions take all places, and those that wait need them for a minute and a half.
+    let http = lyra.http()?;
+    let jobs = (0..2_000).map(|n| {
+        let url = format!("{}/v1/functions/{}/invoke?async=true", lyra.url(), ["one", "two"][n % 2]);
+        let submit = http.post(url).header("lyra-tenant", "greedy").body("1").send();
+        async move { submit.await.map(|answer| answer.status()) }
+    });
+    let mut accepted = futures::stream::iter(jobs).buffer_unordered(64);
+    while let Some(status) = accepted.next().await {
+        assert_eq!(status?, 202);
+    }
+    for n in 0..2 {
+        let event = n.to_string();
+        let args = ["invoke", "echo", "--tenant", "meek", "--async", "--wait", "60s", "-d", &event];
+        assert_eq!(lyra.cli(args).await?.ok()?, format!("{n}\n"));
+    }
+    let args = ["job", "ls", "--tenant", "greedy", "--status", "queued", "--limit", "200", "-q"];
+    assert_eq!(lyra.cli(args).await?.ok()?.lines().count(), 200, "who came first did not go first");
+    // The places that nobody else wants are its own.
+    let running = ["job", "ls", "--tenant", "greedy", "--status", "running", "--limit", "200", "-q"];
+    assert!(lyra.cli(running).await?.ok()?.lines().count() > 1);
     Ok(())
 }
 

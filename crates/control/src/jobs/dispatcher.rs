@@ -1,4 +1,5 @@
-//! The dispatcher: leases due jobs while there is room, runs each on the worker, records how it ended.
+//! The dispatcher: leases due jobs while there is room, runs each on the worker, records how it ended. Whose jobs it is given is
+//! the store's to choose, by what each tenant and function runs here.
 //!
 //! It sleeps until a job is accepted or ends, or until the store says that something becomes due; it never polls.
 //! What runs here was leased by this process and is prolonged by heartbeats; the outcome is recorded under the lease's
@@ -80,8 +81,12 @@ impl Jobs {
             per_function: self.config.max_in_flight_per_function,
             running: self.running.by_function(),
             rooms: self.meters.rooms(),
+            after: self.served.lock().clone(),
         };
         let Leased { jobs, ended, next } = self.store.lease(request).await?;
+        if let Some(last) = jobs.last() {
+            *self.served.lock() = Some(last.job.tenant.clone());
+        }
         for job in &ended {
             self.ended(job);
         }

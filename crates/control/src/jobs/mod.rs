@@ -88,6 +88,8 @@ pub(crate) struct Jobs {
     running: Running,
     /// When jobs were last leased, and what time it was then.
     looked: Mutex<Option<(Instant, Timestamp)>>,
+    /// Whose job was leased last.
+    served: Mutex<Option<TenantName>>,
     waiters: Waiters,
     /// Jobs that waited when they were last counted.
     queued: AtomicU64,
@@ -124,6 +126,7 @@ impl Jobs {
             wake: Notify::new(),
             running: Running::default(),
             looked: Mutex::new(None),
+            served: Mutex::new(None),
             waiters: Waiters::new(config.max_waiters),
             queued: AtomicU64::new(0),
             tries: Tasks::new(),

@@ -181,6 +181,7 @@ async fn an_end_that_a_killed_process_did_not_pass_on_is_told_by_the_next() {
         max_bytes: 1_000,
         per_function: 10,
         running: HashMap::new(),
+        after: None,
     };
     let leased = first.jobs.lease(request).await.unwrap().jobs.remove(0);
     assert_eq!(leased.job.id, id);

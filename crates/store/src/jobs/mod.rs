@@ -119,17 +119,20 @@ pub struct LeaseRequest {
     pub running: HashMap<(TenantName, FunctionName), usize>,
     /// How many more jobs of these tenants and functions may be given; of others any number.
     pub rooms: Vec<(QuotaKey, u64)>,
+    /// Whose job was given last: among tenants that hold as many, the turn goes on behind this one.
+    pub after: Option<TenantName>,
 }
 
 /// Outcome of [`Jobs::lease`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Leased {
-    /// The jobs, oldest due time first.
+    /// The jobs, in the order in which their turn came: of tenants, and then of functions of a tenant, who runs the fewest comes
+    /// first; jobs of one function come by their due time.
     pub jobs: Vec<LeasedJob>,
     /// Jobs that ended because their last lease ran out.
     pub ended: Vec<Job>,
-    /// When to ask again, if no job is accepted and none ends before: the next due time that is not past, or the
-    /// next end of a lease.
+    /// When to ask again, if no job is accepted and none ends before: the next due time that is not past, of jobs with no other of
+    /// their function before them that is due, or the next end of a lease; at once where large events were kept back.
     pub next: Option<Timestamp>,
 }
 
@@ -330,7 +333,7 @@ pub trait Jobs: Send + Sync + 'static {
     /// [`JobsError::QueueFull`], with nothing stored.
     async fn accept(&self, job: NewJob) -> Result<Accepted, JobsError>;
 
-    /// Leases due jobs. Leases that have run out are dealt with first: their tries count as failed.
+    /// Leases due jobs, shared fairly between tenants. Leases that have run out are dealt with first: their tries count as failed.
     async fn lease(&self, request: LeaseRequest) -> Result<Leased, JobsError>;
 
     /// Prolongs leases of `owner`; answers in the order of `leases`.

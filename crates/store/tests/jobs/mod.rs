@@ -34,7 +34,15 @@ macro_rules! keeps_the_promises {
             who_has_no_room_does_not_hold_up_the_others
             a_job_with_a_notice_is_owed_from_its_end_until_that_was_passed_on
         );
-        keeps_the_promises!(% $subject,
+        keeps_the_promises!(% fair, $subject,
+            tenants_share_the_places_whoever_came_first
+            tenants_take_turns_for_a_single_place
+            who_is_alone_has_every_place_and_each_function_a_share
+            ten_thousand_jobs_that_may_not_run_hold_up_nobody
+            the_next_look_is_when_something_can_be_given
+            of_a_function_who_is_due_first_comes_first
+        );
+        keeps_the_promises!(% usage, $subject,
             a_try_is_counted_with_its_end_or_not_at_all
             a_batch_is_counted_once_however_often_it_is_told
             counts_stay_when_their_jobs_are_gone
@@ -47,12 +55,12 @@ macro_rules! keeps_the_promises {
             crate::jobs::model::check::<$subject>($cases);
         }
     };
-    (% $subject:ty, $($claim:ident)*) => {
+    (% $claims:ident, $subject:ty, $($claim:ident)*) => {
         $(
             #[tokio::test]
             async fn $claim() {
                 let subject = <$subject as crate::jobs::Subject>::start().await;
-                crate::jobs::usage::$claim(subject).await;
+                crate::jobs::$claims::$claim(subject).await;
             }
         )*
     };
@@ -68,6 +76,7 @@ macro_rules! keeps_the_promises {
 }
 
 mod claims;
+mod fair;
 mod model;
 mod nats;
 mod sqlite;
@@ -134,5 +143,6 @@ fn request(owner: u64, now: Timestamp, limit: u32) -> LeaseRequest {
         per_function: 1_000,
         running: HashMap::new(),
         rooms: Vec::new(),
+        after: None,
     }
 }

@@ -122,7 +122,8 @@ impl<S: Subject> World<S> {
 
     async fn accept(&mut self, max_attempts: u32) {
         self.accepted += 1;
-        let job = NewJob { max_attempts, now: self.now, ..new("f", self.accepted) };
+        let function = ["f", "g", "h"][self.accepted as usize % 3];
+        let job = NewJob { max_attempts, now: self.now, ..new(function, self.accepted) };
         self.jobs().accept(job.clone()).await.unwrap();
         let known = Known {
             status: JobStatus::Queued,

@@ -15,7 +15,7 @@ use super::usage::Entry;
 use crate::StoreError;
 use crate::jobs::sqlite::notices::{self, not_owed};
 use crate::jobs::sqlite::row::{job_id, key};
-use crate::jobs::sqlite::{SCHEMA, accept, leases, lists};
+use crate::jobs::sqlite::{SCHEMA, accept, leases, lists, turns};
 use crate::jobs::{Changed, Counts, Filter, JobsError, LeaseRequest, NewJob, Retention, status_number};
 
 /// Beside those of `SqliteJobs`: the records themselves, the keys, and what was deleted.
@@ -152,8 +152,8 @@ impl Index {
         )
     }
 
-    pub(super) fn due(&self, request: &mut LeaseRequest) -> Result<Vec<(TenantName, JobId)>, StoreError> {
-        leases::due(&self.conn.lock(), request)
+    pub(super) fn due(&self, request: &LeaseRequest) -> Result<Vec<(TenantName, JobId)>, StoreError> {
+        turns::due(&self.conn.lock(), request)
     }
 
     pub(super) fn next(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {

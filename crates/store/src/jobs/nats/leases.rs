@@ -20,10 +20,9 @@ impl Shared {
         let asked = request.clone();
         let due = self
             .ask(move |index| {
-                let mut asked = asked;
                 // The sizes are known before anything is taken.
                 let mut due = Vec::new();
-                for (tenant, id) in index.due(&mut asked)? {
+                for (tenant, id) in index.due(&asked)? {
                     if let Some((record, _)) = index.get(&tenant, id)? {
                         due.push((tenant, id, record.event.len()));
                     }
@@ -31,10 +30,11 @@ impl Shared {
                 Ok(due)
             })
             .await?;
-        let (mut bytes, mut taken) = (0, Vec::new());
+        let (mut bytes, mut kept_back, mut taken) = (0, false, Vec::new());
         for (tenant, id, size) in due {
             bytes += size;
-            if bytes > request.max_bytes && !taken.is_empty() {
+            kept_back = bytes > request.max_bytes && !taken.is_empty();
+            if kept_back {
                 break;
             }
             let Some(invocation) = request.invocations.pop() else { break };
@@ -59,7 +59,10 @@ impl Shared {
             Some(error) => tracing::warn!(%error, "some jobs could not be leased"),
             None => {}
         }
-        leased.next = self.ask(move |index| index.next(now)).await?;
+        leased.next = match kept_back && !leased.jobs.is_empty() {
+            true => Some(now),
+            false => self.ask(move |index| index.next(now)).await?,
+        };
         Ok(leased)
     }
 

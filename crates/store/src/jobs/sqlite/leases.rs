@@ -1,33 +1,31 @@
 //! Leases: given, prolonged, ended by their holder, lost.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use lyra_types::job::{Job, JobStatus};
-use lyra_types::quota::QuotaKey;
 use lyra_types::usage::{Hour, Usage, UsageKey, UsageRow};
 use lyra_types::{Error, JobId, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::row::{Stored, add_payload, columns, drop_event, end, find, job_id, key, load, payload, save, stored};
-use super::usage;
+use super::row::{Stored, add_payload, columns, drop_event, end, find, key, load, payload, save, stored};
+use super::{turns, usage};
 use crate::StoreError;
 use crate::jobs::{Held, JobsError, Lease, LeaseRequest, Leased, LeasedJob, Outcome, life};
 
 /// Lost leases dealt with in one request.
 pub(in crate::jobs) const EXPIRED: usize = 1_000;
-/// Due jobs looked at in one request when functions that run enough already stand before the others.
-const SCANNED: usize = 10_000;
 
 pub(super) fn lease(conn: &Connection, mut request: LeaseRequest) -> Result<Leased, JobsError> {
     let mut leased = Leased { ended: expire(conn, request.now)?, ..Leased::default() };
-    let due = due(conn, &mut request)?;
-    let mut bytes = 0;
+    let due = turns::due(conn, &request)?;
+    let (mut bytes, mut kept_back) = (0, false);
     for (tenant, id) in due {
         let Some(mut stored) = find(conn, &tenant, id)? else { continue };
         let event = stored.event.map(|seq| payload(conn, seq)).transpose()?.unwrap_or_default();
         bytes += event.len();
-        if bytes > request.max_bytes && !leased.jobs.is_empty() {
+        kept_back = bytes > request.max_bytes && !leased.jobs.is_empty();
+        if kept_back {
             break;
         }
         let Some(invocation) = request.invocations.pop() else { break };
@@ -42,109 +40,23 @@ pub(super) fn lease(conn: &Connection, mut request: LeaseRequest) -> Result<Leas
             .map_err(StoreError::sqlite("lease a job"))?;
         leased.jobs.push(LeasedJob { job: stored.job, event: Bytes::from(event), fence: stored.fence });
     }
-    leased.next = next(conn, request.now)?;
+    let queues: BTreeSet<_> = leased.jobs.iter().map(|leased| (&leased.job.tenant, &leased.job.function)).collect();
+    for (tenant, function) in queues {
+        turns::moved(conn, tenant.as_str(), function.as_str(), request.now)?;
+    }
+    leased.next = if kept_back { Some(request.now) } else { next(conn, request.now)? };
     Ok(leased)
 }
 
-/// Due jobs, oldest first, no more of a function than may run.
-pub(in crate::jobs) fn due(
-    conn: &Connection,
-    request: &mut LeaseRequest,
-) -> Result<Vec<(TenantName, JobId)>, StoreError> {
-    let at = StoreError::sqlite("look for due jobs");
-    let mut rooms = Rooms::of(request);
-    let limit = i64::try_from(SCANNED).unwrap_or(i64::MAX);
-    // Those without any room are left out before rows are counted, so that many jobs of theirs stand in nobody's way.
-    let sql = match rooms.closed.is_empty() {
-        true => {
-            "SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= ?1 ORDER BY run_at, function LIMIT ?2"
-        }
-        false => {
-            "SELECT tenant, id, function FROM jobs WHERE status = 0 AND run_at <= ?1
-             AND tenant NOT IN (SELECT value FROM json_each(?3)) AND tenant || '/' || function NOT IN (SELECT value FROM json_each(?3))
-             ORDER BY run_at, function LIMIT ?2"
-        }
-    };
-    let mut statement = conn.prepare_cached(sql).map_err(&at)?;
-    let now = request.now.millis();
-    let mut rows = match rooms.closed.is_empty() {
-        true => statement.query(params![now, limit]),
-        false => statement.query(params![now, limit, serde_json::to_string(&rooms.closed).unwrap_or_default()]),
-    }
-    .map_err(&at)?;
-    let mut running: HashMap<(String, String), usize> =
-        request.running.drain().map(|((tenant, function), count)| ((tenant.into(), function.into()), count)).collect();
-    let mut due = Vec::new();
-    while due.len() < request.invocations.len()
-        && let Some(row) = rows.next().map_err(&at)?
-    {
-        let function: (String, String) = (row.get(0).map_err(&at)?, row.get(2).map_err(&at)?);
-        let tenant = TenantName::new(&function.0);
-        let of = function.1.clone();
-        let count = running.entry(function).or_default();
-        if let Ok(tenant) = tenant
-            && *count < request.per_function
-            && rooms.take(&tenant, &of)
-        {
-            *count += 1;
-            due.push((tenant, job_id(row, 1).map_err(&at)?));
-        }
-    }
-    Ok(due)
-}
-
-/// How many more jobs of some tenants and functions may be given.
-struct Rooms {
-    /// By tenant, and by tenant and function with a stroke between.
-    left: HashMap<String, u64>,
-    /// Those that have no room.
-    closed: Vec<String>,
-}
-
-impl Rooms {
-    fn of(request: &mut LeaseRequest) -> Rooms {
-        let name = |key: QuotaKey| match key.function {
-            None => key.tenant.to_string(),
-            Some(function) => format!("{}/{function}", key.tenant),
-        };
-        let left: HashMap<String, u64> = request.rooms.drain(..).map(|(key, room)| (name(key), room)).collect();
-        let closed = left.iter().filter(|(_, room)| **room == 0).map(|(name, _)| name.clone()).collect();
-        Rooms { left, closed }
-    }
-
-    /// Takes a place, if there is one in both.
-    fn take(&mut self, tenant: &TenantName, function: &str) -> bool {
-        if self.left.is_empty() {
-            return true;
-        }
-        let names = [tenant.to_string(), format!("{tenant}/{function}")];
-        if names.iter().any(|name| self.left.get(name) == Some(&0)) {
-            return false;
-        }
-        for name in &names {
-            if let Some(left) = self.left.get_mut(name) {
-                *left -= 1;
-            }
-        }
-        true
-    }
-}
-
-/// When something will become due. Jobs that are due now and were not given don't count: they can be given when one
-/// of those that run has ended, and then the dispatcher asks anyway.
+/// When something will become due, or a lease runs out.
 pub(in crate::jobs) fn next(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-    let at = StoreError::sqlite("look for the next due time");
-    let first = |sql: &str, after: i64| -> Result<Option<i64>, StoreError> {
-        conn.prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row([after], |row| row.get(0)).optional())
-            .map_err(&at)
-    };
-    let due = first("SELECT run_at FROM jobs WHERE status = 0 AND run_at > ?1 ORDER BY run_at LIMIT 1", now.millis())?;
-    let lost = first(
-        "SELECT lease_until FROM jobs WHERE status = 1 AND lease_until > ?1 ORDER BY lease_until LIMIT 1",
-        i64::MIN,
-    )?;
-    Ok([due, lost].into_iter().flatten().min().map(Timestamp::from_millis))
+    let lost: Option<i64> = conn
+        .prepare_cached(
+            "SELECT lease_until FROM jobs WHERE status = 1 AND lease_until > ?1 ORDER BY lease_until LIMIT 1",
+        )
+        .and_then(|mut statement| statement.query_row([i64::MIN], |row| row.get(0)).optional())
+        .map_err(StoreError::sqlite("look for the next end of a lease"))?;
+    Ok([turns::next(conn, now)?, lost].into_iter().flatten().min().map(Timestamp::from_millis))
 }
 
 pub(super) fn heartbeat(

@@ -1,7 +1,7 @@
 //! [`Jobs`] in an SQLite file of its own.
 //!
 //! One row for a job; events and results stand in a table of their own, so that lists do not read them. Triggers
-//! keep the count of each status, so that nothing has to count rows.
+//! keep the count of each status, so that nothing has to count rows, and when the first job of each function is due.
 
 pub(super) mod accept;
 pub(super) mod leases;
@@ -11,6 +11,7 @@ mod owner;
 pub(super) mod row;
 #[cfg(test)]
 mod tests;
+pub(super) mod turns;
 pub(super) mod usage;
 
 use std::path::Path;
@@ -31,7 +32,8 @@ use super::{
 use crate::sqlite::{CommitStats, Readers, Writer, open_writer};
 use crate::{DirLock, StoreError};
 
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
+/// Queues follow their jobs by triggers, but not where a job is leased: a lease looks once at each queue that it took jobs of.
 /// Statuses are numbers: their place in `JobStatus::ALL`. The literals here and in the queries must agree, or SQLite
 /// does not use the partial indexes.
 pub(super) const SCHEMA: &str = "
@@ -58,7 +60,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     result           INTEGER,
     PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS jobs_due      ON jobs (run_at, function) WHERE status = 0;
+DROP INDEX IF EXISTS jobs_due;
+CREATE INDEX IF NOT EXISTS jobs_queue    ON jobs (tenant, function, run_at, id) WHERE status = 0;
 CREATE INDEX IF NOT EXISTS jobs_leased   ON jobs (lease_until) WHERE status = 1;
 CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished_at) WHERE status BETWEEN 2 AND 5;
 CREATE INDEX IF NOT EXISTS jobs_dead     ON jobs (finished_at) WHERE status = 6;
@@ -87,6 +90,39 @@ END;
 CREATE TRIGGER IF NOT EXISTS jobs_moved AFTER UPDATE OF status ON jobs WHEN old.status <> new.status BEGIN
     UPDATE counts SET jobs = jobs - 1 WHERE status = old.status;
     UPDATE counts SET jobs = jobs + 1 WHERE status = new.status;
+END;
+CREATE TABLE IF NOT EXISTS queues (
+    tenant   TEXT NOT NULL,
+    function TEXT NOT NULL,
+    due_at   INTEGER NOT NULL,
+    ready    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant, function)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS queues_ready ON queues (tenant, due_at) WHERE ready = 1;
+CREATE INDEX IF NOT EXISTS queues_later ON queues (due_at) WHERE ready = 0;
+INSERT OR IGNORE INTO queues (tenant, function, due_at)
+    SELECT tenant, function, min(run_at) FROM jobs WHERE status = 0 AND run_at IS NOT NULL GROUP BY tenant, function;
+CREATE TRIGGER IF NOT EXISTS queues_new AFTER INSERT ON jobs WHEN new.status = 0 AND new.run_at IS NOT NULL BEGIN
+    INSERT INTO queues (tenant, function, due_at) VALUES (new.tenant, new.function, new.run_at)
+        ON CONFLICT (tenant, function) DO UPDATE SET due_at = excluded.due_at, ready = 0 WHERE excluded.due_at < due_at;
+END;
+CREATE TRIGGER IF NOT EXISTS queues_again AFTER UPDATE OF status, run_at ON jobs WHEN new.status = 0 AND new.run_at IS NOT NULL BEGIN
+    INSERT INTO queues (tenant, function, due_at) VALUES (new.tenant, new.function, new.run_at)
+        ON CONFLICT (tenant, function) DO UPDATE SET due_at = excluded.due_at, ready = 0 WHERE excluded.due_at < due_at;
+END;
+CREATE TRIGGER IF NOT EXISTS queues_moved AFTER UPDATE OF status, run_at ON jobs WHEN old.status = 0 AND new.status <> 1 BEGIN
+    DELETE FROM queues WHERE tenant = old.tenant AND function = old.function AND due_at = old.run_at AND NOT EXISTS
+        (SELECT 1 FROM jobs WHERE status = 0 AND tenant = old.tenant AND function = old.function AND run_at >= old.run_at);
+    UPDATE queues SET ready = 0, due_at =
+        (SELECT min(run_at) FROM jobs WHERE status = 0 AND tenant = old.tenant AND function = old.function AND run_at >= old.run_at)
+        WHERE tenant = old.tenant AND function = old.function AND due_at = old.run_at;
+END;
+CREATE TRIGGER IF NOT EXISTS queues_gone AFTER DELETE ON jobs WHEN old.status = 0 BEGIN
+    DELETE FROM queues WHERE tenant = old.tenant AND function = old.function AND due_at = old.run_at AND NOT EXISTS
+        (SELECT 1 FROM jobs WHERE status = 0 AND tenant = old.tenant AND function = old.function AND run_at >= old.run_at);
+    UPDATE queues SET ready = 0, due_at =
+        (SELECT min(run_at) FROM jobs WHERE status = 0 AND tenant = old.tenant AND function = old.function AND run_at >= old.run_at)
+        WHERE tenant = old.tenant AND function = old.function AND due_at = old.run_at;
 END;
 CREATE TABLE IF NOT EXISTS callers (tenant TEXT NOT NULL, id BLOB NOT NULL, user TEXT NOT NULL, PRIMARY KEY (tenant, id)) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS callers_deleted AFTER DELETE ON jobs BEGIN
