@@ -10,9 +10,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use lyra_fleet::quota::{Called, Entry, Pass};
+use lyra_types::invocation::Report;
 use lyra_types::{FunctionVersion, Result, TenantName};
 
 use crate::service::App;
+use crate::{headers, problem};
 
 /// Lets a call of a version in, or says which limit it would break.
 ///
@@ -21,6 +23,18 @@ use crate::service::App;
 pub(crate) async fn enter(app: &App, version: &FunctionVersion, entry: Entry) -> Result<Pass> {
     let (tenant, function) = (&version.tenant, Some(&version.function));
     app.meters.enter(Called { tenant, function, memory_mb: version.memory_mb }, entry).await
+}
+
+/// Lets a call in that is answered here, or answers it: also one that is refused has an id, and says how long it waited for room.
+pub(crate) async fn enter_call(app: &App, version: &FunctionVersion) -> std::result::Result<Pass, Box<Response>> {
+    let begun = app.clock.instant();
+    enter(app, version, Entry::Call).await.map_err(|error| {
+        let mut report = Report::new(app.ids.invocation(), version.version);
+        report.phases.queue = begun.elapsed();
+        let mut response = problem::of_call(report.invocation, &error);
+        headers::stamp(&report, response.headers_mut());
+        Box::new(response)
+    })
 }
 
 /// Lets in what makes calls later and is of no function of its own: the start of a run.

@@ -70,7 +70,13 @@ pub(crate) async fn invoke(State(app): State<Arc<App>>, request: Request) -> Ans
     let later = headers::prefers_async(&parts.headers) || params.flag("async")?;
     let route = app.table.find(tenant, part(&path, "name"), app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&qualifier, app.random.u64())?);
-    let _pass = quota::enter(&app, &version, if later { Entry::Submit } else { Entry::Call }).await?;
+    let _pass = match later {
+        true => quota::enter(&app, &version, Entry::Submit).await?,
+        false => match quota::enter_call(&app, &version).await {
+            Ok(pass) => pass,
+            Err(refused) => return Ok(*refused),
+        },
+    };
     let body = body::read(&app, &parts.headers, body, app.config.max_event_bytes).await?;
     let event = event(version.contract, body.bytes.clone())?;
     if let Some(binding) = &version.sessions {

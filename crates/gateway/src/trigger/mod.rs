@@ -17,7 +17,6 @@ use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use axum::response::Response;
 use http_body_util::BodyExt;
-use lyra_fleet::quota::Entry;
 use lyra_types::function::Contract;
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, FunctionVersion, Result};
@@ -42,9 +41,9 @@ pub(crate) struct Caller {
     /// Address of the other end of the connection.
     pub peer: SocketAddr,
     /// `Authorization` was for Lyra: the function must not see it.
+    pub strip_authorization: bool,
     /// The request came by TLS.
     pub is_secure: bool,
-    pub strip_authorization: bool,
 }
 
 /// The function that a request is for.
@@ -153,7 +152,10 @@ pub(crate) async fn serve(
     let route = app.table.find(&target.tenant, &target.function, app.config.route_wait).await?;
     let version = Arc::clone(route.resolve(&target.qualifier, app.random.u64())?);
     drop(route);
-    let pass = quota::enter(app, &version, Entry::Call).await?;
+    let pass = match quota::enter_call(app, &version).await {
+        Ok(pass) => pass,
+        Err(refused) => return Ok(*refused),
+    };
     let response = answer_to(app, caller, target, version, parts, body).await?;
     Ok(quota::until_sent(pass, response))
 }
