@@ -10,6 +10,7 @@ use lyra_types::resources::{
 
 use crate::app::{CLOSING, parse_name};
 use crate::failure::{Failure, Result};
+use crate::logs;
 use crate::output::print_line;
 use crate::session::Session;
 use crate::table::{age, fields};
@@ -37,6 +38,12 @@ Exit codes: 3 no such application, 5 all its instances have a session, 6 not ope
     #[command(after_help = "Example:
   lyra session get room-1")]
     Get(One),
+    /// Show what a session's program wrote, also after its end
+    #[command(after_help = "Examples:
+  lyra session logs room-1
+  lyra session logs room-1 --follow
+  lyra session logs room-1 --limit 20 -o json")]
+    Logs(Logs),
     /// Close a session, and wait until it is gone
     #[command(after_help = "Examples:
   lyra session close room-1
@@ -80,6 +87,18 @@ pub struct One {
     name: String,
 }
 
+/// Flags of `session logs`.
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    #[command(flatten)]
+    one: One,
+    /// Only of the session of this identity, where there were several of the name
+    #[arg(long, value_name = "UID")]
+    uid: Option<String>,
+    #[command(flatten)]
+    which: logs::Which,
+}
+
 /// Flags of `session close`.
 #[derive(Debug, clap::Args)]
 pub struct Close {
@@ -110,6 +129,7 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
             session.list(&list, |of| of.metadata.name.clone(), &header, |of| row(session, of))
         }
         Command::Get(one) => show(session, &session.client.object(&one.name).await?),
+        Command::Logs(args) => logs::of_session(args.one.name, args.uid, args.which, session).await,
         Command::Close(args) => close(&args, session).await,
     }
 }

@@ -52,7 +52,7 @@ enum Command {
     Deploy(Box<function::deploy::Args>),
     /// Call a function (same as `fn invoke`)
     Invoke(function::invoke::Args),
-    /// Show what a function wrote
+    /// Show what a function wrote, or a session, an application, an instance
     Logs(logs::Args),
     /// Functions, their versions and aliases
     #[command(subcommand)]

@@ -11,7 +11,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Pause before a server that gave no good answer is asked again.
 pub(crate) const AGAIN: Duration = Duration::from_millis(200);
 /// A wait ends when no good answer has come for so long: more than an answer may take that the server itself waits with.
-const AWAY: Duration = Duration::from_secs(60);
+pub(crate) const AWAY: Duration = Duration::from_secs(60);
 
 /// Whether a failure may pass by itself.
 pub(crate) fn passes(error: &Error) -> bool {

@@ -205,7 +205,7 @@ async fn following_goes_on_after_a_break_with_no_line_twice() {
     let (a, b, c) = (line(1, "a"), line(2, "b"), line(3, "c"));
     let script = vec![events(&[&a, &b]), Act::HangUp, events(&[&b, &c]), Act::Silence];
     let (messages, requests) = play(script, async |client| {
-        let lines = client.follow_logs(&name(), LogFilter::default()).await.unwrap();
+        let lines = client.follow_logs(Some(&name()), LogFilter::default()).await.unwrap();
         lines.take(3).map(|line| line.unwrap().message.clone()).collect::<Vec<_>>().await
     })
     .await;
@@ -216,15 +216,51 @@ async fn following_goes_on_after_a_break_with_no_line_twice() {
 
 #[tokio::test]
 async fn an_error_event_ends_the_log_with_what_it_says() {
-    let problem = r#"{"type":"t","title":"T","status":503,"detail":"too slow","code":"overloaded"}"#;
+    let problem = r#"{"type":"t","title":"T","status":429,"detail":"too slow","code":"limit_reached"}"#;
     let body = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nevent: error\ndata: {problem}\n\n");
     let (outcome, _) = play(vec![Act::Answer(body)], async |client| {
-        let lines = client.follow_logs(&name(), LogFilter::default()).await.unwrap();
+        let lines = client.follow_logs(Some(&name()), LogFilter::default()).await.unwrap();
         lines.collect::<Vec<_>>().await
     })
     .await;
     assert_eq!(outcome.len(), 1);
-    assert_eq!(outcome[0].as_ref().unwrap_err().code(), Code::Overloaded);
+    assert_eq!(outcome[0].as_ref().unwrap_err().code(), Code::LimitReached);
+}
+
+#[tokio::test]
+async fn following_goes_on_when_control_was_away_for_a_while() {
+    let line = |second: u32, message: &str| {
+        format!(
+            r#"{{"time":"2026-01-01T00:00:{second:02}.000Z","level":"info","message":"{message}","invocation":"inv_1","version":1,"instance":null,"application":"chat","session":"room","session_uid":"u1"}}"#
+        )
+    };
+    let problem = r#"{"type":"t","title":"T","status":503,"detail":"away","code":"unavailable"}"#;
+    let (a, b, c) = (line(1, "a"), line(2, "b"), line(3, "c"));
+    let told = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: {a}\n\nevent: error\ndata: {problem}\n\n");
+    let away = || json("503 Service Unavailable", problem);
+    // Longer than a few tries, and with a stream in between that brings nothing.
+    let script = vec![Act::Answer(told), away(), Act::HangUp, away(), events(&[]), away(), events(&[&a, &b, &c])];
+    let (messages, requests) = play(script, async |client| {
+        let filter = LogFilter { session: Some("room".to_owned()), ..LogFilter::default() };
+        let lines = client.follow_logs(None, filter).await.unwrap();
+        lines.take(3).map(|line| line.unwrap().message.clone()).collect::<Vec<_>>().await
+    })
+    .await;
+    assert_eq!(messages, ["a", "b", "c"]);
+    assert_eq!(requests.len(), 7);
+    assert!(requests[0].starts_with("GET /v1/logs?session=room&follow=true "), "{}", requests[0]);
+    assert!(requests[6].contains("session=room") && requests[6].contains("since="), "{}", requests[6]);
+}
+
+#[tokio::test]
+async fn a_function_that_was_deleted_ends_its_log() {
+    let (answer, _) = play(vec![events(&[]), not_found()], async |client| {
+        let lines = client.follow_logs(Some(&name()), LogFilter::default()).await.unwrap();
+        lines.collect::<Vec<_>>().await
+    })
+    .await;
+    assert_eq!(answer.len(), 1);
+    assert_eq!(answer[0].as_ref().unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use crate::trigger;
         functions::list, functions::get, functions::put, functions::delete, functions::put_code, functions::rollback,
         versions::list, versions::get,
         aliases::list, aliases::get, aliases::put, aliases::delete,
-        invoke::invoke, logs::logs,
+        invoke::invoke, logs::logs, logs::find,
         jobs::list, jobs::get, jobs::cancel, jobs::result,
         job_events::events,
         dead_letters::list, dead_letters::purge, dead_letters::redrive_all,

@@ -82,6 +82,7 @@ fn table() -> Vec<Row> {
         row("DELETE", "/v1/functions/{name}/aliases/{alias}", Needs::DEPLOY, aliases::delete),
         row("POST", "/v1/functions/{name}/invoke", Needs::INVOKE, invoke::invoke),
         row("GET", "/v1/functions/{name}/logs", Needs::READ, logs::logs),
+        row("GET", "/v1/logs", Needs::READ, logs::find),
         row("GET", "/v1/jobs", Needs::READ, jobs::list),
         row("GET", "/v1/jobs/{id}", Needs::READ_OR_INVOKE, jobs::get),
         row("DELETE", "/v1/jobs/{id}", Needs::INVOKE, jobs::cancel).audited(),

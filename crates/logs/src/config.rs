@@ -12,7 +12,8 @@ pub struct Config {
     /// Folder of the database, `logs.db`; made when it is missing.
     #[serde(skip)]
     pub dir: PathBuf,
-    /// Most bytes of lines kept, 256 MiB. A line counts as its text and 128 bytes for the rest of its row.
+    /// Most bytes of lines kept, 256 MiB. A line counts as its text and 128 bytes for the rest of its row; one of an application also
+    /// as the names that it is found by.
     ///
     /// When more are there, lines are deleted until 1/32 of it is free again. Room is made at a common
     /// level: every function that holds more bytes than the level loses its oldest lines down to it, and

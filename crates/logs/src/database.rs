@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lyra_types::Timestamp;
+use lyra_types::log::LogLine;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Error;
@@ -16,8 +17,11 @@ use crate::error::Error;
 const LAYOUT: i64 = 1;
 /// Bits below the time in a `seq`: a million lines a millisecond before keys run ahead of time.
 const TIME_SHIFT: u32 = 20;
-/// Bytes that a line counts as, beside its text.
+/// Bytes that a line counts as, beside its texts.
 pub(crate) const ROW_OVERHEAD: u64 = 128;
+/// What a row of `lines` counts as: [`bytes_of`], for lines that are there.
+pub(crate) const ROW_BYTES: &str = "(octet_length(message) + 128 + coalesce(2 * octet_length(application), 0)
+    + coalesce(2 * octet_length(session) + octet_length(session_uid), 0))";
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS sources (
@@ -41,6 +45,40 @@ CREATE TABLE IF NOT EXISTS lines (
 CREATE INDEX IF NOT EXISTS lines_by_source ON lines (source);
 CREATE INDEX IF NOT EXISTS lines_by_invocation ON lines (invocation);
 ";
+
+/// Columns of `lines` that a file of an earlier build lacks. Such a build goes on to read and write a file that has them, so they make
+/// no new layout.
+const LATER_COLUMNS: [&str; 3] = ["application", "session", "session_uid"];
+
+/// Function lines are not in the first two, so they cost what they cost before.
+const LATER_INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS lines_by_session ON lines (session, source) WHERE session IS NOT NULL;
+CREATE INDEX IF NOT EXISTS lines_by_application ON lines (application, source) WHERE application IS NOT NULL;
+CREATE INDEX IF NOT EXISTS lines_by_instance ON lines (instance, source) WHERE instance IS NOT NULL;
+";
+
+/// What a line counts as: its text, the names that it is found by once more for their index, and the rest of its row.
+pub(crate) fn bytes_of(line: &LogLine) -> u64 {
+    let application = line.application().map_or(0, |name| 2 * name.len());
+    let session = line.session().map_or(0, |session| 2 * session.name.len() + session.uid.len());
+    (line.message.len() + application + session) as u64 + ROW_OVERHEAD
+}
+
+/// Brings the tables of a file to what this build writes.
+fn complete(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)?;
+    for column in LATER_COLUMNS {
+        let there: bool = connection.query_row(
+            "SELECT count(*) > 0 FROM pragma_table_info('lines') WHERE name = ?1",
+            [column],
+            |row| row.get(0),
+        )?;
+        if !there {
+            connection.execute_batch(&format!("ALTER TABLE lines ADD COLUMN {column} TEXT"))?;
+        }
+    }
+    connection.execute_batch(LATER_INDEXES)
+}
 
 /// The smallest `seq` that a line of `time` or later can have.
 pub(crate) fn first_seq(time: Timestamp) -> i64 {
@@ -74,7 +112,7 @@ pub(crate) fn open_writer(dir: &Path) -> Result<Connection, Error> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "normal")?;
         connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
-        connection.execute_batch(TABLES)?;
+        complete(&connection)?;
         connection.pragma_update(None, "user_version", LAYOUT)
     };
     prepare().map_err(Error::Open)?;

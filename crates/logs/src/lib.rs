@@ -20,6 +20,7 @@ mod metrics;
 mod queue;
 mod read;
 mod service;
+mod tails;
 mod writer;
 
 pub use config::Config;

@@ -199,6 +199,7 @@ mod tests {
             instance: None,
             tenant: TenantName::default_tenant(),
             function: FunctionName::new(function).unwrap(),
+            hosted: None,
         }
     }
 

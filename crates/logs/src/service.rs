@@ -17,10 +17,11 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::Config;
-use crate::follow::{self, Tails};
+use crate::follow;
 use crate::metrics::Metrics;
 use crate::queue::{Command, Queue};
 use crate::read::{self, Batch, Readers};
+use crate::tails::Tails;
 use crate::writer::Writer;
 
 /// How often lines that are too old are looked for.
@@ -147,9 +148,9 @@ impl Inner {
             outcome = writer.write(lines);
         }
         match outcome {
-            Ok(seq) => {
+            Ok(wrote) => {
                 self.metrics.stored.inc_by(lines.len() as u64);
-                self.tails.wrote(lines, seq);
+                self.tails.wrote(lines, wrote);
             }
             Err(error) => {
                 tracing::error!(%error, lines = lines.len(), "log lines are lost");
@@ -206,6 +207,7 @@ impl Inner {
 
     /// The newest lines of a query, with all that was offered before.
     pub(crate) async fn newest(self: &Arc<Self>, query: Query) -> Result<Batch> {
+        check(&query)?;
         let inner = Arc::clone(self);
         // On a blocking thread, so that virtual time stands still while the writer's thread works.
         let flushed = lyra_kit::tasks::blocking(move || inner.queue.flush(inner.config.read_wait)).await;
@@ -217,6 +219,18 @@ impl Inner {
         let max_bytes = self.config.max_answer_bytes;
         self.read(move |connection| read::newest(connection, &query, limit, max_bytes)).await
     }
+}
+
+/// Refuses a query that no index leads to.
+///
+/// # Errors
+/// [`Code::BadRequest`].
+pub(crate) fn check(query: &Query) -> Result<()> {
+    let Query { function, session, application, instance, .. } = query;
+    if function.is_some() || session.is_some() || application.is_some() || instance.is_some() {
+        return Ok(());
+    }
+    Err(Error::new(Code::BadRequest, "a function, session, application or instance must be named"))
 }
 
 #[async_trait]

@@ -7,13 +7,22 @@ use lyra_types::log::LogLine;
 use lyra_types::{FunctionName, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::database::{self, ROW_OVERHEAD, first_seq};
+use crate::database::{self, ROW_BYTES, bytes_of, first_seq};
 use crate::error::Error;
 use crate::queue::Source;
 use crate::read::level_number;
 
 /// Lines deleted in one statement.
 const TRIM_STEP: i64 = 4_096;
+
+/// Where a batch stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wrote {
+    /// The last `seq` before it.
+    pub after: i64,
+    /// Its last `seq`.
+    pub up_to: i64,
+}
 
 /// What is kept of one function.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,16 +103,16 @@ impl Writer {
     }
 
     /// Writes a batch, all of it or nothing, and makes room where that is needed.
-    /// Returns the last `seq` written.
-    pub(crate) fn write(&mut self, lines: &[LogLine]) -> Result<i64, Error> {
+    /// Returns after which `seq` it begins, and the last one written.
+    pub(crate) fn write(&mut self, lines: &[LogLine]) -> Result<Wrote, Error> {
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate).map_err(Error::Write)?;
         let mut added: HashMap<&Source, u64> = HashMap::new();
-        let mut seq = self.last_seq;
+        let (before, mut seq) = (self.last_seq, self.last_seq);
         insert(&transaction, lines, &mut self.kept, &mut seq).map_err(Error::Write)?;
         let sources: Vec<Source> = lines.iter().map(|line| (line.tenant.clone(), line.function.clone())).collect();
         for (line, source) in lines.iter().zip(&sources) {
-            *added.entry(source).or_default() += line.message.len() as u64 + ROW_OVERHEAD;
+            *added.entry(source).or_default() += bytes_of(line);
         }
         for (source, bytes) in added {
             if let Some(kept) = self.kept.get_mut(source) {
@@ -118,7 +127,7 @@ impl Writer {
         }
         transaction.commit().map_err(Error::Write)?;
         self.last_seq = seq;
-        Ok(seq)
+        Ok(Wrote { after: before, up_to: seq })
     }
 
     /// Deletes lines older than `oldest`.
@@ -158,8 +167,9 @@ fn insert(
 ) -> rusqlite::Result<()> {
     let mut add_source = transaction.prepare_cached("INSERT INTO sources (tenant, function) VALUES (?1, ?2)")?;
     let mut add_line = transaction.prepare_cached(
-        "INSERT INTO lines (seq, source, time, level, invocation, version, instance, message)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO lines
+             (seq, source, time, level, invocation, version, instance, message, application, session, session_uid)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     for line in lines {
         let source = (line.tenant.clone(), line.function.clone());
@@ -180,7 +190,10 @@ fn insert(
             line.invocation.number().to_be_bytes(),
             i64::try_from(line.version).unwrap_or(i64::MAX),
             line.instance.map(|instance| instance.number().to_be_bytes()),
-            line.message
+            line.message,
+            line.application(),
+            line.session().map(|session| session.name.as_str()),
+            line.session().map(|session| session.uid.as_str())
         ])?;
     }
     Ok(())
@@ -222,10 +235,10 @@ fn level_for(mut bytes: Vec<u64>, target: u64) -> u64 {
 
 /// Deletes the oldest lines of one function until it holds at most `level` bytes.
 fn trim_source(transaction: &Transaction<'_>, kept: &mut Kept, level: u64) -> rusqlite::Result<()> {
-    let mut oldest = transaction.prepare_cached(
-        "SELECT seq, octet_length(message) FROM lines INDEXED BY lines_by_source
+    let mut oldest = transaction.prepare_cached(&format!(
+        "SELECT seq, {ROW_BYTES} FROM lines INDEXED BY lines_by_source
          WHERE source = ?1 ORDER BY seq LIMIT ?2",
-    )?;
+    ))?;
     let mut delete =
         transaction.prepare_cached("DELETE FROM lines INDEXED BY lines_by_source WHERE source = ?1 AND seq <= ?2")?;
     let mut trimmed = 0;
@@ -236,7 +249,7 @@ fn trim_source(transaction: &Transaction<'_>, kept: &mut Kept, level: u64) -> ru
             && let Some(row) = rows.next()?
         {
             last = Some(row.get::<_, i64>(0)?);
-            kept.bytes = kept.bytes.saturating_sub(u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0) + ROW_OVERHEAD);
+            kept.bytes = kept.bytes.saturating_sub(u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0));
         }
         drop(rows);
         match last {
@@ -261,13 +274,13 @@ fn delete_below(transaction: &Transaction<'_>, bound: i64) -> rusqlite::Result<u
         .query_row(params![bound, TRIM_STEP], |row| row.get(0))
         .optional()?;
     let end = end.unwrap_or(bound);
-    let mut statement = transaction.prepare_cached(
+    let mut statement = transaction.prepare_cached(&format!(
         "UPDATE sources SET bytes = max(sources.bytes - gone.freed, 0), trimmed = max(sources.trimmed, gone.last)
-         FROM (SELECT source, sum(octet_length(message) + ?2) AS freed, max(seq) AS last
+         FROM (SELECT source, sum({ROW_BYTES}) AS freed, max(seq) AS last
                FROM lines WHERE seq < ?1 GROUP BY source) AS gone
          WHERE gone.source = sources.id",
-    )?;
-    statement.execute(params![end, i64::try_from(ROW_OVERHEAD).unwrap_or(0)])?;
+    ))?;
+    statement.execute([end])?;
     transaction.prepare_cached("DELETE FROM lines WHERE seq < ?1")?.execute([end])
 }
 

@@ -25,17 +25,12 @@ fn line(function: &str, message: impl Into<String>) -> LogLine {
         instance: None,
         tenant: TenantName::default_tenant(),
         function: FunctionName::new(function).unwrap(),
+        hosted: None,
     }
 }
 
 fn all(function: &str) -> Query {
-    Query {
-        tenant: TenantName::default_tenant(),
-        function: FunctionName::new(function).unwrap(),
-        invocation: None,
-        since: None,
-        limit: usize::MAX,
-    }
+    Query::of(TenantName::default_tenant(), FunctionName::new(function).unwrap(), usize::MAX)
 }
 
 fn open(config: Config) -> (Service, Metrics) {

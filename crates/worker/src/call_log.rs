@@ -64,6 +64,7 @@ impl CallLog {
             instance: Some(self.instance),
             tenant: self.version.tenant.clone(),
             function: self.version.function.clone(),
+            hosted: None,
         });
     }
 

@@ -14,7 +14,7 @@ use crate::table::millis;
 
 async fn lines_of_the_order(tour: &Tour<'_>) -> Result<Vec<Answer<LogView>>> {
     let filter = LogFilter { invocation: tour.order_call, ..LogFilter::default() };
-    let lines = tour.client.logs(&name("order-total")?, &filter).await?;
+    let lines = tour.client.logs(Some(&name("order-total")?), &filter).await?;
     let messages: Vec<&str> = lines.iter().map(|line| line.message.as_str()).collect();
     let expected = ["order A-1: checking, version 1", "order A-1: 1 lines, 360 cents net"];
     ensure!(messages == expected, "its lines are {messages:?}");

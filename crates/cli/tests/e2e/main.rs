@@ -27,6 +27,7 @@ mod run_ends;
 mod scaler;
 mod schedules;
 mod secrets;
+mod session_logs;
 mod session_secrets;
 mod session_site;
 mod sessions;

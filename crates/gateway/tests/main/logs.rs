@@ -3,8 +3,8 @@
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use http_body_util::{BodyExt, Empty};
-use lyra_types::log::{Level, LogLine};
-use lyra_types::{Code, Error, FunctionName, InvocationId, TenantName, Timestamp};
+use lyra_types::log::{Hosted, Level, LogLine, SessionOf};
+use lyra_types::{Code, Error, FunctionName, InstanceId, InvocationId, TenantName, Timestamp};
 use lyra_wire::Logs;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ fn line(message: &str) -> LogLine {
         instance: None,
         tenant: TenantName::default_tenant(),
         function: FunctionName::new("echo").unwrap(),
+        hosted: None,
     }
 }
 
@@ -50,6 +51,63 @@ async fn lines_are_json_one_a_line() {
             "{bad}"
         );
     }
+}
+
+#[tokio::test]
+async fn lines_of_sessions_say_whose_they_are_and_are_asked_for_by_that() {
+    let gateway = start().await;
+    let session = SessionOf { name: "room".into(), uid: "u-1".into() };
+    let (instance, hosted) =
+        (InstanceId::from_parts(1, 7), Hosted { application: "chat".into(), session: Some(session) });
+    gateway.logs.offer(LogLine {
+        instance: Some(instance),
+        hosted: Some(hosted.clone().into()),
+        ..line("in a session")
+    });
+    let standing = Hosted { session: None, ..hosted };
+    gateway.logs.offer(LogLine { instance: Some(instance), hosted: Some(standing.into()), ..line("before") });
+    let path = format!("/v1/logs?session=room&session_uid=u-1&application=chat&instance={instance}&limit=5");
+    let answer = gateway.get(&path).await;
+    assert_eq!((answer.status, answer.header("content-type")), (OK, "application/x-ndjson"));
+    let lines: Vec<serde_json::Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let named = |line: &serde_json::Value| {
+        ["function", "application", "session", "session_uid", "instance"]
+            .map(|key| line[key].as_str().map(str::to_owned))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let instance_text = some(&instance.to_string());
+    assert_eq!(named(&lines[0]), [some("echo"), some("chat"), some("room"), some("u-1"), instance_text.clone()]);
+    assert_eq!(named(&lines[1]), [some("echo"), some("chat"), None, None, instance_text]);
+    let query = gateway.logs.queries.lock()[0].clone();
+    let asked = (query.session.as_deref(), query.session_uid.as_deref(), query.application.as_deref());
+    assert_eq!(asked, (Some("room"), Some("u-1"), Some("chat")));
+    assert_eq!((query.function, query.instance, query.limit), (None, Some(instance), 5));
+    assert_eq!(query.tenant, TenantName::default_tenant());
+    gateway.get("/v1/logs?session=room&tenant=acme").await;
+    gateway.get("/v1/functions/echo/logs?session=room").await;
+    let queries = gateway.logs.queries.lock().clone();
+    assert_eq!(queries[1].tenant, TenantName::new("acme").unwrap());
+    assert_eq!(
+        (queries[2].function.as_ref().map(FunctionName::as_str), queries[2].session.as_deref()),
+        (Some("echo"), Some("room"))
+    );
+    for bad in [
+        "",
+        "limit=5",
+        "session_uid=u-1",
+        "session=",
+        "session=ROOM",
+        "session=a&session=b",
+        "session=room&session_uid=%00",
+        "application=a%20b",
+        "instance=inv_00000000000000000000000000",
+        "instance=7",
+        "session=room&limit=0",
+        "session=room&follow=x",
+    ] {
+        assert_eq!(gateway.get(&format!("/v1/logs?{bad}")).await.fault(), (400, "bad_request".into()), "{bad}");
+    }
+    assert_eq!(gateway.get("/v1/functions/echo/logs?session=%2F").await.fault(), (400, "bad_request".into()));
 }
 
 /// Events of a stream, each as its lines, without the comments.

@@ -90,6 +90,15 @@ impl Output {
         }
     }
 
+    /// Says where the lines go from now on; all that was written until now goes where lines went until now.
+    pub(super) fn turn(&self, logs: &Arc<dyn LogSink>) {
+        let is_taken = matches!(&*self.sink.lock(), Sink::Call(_));
+        if is_taken {
+            self.drain();
+        }
+        self.begin(logs);
+    }
+
     /// Says which call the lines belong to from now on; it gets those from before the first call too.
     pub(super) fn begin(&self, logs: &Arc<dyn LogSink>) {
         let before = std::mem::replace(&mut *self.sink.lock(), Sink::Call(Arc::clone(logs)));

@@ -226,7 +226,8 @@ pub trait Hosted: Send + Sync + 'static {
     /// [`Code::InvalidField`] for a name that can't be; [`Code::Internal`] when the disk refuses. The old ones stay.
     async fn write(&self, files: &Files) -> Result<(), Error>;
 
-    /// Says where its lines go, from now on and including those that nobody has taken yet.
+    /// Says where its lines go, from now on and including those that nobody has taken yet. What it wrote while they went somewhere
+    /// else still goes there.
     fn logs(&self, sink: Arc<dyn LogSink>);
 
     /// What it holds now.

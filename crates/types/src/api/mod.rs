@@ -370,12 +370,24 @@ pub struct LogView {
     pub level: Level,
     /// The text.
     pub message: String,
-    /// The call that wrote it.
+    /// The call that wrote it. Lines of instances of applications belong to no call: theirs is the same for all of an instance.
     pub invocation: String,
     /// Version that ran.
     pub version: u64,
     /// Instance that ran it.
     pub instance: Option<String>,
+    /// Of a line that an instance of an application wrote: the function that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Of a line that an instance of an application wrote: the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<String>,
+    /// The session that the instance had then, by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Identity of that session: another one of the same name has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_uid: Option<String>,
 }
 
 impl From<&crate::log::LogLine> for LogView {
@@ -387,6 +399,10 @@ impl From<&crate::log::LogLine> for LogView {
             invocation: line.invocation.to_string(),
             version: line.version,
             instance: line.instance.map(|id| id.to_string()),
+            function: line.hosted.is_some().then(|| line.function.to_string()),
+            application: line.application().map(str::to_owned),
+            session: line.session().map(|session| session.name.clone()),
+            session_uid: line.session().map(|session| session.uid.clone()),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use lyra_kit::Tasks;
 use lyra_types::log::LogLine;
 use lyra_types::{Code, Error, FunctionName, Result, TenantName};
@@ -29,6 +29,8 @@ use crate::logs::Query;
 const WAITING: usize = 16_384;
 /// After a connection broke, the next is tried so much later.
 const REST: Duration = Duration::from_millis(500);
+/// How often it is looked whether a process is there again.
+const RETURN: Duration = Duration::from_secs(1);
 
 /// A log service that is reached over gRPC.
 #[derive(Debug)]
@@ -80,28 +82,47 @@ async fn send(peers: Arc<Peers>, mut lines: mpsc::Receiver<LogLine>) {
 
 impl RemoteLogs {
     /// Asks every process at once: each has the lines that were sent there. Those that can't be reached are left out, as
-    /// long as one answers.
-    async fn ask_all<T, F>(&self, question: impl Fn(Channel) -> F) -> Result<Vec<T>>
+    /// long as one answers; they are told, too.
+    async fn ask_all<T, F>(&self, question: impl Fn(Channel) -> F) -> Result<(Vec<T>, Vec<Channel>)>
     where
         F: Future<Output = Result<T, Status>>,
     {
         let ask = |channel: &Channel| tokio::time::timeout(SHORT, question(channel.clone()));
         let mut failed = None;
-        let mut answers = Vec::new();
-        for outcome in join_all(self.peers.all().iter().map(ask)).await {
-            match outcome {
-                Ok(Ok(answer)) => answers.push(answer),
-                Ok(Err(status)) => failed = Some(failure::from_status(&status, self.peers.what())),
-                Err(_) => failed = Some(Error::new(Code::Unavailable, "logs did not answer in time")),
-            }
+        let (mut answers, mut silent) = (Vec::new(), Vec::new());
+        let outcomes = join_all(self.peers.all().iter().map(ask)).await;
+        for (outcome, channel) in outcomes.into_iter().zip(self.peers.all()) {
+            let error = match outcome {
+                Ok(Ok(answer)) => {
+                    answers.push(answer);
+                    continue;
+                }
+                Ok(Err(status)) => failure::from_status(&status, self.peers.what()),
+                Err(_) => Error::new(Code::Unavailable, "logs did not answer in time"),
+            };
+            failed = Some(error);
+            silent.push(channel.clone());
         }
         match failed {
             Some(error) if answers.is_empty() => Err(error),
             Some(error) => {
                 tracing::debug!(%error, "some lines can't be had now");
-                Ok(answers)
+                Ok((answers, silent))
             }
-            None => Ok(answers),
+            None => Ok((answers, silent)),
+        }
+    }
+}
+
+/// Waits until a process answers that did not.
+async fn answers_again(channel: Channel, query: Query) {
+    let query = Query { limit: 1, ..query };
+    loop {
+        tokio::time::sleep(RETURN).await;
+        let mut client = LogsClient::new(channel.clone());
+        let asked = client.query(query.clone());
+        if matches!(tokio::time::timeout(SHORT, asked).await, Ok(Ok(_))) {
+            return;
         }
     }
 }
@@ -119,7 +140,9 @@ impl Logs for RemoteLogs {
             let query = query.clone();
             async move { LogsClient::new(channel).query(query).await.map(|lines| lines.into_inner().lines) }
         };
-        let mut lines: Vec<LogLine> = self.ask_all(ask).await?.into_iter().flatten().collect();
+        let (lines, _) = self.ask_all(ask).await?;
+        // One of an older build does not know all that narrows a query.
+        let mut lines: Vec<LogLine> = lines.into_iter().flatten().filter(|line| query.wants(line)).collect();
         lines.sort_by_key(|line| line.time);
         // The newest ones are asked for.
         let superfluous = lines.len().saturating_sub(query.limit);
@@ -132,8 +155,19 @@ impl Logs for RemoteLogs {
             let query = query.clone();
             async move { LogsClient::new(channel).follow(query).await.map(Response::into_inner) }
         };
-        let streams = self.ask_all(ask).await?.into_iter().map(|lines| self.peers.items(lines));
-        Ok(futures::stream::select_all(streams).boxed())
+        let (streams, silent) = self.ask_all(ask).await?;
+        // Where one process ends, or one is there again, all of it ends: whoever follows asks all of them anew, and misses none.
+        let over = || futures::stream::once(std::future::ready(None)).boxed();
+        let lines = streams.into_iter().map(|lines| self.peers.items(lines).map(Some).chain(over()).boxed());
+        let returned = silent.into_iter().map(|channel| {
+            let again = answers_again(channel, query.clone());
+            futures::stream::once(again.map(|()| None)).boxed()
+        });
+        let all = futures::stream::select_all(lines.chain(returned));
+        let whole = all.take_while(|item| std::future::ready(item.is_some())).filter_map(std::future::ready);
+        let wanted =
+            move |line: &Result<LogLine>| std::future::ready(line.as_ref().map_or(true, |line| query.wants(line)));
+        Ok(whole.filter(wanted).boxed())
     }
 
     async fn forget(&self, tenant: &TenantName, function: &FunctionName) -> Result<()> {

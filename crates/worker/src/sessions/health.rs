@@ -16,6 +16,8 @@ use lyra_types::resources::{HttpGetAction, PortRef, Probe, Protocol};
 use lyra_wire::sessions::AppVersion;
 use tokio::sync::watch;
 
+use super::lines::Outlet;
+
 /// First and longest time between two questions to an instance that has not been ready yet.
 const EAGER: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(250));
 /// Longest wait for the connection that takes the place of a readiness probe.
@@ -241,6 +243,7 @@ impl Count {
 /// What an instance and the platform have with each other while it lives.
 pub(super) struct Unit {
     pub(super) hosted: Arc<dyn Hosted>,
+    pub(super) lines: Outlet,
     pub(super) service: Option<SessionHandle>,
     pub(super) health: Health,
 }

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::Shared;
 use super::health::{Health, Unit};
+use super::lines::Outlet;
 use super::program;
 use super::telling::Written;
 use crate::pool::Room;
@@ -249,6 +250,11 @@ impl Life {
 
     fn unit(&self, hosted: Arc<dyn Hosted>, asleep: bool) -> Unit {
         let shared = &self.shared;
+        let session = {
+            let book = shared.book.lock();
+            book.session_of(self.id).filter(|session| session.accepted).map(|session| session.report.key.clone())
+        };
+        let lines = Outlet::new(shared, &self.app, self.id, session.as_ref());
         let service = self.app.service.then(|| hosted.service()).flatten().map(|listener| {
             let connections = lyra_session::tcp(listener);
             SessionServer::start(connections, shared.config.service.clone(), shared.deps.clock.clone())
@@ -259,7 +265,7 @@ impl Life {
         if let Some(seat) = shared.book.lock().seats.get_mut(&self.id) {
             seat.hosted = Some(Arc::clone(&hosted));
         }
-        Unit { hosted, service, health: Health::new(asleep) }
+        Unit { hosted, lines, service, health: Health::new(asleep) }
     }
 
     pub(super) fn book_memory(&self, memory: u64) {

@@ -285,6 +285,7 @@ impl Life {
     async fn serve_session(&self, unit: &Unit, room: &mut Room, session: &Served, written: &mut Written) -> Next {
         if session.phase == SessionPhase::Starting {
             self.enter(InstanceState::Standby);
+            unit.lines.turn(&*unit.hosted, Some(&session.key));
             let opened = tokio::select! {
                 biased;
                 stop = self.stopped() => return self.stopped_opening(unit, session, stop).await,
@@ -470,6 +471,7 @@ impl Life {
         if !self.clear(unit).await {
             return Next::End(Parting::Asked);
         }
+        unit.lines.turn(&*unit.hosted, None);
         self.shared.change(|book, entries| {
             let wall = self.shared.deps.clock.now();
             book.unbind(self.id);

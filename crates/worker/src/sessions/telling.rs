@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use super::health::Unit;
 use super::life::Life;
-use super::lines::Lines;
 use super::program;
 use crate::secrets::{Delivered, wants_secrets};
 
@@ -114,7 +113,7 @@ impl Life {
 
     /// Has lines of an instance go to the log, without what is secret in them.
     pub(super) fn listen(&self, unit: &Unit) {
-        unit.hosted.logs(Arc::new(Lines::new(Arc::clone(&self.shared), Arc::clone(&self.app), self.id)));
+        unit.lines.listen(&*unit.hosted);
     }
 
     /// What an instance that ran before its worker did waits for: its secrets, without which its lines can't be logged. Goes on for ever.

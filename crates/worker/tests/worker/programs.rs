@@ -93,6 +93,71 @@ async fn nothing_is_left(running: &Running) {
     assert_eq!(running.charged(), (0, 0));
 }
 
+/// Serves one session after the other, and says hello and goodbye in each, the goodbye at the last moment and without an end of line.
+const TALKATIVE: &str = r#"#!/usr/bin/env python3
+import http.client, json, os, sys, time
+host, port = os.environ["LYRA_SESSION_ADDRESS"].rsplit(":", 1)
+def say(message):
+    connection = http.client.HTTPConnection(host, int(port))
+    connection.request("POST", "/v1/session/state", json.dumps(message))
+    connection.getresponse().read()
+def write(text):
+    sys.stdout.write(text); sys.stdout.flush()
+write("ready for all\n")
+def stream():
+    connection = http.client.HTTPConnection(host, int(port))
+    connection.request("GET", "/v1/session/stream")
+    for line in connection.getresponse():
+        message = json.loads(line)
+        if "open" in message:
+            name = message["open"]["session"]["name"]
+            for i in range(200): write(f"{name} says {i}\n")
+            say({"state": {"phase": "open"}})
+        if "ping" in message: say({"pong": {"number": message["ping"]["number"]}})
+        if "close" in message:
+            write(f"{name} says goodbye")
+            say({"state": {"phase": "closed"}})
+while True:
+    try: stream()
+    except OSError: time.sleep(0.05)
+"#;
+
+#[tokio::test]
+async fn a_second_session_in_an_instance_has_lines_of_its_own_to_the_last_one() {
+    let site = Site::of_processes().await;
+    let running = site.start_with(config()).await;
+    let mut app = site.program("web", TALKATIVE).await;
+    app.service = true;
+    let (leader, app) = (&running.leader, Arc::new(app));
+    leader.order(SessionCommand::Stand(app.clone(), 1)).await.expect("it is stored");
+    leader.until("one stands", |told| told.instances(InstanceState::Standby) == 1).await;
+    for uid in ["a", "b", "c"] {
+        let mut open = session(&app, uid, 1);
+        (open.timeout, open.reuse) = (Duration::from_secs(60), true);
+        leader.order(SessionCommand::Open(Box::new(open))).await.expect("it is accepted");
+        let opened = leader.session(uid, |session| is_open(session) || is_closed(session)).await;
+        assert!(is_open(&opened), "{opened:?}");
+        leader.order(SessionCommand::Close(uid.into(), Duration::from_secs(30))).await.expect("it is closed");
+        leader.session(uid, is_closed).await;
+        leader.until("it stands again", |told| told.instances(InstanceState::Standby) >= 1).await;
+    }
+    let told = leader.told();
+    assert_eq!(told.sessions["a"].instance, told.sessions["b"].instance, "it served both");
+    let lines = site.logs.lines();
+    for (uid, name) in [("a", "s-a"), ("b", "s-b"), ("c", "s-c")] {
+        let own: Vec<&str> = lines
+            .iter()
+            .filter(|line| line.session().is_some_and(|of| of.uid == uid && of.name == name))
+            .map(|line| line.message.as_str())
+            .collect();
+        let said = (0..200).map(|i| format!("{name} says {i}")).chain([format!("{name} says goodbye")]);
+        assert_eq!(own, said.collect::<Vec<_>>());
+    }
+    let none: Vec<&str> =
+        lines.iter().filter(|line| line.session().is_none()).map(|line| line.message.as_str()).collect();
+    assert!(none.iter().all(|line| *line == "ready for all") && !none.is_empty(), "{none:?}");
+}
+
 #[tokio::test]
 async fn a_session_is_reached_at_its_endpoint_until_it_is_closed() {
     let site = Site::of_processes().await;

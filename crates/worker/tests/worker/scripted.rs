@@ -180,6 +180,9 @@ impl Sandbox for Instance {
 pub(crate) struct Collected(parking_lot::Mutex<Vec<LogLine>>);
 
 impl Collected {
+    pub(crate) fn lines(&self) -> Vec<LogLine> {
+        self.0.lock().clone()
+    }
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock()).into_iter().map(|line| line.message).collect()
     }

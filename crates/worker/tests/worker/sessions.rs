@@ -219,6 +219,30 @@ async fn an_instance_serves_the_next_session_where_that_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lines_are_of_the_session_that_an_instance_serves_when_it_writes_them() {
+    let site = Site::new();
+    let running = site.start().await;
+    // One line whenever it is said where lines go: at its start, and at the beginning and after each session.
+    let (leader, app) = (&running.leader, site.app("echo", 1, "{\"start_ms\": 100, \"log_lines\": 1}").await);
+    for uid in ["a", "b"] {
+        let mut again = session(&app, uid, 1);
+        again.reuse = true;
+        leader.order(open(again)).await.unwrap();
+        leader.session(uid, is_open).await;
+        leader.order(close(uid, 5)).await.unwrap();
+        leader.session(uid, is_closed).await;
+    }
+    let told = leader.until("one stands", |told| told.instances(InstanceState::Standby) == 1).await;
+    let instance = told.sessions["a"].instance;
+    assert_eq!(told.sessions["b"].instance, instance, "it served both");
+    let lines: Vec<_> = site.logs.lines().into_iter().filter(|line| line.instance == instance).collect();
+    let sessions: Vec<Option<&str>> = lines.iter().map(|line| line.session().map(|of| of.uid.as_str())).collect();
+    assert_eq!(sessions, [Some("a"), None, Some("b"), None]);
+    assert_eq!(lines[0].session().unwrap().name, "s-a");
+    assert!(lines.iter().all(|line| line.application() == Some("echo")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn sessions_go_on_while_their_worker_is_away() {
     let site = Site::new();
     let running = site.start().await;

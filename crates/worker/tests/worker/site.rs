@@ -21,6 +21,7 @@ use crate::scripted::Collected;
 /// What outlives workers.
 pub(crate) struct Site<B = Simulated> {
     pub(crate) backend: Arc<B>,
+    pub(crate) logs: Arc<Collected>,
     dir: tempfile::TempDir,
     clock: Clock,
     random: Random,
@@ -37,7 +38,7 @@ impl Site {
     pub(crate) fn new() -> Site {
         let (clock, random) = (Clock::simulated(Timestamp::from_millis(1_700_000_000_000)), Random::seeded(7));
         let backend = Arc::new(Simulated::new(clock.clone(), random.clone()));
-        Site { backend, dir: tempfile::tempdir().expect("a directory"), clock, random }
+        Site { backend, logs: Arc::default(), dir: tempfile::tempdir().expect("a directory"), clock, random }
     }
 
     /// A version whose instances do what `parameters` say.
@@ -56,7 +57,8 @@ impl Site<Processes> {
         launcher.helper = vec![env!("CARGO_BIN_EXE_lyra-worker-sandbox").into()];
         let config = process::Config::new(dir.path().join("process"), launcher);
         let processes = Processes::start(config, Ids::new(clock.clone(), random.clone())).await;
-        Site { backend: Arc::new(processes.expect("sandboxes can be started")), dir, clock, random }
+        let backend = Arc::new(processes.expect("sandboxes can be started"));
+        Site { backend, logs: Arc::default(), dir, clock, random }
     }
 
     /// A version of a program that listens on one TCP port.
@@ -86,7 +88,7 @@ impl<B: Isolation> Site<B> {
             Deps {
                 backends: vec![self.backend.clone()],
                 blobs: Arc::new(DirectoryBlobs::open(&self.dir.path().join("blobs")).expect("a folder")),
-                logs: Arc::<Collected>::default(),
+                logs: self.logs.clone(),
                 ids: Ids::new(self.clock.clone(), self.random.clone()),
                 clock: self.clock.clone(),
                 metrics: telemetry::Metrics::new(),

@@ -177,7 +177,7 @@ impl Hosted for HostedProcess {
     }
 
     fn logs(&self, sink: Arc<dyn LogSink>) {
-        self.instance.output().begin(&sink);
+        self.instance.output().turn(&sink);
     }
 
     fn usage(&self) -> Usage {
