@@ -76,6 +76,9 @@ pub struct Set {
     /// Functions
     #[arg(long, value_name = "N", conflicts_with = "function")]
     functions: Option<u32>,
+    /// Sessions that have not ended, and the instances that stand for some
+    #[arg(long, value_name = "N", conflicts_with = "function")]
+    sessions: Option<u32>,
     /// Jobs that wait
     #[arg(long, value_name = "N")]
     queued_jobs: Option<u64>,
@@ -130,6 +133,7 @@ impl Set {
             memory_mb: self.memory,
             stored_bytes: self.stored_bytes,
             functions: self.functions,
+            sessions: self.sessions,
             queued_jobs: self.queued_jobs,
             cpu_ms: self.cpu_ms.map(|(most, _)| most),
             cpu_period: self.cpu_ms.map(|(_, period)| period),
@@ -212,6 +216,7 @@ fn rows(view: &QuotaView) -> Vec<Row> {
     ];
     if view.function.is_none() {
         rows.push(row("functions", text(quota.functions.map(u64::from)), Some(used.functions.to_string())));
+        rows.push(row("sessions", text(quota.sessions.map(u64::from)), Some(used.sessions.to_string())));
     }
     rows.push(row("queued jobs", text(quota.queued_jobs), Some(used.queued_jobs.to_string())));
     let cpu = quota.cpu().map(|(most, period)| format!("{most} ms in a {period}"));

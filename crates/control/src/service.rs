@@ -173,7 +173,7 @@ impl Service {
             self.triggers.start(&self.tasks);
             let (config, metrics) = (self.config.sessions.clone(), Arc::clone(&self.metrics));
             let tables = (Arc::clone(self.functions.table()), Arc::clone(self.secrets.table()));
-            let sessions = Sessions::start(&self.deps, config, tables, metrics, &self.tasks).await?;
+            let sessions = Sessions::start(&self.deps, config, tables, &self.quotas, metrics, &self.tasks).await?;
             let sessions = Arc::clone(self.sessions.get_or_init(|| Arc::new(sessions)));
             self.secrets.know(sessions.api());
             self.accounts.start(Arc::clone(sessions.api()), &self.tasks).await?;

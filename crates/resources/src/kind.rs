@@ -74,6 +74,9 @@ pub trait Kind: Serialize + DeserializeOwned + Debug + Clone + PartialEq + Defau
     /// Takes the status of `from`.
     fn take_status(&mut self, from: &Self);
 
+    /// Takes of the status of `old` what no client may say: others go by it.
+    fn keep_status(&mut self, _old: &Self) {}
+
     /// Takes the spec of `from`.
     fn take_spec(&mut self, from: &Self);
 
@@ -82,6 +85,11 @@ pub trait Kind: Serialize + DeserializeOwned + Debug + Clone + PartialEq + Defau
 
     /// Finds what is wrong with the spec, and what of it may not change.
     fn validate(&self, old: Option<&Self>, problems: &mut Problems);
+
+    /// What of the spec is right, and does nothing: clients show it to whoever writes it.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The value of a field that a selector may name.
     fn selectable(&self, path: &str) -> Option<Cow<'_, str>>;

@@ -116,7 +116,7 @@ impl<K: Kind> Resources<K> {
     ///
     /// # Errors
     /// When the store can't be asked, or the cache does not follow in time.
-    pub(crate) async fn refresh(&self) -> Result<(), Status> {
+    pub async fn refresh(&self) -> Result<(), Status> {
         if !self.settings.shared_store {
             // Nobody else writes, and writers wait for the cache.
             return Ok(());
@@ -270,7 +270,9 @@ impl<K: Kind> Resources<K> {
             let mut new = change(&old)?;
             new.fill_in();
             check(&new, if subresource { None } else { Some(old.object()) })?;
-            if !subresource {
+            if subresource {
+                new.keep_status(old.object());
+            } else {
                 let review = Review {
                     operation: Operation::Update,
                     object: &mut new,

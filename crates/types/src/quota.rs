@@ -35,6 +35,9 @@ pub struct Quota {
     /// Functions. Of tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub functions: Option<u32>,
+    /// Sessions that have not ended, and the instances that stand for some. Of tenants only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u32>,
     /// Jobs that wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_jobs: Option<u64>,
@@ -155,6 +158,9 @@ impl Quota {
         if self.functions.is_some() && of_function {
             wrong("functions", "is a limit of tenants".to_owned());
         }
+        if self.sessions.is_some() && of_function {
+            wrong("sessions", "is a limit of tenants".to_owned());
+        }
         if self.cpu_period.is_some() && self.cpu_ms.is_none() {
             wrong("cpu_period", "belongs to cpu_ms, which is not there".to_owned());
         }
@@ -240,6 +246,8 @@ pub enum LimitKind {
     StoredBytes,
     /// [`Quota::functions`].
     Functions,
+    /// [`Quota::sessions`].
+    Sessions,
     /// [`Quota::queued_jobs`].
     QueuedJobs,
     /// [`Quota::cpu_ms`].
@@ -248,12 +256,13 @@ pub enum LimitKind {
 
 impl LimitKind {
     /// All of them.
-    pub const ALL: [LimitKind; 7] = [
+    pub const ALL: [LimitKind; 8] = [
         LimitKind::Rate,
         LimitKind::Concurrency,
         LimitKind::Memory,
         LimitKind::StoredBytes,
         LimitKind::Functions,
+        LimitKind::Sessions,
         LimitKind::QueuedJobs,
         LimitKind::Cpu,
     ];
@@ -266,6 +275,7 @@ impl LimitKind {
             LimitKind::Memory => "memory_mb",
             LimitKind::StoredBytes => "stored_bytes",
             LimitKind::Functions => "functions",
+            LimitKind::Sessions => "sessions",
             LimitKind::QueuedJobs => "queued_jobs",
             LimitKind::Cpu => "cpu_ms",
         }
@@ -280,6 +290,7 @@ impl LimitKind {
             LimitKind::Memory => "MiB of calls at a time",
             LimitKind::StoredBytes => "bytes of code",
             LimitKind::Functions => "functions",
+            LimitKind::Sessions => "sessions",
             LimitKind::QueuedJobs => "jobs that wait",
             LimitKind::Cpu => "ms of processor time",
         };
@@ -323,7 +334,10 @@ mod tests {
         };
         assert_eq!(faults(r#"{"rate":0.5,"burst":3,"concurrency":0,"cpu_ms":5,"cpu_period":"month"}"#, true), None);
         assert_eq!(faults(r#"{"functions":3}"#, false), None);
-        assert_eq!(faults(r#"{"functions":3,"burst":1}"#, true).expect("faults"), ["burst", "functions"]);
+        assert_eq!(
+            faults(r#"{"functions":3,"sessions":1,"burst":1}"#, true).expect("faults"),
+            ["burst", "functions", "sessions"]
+        );
         assert_eq!(faults(r#"{"rate":0,"burst":0,"cpu_period":"day"}"#, false).expect("faults").len(), 3);
         assert!(serde_json::from_str::<Quota>(r#"{"rat":1}"#).is_err());
         assert!(serde_json::from_str::<Quota>(r#"{"cpu_period":"week"}"#).is_err());

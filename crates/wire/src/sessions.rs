@@ -163,6 +163,9 @@ pub struct HostedReport {
     pub session: Option<String>,
     /// Bytes of memory that are charged for it.
     pub memory: u64,
+    /// Why it failed, where it did.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// Where a session on a worker is in its life.

@@ -17,7 +17,7 @@ mod served;
 mod split;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lyra_kit::{Clock, Tasks};
 use lyra_store::{Jobs, Objects};
@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use crate::following::{Follows, follow};
 use crate::functions::Table;
 use crate::leader::Term;
+use crate::sessions::Census;
 pub(crate) use book::of_tenant;
 use cpu::Spent;
 use ledger::Ledger;
@@ -49,6 +50,7 @@ pub(crate) struct Quotas {
     spent: RwLock<HashMap<QuotaKey, Spent>>,
     /// No other process has members.
     alone: bool,
+    census: OnceLock<Arc<Census>>,
 }
 
 impl Quotas {
@@ -64,7 +66,13 @@ impl Quotas {
             ledger: Mutex::new(None),
             spent: RwLock::default(),
             alone: deps.address.is_empty(),
+            census: OnceLock::new(),
         }
+    }
+
+    /// Where sessions are counted.
+    pub(crate) fn knows(&self, census: &Arc<Census>) {
+        self.census.get_or_init(|| Arc::clone(census));
     }
 
     /// Reads what is stored, then keeps up with it in the background.
@@ -106,6 +114,15 @@ impl Quotas {
         let of_tenant = set.get(&key).unwrap_or(&self.default).queued_jobs;
         key.function = Some(function.clone());
         (of_tenant, set.get(&key).and_then(|quota| quota.queued_jobs))
+    }
+
+    /// How many sessions the tenant may have.
+    pub(crate) fn sessions(&self, tenant: &TenantName) -> Option<u32> {
+        let set = self.set.read();
+        if set.is_empty() {
+            return self.default.sessions;
+        }
+        set.get(&QuotaKey { tenant: tenant.clone(), function: None }).unwrap_or(&self.default).sessions
     }
 
     /// Every quota in force; that of the settings for each tenant that has functions.

@@ -52,6 +52,10 @@ impl Quotas {
             memory_mb: quota.memory_mb.map(|_| calls.memory_mb),
             stored_bytes,
             functions: routes.len() as u64,
+            sessions: match (&key.function, self.census.get()) {
+                (None, Some(census)) => census.open_of(&key.tenant).into(),
+                _ => 0,
+            },
             queued_jobs,
             cpu_ms: quota.cpu_ms.map(|_| cpu_ms.unwrap_or(0)),
         })

@@ -4,12 +4,17 @@
 //! through when several are asked at once, the leader finds out and says in the session's status.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use lyra_resources::{Admission, Cause, Key, Operation, Review, Status};
+use lyra_resources::{Admission, Cause, Key, Operation, ResourceApi, Review, Status};
+use lyra_types::TenantName;
+use lyra_types::quota::{LimitKind, QuotaKey};
 use lyra_types::resources::{Application, ApplicationSession};
 use parking_lot::Mutex;
+
+use crate::quotas::Quotas;
 
 /// Keeps a session's object until its worker has closed it.
 pub(super) const SESSION_FINALIZER: &str = "lyra.dev/session";
@@ -20,7 +25,7 @@ const RETRY: u32 = 1;
 
 /// What is known of applications, to judge sessions by.
 #[derive(Debug, Default)]
-pub(super) struct Census {
+pub(crate) struct Census {
     of: Mutex<Counts>,
 }
 
@@ -30,6 +35,8 @@ struct Counts {
     applications: HashMap<Key, (u32, bool)>,
     /// Sessions that have not ended, by application.
     open: HashMap<Key, u32>,
+    /// The same by tenant.
+    of_tenant: HashMap<TenantName, u32>,
     /// The application of each of them.
     sessions: HashMap<Key, Key>,
 }
@@ -40,9 +47,7 @@ impl Census {
         let mut counts = self.of.lock();
         match object {
             Some(object) => {
-                let most = object.spec.scaling_policy.maximum_instance;
-                let deleted = object.metadata.deletion_timestamp.is_some();
-                counts.applications.insert(key.clone(), (most, deleted));
+                counts.applications.insert(key.clone(), most_and_deleted(object));
             }
             None => drop(counts.applications.remove(key)),
         }
@@ -60,23 +65,64 @@ impl Census {
         if before == now {
             return;
         }
-        if let Some(application) = before
-            && let Some(count) = counts.open.get_mut(&application)
-        {
-            *count -= 1;
-            if *count == 0 {
-                counts.open.remove(&application);
-            }
+        if let Some(application) = before {
+            take_one(&mut counts.of_tenant, &application.tenant);
+            take_one(&mut counts.open, &application);
         }
         if let Some(application) = now {
+            *counts.of_tenant.entry(application.tenant.clone()).or_default() += 1;
             *counts.open.entry(application).or_default() += 1;
+        }
+    }
+
+    /// Sessions of a tenant that have not ended.
+    pub(crate) fn open_of(&self, tenant: &TenantName) -> u32 {
+        self.of.lock().of_tenant.get(tenant).copied().unwrap_or(0)
+    }
+}
+
+fn take_one<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, u32>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
         }
     }
 }
 
 /// Looks at what clients write.
-#[derive(Debug, Clone)]
-pub(super) struct Gate(pub(super) Arc<Census>);
+pub(super) struct Gate {
+    census: Arc<Census>,
+    quotas: Arc<Quotas>,
+    api: OnceLock<Weak<ResourceApi>>,
+}
+
+impl Gate {
+    pub(super) fn new(census: Arc<Census>, quotas: Arc<Quotas>) -> Gate {
+        Gate { census, quotas, api: OnceLock::new() }
+    }
+
+    /// Where objects are, which know of this gate themselves.
+    pub(super) fn knows(&self, api: &Arc<ResourceApi>) {
+        self.api.get_or_init(|| Arc::downgrade(api));
+    }
+
+    /// Most instances of an application, and whether it was deleted. One that the census does not have may just have been
+    /// made, here or in another process.
+    async fn application_of(&self, key: &Key) -> Result<Option<(u32, bool)>, Status> {
+        if let Some(known) = self.census.of.lock().applications.get(key).copied() {
+            return Ok(Some(known));
+        }
+        let Some(api) = self.api.get().and_then(Weak::upgrade) else { return Ok(None) };
+        api.applications().refresh().await?;
+        let object = api.applications().get_key(key);
+        Ok(object.map(|of| most_and_deleted(of.object())))
+    }
+}
+
+fn most_and_deleted(of: &Application) -> (u32, bool) {
+    (of.spec.scaling_policy.maximum_instance, of.metadata.deletion_timestamp.is_some())
+}
 
 #[async_trait]
 impl Admission for Gate {
@@ -93,13 +139,23 @@ impl Admission for Gate {
         }
         let object = review.object;
         let name = &object.spec.application_name;
-        let tenant = lyra_types::TenantName::new(&object.metadata.namespace)
-            .map_err(|error| Status::bad_request(error.detail))?;
+        let tenant = TenantName::new(&object.metadata.namespace).map_err(|error| Status::bad_request(error.detail))?;
         let key = Key::new(&tenant, name);
-        let (known, open) = {
-            let counts = self.0.of.lock();
-            (counts.applications.get(&key).copied(), counts.open.get(&key).copied().unwrap_or(0))
-        };
+        let known = self.application_of(&key).await?;
+        if let Some(most) = self.quotas.sessions(&tenant) {
+            let open = self.census.open_of(&tenant);
+            if open >= most {
+                let of = QuotaKey { tenant: tenant.clone(), function: None };
+                let refusal = LimitKind::Sessions.refusal(
+                    &of,
+                    most,
+                    format!("{open} are open"),
+                    Duration::from_secs(RETRY.into()),
+                );
+                return Err(Status::too_many_requests(refusal.detail, RETRY));
+            }
+        }
+        let open = self.census.of.lock().open.get(&key).copied().unwrap_or(0);
         match known {
             None => {
                 let message = format!("Not found: \"{name}\"");
@@ -135,7 +191,6 @@ fn hold(finalizers: &mut Vec<String>, finalizer: &str) {
 
 #[cfg(test)]
 mod tests {
-    use lyra_types::TenantName;
     use lyra_types::resources::SessionStatus;
 
     use super::*;
@@ -159,6 +214,6 @@ mod tests {
         census.session(&key("two"), None);
         assert_eq!(open(), 0);
         let counts = census.of.lock();
-        assert!(counts.open.is_empty() && counts.sessions.is_empty());
+        assert!(counts.open.is_empty() && counts.of_tenant.is_empty() && counts.sessions.is_empty());
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct App {
     pub(super) targets: BTreeMap<String, u32>,
     /// Commands under way that say how many stand, by worker and version.
     pub(super) commands: BTreeMap<(String, u64), u32>,
+    /// Instances that failed since one got ready: how many, and why the last did.
+    pub(super) failing: Option<(u32, String)>,
     /// A write of its status is under way.
     pub(super) writing: bool,
     pub(super) written: Option<Instant>,
@@ -66,6 +68,7 @@ impl App {
             fresh: BTreeSet::new(),
             targets: BTreeMap::new(),
             commands: BTreeMap::new(),
+            failing: None,
             writing: false,
             written: None,
         }

@@ -97,6 +97,10 @@ pub(super) struct Touched {
     pub(super) spread: BTreeSet<String>,
     /// Identities of sessions.
     pub(super) sessions: BTreeSet<String>,
+    /// Applications of which an instance failed, and why.
+    pub(super) failed: Vec<(String, String)>,
+    /// Applications of which an instance got ready.
+    pub(super) ready: BTreeSet<String>,
     /// A worker that may be given other things than before.
     pub(super) worker: Option<String>,
 }
@@ -119,6 +123,19 @@ impl Node {
 
     /// Whether it can start instances of the version at all.
     pub(super) fn runs(&self, version: &AppVersion) -> bool {
+        self.knows(version) && self.holds(version)
+    }
+
+    /// Whether it has as much as an instance asks for, whoever has it now.
+    fn holds(&self, version: &AppVersion) -> bool {
+        let enough =
+            |of: &lyra_types::api::Resource, need: u64| need == 0 || of.total.is_none_or(|total| total >= need);
+        enough(&self.load.memory, version.function.memory_bytes() as u64)
+            && enough(&self.load.cpu, version.cpu_request.into())
+    }
+
+    /// Whether it has a back end that the version can run on.
+    fn knows(&self, version: &AppVersion) -> bool {
         let function = &version.function;
         let wanted = |backend: &&BackendStatus| function.isolation == "auto" || backend.name == function.isolation;
         let able =
@@ -176,6 +193,16 @@ impl Field {
             News::Hosted(worker, report) => {
                 touched.apps.insert(report.app.uid.clone());
                 touched.sessions.extend(report.session.clone());
+                match (report.state, &report.why) {
+                    (InstanceState::Standby | InstanceState::Active, _) => {
+                        touched.ready.insert(report.app.uid.clone());
+                    }
+                    // The last that is said of it, so each counts once.
+                    (InstanceState::Terminated, Some(why)) => {
+                        touched.failed.push((report.app.uid.clone(), why.clone()))
+                    }
+                    _ => {}
+                }
                 let Some(node) = self.nodes.get_mut(&worker) else { return touched };
                 let instances = self.instances.entry(report.app.uid.clone()).or_default();
                 let before = if report.state == InstanceState::Terminated {
@@ -308,6 +335,19 @@ impl Field {
     /// A worker that may come back is lost as long.
     fn is_lost(&self, name: &str) -> bool {
         self.nodes.get(name).is_none_or(|node| node.state == MemberState::Lost)
+    }
+
+    /// Why no worker takes instances of the version, for people.
+    pub(super) fn why_none(&self, version: &AppVersion) -> String {
+        let mut able = self.nodes.values().filter(|node| node.is_open() && node.knows(version)).peekable();
+        if able.peek().is_none() {
+            return "no worker is ready that runs the application".to_owned();
+        }
+        if able.any(|node| node.holds(version)) {
+            return "no worker has room for it now".to_owned();
+        }
+        let (memory, cpu) = (version.function.memory_mb, f64::from(version.cpu_request) / 1_000.0);
+        format!("no worker has as much as an instance asks for: {memory} MiB of memory, {cpu} processors")
     }
 
     /// Workers, not lost ones, that hold instances of the application up.

@@ -111,8 +111,8 @@ pub(super) enum Done {
     Opened(String, (String, String, u64), Result<()>),
     /// A command to close or forget a session.
     Commanded(String, Result<()>),
-    /// A session's object was written.
-    WroteSession(String, std::result::Result<(), Status>),
+    /// A session's object was written; as it is now, where that is known.
+    WroteSession(String, std::result::Result<Option<Arc<Stored<ApplicationSession>>>, Status>),
     /// An application's object was written.
     WroteApp(String, std::result::Result<(), Status>),
     /// A worker follows this leader.
@@ -133,6 +133,8 @@ pub(super) struct Leading {
     /// Identity of the session of a name.
     pub(super) keys: HashMap<Key, String>,
     pub(super) ports: Ports,
+    /// Sessions that wait for a port of the gateways.
+    pub(super) portless: BTreeSet<String>,
     pub(super) dirty_apps: BTreeSet<String>,
     pub(super) dirty_sessions: BTreeSet<String>,
     timers: BTreeSet<(Instant, Wake)>,
@@ -162,6 +164,7 @@ impl Leading {
             names: HashMap::new(),
             sessions: HashMap::new(),
             keys: HashMap::new(),
+            portless: BTreeSet::new(),
             dirty_apps: BTreeSet::new(),
             dirty_sessions: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -283,7 +286,7 @@ impl Leading {
             for uid in std::mem::take(&mut self.dirty_apps) {
                 self.pass(&uid);
             }
-            if self.dirty_sessions.is_empty() {
+            if self.dirty_sessions.is_empty() && self.dirty_apps.is_empty() {
                 return;
             }
         }
@@ -317,6 +320,14 @@ impl Leading {
                 app.is_configured = false;
             }
         }
+        for uid in &touched.ready {
+            if let Some(app) = self.apps.get_mut(uid) {
+                app.failing = None;
+            }
+        }
+        for (uid, why) in touched.failed {
+            self.failed(&uid, why);
+        }
         self.dirty_apps.extend(touched.apps);
         self.dirty_sessions.extend(touched.sessions);
         if let Some(worker) = touched.worker {
@@ -325,6 +336,7 @@ impl Leading {
                 self.followed.remove(&worker);
             }
             self.follow(&worker);
+            self.preload_at(&worker);
             // Where instances can be has changed, and who was away may not know the configuration.
             self.apps.values_mut().for_each(|app| app.is_configured = false);
             self.dirty_apps.extend(self.apps.keys().cloned());
@@ -394,12 +406,7 @@ impl Leading {
                     self.dirty_sessions.insert(uid);
                 }
             }
-            Done::WroteSession(uid, outcome) => {
-                if let Some(session) = self.sessions.get_mut(&uid) {
-                    session.writing = false;
-                }
-                self.after_write(outcome, Wake::Session(uid));
-            }
+            Done::WroteSession(uid, outcome) => self.wrote_session(uid, outcome),
             Done::WroteApp(uid, outcome) => {
                 if let Some(app) = self.apps.get_mut(&uid) {
                     app.writing = false;
@@ -428,7 +435,28 @@ impl Leading {
         }
     }
 
-    fn after_write(&mut self, outcome: std::result::Result<(), Status>, wake: Wake) {
+    fn wrote_session(
+        &mut self,
+        uid: String,
+        outcome: std::result::Result<Option<Arc<Stored<ApplicationSession>>>, Status>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&uid) else { return };
+        session.writing = false;
+        let outcome = outcome.map(|written| {
+            let Some(written) = written.filter(|of| of.revision() > session.object.revision()) else { return };
+            let meta = &written.metadata;
+            if meta.deletion_timestamp.is_some() && meta.finalizers.is_empty() {
+                // It is gone, which the watch of the store will say.
+                session.writing = true;
+            } else if meta.uid == uid {
+                // What was written is not written again, however long the watch of the store takes to show it.
+                session.object = written;
+            }
+        });
+        self.after_write(outcome, Wake::Session(uid));
+    }
+
+    pub(super) fn after_write(&mut self, outcome: std::result::Result<(), Status>, wake: Wake) {
         match outcome {
             Ok(()) => {
                 let now = self.now();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lyra_resources::{EventType, Key};
+use lyra_resources::Key;
 use lyra_types::resources::{ApplicationSession, ApplicationSessionStatus, SessionStatus};
 use lyra_types::{Code, Result};
 use lyra_wire::registry::MemberState;
@@ -86,9 +86,14 @@ impl Leading {
         if let Some(app) = session.app.as_ref().and_then(|app| self.apps.get_mut(app)) {
             let changed =
                 app.bound.remove(uid).is_some() | app.waiting.remove(&(session.object.created(), uid.to_owned()));
-            if changed {
-                self.dirty_apps.extend(session.app.clone());
+            if changed && let Some(app) = session.app.clone() {
+                self.share_quota(&app);
+                self.dirty_apps.insert(app);
             }
+        }
+        self.portless.remove(uid);
+        if ports.iter().any(Option::is_some) {
+            self.dirty_sessions.extend(std::mem::take(&mut self.portless));
         }
         self.ports.give_back(uid, ports.into_iter().flatten());
     }
@@ -176,7 +181,7 @@ impl Leading {
         let (of, key, uid) = (Arc::clone(&self.of), session.key.clone(), uid.to_owned());
         self.begin(async move {
             let outcome = of.delete_session(&key, &uid).await;
-            Done::WroteSession(uid, outcome)
+            Done::WroteSession(uid, outcome.map(|()| None))
         });
     }
 
@@ -267,9 +272,21 @@ impl Leading {
             return;
         };
         let node = self.field.nodes.get(&bound.worker);
-        let closed = node.and_then(|node| node.sessions.get(uid)).is_some();
+        let report = node.and_then(|node| node.sessions.get(uid));
+        let is_told = report.is_some();
         let lost = node.is_none_or(|node| node.lost.is_some());
-        if lost {
+        let was_open = session.object.status.available_time.is_some()
+            || report.is_some_and(|report| report.phase != SessionPhase::Starting);
+        if now >= session.deadline && !was_open && (lost || !is_told) {
+            // Should its worker have it all the same, it is told to close it.
+            let message = match lost {
+                true => format!("worker {}, which was to open the session, is away", bound.worker),
+                false => "the worker did not say that it has the session".to_owned(),
+            };
+            session.over = Some((SessionStatus::Timeout, Reason::new("OpenTimeout", message)));
+        } else if now >= session.deadline && session.lacks_port() {
+            session.over = Some((SessionStatus::Timeout, no_port_left()));
+        } else if lost {
             let since = node.and_then(|node| node.lost).unwrap_or(session.seen).max(settled);
             if now >= since + lost_after {
                 let message = format!("worker {} has not come back", bound.worker);
@@ -277,10 +294,7 @@ impl Leading {
             } else {
                 self.at(since + lost_after, Wake::Session(uid.to_owned()));
             }
-        } else if !closed && now >= session.deadline && bound.opening != Opening::Sent {
-            let message = "the worker did not say that it has the session".to_owned();
-            session.over = Some((SessionStatus::Timeout, Reason::new("OpenTimeout", message)));
-        } else if bound.opening == Opening::Accepted && !closed && now >= session.seen + lost_after && knows_all() {
+        } else if bound.opening == Opening::Accepted && !is_told && now >= session.seen + lost_after && knows_all() {
             // Its worker lives and has it no more: it lost its memory.
             let message = format!("worker {} does not have the session any more", bound.worker);
             session.over = Some((SessionStatus::Closed, Reason::new("WorkerLost", message)));
@@ -323,6 +337,7 @@ impl Leading {
                 version: bound.version,
                 report: self.field.session(&bound.worker, uid),
                 ports: &session.ports,
+                waits: &session.reason,
             },
         };
         let status = next(&session.object, &stage, &self.of.config, self.time());
@@ -334,35 +349,7 @@ impl Leading {
             let at = session.seen + PASSING;
             return self.at(at, Wake::Session(uid.to_owned()));
         }
-        self.observe(uid, &status);
         self.write_session(uid, Some(status));
-    }
-
-    /// Counts how opening a session came out.
-    fn observe(&self, uid: &str, status: &ApplicationSessionStatus) {
-        let Some(session) = self.sessions.get(uid) else { return };
-        let was_open = |of: SessionStatus| matches!(of, SessionStatus::Available | SessionStatus::InUse);
-        let before = session.object.status.session_status;
-        if was_open(before) || session.object.status.available_time.is_some() {
-            if status.session_status.has_ended() {
-                let events = self.of.api.events();
-                events.record(session.object.object(), EventType::Normal, &status.reason, &status.message);
-            }
-            return;
-        }
-        let (metrics, events) = (&self.of.metrics, self.of.api.events());
-        let object = session.object.object();
-        if was_open(status.session_status) {
-            let at = status.access_end_points.first();
-            let at = at.map_or(String::new(), |at| format!(" at {}:{}", at.ip_address, at.port));
-            let message = format!("instance {} has the session{at}", status.instance);
-            events.record(object, EventType::Normal, "Opened", &message);
-            metrics.session_opens.with_label_values(&["available"]).inc();
-            metrics.session_open.observe(self.now().saturating_duration_since(session.seen).as_secs_f64());
-        } else if status.session_status.has_ended() {
-            events.record(object, EventType::Warning, &status.reason, &status.message);
-            metrics.session_opens.with_label_values(&[&status.reason]).inc();
-        }
     }
 
     /// Writes a session's status; and lets the object go where it has ended and was deleted.
@@ -370,6 +357,7 @@ impl Leading {
         let Some(session) = self.sessions.get_mut(uid) else { return };
         session.writing = true;
         let (of, key, uid) = (Arc::clone(&self.of), session.key.clone(), uid.to_owned());
+        let (before, seen) = (Arc::clone(&session.object), session.seen);
         self.begin(async move {
             let change = |object: &mut ApplicationSession| {
                 if let Some(status) = &status {
@@ -380,21 +368,32 @@ impl Leading {
                 }
             };
             let outcome = of.api.sessions().update(&key.tenant, &key.name, Some(&uid), change).await;
-            Done::WroteSession(uid, outcome.map(drop))
+            if let (Ok(Some(_)), Some(status)) = (&outcome, &status) {
+                of.observe(before.object(), status, seen);
+            }
+            Done::WroteSession(uid, outcome)
         });
     }
 
     /// Gives the session its ports on gateways, where those lead to sessions.
     fn take_ports(&mut self, uid: &str) {
         let Some(session) = self.sessions.get_mut(uid) else { return };
-        if self.of.config.ingress_address.is_empty() || !session.ports.is_empty() || session.over.is_some() {
+        let has_all = !session.ports.is_empty() && !session.lacks_port();
+        if self.of.config.ingress_address.is_empty() || has_all || session.over.is_some() {
             return;
         }
         let Some(bound) = &session.bound else { return };
         let Some(report) = self.field.session(&bound.worker, uid) else { return };
-        for endpoint in &report.endpoints {
-            let protocol = endpoint.port.protocol;
-            session.ports.push(self.ports.take(uid, protocol).map(|port| (protocol, port)));
+        session.ports.resize(report.endpoints.len(), None);
+        for (endpoint, port) in report.endpoints.iter().zip(&mut session.ports) {
+            if port.is_none() {
+                let protocol = endpoint.port.protocol;
+                *port = self.ports.take(uid, protocol).map(|number| (protocol, number));
+            }
+        }
+        if session.lacks_port() {
+            session.reason = no_port_left();
+            self.portless.insert(uid.to_owned());
         }
     }
 
@@ -407,6 +406,7 @@ impl Leading {
         let Some(bound) = session.bound.as_mut().filter(|bound| bound.worker == worker) else { return };
         match outcome {
             Ok(()) => bound.opening = Opening::Accepted,
+            Err(_) if session.over.is_some() => {}
             Err(error) if is_refusal(&error) => {
                 let word = if error.code == Code::Overloaded { "Unschedulable" } else { "Refused" };
                 session.reason = Reason::new(word, format!("worker {worker}: {}", error.detail));
@@ -438,6 +438,19 @@ impl Leading {
             self.at(now + AGAIN, Wake::Session(uid.to_owned()));
         }
     }
+}
+
+impl Session {
+    /// Whether it is not open for its clients yet since gateways have no port left for it.
+    fn lacks_port(&self) -> bool {
+        self.object.status.available_time.is_none() && self.ports.iter().any(Option::is_none)
+    }
+}
+
+fn no_port_left() -> Reason {
+    let message = "all ports of the gateways (control.sessions.ingress_first_port to ingress_last_port) are taken; close a \
+                   session, or have more ports";
+    Reason::new("NoPortLeft", message)
 }
 
 /// What a worker is told that still has a session which is over.

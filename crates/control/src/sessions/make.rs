@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use lyra_resources::EventType;
 use lyra_types::resources::Application;
 use lyra_types::{Code, Error, Result};
@@ -11,9 +14,12 @@ use lyra_wire::sessions::AppVersion;
 
 use super::Shared;
 use super::admission::APPLICATION_FINALIZER;
+use super::app::App;
 use super::leading::{Done, Leading};
 use super::versions::{self, Fault, Version};
 
+/// How long a version waits for further workers to have its code once one has.
+const FOR_OTHERS: Duration = Duration::from_secs(10);
 /// A version could not be stored.
 const STORE_FAILED: &str = "StoreFailed";
 
@@ -122,21 +128,30 @@ impl Leading {
     fn preload(&mut self, uid: &str, version: &Arc<AppVersion>) {
         let able = self.field.nodes.iter().filter(|(_, node)| node.is_open() && node.runs(version));
         let able: Vec<String> = able.map(|(name, _)| name.clone()).collect();
+        let none = if able.is_empty() { Some(self.field.why_none(version)) } else { None };
         let (of, epoch, version, uid) = (Arc::clone(&self.of), self.epoch, Arc::clone(version), uid.to_owned());
         self.begin(async move {
             let number = version.key.version;
-            if able.is_empty() {
-                let error = Error::new(Code::Unavailable, "no worker is ready that runs it");
-                return Done::Preloaded(uid, number, Err(error));
-            }
-            let told = able.iter().map(|worker| of.preload(worker, epoch, &version));
-            let outcomes = futures::future::join_all(told).await;
-            // A worker that can't have it now gets it when it starts an instance.
-            let outcome = match outcomes.iter().find(|outcome| outcome.is_ok()) {
-                Some(_) => Ok(()),
-                None => outcomes.into_iter().next().unwrap_or(Ok(())),
+            let outcome = match none {
+                Some(why) => Err(Error::new(Code::Unavailable, why)),
+                None => on_all(&of, &able, epoch, &version).await,
             };
             Done::Preloaded(uid, number, outcome)
+        });
+    }
+
+    /// Has a worker that has just become ready get the code of the applications that it may run.
+    pub(super) fn preload_at(&mut self, name: &str) {
+        let Some(node) = self.field.nodes.get(name).filter(|node| node.is_open()) else { return };
+        let current = self.apps.values().filter(|app| !app.is_deleted()).filter_map(App::version);
+        let versions: Vec<_> = current.map(|of| Arc::clone(&of.version)).filter(|version| node.runs(version)).collect();
+        let (of, epoch, name) = (Arc::clone(&self.of), self.epoch, name.to_owned());
+        self.begin(async move {
+            // One after the other: it has calls to serve, too. What fails here is had when an instance is started.
+            for version in versions {
+                drop(of.preload(&name, epoch, &version).await);
+            }
+            Done::Nothing
         });
     }
 
@@ -213,6 +228,17 @@ impl Leading {
         });
     }
 
+    /// Deletes the versions of an application whose object is gone, where somebody took its finalizer away.
+    pub(super) fn clear(&self, app: &App, uid: &str) {
+        let (of, tenant, uid) = (Arc::clone(&self.of), app.key.tenant.clone(), uid.to_owned());
+        self.begin(async move {
+            if let Err(error) = versions::delete(&*of.objects, &tenant, &uid, None).await {
+                tracing::warn!(%error, application = uid, "versions of a deleted application are left in the store");
+            }
+            Done::Nothing
+        });
+    }
+
     pub(super) fn cleared(&mut self, uid: &str, outcome: Result<()>) {
         let Some(app) = self.apps.get_mut(uid) else { return };
         app.working = false;
@@ -220,6 +246,30 @@ impl Leading {
             tracing::warn!(%error, application = %app.key, "a deleted application can't be cleared away yet");
         }
         self.again(uid.to_owned());
+    }
+}
+
+/// Whether at least one of the workers has the code. Those that are slow are not waited for once another has it; nor is
+/// one that can't have it now: it gets it when it starts an instance.
+async fn on_all(of: &Shared, workers: &[String], epoch: u64, version: &Arc<AppVersion>) -> Result<()> {
+    let mut under_way: FuturesUnordered<_> = workers.iter().map(|name| of.preload(name, epoch, version)).collect();
+    let (mut failed, mut until) = (None, None);
+    loop {
+        let next = async {
+            match until {
+                Some(until) => tokio::time::timeout_at(until, under_way.next()).await.unwrap_or(None),
+                None => under_way.next().await,
+            }
+        };
+        match next.await {
+            Some(Ok(())) => until = until.or_else(|| Some(of.clock.instant() + FOR_OTHERS)),
+            Some(Err(error)) => drop(failed.get_or_insert(error)),
+            None => break,
+        }
+    }
+    match (until, failed) {
+        (None, Some(error)) => Err(error),
+        _ => Ok(()),
     }
 }
 

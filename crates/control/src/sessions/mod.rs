@@ -16,6 +16,7 @@ mod field;
 mod leading;
 mod look;
 mod make;
+mod observe;
 mod pass;
 mod ports;
 mod reach;
@@ -44,9 +45,11 @@ use tokio::time::Instant;
 use crate::functions::Table;
 use crate::leader::Term;
 use crate::metrics::Metrics;
+use crate::quotas::Quotas;
 use crate::registry::Registry;
 use crate::secrets::SecretTable;
-use admission::{Census, Gate};
+pub(crate) use admission::Census;
+use admission::Gate;
 use ages::Ages;
 pub use config::SessionsConfig;
 use leading::Leading;
@@ -72,6 +75,7 @@ struct Shared {
     registry: Registry,
     table: Arc<Table>,
     secrets: Arc<SecretTable>,
+    quotas: Arc<Quotas>,
     clock: Clock,
     metrics: Arc<Metrics>,
     census: Arc<Census>,
@@ -92,19 +96,23 @@ impl Sessions {
         deps: &crate::Deps,
         config: SessionsConfig,
         (table, secrets): (Arc<Table>, Arc<SecretTable>),
+        quotas: &Arc<Quotas>,
         metrics: Arc<Metrics>,
         tasks: &Tasks,
     ) -> Result<Sessions> {
         let census = Arc::new(Census::default());
+        let gate = Arc::new(Gate::new(Arc::clone(&census), Arc::clone(quotas)));
+        quotas.knows(&census);
         let api = lyra_resources::Deps {
             objects: Arc::clone(&deps.objects),
             clock: deps.clock.clone(),
             random: deps.random.clone(),
-            admission: Arc::new(Gate(Arc::clone(&census))),
+            admission: Arc::clone(&gate) as Arc<dyn lyra_resources::Admission>,
         };
         // Several control processes have an address, by which the others know them.
         let settings = lyra_resources::Settings { shared_store: !deps.address.is_empty() };
         let api = ResourceApi::start(api, settings).await?;
+        gate.knows(&api);
         let shared = Arc::new(Shared {
             config,
             api,
@@ -112,6 +120,7 @@ impl Sessions {
             registry: deps.registry.clone(),
             table,
             secrets,
+            quotas: Arc::clone(quotas),
             clock: deps.clock.clone(),
             metrics,
             census,

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use lyra_resources::{Key, Stored};
 use lyra_types::Result;
-use lyra_types::resources::{Application, DeploymentAction, Time};
+use lyra_types::resources::{Application, DeploymentAction, DeploymentStatus, Time};
 use lyra_wire::registry::MemberState;
 use lyra_wire::sessions::{AppKey, AppVersion, OpenSession, SessionCommand, SessionKey};
 
 use super::app::App;
 use super::leading::{AGAIN, Bound, Done, Leading, Opening, Wake};
+use super::report::{FAILING, failing};
 use super::scaling::{self, Pool};
 use super::spread::{Candidate, spread};
 use super::status::Reason;
@@ -29,7 +30,9 @@ impl Leading {
         let known = self.names.get(key).cloned();
         if let Some(known) = known.filter(|known| uid.as_ref() != Some(known)) {
             self.names.remove(key);
-            self.apps.remove(&known);
+            if let Some(app) = self.apps.remove(&known) {
+                self.clear(&app, &known);
+            }
             let sessions = self.sessions.iter().filter(|(_, of)| of.app.as_ref() == Some(&known));
             self.dirty_sessions.extend(sessions.map(|(uid, _)| uid.clone()));
             self.dirty_apps.insert(known);
@@ -72,6 +75,9 @@ impl Leading {
             self.configure(uid);
             self.settle(uid);
             let opens = self.bind(uid);
+            if !opens.is_empty() {
+                self.share_quota(uid);
+            }
             self.scale(uid);
             opens.iter().for_each(|session| self.send_open(session));
         }
@@ -159,10 +165,13 @@ impl Leading {
                     best_cold(cold, &of.refused).map(|worker| (worker, false))
                 }
                 None => {
-                    blocked = Some(Reason::new(
-                        "InstancesStarting",
-                        "the session waits for an instance that is being started",
-                    ));
+                    blocked = Some(match &app.failing {
+                        Some((count, why)) => Reason::new(FAILING, failing(*count, why)),
+                        None => {
+                            let waits = "the session waits for an instance that is being started";
+                            Reason::new("InstancesStarting", waits)
+                        }
+                    });
                     break;
                 }
             };
@@ -171,7 +180,7 @@ impl Leading {
                     self.give(uid, &session, worker, version.key.version, takes_standing);
                     given.push(session);
                 }
-                None => self.refuse(uid, &session, now),
+                None => self.refuse(&version, &session, uid, now),
             }
         }
         if let Some(reason) = blocked {
@@ -185,10 +194,12 @@ impl Leading {
     }
 
     /// No worker would have the session: all are asked again in a while.
-    fn refuse(&mut self, uid: &str, session: &str, now: tokio::time::Instant) {
+    fn refuse(&mut self, version: &AppVersion, session: &str, uid: &str, now: tokio::time::Instant) {
+        let why = self.field.why_none(version);
         let Some(of) = self.sessions.get_mut(session) else { return };
         if of.refused.is_empty() {
-            of.reason = Reason::new("Unschedulable", "no worker is ready that runs the application");
+            of.reason = Reason::new("Unschedulable", why);
+            self.dirty_sessions.insert(session.to_owned());
         }
         of.refused.clear();
         of.not_before = Some(now + REFUSED);
@@ -288,7 +299,7 @@ impl Leading {
             standing: app.standing(),
             ready: self.ready(uid, &version).iter().map(|of| of.count).sum(),
         };
-        let wanted = scaling::standing(&app.object.spec.scaling_policy, pool);
+        let wanted = scaling::standing(&app.object.spec.scaling_policy, pool).min(self.left_of_quota(uid, app));
         let holds =
             |name: &String| self.field.nodes.get(name).is_some_and(|node| node.is_open() && node.runs(&version));
         if wanted == pool.standing && app.targets.keys().all(holds) {
@@ -316,11 +327,29 @@ impl Leading {
                 false => (DeploymentAction::DeleteInstance, pool.standing - wanted),
             };
             let message = format!("{count} standing instances; {wanted} are wanted");
-            app.note(action, message, Time::from(time));
+            app.note(action, DeploymentStatus::Success, message, Time::from(time));
             // The rest of what the burst holds back.
             let at = self.now() + AGAIN;
             self.at(at, Wake::App(uid.to_owned()));
         }
+    }
+
+    /// How many instances of the application may stand beside what else its tenant has.
+    fn left_of_quota(&self, uid: &str, app: &App) -> u32 {
+        let Some(most) = self.of.quotas.sessions(&app.key.tenant) else { return u32::MAX };
+        let others = self.apps.iter().filter(|(of, other)| *of != uid && other.key.tenant == app.key.tenant);
+        let taken: u32 = others.map(|(_, other)| other.allocated() + other.standing()).sum();
+        most.saturating_sub(taken.saturating_add(app.allocated()))
+    }
+
+    /// Sessions of the application have come or gone: what may stand for the tenant's others is another now.
+    pub(super) fn share_quota(&mut self, uid: &str) {
+        let Some(tenant) = self.apps.get(uid).map(|app| &app.key.tenant) else { return };
+        if self.of.quotas.sessions(tenant).is_none() {
+            return;
+        }
+        let others = self.apps.iter().filter(|(of, other)| *of != uid && other.key.tenant == *tenant);
+        self.dirty_apps.extend(others.map(|(of, _)| of.clone()));
     }
 
     /// Tells workers how many instances stand, where they hold another number.

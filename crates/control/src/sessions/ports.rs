@@ -12,14 +12,15 @@ use lyra_types::resources::Protocol;
 /// The ports.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
+    range: Option<RangeInclusive<u16>>,
     free: BTreeMap<Protocol, VecDeque<u16>>,
     taken: BTreeMap<(Protocol, u16), String>,
 }
 
 impl Ports {
     pub(super) fn new(range: Option<RangeInclusive<u16>>) -> Ports {
-        let all: VecDeque<u16> = range.into_iter().flatten().collect();
-        Ports { free: [(Protocol::Tcp, all.clone()), (Protocol::Udp, all)].into(), taken: BTreeMap::new() }
+        let all: VecDeque<u16> = range.clone().into_iter().flatten().collect();
+        Ports { range, free: [(Protocol::Tcp, all.clone()), (Protocol::Udp, all)].into(), taken: BTreeMap::new() }
     }
 
     /// A free port for the session with this identity.
@@ -35,9 +36,10 @@ impl Ports {
         None
     }
 
-    /// The session has this port, as its object says. False: another has.
+    /// The session has this port, as its object says. False: another has, or it is none of these.
     pub(super) fn found(&mut self, uid: &str, protocol: Protocol, port: u16) -> bool {
-        self.taken.entry((protocol, port)).or_insert_with(|| uid.to_owned()) == uid
+        self.range.as_ref().is_some_and(|range| range.contains(&port))
+            && self.taken.entry((protocol, port)).or_insert_with(|| uid.to_owned()) == uid
     }
 
     /// The session has none any more.
@@ -60,6 +62,7 @@ mod tests {
         let mut ports = Ports::new(Some(10..=12));
         assert!(ports.found("old", Protocol::Tcp, 10));
         assert!(!ports.found("other", Protocol::Tcp, 10), "it is taken");
+        assert!(!ports.found("other", Protocol::Tcp, 13), "it is none of them");
         assert_eq!(ports.take("a", Protocol::Tcp), Some(11));
         assert_eq!(ports.take("a", Protocol::Udp), Some(10), "another protocol");
         ports.give_back("a", [(Protocol::Tcp, 11), (Protocol::Tcp, 10)]);

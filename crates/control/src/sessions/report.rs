@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lyra_resources::EventType;
 use lyra_types::resources::{
     Application, ApplicationStatus, ApplicationVersion, Condition, ConditionStatus, DeploymentAction,
     DeploymentHistory, DeploymentStatus, Time,
@@ -14,7 +15,27 @@ use super::leading::{Done, Leading, Wake};
 /// The status of an application is written at most once in this time: its counts change with every session.
 const BETWEEN: Duration = Duration::from_millis(200);
 
+/// Instances fail before they are ready.
+pub(super) const FAILING: &str = "InstancesFailing";
+
 impl Leading {
+    /// An instance of an application failed.
+    pub(super) fn failed(&mut self, uid: &str, why: String) {
+        let time = Time::from(self.time());
+        let Some(app) = self.apps.get_mut(uid) else { return };
+        self.of.api.events().record(app.object.object(), EventType::Warning, "InstanceFailed", &why);
+        let (count, before) = app.failing.take().unwrap_or_default();
+        if before != why {
+            app.note(
+                DeploymentAction::CreateInstance,
+                DeploymentStatus::Failure,
+                format!("an instance failed: {why}"),
+                time,
+            );
+        }
+        app.failing = Some((count.saturating_add(1), why));
+    }
+
     /// Writes the status, if it is to be another.
     pub(super) fn write_application(&mut self, uid: &str) {
         let now = self.now();
@@ -94,6 +115,10 @@ impl Leading {
             None if current == 0 => {
                 set("Ready", false, "VersionNotReady", "the first version is not ready yet".to_owned())
             }
+            None if app.failing.is_some() && status.ready_instances == 0 => {
+                let (count, why) = app.failing.clone().unwrap_or_default();
+                set("Ready", false, FAILING, failing(count, &why));
+            }
             None => set("Ready", true, "VersionReady", format!("version {current} takes new sessions")),
         }
         let missing = app.standing().saturating_sub(status.idle_instances + status.pending_instances);
@@ -102,6 +127,8 @@ impl Leading {
             set("Progressing", true, "Deleting", "its sessions and instances end".to_owned());
         } else if newest > current {
             set("Progressing", true, "Preloading", format!("version {newest} is brought to the workers"));
+        } else if let Some((count, why)) = &app.failing {
+            set("Progressing", true, FAILING, failing(*count, why));
         } else if starting + missing > 0 {
             set("Progressing", true, "InstancesStarting", format!("{} instances start", starting + missing));
         } else {
@@ -114,9 +141,17 @@ impl Leading {
     }
 }
 
+/// What those are told who wait for an instance.
+pub(super) fn failing(count: u32, why: &str) -> String {
+    match count {
+        1 => format!("an instance failed: {why}; another is started"),
+        _ => format!("{count} instances failed one after the other, the last: {why}; another is started after a while"),
+    }
+}
+
 impl App {
     /// Notes what was done.
-    pub(super) fn note(&mut self, action: DeploymentAction, message: String, time: Time) {
+    pub(super) fn note(&mut self, action: DeploymentAction, outcome: DeploymentStatus, message: String, time: Time) {
         /// Things done that a status tells.
         const HISTORY: usize = 10;
         let entry = DeploymentHistory {
@@ -124,7 +159,7 @@ impl App {
             update_time: Some(time),
             reason: "scaling".to_owned(),
             message,
-            deployment_status: DeploymentStatus::Success,
+            deployment_status: outcome,
         };
         self.history.insert(0, entry);
         self.history.truncate(HISTORY);

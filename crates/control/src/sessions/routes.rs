@@ -138,7 +138,8 @@ fn tell(of: &Shared, worker: &str, report: &SessionReport) {
     let port = |at: usize| {
         let endpoint = object.as_ref()?.status.access_end_points.get(at)?;
         let ours = !config.ingress_address.is_empty() && endpoint.ip_address == config.ingress_address;
-        u16::try_from(endpoint.port).ok().filter(|_| ours)
+        let range = config.ingress_first_port..=config.ingress_last_port;
+        u16::try_from(endpoint.port).ok().filter(|port| ours && range.contains(port))
     };
     let endpoints = report.endpoints.iter().enumerate().map(|(at, endpoint)| (endpoint.clone(), port(at)));
     let key = Key::new(&report.key.tenant, &report.key.name);

@@ -35,6 +35,8 @@ pub(super) enum Stage<'a> {
         report: Option<&'a SessionReport>,
         /// Ports of gateways, one for each endpoint, where gateways lead to sessions.
         ports: &'a [Option<(Protocol, u16)>],
+        /// Why some of them are missing.
+        waits: &'a Reason,
     },
     /// It is over, without that its worker says so.
     Over(SessionStatus, &'a Reason),
@@ -54,13 +56,13 @@ pub(super) fn next(
             say(&mut status, reason);
             condition(&mut status, "Scheduled", ConditionStatus::False, reason, now);
         }
-        Stage::Bound { version, report, ports } => {
+        Stage::Bound { version, report, ports, waits } => {
             status.application_version = *version;
             let placed = Reason::new("Placed", "");
             condition(&mut status, "Scheduled", ConditionStatus::True, &placed, now);
             match report {
                 None => starting(&mut status),
-                Some(report) => follow(&mut status, session, report, ports, config, now),
+                Some(report) => follow(&mut status, session, report, (ports, waits), config, now),
             }
         }
         Stage::Over(how, reason) => over(&mut status, *how, reason, now),
@@ -82,7 +84,7 @@ fn follow(
     status: &mut ApplicationSessionStatus,
     session: &ApplicationSession,
     report: &SessionReport,
-    ports: &[Option<(Protocol, u16)>],
+    (ports, waits): (&[Option<(Protocol, u16)>], &Reason),
     config: &SessionsConfig,
     now: Timestamp,
 ) {
@@ -91,6 +93,15 @@ fn follow(
     }
     match report.phase {
         SessionPhase::Starting => starting(status),
+        // Clients would be sent to the worker, where they may not get.
+        SessionPhase::Open
+            if !config.ingress_address.is_empty()
+                && status.available_time.is_none()
+                && ports.iter().any(Option::is_none) =>
+        {
+            starting(status);
+            say(status, waits);
+        }
         SessionPhase::Open => {
             let in_use = !report.clients.is_empty();
             status.session_status = if in_use { SessionStatus::InUse } else { SessionStatus::Available };

@@ -68,6 +68,12 @@ fn check_fields<K: Kind>(request: &Request<'_>, value: &Value, duplicates: Vec<S
     Ok(faults)
 }
 
+/// Says what fields there are that do nothing.
+fn warn<K: Kind>(response: &mut Response<Body>, mut warnings: Vec<String>, stored: &Stored<K>) {
+    warnings.extend(stored.object().warnings());
+    answer::warn(response, &warnings);
+}
+
 pub(super) async fn create<K: Kind>(
     api: &ResourceApi,
     request: &Request<'_>,
@@ -85,7 +91,7 @@ pub(super) async fn create<K: Kind>(
     object.meta_mut().managed_fields = after_update(&[], None, &json, &manager(api, request, false), shape::<K>());
     let stored = api.kind::<K>().create(object, options(request)).await?;
     let mut response = answer::object(201, api, request, &*stored);
-    answer::warn(&mut response, &warnings);
+    warn(&mut response, warnings, &stored);
     Ok(response)
 }
 
@@ -179,7 +185,7 @@ pub(super) async fn update<K: Kind>(
     };
     let stored = api.kind::<K>().change(key, &options(request), subresource, change).await?;
     let mut response = answer::object(200, api, request, &*stored);
-    answer::warn(&mut response, &warnings);
+    warn(&mut response, warnings, &stored);
     Ok(response)
 }
 
@@ -235,7 +241,7 @@ pub(super) async fn patch<K: Kind>(
     };
     let stored = api.kind::<K>().change(key, &options(request), subresource, change).await?;
     let mut response = answer::object(200, api, request, &*stored);
-    answer::warn(&mut response, &warnings);
+    warn(&mut response, warnings, &stored);
     Ok(response)
 }
 
@@ -307,7 +313,7 @@ async fn apply_patch<K: Kind>(
         Err(status) => return Err(status),
     };
     let mut response = answer::object(code, api, request, &*stored);
-    answer::warn(&mut response, &warnings);
+    warn(&mut response, warnings, &stored);
     Ok(response)
 }
 

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use async_trait::async_trait;
 use lyra_types::Timestamp;
-use lyra_types::secret::MAX_FUNCTION_SECRETS;
 use lyra_types::resources::{
     Application, ApplicationSpec, ApplicationStatus, GROUP, ObjectMeta, ScalingPolicy, ScalingPolicyType, Threshold,
     VERSION,
 };
+use lyra_types::secret::MAX_FUNCTION_SECRETS;
 use serde_json::{Value, json};
 
 use super::{containers, schema_of};
@@ -103,6 +103,10 @@ impl Kind for Application {
             }
         }
         check_unique("spec.secrets", spec.secrets.iter().enumerate(), problems);
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        containers::warnings(&self.spec.containers)
     }
 
     fn selectable(&self, path: &str) -> Option<Cow<'_, str>> {

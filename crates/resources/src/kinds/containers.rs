@@ -95,6 +95,33 @@ fn check_one(field: &str, container: &Container, problems: &mut Problems) {
     }
 }
 
+/// What of the containers at `spec.containers` is right, and does nothing: for whoever writes it.
+pub(super) fn warnings(containers: &[Container]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, container) in containers.iter().enumerate() {
+        let field = format!("spec.containers[{index}]");
+        if !container.image.is_empty() {
+            warnings.push(format!(
+                "{field}.image: images need a container engine, which workers do not have yet; name a function instead"
+            ));
+        }
+        let unused = [
+            ("command", !container.command.is_empty()),
+            ("args", !container.args.is_empty()),
+            ("workingDir", !container.working_dir.is_empty()),
+        ];
+        for (name, _) in unused.iter().filter(|(_, given)| *given && !container.function.is_empty()) {
+            warnings.push(format!(
+                "{field}.{name}: goes with an image; a function is run as it was deployed (give it what differs by env)"
+            ));
+        }
+    }
+    if containers.len() > 1 {
+        warnings.push("spec.containers: several need a container engine, which workers do not have yet".to_owned());
+    }
+    warnings
+}
+
 fn check_port(field: &str, port: &ContainerPort, problems: &mut Problems) {
     if !(1..=65_535).contains(&port.container_port) {
         problems.invalid(

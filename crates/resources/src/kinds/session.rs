@@ -64,6 +64,16 @@ impl Kind for ApplicationSession {
         self.status.clone_from(&from.status);
     }
 
+    fn keep_status(&mut self, old: &ApplicationSession) {
+        let (status, old) = (&mut self.status, &old.status);
+        // Ports of gateways are given out by these: a session that says another's would take its clients.
+        status.access_end_points.clone_from(&old.access_end_points);
+        status.instance.clone_from(&old.instance);
+        status.application_version = old.application_version;
+        status.available_time = old.available_time;
+        status.available_time_micro = old.available_time_micro;
+    }
+
     fn take_spec(&mut self, from: &ApplicationSession) {
         self.spec.clone_from(&from.spec);
     }

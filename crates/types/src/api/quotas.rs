@@ -41,6 +41,9 @@ pub struct QuotaUse {
     pub stored_bytes: u64,
     /// Functions; of a function 1, or 0 where there is none of that name.
     pub functions: u64,
+    /// Of a tenant: sessions that have not ended.
+    #[serde(default)]
+    pub sessions: u64,
     /// Jobs that wait; counted up to 10,000.
     pub queued_jobs: u64,
     /// Processor time in this period, in ms, where it is limited.

@@ -96,7 +96,7 @@ impl Pool {
             None => (false, format!("the pool's lock could not be had in {} ms", LOCK_PATIENCE.as_millis())),
             Some(state) => {
                 let kept: u64 = state.records.values().map(|record| record.memory()).sum();
-                let charged = kept + state.rooms;
+                let charged = kept + state.rooms.memory;
                 let counted = state.ledger.memory().charged;
                 let idle: usize = state.shelves.values().map(|shelf| shelf.idle.len()).sum();
                 let right = charged == counted && idle == state.idle;

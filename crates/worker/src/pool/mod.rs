@@ -106,7 +106,7 @@ impl Pool {
                 next: 0,
                 directed: false,
                 changes: 0,
-                rooms: 0,
+                rooms: Need::default(),
             }),
             clock,
             begin,

@@ -45,6 +45,11 @@ impl Pool {
         }
     }
 
+    /// Whether there could be such an instance here, if there were no other.
+    pub(crate) fn holds(&self, need: &Need) -> bool {
+        self.shared.state.lock().ledger.holds(need, &Need::default())
+    }
+
     /// Charges for an instance that is there already: all that it needs, or what is left of it where that is less.
     pub(crate) fn room_of_found(&self, need: Need) -> Room {
         let state = &mut *self.shared.state.lock();
@@ -65,7 +70,7 @@ impl State {
     /// Charges for what the pool does not keep, when it is there beyond what is reserved.
     pub(super) fn make(&mut self, need: &Need, reserved: &Reserved) -> Option<Room> {
         let held = self.ledger.charge(need, reserved)?;
-        self.rooms += held.memory;
+        self.rooms.add(&held);
         let devices = self.pool.upgrade().and_then(|pool| pool.devices_of(&held)).map(Box::new);
         Some(Room { held, devices, pool: self.pool.clone() })
     }
@@ -94,10 +99,10 @@ impl Room {
         let mut gone = Gone::new();
         {
             let state = &mut *pool.state.lock();
-            let before = self.held.memory;
+            state.rooms.take(&self.held);
             state.ledger.shrink(&mut self.held, memory);
             state.ledger.release_cpu(&mut self.held);
-            state.rooms -= before - self.held.memory;
+            state.rooms.add(&self.held);
             if !state.waiters.is_empty() {
                 state.settle(pool.clock.instant(), &mut gone);
             }
@@ -121,7 +126,7 @@ impl Drop for Room {
         {
             let state = &mut *pool.state.lock();
             state.ledger.release(&self.held);
-            state.rooms -= self.held.memory;
+            state.rooms.take(&self.held);
             if !state.waiters.is_empty() {
                 state.settle(pool.clock.instant(), &mut gone);
             }

@@ -106,8 +106,8 @@ pub(super) struct State {
     pub(super) directed: bool,
     /// Counts what is told of instances.
     pub(super) changes: u64,
-    /// Bytes that are charged for instances that the pool does not keep.
-    pub(super) rooms: u64,
+    /// What is charged for instances that the pool does not keep. They may stay for long: nobody can have them go.
+    pub(super) rooms: Need,
 }
 
 impl State {
@@ -264,8 +264,9 @@ impl State {
                 continue;
             }
             let need = self.still_needed(&self.waiters[n]);
-            // One that waits for its version's own bound only holds nobody up.
-            if self.ledger.short(&need, &reserved, &Coming::default()).any() {
+            // One that waits for its version's own bound only holds nobody up; nor does one that only the end of a
+            // session can help, for which there is no time.
+            if self.ledger.short(&need, &reserved, &Coming::default()).any() && self.ledger.holds(&need, &self.rooms) {
                 let own = (wants != Wants::Room).then_some(key);
                 self.make_room(own, &need, &reserved, now, gone);
                 reserved.add(&need);

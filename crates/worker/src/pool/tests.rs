@@ -212,6 +212,30 @@ async fn one_who_waits_for_a_gpu_does_not_hold_up_those_who_need_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_whom_only_the_end_of_a_session_can_help_holds_nobody_up_and_takes_nobodys_place() {
+    let (pool, count) = (pool(1_024, 8, Policy::Ttl), Arc::default());
+    let (small, large) = (version(1, 128, 0), version(2, 640, 0));
+    let kept = start(granted(&mut claim(&pool, &small)), &count);
+    pool.put(kept, pool.shared.clock.instant());
+    let session = pool.room(&large, need(&large)).await.unwrap();
+    let mut waits = Box::pin(pool.room(&large, need(&large)));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(pool.total(), 1, "that would not be enough");
+    let warm = granted(&mut claim(&pool, &small));
+    assert!(matches!(warm, Grant::Idle(_)));
+    let cold = granted(&mut claim(&pool, &version(3, 128, 0)));
+    assert!(pool.holds(&need(&large)) && !pool.holds(&Need { memory: 1_025 << 20, ..Need::default() }));
+    drop((session, warm, cold));
+    settle().await;
+    let Poll::Ready(Ok(room)) = waits.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("there is room now")
+    };
+    drop(room);
+    settle().await;
+    assert_eq!(pool.holdings().memory.charged, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn processors_are_held_while_an_instance_serves_and_not_while_it_is_idle() {
     let (pool, count) = (pool(4_096, 1, Policy::Ttl), Arc::default());
     let (a, b) = (version(1, 128, 0), version(2, 128, 0));

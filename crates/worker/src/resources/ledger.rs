@@ -124,6 +124,15 @@ impl Ledger {
         }
     }
 
+    /// Whether `need` would find enough if nobody but `others` held anything.
+    pub(crate) fn holds(&self, need: &Need, others: &Need) -> bool {
+        let slots = self.taken.len() as u64 * u64::from(self.slots);
+        let left = |total: u64, others: u64, need: u64| need == 0 || total.saturating_sub(others) >= need;
+        left(self.memory.total, others.memory, need.memory)
+            && left(self.cpu.total, others.cpu, need.cpu)
+            && left(slots, others.gpus.into(), need.gpus.into())
+    }
+
     /// Charges `need` when all of it is free beyond what is reserved.
     pub(crate) fn charge(&mut self, need: &Need, reserved: &Reserved) -> Option<Held> {
         if self.short(need, reserved, &Coming::default()).any() {

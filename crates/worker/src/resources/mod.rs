@@ -73,6 +73,20 @@ pub(crate) struct Need {
 }
 
 impl Need {
+    /// Counts what an instance holds.
+    pub(crate) fn add(&mut self, held: &Held) {
+        self.memory += held.memory;
+        self.cpu += held.cpu;
+        self.gpus += held.gpus.len() as u32;
+    }
+
+    /// Counts it no more.
+    pub(crate) fn take(&mut self, held: &Held) {
+        self.memory -= held.memory;
+        self.cpu -= held.cpu;
+        self.gpus -= held.gpus.len() as u32;
+    }
+
     /// What an instance of the version is charged for; `None` where its engine's own budget governs it.
     pub(crate) fn of(version: &FunctionVersion) -> Option<Need> {
         let in_engine = matches!(version.runtime, Runtime::Js | Runtime::Wasm);

@@ -62,6 +62,8 @@ pub(super) struct Seat {
     stood: u64,
     pub(super) session: Option<String>,
     pub(super) memory: u64,
+    /// Why it fails, where it does.
+    pub(super) why: Option<String>,
     /// It was told to end.
     pub(super) ending: bool,
     pub(super) ready_since: Option<Instant>,
@@ -153,6 +155,7 @@ impl Book {
             stood: 0,
             session: None,
             memory: 0,
+            why: None,
             ending: false,
             ready_since: None,
             bell: watch::Sender::new(()),
@@ -289,6 +292,7 @@ impl Book {
             state: seat.state,
             session: seat.session.clone(),
             memory: seat.memory,
+            why: seat.why.clone(),
         })
     }
 

@@ -178,6 +178,7 @@ impl Life {
             tracing::warn!(instance = %id, app = %app.key, error = why, left_out, "an instance of an application can't be started");
         }
         self.over(SessionEnd::InstanceLost, format!("its instance could not be started: {}", error.detail));
+        self.blame(self.masked(format!("it could not be started: {}", error.detail)));
         Parting::Failed
     }
 
@@ -185,6 +186,9 @@ impl Life {
     async fn start(&self) -> Result<(Room, Unit, Written)> {
         let (shared, version) = (&self.shared, &self.app.function);
         let need = need(&self.app);
+        if !shared.deps.pool.holds(&need) {
+            return Err(Error::new(Code::Overloaded, too_large(&need)));
+        }
         let _place = self.place_to_start().await;
         let secrets = self.await_secrets().await?;
         let room = shared.deps.pool.room(version, need);
@@ -282,6 +286,13 @@ impl Life {
         }
     }
 
+    /// Notes why the instance fails.
+    pub(super) fn blame(&self, why: impl Into<String>) {
+        if let Some(seat) = self.shared.book.lock().seats.get_mut(&self.id) {
+            seat.why.get_or_insert_with(|| why.into());
+        }
+    }
+
     /// The program has ended.
     fn exited(&self, unit: &Unit, exit: Exit) -> Parting {
         let found = {
@@ -297,6 +308,7 @@ impl Life {
                     let Life { id, app, .. } = self;
                     tracing::warn!(instance = %id, app = %app.key, left_out, "a standing instance ended: its program {exit}");
                 }
+                self.blame(format!("its program {exit}"));
                 return Parting::Failed;
             }
             ((Some(SessionPhase::Closing), _), _) => (SessionEnd::Closed, format!("its program {exit}")),
@@ -304,6 +316,7 @@ impl Life {
                 (SessionEnd::Refused, reason)
             }
             ((Some(SessionPhase::Starting), _), _) => {
+                self.blame(format!("its program {exit}"));
                 (SessionEnd::InstanceLost, format!("its program {exit} before the session was open"))
             }
             (_, Some(said)) => self.ended_by_program(&said).unwrap_or_else(|| lost_or_ended(exit)),
@@ -334,6 +347,7 @@ impl Life {
             tracing::warn!(instance = %id, app = %app.key, left_out, "an instance failed its liveness probe and is replaced");
         }
         self.over(SessionEnd::InstanceLost, "its instance failed its liveness probe".to_owned());
+        self.blame("it failed its liveness probe");
         Parting::Failed
     }
 
@@ -378,7 +392,13 @@ fn lost_or_ended(exit: Exit) -> (SessionEnd, String) {
 }
 
 /// What an instance of an application is charged for.
-fn need(app: &AppVersion) -> Need {
+pub(super) fn need(app: &AppVersion) -> Need {
     // A program that only waits for its clients needs no processor of its own: what is set aside is what was asked for.
     Need { cpu: u64::from(app.cpu_request), ..Need::of(&app.function).unwrap_or_default() }
+}
+
+fn too_large(need: &Need) -> String {
+    let Need { memory, cpu, gpus } = need;
+    let cores = *cpu as f64 / 1_000.0;
+    format!("this worker has less than it asks for: {} MiB of memory, {cores} processors, {gpus} GPUs", memory >> 20)
 }

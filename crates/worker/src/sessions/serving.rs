@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use lyra_isolation::Exposed;
 use lyra_session::{How, Resumed, SessionHandle};
-use lyra_types::{Code, Error, Result};
+use lyra_types::{Code, Error, Result, Runtime};
 use lyra_wire::sessions::{NodeEndpoint, SessionEnd, SessionKey, SessionPhase};
 use lyra_wire::worker::InstanceState;
 use tokio::time::Instant;
 
 use super::commands::Asked;
 use super::health::Unit;
-use super::life::{Life, Parting, Stop};
+use super::life::{Life, Parting, Stop, need};
 use super::program;
 use super::telling::{Told, Written};
 use crate::agent::entry::Entry;
 use crate::pool::Room;
-use crate::resources::Need;
 
 /// Least time between two reports of a session's clients.
 const CLIENTS_EVERY: Duration = Duration::from_millis(200);
@@ -104,7 +103,8 @@ impl Life {
             received: session.received,
             open_by: session.open_by,
             close_by: session.close_by.map(|by| by.0),
-            reuse: session.terms.reuse,
+            // Code that is called can't clean up after a session, and a fresh instance of it costs next to nothing.
+            reuse: session.terms.reuse && !matches!(self.app.function.runtime, Runtime::Js | Runtime::Wasm),
         })
     }
 
@@ -133,6 +133,7 @@ impl Life {
                 () = self.shared.deps.clock.sleep(limit) => {
                     tracing::warn!(instance = %self.id, app = %self.app.key, "an instance did not get ready in time and is replaced");
                     self.over(SessionEnd::InstanceLost, "its instance did not get ready".to_owned());
+                    self.blame(format!("it did not get ready in {} s", limit.as_secs_f64()));
                     return Some(Parting::Failed);
                 }
             }
@@ -212,7 +213,10 @@ impl Life {
                     self.enter(InstanceState::Creating);
                     return Next::Stand;
                 }
-                () = broken(unit.service.as_ref()) => return Next::End(Parting::Failed),
+                () = broken(unit.service.as_ref()) => {
+                    self.blame("it does not speak with the session service any more");
+                    return Next::End(Parting::Failed);
+                }
                 () = written.due(), if !unit.health.is_asleep() => {}
                 () = drowsy => {
                     may_sleep = None;
@@ -268,8 +272,7 @@ impl Life {
         if !unit.health.is_asleep() {
             return Ok(());
         }
-        let need = Need::of(&self.app.function).unwrap_or_default();
-        let more = self.shared.deps.pool.room(&self.app.function, room.missing(&need)).await;
+        let more = self.shared.deps.pool.room(&self.app.function, room.missing(&need(&self.app))).await;
         room.absorb(more.map_err(|_| Error::new(Code::Unavailable, "this worker is shutting down"))?);
         self.book_memory(room.memory());
         if !unit.hosted.wake().await {
@@ -413,8 +416,11 @@ impl Life {
                 if matches!(next, Next::Stand) { Next::End(Parting::Asked) } else { next }
             }
             Stop::OpenTimeout(uid) => {
-                let detail = "its program did not open it in time".to_owned();
-                let detail = self.waits_for.lock().take().unwrap_or(detail);
+                let detail = match unit.health.is_asleep() {
+                    true => "there was no room in time to wake the instance that was to have it",
+                    false => "its program did not open it in time",
+                };
+                let detail = self.waits_for.lock().take().unwrap_or_else(|| detail.to_owned());
                 self.shared.over(&uid, SessionEnd::OpenTimeout, detail);
                 Next::End(Parting::Killed)
             }

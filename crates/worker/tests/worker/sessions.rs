@@ -1,13 +1,14 @@
 //! Applications and sessions, under virtual time, told by a leader that the test plays.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lyra_kit::Clock;
 use lyra_types::Code;
 use lyra_wire::Operated;
 use lyra_wire::registry::Command;
-use lyra_wire::sessions::{SessionCommand, SessionEnd, SessionPhase, SessionReport};
+use lyra_wire::sessions::{AppVersion, SessionCommand, SessionEnd, SessionPhase, SessionReport};
 use lyra_wire::worker::InstanceState;
 use lyra_worker::Config;
 
@@ -198,6 +199,42 @@ async fn an_instance_that_stands_idle_sleeps_and_wakes_for_a_session() {
     assert_eq!((begun.elapsed(), running.charged()), (Duration::from_millis(30), (MEMORY, 100)));
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(leader.told().instances(InstanceState::Active), 1, "one with a session never sleeps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_woke_hold_no_more_processors_than_those_that_never_slept() {
+    let site = Site::new();
+    let running = site.start().await;
+    let parameters = "{\"memory_mb\": 100, \"hibernated_mb\": 10, \"wake_ms\": 30}";
+    let app = site.app("echo", 1, parameters).await;
+    // What a program may use at most is not what is set aside for it.
+    let app = Arc::new(AppVersion { cpu_request: 0, ..(*app).clone() });
+    let leader = &running.leader;
+    leader.order(SessionCommand::Stand(app.clone(), 3)).await.unwrap();
+    leader.until("they sleep", |told| told.instances(InstanceState::Hibernated) == 3).await;
+    for (uid, left) in [("a", 2), ("b", 1), ("c", 0)] {
+        leader.order(open(session(&app, uid, left))).await.unwrap();
+        leader.session(uid, is_open).await;
+    }
+    assert_eq!(running.charged(), (3 * MEMORY, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_asks_for_more_than_there_is_ends_at_once_and_holds_nobody_up() {
+    let site = Site::new();
+    let mut config = Config::default();
+    config.resources.memory = Some(4 * MEMORY);
+    let running = site.start_with(config).await;
+    let app = site.app("huge", 1, "{}").await;
+    let mut function = (*app.function).clone();
+    function.memory_mb = u32::MAX;
+    let huge = Arc::new(AppVersion { function: Arc::new(function), ..(*app).clone() });
+    let leader = &running.leader;
+    leader.order(open(session(&huge, "a", 0))).await.unwrap();
+    let closed = leader.session("a", is_closed).await;
+    let (end, why) = closed.end.unwrap();
+    assert!(end == SessionEnd::InstanceLost && why.contains("less than it asks for: 4294967295 MiB"), "{why}");
+    assert_eq!(running.charged(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Applications and sessions against workers that speak the real protocol, under virtual time.
 
 mod node;
+mod refused;
 mod secrets;
 
 use std::time::Duration;

@@ -29,11 +29,13 @@ pub(in crate::tests) struct Nature {
     pub(in crate::tests) start: Duration,
     /// Instances that it has room for.
     pub(in crate::tests) room: usize,
+    /// Why every instance fails, if they do.
+    pub(in crate::tests) why: Option<&'static str>,
 }
 
 impl Default for Nature {
     fn default() -> Nature {
-        Nature { start: Duration::from_millis(50), room: 1_000 }
+        Nature { start: Duration::from_millis(50), room: 1_000, why: None }
     }
 }
 
@@ -194,7 +196,14 @@ impl Node {
     fn begin(&self, held: &mut Held, app: &AppKey, session: Option<String>, say: &Say) -> InstanceId {
         held.made += 1;
         let id = InstanceId::from_parts(self.number, held.made);
-        let report = HostedReport { id, app: app.clone(), state: InstanceState::Creating, session, memory: 128 << 20 };
+        let report = HostedReport {
+            id,
+            app: app.clone(),
+            state: InstanceState::Creating,
+            session,
+            memory: 128 << 20,
+            why: None,
+        };
         held.hosted.insert(id, report.clone());
         let _ = say.send(Change::Hosted(report));
         let (node, say) = (self.clone(), say.clone());
@@ -208,6 +217,10 @@ impl Node {
     fn started(&self, id: InstanceId, say: &Say) {
         let held = &mut *self.held.lock();
         let Some(of) = held.hosted.get_mut(&id) else { return };
+        if let Some(why) = self.nature.why {
+            of.why = Some(why.to_owned());
+            return self.end(held, id, say);
+        }
         of.state = if of.session.is_some() { InstanceState::Active } else { InstanceState::Standby };
         let _ = say.send(Change::Hosted(of.clone()));
         if let Some(uid) = of.session.clone() {
