@@ -110,18 +110,15 @@ impl Source {
         }
     }
 
-    /// What to tell about a choice that nobody made: the runtime of a directory or an archive.
-    pub fn chosen(&self, path: &Path, asked: Option<Runtime>) -> Result<Option<String>> {
-        let (shown, runtime) = (path.display(), self.runtime(asked)?);
-        Ok(match self {
-            _ if asked.is_some() => None,
-            Source::Directory(..) => Some(format!("{shown} is deployed whole, for {runtime}; --runtime names another")),
-            Source::File(file) if file != path => Some(format!("{} is deployed, for {runtime}", file.display())),
-            Source::File(file) if extension(file) == "zip" => {
-                Some(format!("{shown} is deployed for {runtime}; --runtime names another"))
-            }
+    /// What to tell about a choice that nobody made, where another one may have been expected: a `.js` file by itself is for `js`.
+    pub fn chosen(&self, asked: Option<Runtime>) -> Option<String> {
+        match self {
+            Source::Directory(path, Runtime::Nodejs) if asked.is_none() => Some(format!(
+                "{} is a package of Node.js and deployed whole, for nodejs; --runtime js takes one file of it",
+                path.display()
+            )),
             _ => None,
-        })
+        }
     }
 
     /// The name to show in messages.

@@ -265,7 +265,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         return Err(Failure::usage("--watch needs a file or a directory, not stdin"));
     }
     let plan = Plan::new(&args, &source, session)?;
-    if let Some(chosen) = source.chosen(&args.path, args.runtime)?
+    if let Some(chosen) = source.chosen(args.runtime)
         && !session.json()
     {
         session.note(&chosen);

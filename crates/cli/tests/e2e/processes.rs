@@ -123,7 +123,8 @@ async fn the_runtime_of_a_directory_and_of_an_archive_follows_from_what_is_in_th
         for path in ["pkg", "pkg.zip"] {
             let deployed = lyra.cli(["deploy", path]).await?.expect(0)?;
             assert!(deployed.stdout.contains(&format!("({runtime}, live)")), "{}", deployed.stdout);
-            assert!(deployed.stderr.contains(&format!("for {runtime}")), "{path}: {}", deployed.stderr);
+            let says = deployed.stderr.contains("deployed whole, for nodejs");
+            assert_eq!(says, path == "pkg" && runtime == "nodejs", "{path}: {}", deployed.stderr);
         }
         for name in ["pkg".to_owned(), format!("raw-{runtime}")] {
             assert_eq!(lyra.cli(["invoke", &name, "-d", "null"]).await?.ok()?.trim(), result, "{name}, {runtime}");
