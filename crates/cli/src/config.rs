@@ -36,7 +36,7 @@ pub enum Command {
   LYRA__WORKER__MAX_RUNNING=50 lyra config print
   lyra config print --data-dir ./data --listen 127.0.0.1:0     as `lyra up` with these flags
   DB_URL=tcp://c1:7070 PORT=8080 lyra config print --role gateway")]
-    Print(Print),
+    Print(Box<Print>),
 }
 
 /// Flags of `config print`.
@@ -127,7 +127,8 @@ pub fn refused(error: SettingsError) -> Failure {
 /// # Errors
 /// When a layer can't be read, or holds what is not a setting.
 pub fn run(command: Command, global: &Global) -> Result<()> {
-    let Command::Print(Print { file, set: Traced { flags, mut variables }, role }) = command;
+    let Command::Print(asked) = command;
+    let Print { file, set: Traced { flags, mut variables }, role } = *asked;
     // The others are those of `lyra up`.
     variables.retain(|(name, _)| role.is_none() || *name == LOG);
     let origins = traced(&file, role.as_slice(), variables, flags)?.origins().map_err(refused)?;

@@ -84,8 +84,7 @@ impl OwnBlobs {
             let late = || Error::new(Code::Unavailable, "the code did not come in time");
             tokio::time::timeout(FETCH, work).await.unwrap_or_else(|_| Err(late()))
         });
-        let gone = |_| Err(Error::new(Code::Unavailable, "this worker is shutting down"));
-        async move { task.await.unwrap_or_else(gone) }.boxed().shared()
+        async move { task.await.unwrap_or_else(|_| Err(ending())) }.boxed().shared()
     }
 }
 
@@ -101,9 +100,12 @@ impl Drop for Listed {
     }
 }
 
+fn ending() -> Error {
+    Error::new(Code::Unavailable, "this worker is shutting down")
+}
+
 async fn fetch(own: &dyn Blobs, control: &dyn CodeSource, places: &Semaphore, digest: &Digest) -> Fetched {
-    let closed = |_| Error::new(Code::Unavailable, "this worker is shutting down");
-    let _place = places.acquire().await.map_err(closed)?;
+    let _place = places.acquire().await.map_err(|_| ending())?;
     let mut pieces = match control.pieces(digest).await {
         Ok(pieces) => pieces,
         Err(error) if error.code == Code::NotFound => return Ok(None),
@@ -118,7 +120,7 @@ async fn fetch(own: &dyn Blobs, control: &dyn CodeSource, places: &Semaphore, di
     }
     let code = code.freeze();
     let found = code.clone();
-    let found = lyra_kit::tasks::blocking(move || digest_of(&found)).await.map_err(|_| Error::internal("the end"))?;
+    let found = lyra_kit::tasks::blocking(move || digest_of(&found)).await.map_err(|_| ending())?;
     if found != *digest {
         return Err(Error::internal(format!("control gave the code {found} in place of {digest}")));
     }
