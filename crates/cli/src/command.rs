@@ -163,7 +163,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Tls(command) => tls::run(&command, &global),
         Command::Secret(secret::Command::NewKey(args)) => secret::new_key(&args, &global),
         Command::Workflow(command) => workflow::run(command, &global),
-        Command::Kubeconfig(args) => kubeconfig::run(&args, &global),
+        Command::Kubeconfig(args) => one_thread()?.block_on(Box::pin(kubeconfig::run(&args, &global))),
         Command::Scaler(scaler::Command::Decide(args)) => scaler::decide(&args, &global),
         Command::Version(args) => version::run(&args, &global),
         Command::Up(args) => on_many_threads(up::run(args)),

@@ -140,6 +140,8 @@ impl From<lyra_client::Error> for Failure {
             lyra_client::Error::Unreachable { .. } => {
                 Failure::new(code, text).hint("start one with `lyra up`, or name another with --url or LYRA_URL")
             }
+            lyra_client::Error::Untrusted { .. } => Failure::new(code, text)
+                .hint("--ca or LYRA_CA names a file with the certificate of the authority that signed the server's"),
             lyra_client::Error::Protocol { .. } => {
                 Failure::new(code, text).hint("is this the URL of a Lyra server? --url or LYRA_URL names one")
             }

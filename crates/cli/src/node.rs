@@ -90,6 +90,8 @@ pub struct Args {
     /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    public: up::Certificate,
     /// The scaler decides and does nothing
     #[arg(long)]
     dry_run: bool,
@@ -148,6 +150,7 @@ fn flags(args: &Args) -> Result<Flags> {
         token_file: args.token_file.clone(),
         log: args.log,
         log_filter: args.log_filter.clone(),
+        gateway: args.public.flags(),
         secrets: args.secrets_key.clone().map(|key_file| SecretsFlags { key_file }),
         cluster: Some(cluster),
         worker: Some(WorkerFlags {
@@ -251,8 +254,8 @@ pub async fn run(args: Args) -> Result<()> {
     for (role, address) in node.serving() {
         print_line(&format!("lyra: {} ready on {address}", role.as_str()))?;
     }
-    if let Some(address) = node.status_address() {
-        print_line(&format!("lyra: status ready on http://{address}"))?;
+    if let Some(url) = node.status_url() {
+        print_line(&format!("lyra: status ready on {url}"))?;
     }
     Box::pin(node.run_until(shutdown)).await.map_err(|error| Failure::internal(error.to_string()))
 }

@@ -1,11 +1,13 @@
 //! The flags that every command takes, and what a command is handed: a client and where its output goes.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use lyra_client::{Answer, Client, Config, DEFAULT_URL, Listing};
 use lyra_kit::Clock;
 use lyra_types::TenantName;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{note, print, print_line};
 use crate::table::Table;
 
@@ -32,6 +34,16 @@ pub struct Global {
     /// Whose functions are meant [default: the token's tenant, else default]
     #[arg(long, global = true, env = "LYRA_TENANT", value_name = "NAME", hide_env_values = true)]
     pub tenant: Option<String>,
+    /// PEM file with certificates of authorities to trust beside the system's, for https://
+    #[arg(
+        long,
+        alias = "certificate-authority",
+        global = true,
+        env = "LYRA_CA",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub ca: Option<PathBuf>,
     /// How to print data: `table` for people, `json` exactly as the API sends it
     #[arg(long = "output", short = 'o', global = true, value_name = "FORMAT", default_value = "table", value_parser = parse_format)]
     pub format: Format,
@@ -46,6 +58,8 @@ pub struct Target {
     pub url: String,
     /// The token, if there is one.
     pub token: Option<String>,
+    /// Certificates (PEM) of authorities that are trusted beside the system's.
+    pub authorities: Option<Vec<u8>>,
     /// The tenant, where one was named.
     pub tenant: Option<TenantName>,
 }
@@ -80,20 +94,25 @@ impl Global {
     /// The server that these flags mean.
     ///
     /// # Errors
-    /// When the tenant can't be one.
+    /// When the tenant can't be one, or the certificates can't be read.
     pub fn target(&self) -> Result<Target> {
         let tenant = given(self.tenant.as_ref()).map(|name| TenantName::new(&name)).transpose()?;
         let url = given(self.url.as_ref()).unwrap_or_else(|| DEFAULT_URL.to_owned());
-        Ok(Target { url, token: given(self.token.as_ref()), tenant })
+        let ca = self.ca.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| Failure::usage(format!("{} can't be read: {error}", path.display())))
+        };
+        let authorities = ca.map(read).transpose()?;
+        Ok(Target { url, token: given(self.token.as_ref()), authorities, tenant })
     }
 
     /// The client and the output that these flags ask for.
     ///
     /// # Errors
-    /// When the URL, the token or the tenant can't be one.
+    /// When the URL, the token, the tenant or the certificates can't be one.
     pub fn session(&self) -> Result<Session> {
-        let Target { url, token, tenant } = self.target()?;
-        let client = Client::new(Config { url, token, tenant, ..Config::default() })?;
+        let Target { url, token, authorities, tenant } = self.target()?;
+        let client = Client::new(Config { url, token, authorities, tenant, ..Config::default() })?;
         Ok(Session { client, format: self.format, quiet: self.quiet, clock: Clock::system() })
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lyra_kit::telemetry::{self, Format};
 use lyra_node::Tokens;
 use lyra_node::embedded::{Error, Node, StoreError};
-use lyra_node::settings::{Flags, SecretsFlags};
+use lyra_node::settings::{Flags, GatewayFlags, SecretsFlags};
 use lyra_types::Code;
 
 use crate::config::{self, File};
@@ -20,12 +20,13 @@ use crate::output::print_line;
   lyra up
   lyra up --data-dir ./data --listen 127.0.0.1:0     a free port; the line on stdout says which
   lyra up --listen 0.0.0.0:8080 --token-file tokens.txt
+  lyra up --listen 0.0.0.0:443 --token-file tokens.txt --tls-cert cert.pem --tls-key key.pem
   lyra up --log json --log-filter lyra_worker=debug,info
   lyra up --config lyra.toml                         `lyra config print` shows what that sets
 
-Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`. Functions, versions,
-aliases, jobs and logs are kept in the data directory. SIGTERM or Ctrl-C: no new calls, those that
-run end, exit 0; a second one ends at once.")]
+Prints one line on stdout once it serves: `lyra: ready on http://ADDR:PORT`, or https:// with
+--tls-cert. Functions, versions, aliases, jobs and logs are kept in the data directory. SIGTERM or
+Ctrl-C: no new calls, those that run end, exit 0; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]
     file: File,
@@ -51,6 +52,8 @@ pub struct Set {
     /// File with a token, or sha256:HEX of one, on each line; needed to listen beyond loopback
     #[arg(long, env = "LYRA_TOKEN_FILE", value_name = "FILE", hide_env_values = true)]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: Certificate,
     /// File with the keys that seal secrets of functions [default: secrets.key in the data directory,
     /// which is made]
     #[arg(long, value_name = "FILE")]
@@ -63,6 +66,26 @@ pub struct Set {
     log_filter: Option<String>,
 }
 
+/// The certificate of the listener.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Certificate {
+    /// PEM file with the certificate that clients are shown, and those between it and its authority's:
+    /// HTTPS instead of HTTP; read again when it changes
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its key, which only its owner may read
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+}
+
+impl Certificate {
+    /// As flags of the gateway.
+    pub fn flags(&self) -> Option<GatewayFlags> {
+        let (tls_cert, tls_key) = (self.tls_cert.clone(), self.tls_key.clone());
+        (tls_cert.is_some() || tls_key.is_some()).then_some(GatewayFlags { tls_cert, tls_key })
+    }
+}
+
 impl Set {
     /// As a layer of settings.
     pub fn flags(self) -> Flags {
@@ -72,6 +95,7 @@ impl Set {
             token_file: self.token_file,
             log: self.log,
             log_filter: self.log_filter,
+            gateway: self.tls.flags(),
             secrets: self.secrets_key.map(|key_file| SecretsFlags { key_file }),
             ..Flags::default()
         }
@@ -136,7 +160,7 @@ pub async fn run(args: Args) -> Result<()> {
         () = shutdown.cancelled() => return Ok(()),
     };
     let node = started.map_err(failure)?;
-    print_line(&format!("lyra: ready on http://{}", node.addr()))?;
+    print_line(&format!("lyra: ready on {}", node.url()))?;
     Box::pin(node.run_until(shutdown)).await.map_err(|error| Failure::internal(error.to_string()))
 }
 

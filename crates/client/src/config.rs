@@ -8,6 +8,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use lyra_types::TenantName;
 use reqwest::Url;
 
+use crate::error::root_cause;
 use crate::{Error, Result};
 
 /// Where a server is expected when nothing else is said.
@@ -22,6 +23,8 @@ pub struct Config {
     pub url: String,
     /// Bearer token, where the server asks for one.
     pub token: Option<String>,
+    /// Certificates (PEM) of authorities that are trusted beside those of the system, for servers by `https://`.
+    pub authorities: Option<Vec<u8>>,
     /// Whose functions are meant; `None`: those of the tenant that the token is bound to, else of `default`.
     pub tenant: Option<TenantName>,
     /// Longest time to connect.
@@ -36,6 +39,7 @@ impl Default for Config {
         Config {
             url: DEFAULT_URL.to_owned(),
             token: None,
+            authorities: None,
             tenant: None,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
@@ -85,6 +89,15 @@ fn parse_url(text: &str) -> Result<Url> {
     Ok(url)
 }
 
+fn authorities(pem: &[u8]) -> Result<Vec<reqwest::Certificate>> {
+    let fault = |why: &str| Error::Config(format!("the certificate of the authority can't be used: {why}"));
+    let certificates = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| fault(&root_cause(&error)))?;
+    if certificates.is_empty() {
+        return Err(fault("there is no certificate in PEM"));
+    }
+    Ok(certificates)
+}
+
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -94,7 +107,7 @@ impl Client {
     /// A client. Does not connect yet.
     ///
     /// # Errors
-    /// [`Error::Config`] when the URL or the token can't be one.
+    /// [`Error::Config`] when the URL, the token or the certificates can't be one.
     pub fn new(config: Config) -> Result<Client> {
         install_tls_provider();
         let base = parse_url(&config.url)?;
@@ -117,10 +130,13 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .tcp_nodelay(true);
+        if let Some(pem) = &config.authorities {
+            http = http.tls_certs_merge(authorities(pem)?);
+        }
         if is_loopback(&base) {
             http = http.no_proxy();
         }
-        let http = http.build().map_err(|error| Error::Config(crate::error::root_cause(&error)))?;
+        let http = http.build().map_err(|error| Error::Config(root_cause(&error)))?;
         let tenant = config.tenant.unwrap_or_else(TenantName::default_tenant);
         Ok(Client { http, base, tenant, timeout: config.timeout })
     }
@@ -176,6 +192,15 @@ mod tests {
         let client = client("http://h:1/lyra/").expect("a good URL");
         assert_eq!(client.at(&["v1", "a/b"]).as_str(), "http://h:1/lyra/v1/a%2Fb");
         assert_eq!(client.url(), "http://h:1/lyra");
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        for bad in ["", "hello", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            let authorities = Some(bad.as_bytes().to_vec());
+            let error = Client::new(Config { authorities, ..Config::default() }).map(|c| c.base).expect_err(bad);
+            assert_eq!(error.exit_code(), 2, "{bad}: {error}");
+        }
     }
 
     #[test]

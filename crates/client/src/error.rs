@@ -30,6 +30,14 @@ pub enum Error {
         /// What the connection attempt failed with.
         reason: String,
     },
+    /// Somebody answers at the URL, but not somebody to trust. Nothing was sent.
+    #[error("the server at {url} can't be trusted: {reason}")]
+    Untrusted {
+        /// The server's URL.
+        url: String,
+        /// What is wrong with its certificate.
+        reason: String,
+    },
     /// The connection broke before the answer was there. The request may have been carried out.
     #[error(
         "the connection to {url} broke before the answer was there ({reason}); what was asked for may have been done"
@@ -64,7 +72,9 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Error::Api { error, .. } => error.code,
-            Error::Unreachable { .. } | Error::Broken { .. } | Error::Protocol { .. } => Code::Unavailable,
+            Error::Unreachable { .. } | Error::Untrusted { .. } | Error::Broken { .. } | Error::Protocol { .. } => {
+                Code::Unavailable
+            }
             Error::Deadline { .. } => Code::Timeout,
             Error::Config(_) => Code::BadRequest,
         }
@@ -99,4 +109,40 @@ pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+/// What is wrong with TLS to a server.
+pub(crate) enum TlsFault {
+    /// Its certificate, for this reason.
+    Untrusted(String),
+    /// It does not speak TLS.
+    Plain,
+}
+
+/// Finds in an error what is wrong with TLS, if that is what it tells of.
+pub(crate) fn tls_fault(error: &(dyn std::error::Error + 'static)) -> Option<TlsFault> {
+    use rustls::CertificateError as Bad;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // What an I/O error holds is not among its causes, and it may hold another one.
+        let mut inner = error;
+        while let Some(held) = inner.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()) {
+            inner = held;
+        }
+        cause = error.source();
+        let reason = match inner.downcast_ref() {
+            Some(rustls::Error::InvalidMessage(_)) => return Some(TlsFault::Plain),
+            Some(rustls::Error::InvalidCertificate(bad)) => match bad {
+                Bad::UnknownIssuer => "the authority that signed its certificate is not known here".to_owned(),
+                Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                    "its certificate is for another name".to_owned()
+                }
+                Bad::Expired | Bad::ExpiredContext { .. } => "its certificate has expired".to_owned(),
+                bad => format!("its certificate is refused ({bad})"),
+            },
+            _ => continue,
+        };
+        return Some(TlsFault::Untrusted(reason));
+    }
+    None
 }

@@ -20,7 +20,7 @@ pub(crate) fn passes(error: &Error) -> bool {
         Error::Api { error, .. } => {
             matches!(error.code, Code::Unavailable | Code::Overloaded | Code::Timeout | Code::StaleVersion)
         }
-        Error::Protocol { .. } | Error::Config(_) => false,
+        Error::Untrusted { .. } | Error::Protocol { .. } | Error::Config(_) => false,
     }
 }
 

@@ -10,7 +10,7 @@ use lyra_types::{Code, Error as ApiError};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
-use crate::error::root_cause;
+use crate::error::{TlsFault, root_cause, tls_fault};
 use crate::{Answer, CallInfo, Client, Error, Listing, Result};
 
 /// Bytes of a strange answer that an error shows.
@@ -33,7 +33,13 @@ impl Client {
         let (url, reason) = (self.url().to_owned(), root_cause(error));
         // A connect timeout is both; it means that nothing is there.
         if error.is_connect() || error.is_builder() {
-            return Error::Unreachable { url, reason };
+            return match tls_fault(error) {
+                Some(TlsFault::Untrusted(reason)) => Error::Untrusted { url, reason },
+                Some(TlsFault::Plain) => {
+                    Error::Unreachable { url, reason: "it does not speak TLS; is its address http://?".to_owned() }
+                }
+                None => Error::Unreachable { url, reason },
+            };
         }
         if error.is_timeout() {
             return Error::Deadline { after: after.unwrap_or(self.timeout) };

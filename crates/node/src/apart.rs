@@ -103,7 +103,7 @@ pub struct Node {
     gateway: Option<(TcpListener, lyra_gateway::Service)>,
     scaler: Option<lyra_scaler::Service>,
     status: Option<(TcpListener, Status)>,
-    status_address: Option<SocketAddr>,
+    status_url: Option<String>,
     /// Cancelled when callers of the worker shall begin no more calls.
     closing: CancellationToken,
 }
@@ -197,7 +197,7 @@ impl Node {
             gateway: None,
             scaler: None,
             status: None,
-            status_address: None,
+            status_url: None,
             closing,
         };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
@@ -238,13 +238,14 @@ impl Node {
             status.mount_resources(Arc::new(InProcess(resources)));
         }
         let (listener, address) = listen(address).await?;
-        (self.status, self.status_address) = (Some((listener, status)), Some(address));
+        let url = format!("{}://{address}", config.node.gateway.scheme());
+        (self.status, self.status_url) = (Some((listener, status)), Some(url));
         Ok(())
     }
 
     /// Where health, readiness and metrics are served, where that is not the gateway.
-    pub fn status_address(&self) -> Option<SocketAddr> {
-        self.status_address
+    pub fn status_url(&self) -> Option<&str> {
+        self.status_url.as_deref()
     }
 
     async fn start_gateway(
@@ -277,7 +278,7 @@ impl Node {
         if !fleet.synced(REGISTRY).await {
             tracing::warn!("the registry can't be reached yet: no worker is known");
         }
-        self.serving.push((Role::Gateway, format!("http://{address}")));
+        self.serving.push((Role::Gateway, format!("{}://{address}", config.node.gateway.scheme())));
         self.gateway = Some((listener, gateway));
         Ok(())
     }

@@ -185,6 +185,9 @@ pub struct Flags {
     /// See [`Settings::log_filter`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_filter: Option<String>,
+    /// See [`Settings::gateway`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayFlags>,
     /// See [`Settings::secrets`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets: Option<SecretsFlags>,
@@ -200,6 +203,17 @@ pub struct Flags {
     /// See [`Settings::workflow`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<WorkflowFlags>,
+}
+
+/// Flags of the gateway.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct GatewayFlags {
+    /// See [`lyra_gateway::Config::tls_cert`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert: Option<PathBuf>,
+    /// See [`lyra_gateway::Config::tls_key`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
 }
 
 /// Flags of the workflow role.
