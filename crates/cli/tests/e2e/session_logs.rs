@@ -27,13 +27,12 @@ print("program started", flush=True)
 http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 
-/// One instance at most, which serves one session after the other.
+/// Of instances that stand by a session gets the one that has stood for the shortest time, which has just served another one.
 fn application(name: &str, function: &str) -> String {
     let spec = json!({"apiVersion": "lyra.dev/v1", "kind": "Application", "metadata": {"name": name}, "spec": {
         "containers": [{"name": "main", "function": function, "ports": [{"containerPort": 8080}]}],
-        "killInstanceWhenSessionClosed": false,
-        "scalingPolicy": {"maximumInstance": 1, "scalingPolicyType": "idle_session_number",
-            "idleSessionNumThreshold": {"low": 1, "high": 1}},
+        "scalingPolicy": {"maximumInstance": 3, "scalingPolicyType": "idle_session_number",
+            "idleSessionNumThreshold": {"low": 1, "high": 2}},
     }});
     spec.to_string()
 }
@@ -52,8 +51,17 @@ async fn with_talks() -> Result<Lyra> {
     Ok(lyra)
 }
 
+/// A session whose instance serves another one after it.
+fn session(application: &str, name: &str) -> String {
+    let object = json!({"apiVersion": "lyra.dev/v1", "kind": "ApplicationSession", "metadata": {"name": name},
+        "spec": {"applicationName": application, "openTimeoutSeconds": 60, "killInstanceWhenSessionClosed": false}});
+    object.to_string()
+}
+
 async fn open(lyra: &Lyra, application: &str, name: &str) -> Result<Value> {
-    lyra.cli(["session", "open", application, "--name", name, "--wait", "60s", "-o", "json"]).await?.json()
+    apply(lyra, &session(application, name)).await?;
+    lyra.commands().until_shown(&["session", "get", name], "Available").await?;
+    lyra.cli(["session", "get", name, "-o", "json"]).await?.json()
 }
 
 async fn visit(lyra: &Lyra, session: &str, path: &str) -> Result<()> {
@@ -91,9 +99,7 @@ async fn each_session_of_an_instance_has_its_own_lines_also_after_its_end() -> R
     fs::write(lyra.scratch().join("kubeconfig"), lyra.cli(["kubeconfig"]).await?.ok()?)?;
     let kubeconfig = lyra.scratch().join("kubeconfig").display().to_string();
     let kubectl = Cli::new("kubectl").within(lyra.scratch()).env("KUBECONFIG", &kubeconfig);
-    let session = json!({"apiVersion": "lyra.dev/v1", "kind": "ApplicationSession", "metadata": {"name": "two"},
-        "spec": {"applicationName": "chat", "openTimeoutSeconds": 60}});
-    fs::write(lyra.scratch().join("two.json"), session.to_string())?;
+    fs::write(lyra.scratch().join("two.json"), session("chat", "two"))?;
     kubectl.run(["apply", "-f", "two.json"]).await.context("this test needs kubectl")?.ok()?;
     commands.until_shown(&["session", "get", "two"], "Available").await?;
     visit(&lyra, "two", "tea").await?;
@@ -115,7 +121,8 @@ async fn each_session_of_an_instance_has_its_own_lines_also_after_its_end() -> R
     // The same by function, application and instance, each line with what it belongs to.
     for which in [&["talks"][..], &["--application", "chat"], &["--instance", instance]] {
         let all = lyra.cli([&["logs"], which].concat()).await?.ok()?;
-        for line in ["program started", "one was asked for /tea", "two was asked for /tea"] {
+        assert!(all.contains("program started"), "{which:?}: {all}");
+        for line in ["one was asked for /tea", "two was asked for /tea"] {
             assert_eq!(all.lines().filter(|shown| shown.ends_with(line)).count(), 1, "{which:?} {line}: {all}");
         }
         let named = which[0] == "--instance" || all.contains("two two was asked for /tea");
