@@ -35,9 +35,9 @@ use crate::metrics::{Metrics, RouteMetrics};
 use crate::resources::{Mounted, ResourceServer};
 use crate::rest::job_events;
 use crate::routes;
+use crate::tls::Certificates;
 
 /// How often the number of routes is put into the metrics.
-use crate::tls::Certificates;
 const GAUGE_PERIOD: Duration = Duration::from_secs(5);
 /// How long connections that are broken off get to free what they hold.
 const CUT_WAIT: Duration = Duration::from_secs(1);
@@ -185,20 +185,20 @@ impl Service {
     /// [`lyra_types::Code::InvalidField`] when the address can be reached from other machines and there are no tokens, or the certificate
     /// can't be used.
     pub fn check(&self, address: SocketAddr) -> Result<()> {
+        self.certificates()?;
         self.guard(address).map(drop)
     }
 
-    fn guard(&self, address: SocketAddr) -> Result<Guard> {
-        let app = &self.entry.app;
-        self.certificates()?;
-        let (config, clock) = (&app.config, &app.clock);
-        let oidc = Oidc::new(&config.oidc, clock.clone())?;
-        let (operators, grants) = (config.tokens.clone(), Some(Arc::clone(&app.grants)));
     fn certificates(&self) -> Result<Option<Certificates>> {
         let app = &self.entry.app;
         Certificates::open(&app.config, &app.clock, &app.metrics)
     }
 
+    fn guard(&self, address: SocketAddr) -> Result<Guard> {
+        let app = &self.entry.app;
+        let (config, clock) = (&app.config, &app.clock);
+        let oidc = Oidc::new(&config.oidc, clock.clone())?;
+        let (operators, grants) = (config.tokens.clone(), Some(Arc::clone(&app.grants)));
         let keyring = Keyring::new(operators, grants, oidc, clock.clone(), app.metrics.clone(), config.route_wait);
         Guard::of(address, &Arc::new(keyring), config.domain.as_deref())
     }

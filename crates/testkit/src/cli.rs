@@ -93,7 +93,7 @@ impl Cli {
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        for name in ["URL", "TOKEN", "TENANT", "DATA_DIR", "LISTEN", "LOG"] {
+        for name in ["URL", "TOKEN", "TENANT", "CA", "DATA_DIR", "LISTEN", "LOG"] {
             command.env_remove(format!("LYRA_{name}"));
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));

@@ -111,14 +111,14 @@ impl Lyra {
         Ok(())
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or `https://` where it has a certificate.
     pub fn url(&self) -> &str {
         &self.url
     }
 
     /// The address alone: `127.0.0.1:PORT`.
     pub fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.split_once("://").map_or(&self.url, |(_, address)| address)
     }
 
     /// Where the server keeps its data.
