@@ -247,8 +247,7 @@ impl Node {
             logs: as_logs,
             workflows: Some(Arc::new(workflow.clone())),
         };
-        let scheme = config.gateway.scheme();
-        let gateway = roles::gateway::new(config.gateway, others, &kit);
+        let (scheme, gateway) = (config.gateway.scheme(), roles::gateway::new(config.gateway, others, &kit));
         if let Some(resources) = control.resources() {
             gateway.mount_resources(Arc::new(InProcess(resources)));
         }

@@ -1,3 +1,5 @@
+//! Files that can't be used, and files that change.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
