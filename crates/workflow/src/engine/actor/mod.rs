@@ -249,7 +249,8 @@ impl Actor {
                 break;
             }
             self.go_on().await;
-            if self.is_tired() || !self.entries.is_empty() || !self.outward.is_empty() {
+            let ended = self.core.outcome().is_some();
+            if ended || self.is_tired() || !self.entries.is_empty() || !self.outward.is_empty() {
                 continue;
             }
             self.listen().await;

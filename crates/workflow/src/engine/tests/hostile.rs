@@ -83,6 +83,20 @@ async fn runs_that_never_stand_still_leave_others_alone_and_are_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_that_reaches_a_limit_on_its_way_ends_there() {
+    let mut site = Site::new();
+    site.config.max_steps = 50_000;
+    let runs = site.store();
+    let engine = site.engine(&runs, doubling(), 1, true).await;
+    begin(&engine, SPIN, double(), "r", json!({"n": 1})).await;
+    let error =
+        tokio::time::timeout(Duration::from_secs(60), ended(&engine, &runs, "r")).await.expect("it ends").2.error;
+    let error = error.expect("an error");
+    assert_eq!(error.cause.code, "limit_reached");
+    assert!(error.cause.message.contains("workflow.max_steps"), "{}", error.cause.message);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_ends_by_the_limits_that_it_was_begun_with() {
     let mut site = Site::new();
     let runs = site.store();
