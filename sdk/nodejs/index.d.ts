@@ -22,6 +22,8 @@ export class Session {
   readonly data: Buffer;
   /** The data as text. */
   readonly text: string;
+  /** The application's configuration when the session was opened. */
+  readonly configuration: Configuration;
   /** How long opening may take, in milliseconds. */
   readonly timeoutMs: number;
   readonly isActive: boolean;

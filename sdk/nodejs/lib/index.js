@@ -29,6 +29,8 @@ class Session {
   get data() { return this.#info.data; }
   /** The data as text. */
   get text() { return this.#info.data.toString('utf8'); }
+  /** The application's configuration when the session was opened: `{version, data}`. */
+  get configuration() { return this.#info.configuration; }
   /** How long opening may take, in milliseconds. */
   get timeoutMs() { return this.#info.timeoutMs; }
   get isActive() { return this.#lyra._local.has(this.id); }

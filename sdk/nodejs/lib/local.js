@@ -149,7 +149,12 @@ class Local {
     if (this.isActive()) return;
     this.configuration = open.configuration ?? { version: 0, data: {} };
     this.told = [];
-    this.session = { ...open.session, data: bytes(open.data), timeoutMs: open.timeout_ms };
+    this.session = {
+      ...open.session,
+      data: bytes(open.data),
+      timeoutMs: open.timeout_ms,
+      configuration: this.configuration,
+    };
     this.phase = 'none';
     this.advance('initializing');
     this.tell('open', { session: this.session });

@@ -31,6 +31,7 @@ mod schedules;
 mod secrets;
 mod session_limits;
 mod session_logs;
+mod session_sdk;
 mod session_secrets;
 mod session_site;
 mod sessions;

@@ -101,6 +101,7 @@ server.on('upgrade', (request, socket) => {
 
 lyra.on('open', (opened) => {
   session = opened;
+  motd = opened.configuration.data.motd ?? '';
   server.once('error', (error) => opened.fail(error.message));
   server.listen(Number(process.env.PORT ?? 8080), () => opened.ready());
 });

@@ -20,7 +20,7 @@ class Counter:
     def __init__(self, session: aio.Session) -> None:
         self.session = session
         self.value = int(session.text or "0")
-        self.most = 1_000
+        self.configure(session.configuration.data)
         self.clients: set[asyncio.StreamWriter] = set()
         self.names = (f"client-{number}" for number in itertools.count(1))
 

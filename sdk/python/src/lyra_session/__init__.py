@@ -78,6 +78,12 @@ class Session:
         return self.data.decode()
 
     @property
+    def configuration(self) -> Configuration:
+        """The application's configuration when the session was opened."""
+        known = self._info["configuration"]
+        return Configuration(known["version"], known["data"])
+
+    @property
     def timeout(self) -> float:
         """How long opening may take, in seconds."""
         return self._info["timeout_ms"] / 1_000

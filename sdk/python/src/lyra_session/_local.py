@@ -170,7 +170,12 @@ class Local:
             return
         self.configuration = message.get("configuration") or {"version": 0, "data": {}}
         self.told = []
-        self.session = dict(message["session"], data=to_bytes(message["data"]), timeout_ms=message["timeout_ms"])
+        self.session = dict(
+            message["session"],
+            data=to_bytes(message["data"]),
+            timeout_ms=message["timeout_ms"],
+            configuration=self.configuration,
+        )
         self.phase = "none"
         self.advance("initializing")
         self._tell("open", self.session, None)
