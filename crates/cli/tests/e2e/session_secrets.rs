@@ -20,7 +20,7 @@ const MAP: &str = "here-be-dragons-and-worse";
 const NEW_MAP: &str = "here-be-ponies-and-better";
 const LAST_MAP: &str = "here-be-whales-and-waves";
 
-/// Answers with its secrets turned around, and prints them as they are.
+/// Answers with its secrets turned around, and prints them as they are where it is asked to.
 const PROGRAM: &str = r#"#!/usr/bin/env python3
 import http.server, json, os, sys
 def text(path): return open(path).read()
@@ -29,7 +29,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         map = text(os.path.join(os.environ["LYRA_SESSION_DIR"], "secrets/map"))
         password, file = os.environ["DB_PASSWORD"], text("/run/secrets/db")
-        print("the password is", password, "and the map", map, flush=True)
+        if self.path == "/print": print("the password is", password, "and the map", map, flush=True)
+        if self.path == "/map": print("only the map is", map, flush=True)
         answer = json.dumps({"password": password[::-1], "file": file[::-1], "map": map[::-1]}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(answer)))
@@ -70,6 +71,13 @@ async fn ask(lyra: &Lyra, session: &str) -> Result<Option<Value>> {
     Ok(if answer.status() == 200 { Some(answer.json().await?) } else { None })
 }
 
+/// Has a session print its secrets.
+async fn print(lyra: &Lyra, session: &str, what: &str) -> Result<()> {
+    let answer = lyra.http()?.get(format!("{}/s/default/{session}/{what}", lyra.url())).send().await?;
+    answer.error_for_status()?;
+    Ok(())
+}
+
 /// Asks until the answer is this one.
 async fn until(lyra: &Lyra, session: &str, expected: &Value) -> Result<()> {
     let asking = async {
@@ -106,6 +114,7 @@ async fn secrets_reach_sessions_change_in_them_and_are_nowhere_else() -> Result<
         json!({"password": password, "file": password, "map": reversed(map)})
     };
     until(&lyra, "one", &said(PASSWORD, MAP)).await?;
+    print(&lyra, "one", "print").await?;
     lyra.commands().until_shown(&["logs", "keeper"], "the password is *** and the map ***").await?;
 
     // A file changes under an open session; for a variable there are new instances, and the session keeps its own.
@@ -124,6 +133,8 @@ async fn secrets_reach_sessions_change_in_them_and_are_nowhere_else() -> Result<
     };
     tokio::time::timeout(LONG, renewed).await.context("instances with the old value are still given out")??;
     until(&lyra, "one", &said(PASSWORD, NEW_MAP)).await?;
+    // The value that it has is not the newest any more.
+    print(&lyra, "one", "print").await?;
 
     // What is deleted by mistake is not; and the session goes on over a crash, with what changes meanwhile.
     let refused = lyra.cli(["secret", "rm", "map"]).await?.expect(2)?;
@@ -135,6 +146,8 @@ async fn secrets_reach_sessions_change_in_them_and_are_nowhere_else() -> Result<
     until(&lyra, "one", &said(PASSWORD, NEW_MAP)).await?;
     set(&lyra, "map", LAST_MAP).await?;
     until(&lyra, "one", &said(PASSWORD, LAST_MAP)).await?;
+    print(&lyra, "one", "map").await?;
+    lyra.commands().until_shown(&["logs", "keeper"], "only the map is ***").await?;
 
     let texts = [PASSWORD, NEW_PASSWORD, MAP, NEW_MAP, LAST_MAP];
     for command in [["app", "get", "keeper"], ["session", "get", "one"], ["logs", "keeper", "--limit=1000"]] {
