@@ -235,7 +235,7 @@ async fn a_part_is_run_for_a_token_that_may_deploy_and_invoke() -> Result<()> {
     ]);
     with(&cloud, "parent", &format!("{PARENT}{CUT}"), &mappings, &[]).await?;
     let refused = cloud.cli(["workflow", "run", "parent", "--wait", "-d", r#"{"n":1}"#]).await?.expect(1)?;
-    assert!(refused.stderr.contains("http_403") && refused.stderr.contains("deploy"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("http_403") && refused.stderr.contains("needs the scopes"), "{}", refused.stderr);
     give("deploy,invoke").await?;
     cloud.cli(["workflow", "run", "parent", "--id", "p", "-d", r#"{"n":1}"#]).await?.ok()?;
     let inner = eventually(async || {
