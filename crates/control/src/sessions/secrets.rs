@@ -54,7 +54,7 @@ impl Leading {
         for (uid, app) in &mut self.apps {
             if app.fault.as_ref().is_some_and(|fault| fault.reason == SECRET_NOT_FOUND) {
                 app.not_before = None;
-            } else if !app.version().is_some_and(|of| wanted(&of.version).next().is_some()) {
+            } else if app.version().is_none_or(|of| wanted(&of.version).next().is_none()) {
                 continue;
             }
             self.dirty_apps.insert(uid.clone());

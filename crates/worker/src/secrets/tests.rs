@@ -155,7 +155,7 @@ async fn an_application_is_told_what_has_changed_and_what_is_missing() {
     assert!(!format!("{first:?}").contains("dragons"));
 
     vault.has(&[("key", 1, "open-sesame"), ("map", 2, "here be ponies")]);
-    assert_eq!(secrets.look(&*vault).await.unwrap().apps, [app.key.clone()]);
+    assert_eq!(secrets.look(&*vault).await.unwrap().apps, std::slice::from_ref(&app.key));
     let (second, _) = secrets.known_of_app(&app.key).unwrap();
     assert_eq!(text(&second), both("open-sesame", "here be ponies"));
     assert!(second.fixed == first.fixed && second.loose != first.loose, "no other instance is needed for a file");

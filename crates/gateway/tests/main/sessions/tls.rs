@@ -109,7 +109,8 @@ async fn room(site: &Site) -> (Gateway, programs::Program) {
 async fn http_of_both_versions_is_spoken_by_tls() {
     let site = Site::new();
     let (gateway, program) = room(&site).await;
-    let offers: [(&[&[u8]], Option<&[u8]>); 3] =
+    type Offer = (&'static [&'static [u8]], Option<&'static [u8]>);
+    let offers: [Offer; 3] =
         [(&[b"h2", b"http/1.1"], Some(b"h2")), (&[b"http/1.1"], Some(b"http/1.1")), (&[], None)];
     for (offered, agreed) in offers {
         let stream = site.connect(&gateway, offered).await.unwrap();
