@@ -175,8 +175,7 @@ pub struct NewPart {
     pub user: Option<Arc<str>>,
 }
 
-// The signature is serde's.
-#[allow(clippy::trivially_copy_pass_by_ref)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn is_zero(depth: &u32) -> bool {
     *depth == 0
 }
