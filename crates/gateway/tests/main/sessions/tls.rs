@@ -110,8 +110,7 @@ async fn http_of_both_versions_is_spoken_by_tls() {
     let site = Site::new();
     let (gateway, program) = room(&site).await;
     type Offer = (&'static [&'static [u8]], Option<&'static [u8]>);
-    let offers: [Offer; 3] =
-        [(&[b"h2", b"http/1.1"], Some(b"h2")), (&[b"http/1.1"], Some(b"http/1.1")), (&[], None)];
+    let offers: [Offer; 3] = [(&[b"h2", b"http/1.1"], Some(b"h2")), (&[b"http/1.1"], Some(b"http/1.1")), (&[], None)];
     for (offered, agreed) in offers {
         let stream = site.connect(&gateway, offered).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), agreed);

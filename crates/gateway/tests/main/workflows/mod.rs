@@ -257,8 +257,7 @@ async fn tokens_of_tasks_are_shown_to_those_who_may_invoke_and_completions_are_w
     let accounts = Arc::new(FakeAccounts::default());
     accounts.set_tenant("acme", TenantState::Active);
     let token = |scopes: &[Scope]| format!("Bearer {}", accounts.grant(Some("acme"), None, scopes).secret.reveal());
-    let [reads, invokes, both] =
-        [&[Scope::Read][..], &[Scope::Invoke], &[Scope::Deploy, Scope::Invoke]].map(token);
+    let [reads, invokes, both] = [&[Scope::Read][..], &[Scope::Invoke], &[Scope::Deploy, Scope::Invoke]].map(token);
     let (mut deps, control, worker, logs) = deps();
     deps.accounts = Arc::<FakeAccounts>::clone(&accounts);
     let tokens = Tokens::parse("an-operators-token").unwrap();
