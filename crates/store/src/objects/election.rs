@@ -21,6 +21,8 @@ use crate::StoreError;
 
 /// Between tries while the store can't be reached.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(50), max: Duration::from_secs(1) };
+/// Wait before the office is looked at again where it can't be watched.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How much of a lease's time may pass without a renewal before its holder gives it up: the rest is for clocks that do
 /// not run at the same speed.
 const HELD: f64 = 0.9;
@@ -94,8 +96,10 @@ impl Election {
 
     /// Takes the office if it is free, else waits until it may be.
     async fn try_once(&self, name: &Bytes) -> Result<Option<Leadership>, StoreError> {
-        if let Some(held) = self.objects.get(&self.key).await? {
-            self.wait_for_end(held.modified).await?;
+        // As of which revision is known here: how long ago the office was taken does not matter, and may be forgotten.
+        let listing = self.objects.list(&self.key, 1, None).await?;
+        if listing.entries.first().is_some_and(|entry| entry.key == self.key) {
+            self.wait_for_end(listing.revision).await;
             return Ok(None);
         }
         let asked = self.clock.instant();
@@ -128,15 +132,17 @@ impl Election {
         }
     }
 
-    async fn wait_for_end(&self, since: u64) -> Result<(), StoreError> {
-        // An end of history ends the wait, too: then the office is looked at anew.
-        let Ok(mut changes) = self.objects.watch(&self.key, since + 1).await else { return Ok(()) };
-        while let Some(Ok(batch)) = changes.next().await {
-            if batch.events.iter().any(|event| event.key == self.key) {
-                return Ok(());
+    /// Waits until the office has changed since `revision`. Whatever else ends the wait: it is looked at anew, but not at once,
+    /// since each look may cost the store a write.
+    async fn wait_for_end(&self, revision: u64) {
+        if let Ok(mut changes) = self.objects.watch(&self.key, revision + 1).await {
+            while let Some(Ok(batch)) = changes.next().await {
+                if batch.events.iter().any(|event| event.key == self.key) {
+                    return;
+                }
             }
         }
-        Ok(())
+        self.clock.sleep(AGAIN).await;
     }
 }
 

@@ -1,12 +1,19 @@
 //! What every implementation of [`Objects`] must do. Each claim gets an empty store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use lyra_store::StoreError;
-use lyra_store::objects::{Change, Check, Election, EventKind, MAX_KEY, Objects, Txn, TxnError, WatchError};
+use lyra_store::objects::{
+    Batch, Change, Check, Election, Entry, EventKind, Granted, LeaseId, Listing, MAX_KEY, Objects, Txn, TxnError,
+    WatchError,
+};
+use tokio::sync::Notify;
 
 use super::Subject;
 
@@ -353,4 +360,62 @@ pub async fn a_leader_that_is_gone_is_followed(subject: impl Subject) {
     assert!(lost.is_cancelled());
     let next = election.campaign(Bytes::from_static(b"c2")).await.expect("the lease has ended");
     assert!(next.epoch() > epoch);
+}
+
+/// A store that refuses to be asked for watches again and again.
+struct Patient {
+    store: Arc<dyn Objects>,
+    watches: AtomicUsize,
+    watched: Notify,
+}
+
+#[async_trait]
+impl Objects for Patient {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.store.get(key).await
+    }
+    async fn list(&self, prefix: &str, limit: usize, after: Option<&str>) -> Result<Listing, StoreError> {
+        self.store.list(prefix, limit, after).await
+    }
+    async fn txn(&self, txn: Txn) -> Result<u64, TxnError> {
+        self.store.txn(txn).await
+    }
+    async fn watch(
+        &self,
+        prefix: &str,
+        from: u64,
+    ) -> Result<BoxStream<'static, Result<Batch, WatchError>>, WatchError> {
+        // The first may start too far back; a list helps.
+        assert!(self.watches.fetch_add(1, Ordering::Relaxed) < 2, "it asks again and again");
+        let watch = self.store.watch(prefix, from).await?;
+        self.watched.notify_one();
+        Ok(watch)
+    }
+    async fn grant(&self, ttl: Duration) -> Result<Granted, StoreError> {
+        self.store.grant(ttl).await
+    }
+    async fn renew(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        self.store.renew(lease).await
+    }
+    async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.store.revoke(lease).await
+    }
+}
+
+pub async fn who_stands_after_the_leader_s_beginning_was_forgotten_waits_in_peace(subject: impl Subject) {
+    let store = subject.store();
+    let term = Duration::from_secs(3_600);
+    let first = Election::new(Arc::clone(&store), "leader", term).campaign(Bytes::from_static(b"c1")).await;
+    let first = first.expect("nobody else wants to");
+    write(&*store, vec![put("a", "1")]).await;
+    subject.forget_history().await;
+    let patient = Arc::new(Patient { store, watches: AtomicUsize::new(0), watched: Notify::new() });
+    let election = Election::new(patient.clone(), "leader", term);
+    let epoch = first.epoch();
+    let resigns = async {
+        patient.watched.notified().await;
+        first.resign().await.expect("resigned");
+    };
+    let (second, ()) = tokio::join!(election.campaign(Bytes::from_static(b"c2")), resigns);
+    assert!(second.expect("the office is free").epoch() > epoch);
 }

@@ -25,6 +25,7 @@ macro_rules! keeps_the_promises {
             a_lease_ends_at_once_when_it_is_revoked
             one_leads_and_the_next_has_a_higher_epoch
             a_leader_that_is_gone_is_followed
+            who_stands_after_the_leader_s_beginning_was_forgotten_waits_in_peace
         );
     };
     (@ $subject:ty, $($claim:ident)*) => {
