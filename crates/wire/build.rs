@@ -122,6 +122,8 @@ const WORKFLOWS: &[Row] = &[
     ("Run", "OfRun", "Run", Unary),
     ("Runs", "RunsOf", "RunPage", Unary),
     ("Command", "CommandRun", "Run", Unary),
+    ("DeleteRun", "OfRun", "Nothing", Unary),
+    ("Usage", "OfTenant", "WorkflowUse", Unary),
     ("Trace", "TraceOf", "Tokens", Unary),
     ("Waiting", "OfRun", "WaitingTasks", Unary),
     ("Clear", "OfTenant", "Cleared", Unary),

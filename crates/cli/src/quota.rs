@@ -28,6 +28,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   lyra quota set --tenant acme --rate 100/s --burst 200 --concurrency 50 --memory 8192
   lyra quota set --tenant acme --stored-bytes 1GiB --functions 20 --queued-jobs 10000
+  lyra quota set --tenant acme --workflows 50 --runs 1000
   lyra quota set --tenant acme --function resize --cpu-ms 3600000/day")]
     Set(Box<Set>),
     /// Take a quota back: that of the server's settings is in force then
@@ -79,6 +80,12 @@ pub struct Set {
     /// Sessions that have not ended, and the instances that stand for some
     #[arg(long, value_name = "N", conflicts_with = "function")]
     sessions: Option<u32>,
+    /// Workflows
+    #[arg(long, value_name = "N", conflicts_with = "function")]
+    workflows: Option<u32>,
+    /// Runs of workflows that have not ended, those of sub-workflows among them
+    #[arg(long, value_name = "N", conflicts_with = "function")]
+    runs: Option<u32>,
     /// Jobs that wait
     #[arg(long, value_name = "N")]
     queued_jobs: Option<u64>,
@@ -134,6 +141,8 @@ impl Set {
             stored_bytes: self.stored_bytes,
             functions: self.functions,
             sessions: self.sessions,
+            workflows: self.workflows,
+            runs: self.runs,
             queued_jobs: self.queued_jobs,
             cpu_ms: self.cpu_ms.map(|(most, _)| most),
             cpu_period: self.cpu_ms.map(|(_, period)| period),
@@ -217,6 +226,8 @@ fn rows(view: &QuotaView) -> Vec<Row> {
     if view.function.is_none() {
         rows.push(row("functions", text(quota.functions.map(u64::from)), Some(used.functions.to_string())));
         rows.push(row("sessions", text(quota.sessions.map(u64::from)), Some(used.sessions.to_string())));
+        rows.push(row("workflows", text(quota.workflows.map(u64::from)), text(used.workflows)));
+        rows.push(row("runs", text(quota.runs.map(u64::from)), text(used.runs)));
     }
     rows.push(row("queued jobs", text(quota.queued_jobs), Some(used.queued_jobs.to_string())));
     let cpu = quota.cpu().map(|(most, period)| format!("{most} ms in a {period}"));

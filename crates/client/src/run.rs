@@ -105,6 +105,14 @@ impl Client {
         self.command(id, "redrive").await
     }
 
+    /// Deletes a run that has ended, with its history.
+    ///
+    /// # Errors
+    /// `not_found`; `conflict` while it has not ended.
+    pub async fn delete_run(&self, id: &RunId) -> Result<()> {
+        self.send(self.request(Method::DELETE, self.run_url(id, &[]))).await.map(drop)
+    }
+
     /// What has ended of a run, as OpenTelemetry spans: the JSON of OTLP, for a collector's `/v1/traces`.
     ///
     /// # Errors

@@ -236,6 +236,11 @@ impl Service {
         self.accounts.set_workflows(Some(workflows));
     }
 
+    /// Who has the workflows of tenants, if that is known.
+    pub(crate) fn workflows_of_tenants(&self) -> Option<Arc<dyn lyra_wire::Workflows>> {
+        self.accounts.workflows()
+    }
+
     fn started_sessions(&self) -> Result<&Sessions> {
         let starting = || Error::new(Code::Unavailable, "this control process is starting");
         self.sessions.get().map(|sessions| &**sessions).ok_or_else(starting)

@@ -50,7 +50,7 @@ use crate::trigger;
         workers::instances, workers::terminate, workers::hibernate, workers::activate,
         members::list,
         workflows::list, workflows::deploy, workflows::get, workflows::delete, workflows::version, workflows::start, workflows::start_part,
-        runs::list, runs::get, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete, values::get,
+        runs::list, runs::get, runs::delete, runs::pause, runs::resume, runs::cancel, runs::redrive, runs::trace, runs::waiting, runs::complete, values::get,
         login::login, login::whoami,
         tenants::list, tenants::create, tenants::get, tenants::delete,
         users::list, users::create, users::get, users::change, users::delete, users::set_password,

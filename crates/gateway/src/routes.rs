@@ -154,6 +154,7 @@ fn workflows_and_runs() -> Vec<Row> {
         row("POST", "/v1/cuts", Needs::DEPLOY_AND_INVOKE, workflows::start_part),
         row("GET", "/v1/runs", Needs::READ, runs::list),
         row("GET", "/v1/runs/{id}", Needs::READ_OR_INVOKE, runs::get),
+        row("DELETE", "/v1/runs/{id}", Needs::DEPLOY, runs::delete),
         row("POST", "/v1/runs/{id}/pause", Needs::INVOKE, runs::pause).audited(),
         row("POST", "/v1/runs/{id}/resume", Needs::INVOKE, runs::resume).audited(),
         row("POST", "/v1/runs/{id}/cancel", Needs::INVOKE, runs::cancel).audited(),

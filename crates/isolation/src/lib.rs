@@ -197,6 +197,8 @@ pub struct CallContext {
     pub max_result: usize,
     /// Takes the processor time of the call.
     pub cpu: CpuMeter,
+    /// The W3C trace context that the call stands in, as the function sees it.
+    pub trace: Option<Arc<str>>,
 }
 
 /// Adds up the processor time of a call, also of one that is given up before it ends.

@@ -186,6 +186,7 @@ async fn round(system: &System, clients: usize, clock: &Clock, duration: Duratio
                             event: event.clone(),
                             timeout: None,
                             account: Default::default(),
+                            trace: None,
                         })
                         .await;
                     reply.outcome?;

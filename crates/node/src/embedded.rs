@@ -166,6 +166,7 @@ impl Node {
     async fn begin(config: Config) -> Result<Node, Error> {
         let kit = Kit::system();
         let dir = &config.data_dir;
+        let default_quota = config.control.quota.clone();
         let config_of_control = with_key_file(config.control, dir);
         let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
         let (listener, address) = listen(config.listen).await?;
@@ -221,6 +222,7 @@ impl Node {
             blobs: Arc::new(values),
             control: as_control.clone(),
             quotas: control.clone(),
+            default_quota,
             ends: Arc::new(ThroughControl(control.clone())),
             worker: as_worker.clone(),
             public_only: asks_who(&config.gateway),

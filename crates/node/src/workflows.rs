@@ -92,6 +92,7 @@ pub(crate) async fn start(
         ends,
         control,
         quotas,
+        default_quota: config.node.control.quota.clone(),
         worker: Arc::new(fleet.clone()),
         // Who is let in by gateways of other processes is not known here.
         public_only: !config.roles.contains(&Role::Gateway) || asks_who(&config.node.gateway),

@@ -38,6 +38,12 @@ pub struct Quota {
     /// Sessions that have not ended, and the instances that stand for some. Of tenants only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u32>,
+    /// Workflows. Of tenants only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflows: Option<u32>,
+    /// Runs of workflows that have not ended, those of sub-workflows among them. Of tenants only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u32>,
     /// Jobs that wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_jobs: Option<u64>,
@@ -155,11 +161,14 @@ impl Quota {
             }
             _ => {}
         }
-        if self.functions.is_some() && of_function {
-            wrong("functions", "is a limit of tenants".to_owned());
-        }
-        if self.sessions.is_some() && of_function {
-            wrong("sessions", "is a limit of tenants".to_owned());
+        let of_tenants = [
+            ("functions", self.functions),
+            ("sessions", self.sessions),
+            ("workflows", self.workflows),
+            ("runs", self.runs),
+        ];
+        for (field, _) in of_tenants.into_iter().filter(|(_, most)| most.is_some() && of_function) {
+            wrong(field, "is a limit of tenants".to_owned());
         }
         if self.cpu_period.is_some() && self.cpu_ms.is_none() {
             wrong("cpu_period", "belongs to cpu_ms, which is not there".to_owned());
@@ -248,6 +257,10 @@ pub enum LimitKind {
     Functions,
     /// [`Quota::sessions`].
     Sessions,
+    /// [`Quota::workflows`].
+    Workflows,
+    /// [`Quota::runs`].
+    Runs,
     /// [`Quota::queued_jobs`].
     QueuedJobs,
     /// [`Quota::cpu_ms`].
@@ -256,13 +269,15 @@ pub enum LimitKind {
 
 impl LimitKind {
     /// All of them.
-    pub const ALL: [LimitKind; 8] = [
+    pub const ALL: [LimitKind; 10] = [
         LimitKind::Rate,
         LimitKind::Concurrency,
         LimitKind::Memory,
         LimitKind::StoredBytes,
         LimitKind::Functions,
         LimitKind::Sessions,
+        LimitKind::Workflows,
+        LimitKind::Runs,
         LimitKind::QueuedJobs,
         LimitKind::Cpu,
     ];
@@ -276,6 +291,8 @@ impl LimitKind {
             LimitKind::StoredBytes => "stored_bytes",
             LimitKind::Functions => "functions",
             LimitKind::Sessions => "sessions",
+            LimitKind::Workflows => "workflows",
+            LimitKind::Runs => "runs",
             LimitKind::QueuedJobs => "queued_jobs",
             LimitKind::Cpu => "cpu_ms",
         }
@@ -291,6 +308,8 @@ impl LimitKind {
             LimitKind::StoredBytes => "bytes of code",
             LimitKind::Functions => "functions",
             LimitKind::Sessions => "sessions",
+            LimitKind::Workflows => "workflows",
+            LimitKind::Runs => "runs of workflows",
             LimitKind::QueuedJobs => "jobs that wait",
             LimitKind::Cpu => "ms of processor time",
         };
@@ -335,8 +354,8 @@ mod tests {
         assert_eq!(faults(r#"{"rate":0.5,"burst":3,"concurrency":0,"cpu_ms":5,"cpu_period":"month"}"#, true), None);
         assert_eq!(faults(r#"{"functions":3}"#, false), None);
         assert_eq!(
-            faults(r#"{"functions":3,"sessions":1,"burst":1}"#, true).expect("faults"),
-            ["burst", "functions", "sessions"]
+            faults(r#"{"functions":3,"sessions":1,"burst":1,"runs":0,"workflows":9}"#, true).expect("faults"),
+            ["burst", "functions", "sessions", "workflows", "runs"]
         );
         assert_eq!(faults(r#"{"rate":0,"burst":0,"cpu_period":"day"}"#, false).expect("faults").len(), 3);
         assert!(serde_json::from_str::<Quota>(r#"{"rat":1}"#).is_err());

@@ -103,6 +103,18 @@ pub struct Shares {
     pub gone: Vec<QuotaKey>,
 }
 
+/// Where control keeps a quota that was set, as JSON. The workflow role reads those of tenants: both use one store of objects.
+pub fn quota_key(of: &QuotaKey) -> String {
+    let tenant = &of.tenant;
+    match &of.function {
+        None => format!("{QUOTAS}{tenant}/own"),
+        Some(function) => format!("{QUOTAS}{tenant}/functions/{function}"),
+    }
+}
+
+/// What the keys of all quotas start with.
+pub const QUOTAS: &str = "quotas/";
+
 /// Quotas.
 #[async_trait]
 pub trait Quotas: Send + Sync + 'static {

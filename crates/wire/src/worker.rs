@@ -38,6 +38,8 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// Who counts what it uses.
     pub account: Account,
+    /// The W3C trace context that it stands in, for the function to pass on; `None` where nobody gave one.
+    pub trace: Option<Arc<str>>,
 }
 
 /// Answer to a [`Call`].

@@ -57,6 +57,15 @@ pub struct WorkflowLoad {
     pub calls: u64,
 }
 
+/// What a tenant has of workflows, as far as quotas count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WorkflowUse {
+    /// Workflows that are stored.
+    pub workflows: u64,
+    /// Runs that have not ended, those of sub-workflows among them.
+    pub runs: u64,
+}
+
 /// Which runs to list, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunQuery {
@@ -122,11 +131,21 @@ pub trait Workflows: Send + Sync + 'static {
     /// Does something to a run and returns it as it stands then.
     async fn command(&self, tenant: &TenantName, id: &RunId, command: RunCommand) -> Result<Run>;
 
+    /// Deletes a run that has ended, with its history and all that it holds.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`]; [`Code::Conflict`] while it, or the run that it is a part of, has not ended; [`Code::Unavailable`] while
+    /// somebody has to be told of its end.
+    async fn delete_run(&self, tenant: &TenantName, id: &RunId) -> Result<()>;
+
     /// A page of a run's tokens, in order: up to `limit` of them from number `from`.
     async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>>;
 
     /// Tasks that wait for an outside party.
     async fn waiting(&self, tenant: &TenantName, id: &RunId) -> Result<Vec<Waiting>>;
+
+    /// What counts against the quotas of a tenant.
+    async fn usage(&self, tenant: &TenantName) -> Result<WorkflowUse>;
 
     /// Ends and forgets everything that a tenant has here: workflows, schedules, runs, kept results. True once nothing is
     /// left of it; until then it is to be asked again.

@@ -31,6 +31,8 @@ pub(crate) struct Call<'a> {
     began: Option<Instant>,
     cpu: CpuMeter,
     account: Account,
+    /// What the function is told of where the call stands.
+    pub(crate) trace: Option<Arc<str>>,
     ended: bool,
 }
 
@@ -55,7 +57,7 @@ impl<'a> Call<'a> {
         let arrived = worker.clock.instant();
         let record = worker.characteristics.arrived(version, arrived);
         let (version, cpu) = (version.clone(), CpuMeter::default());
-        Call { worker, version, record, report, arrived, began: None, cpu, account, ended: false }
+        Call { worker, version, record, report, arrived, began: None, cpu, account, trace: None, ended: false }
     }
 
     /// Waits for a place and gets an instance.
@@ -203,6 +205,7 @@ impl<'a> Call<'a> {
             logs: logs.clone(),
             max_result: worker.config.max_result,
             cpu: self.cpu.clone(),
+            trace: self.trace.clone(),
         };
         (context, logs)
     }

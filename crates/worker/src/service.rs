@@ -448,6 +448,7 @@ impl Worker for Service {
         let inner = &self.inner;
         inner.mark_untrimmed();
         let mut call = call::Call::new(inner, request.id, &request.version, request.account);
+        call.trace = request.trace;
         let mut running = match call.begin().await {
             Ok(running) => running,
             Err(error) => return Reply { report: call.end(Some(&error), 0), outcome: Err(error) },

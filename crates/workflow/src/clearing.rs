@@ -58,9 +58,10 @@ impl Service {
             .map_err(|error| Error::internal(format!("a compiled workflow can't be written: {error}")))?;
         // What can't be run is not stored.
         self.engine().check(compiled)?;
+        let most = self.quota_of(tenant).await?.workflows;
         let (program, first) = self.put_pinned(Bytes::from(bytes)).await?;
         let (definition, second) = self.put_pinned(Bytes::from(new.definition.clone())).await?;
-        let made = self.definitions().store(tenant, new, (program, definition), warnings).await;
+        let made = self.definitions().store(tenant, new, (program, definition), warnings, most).await;
         self.unpin(first);
         self.unpin(second);
         made

@@ -2,7 +2,8 @@
 //! graphs in the blob store.
 //!
 //! Keys: `workflows/TENANT/NAME` and `workflow-versions/TENANT/NAME/NUMBER`, in one transaction. A version never
-//! changes. What runs hold is the digest of the compiled graph, so a deleted workflow's runs go on.
+//! changes. `workflow-gates/TENANT`: written with each new workflow of a tenant that has a quota of them. What runs hold
+//! is the digest of the compiled graph, so a deleted workflow's runs go on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use serde_json::Value;
 use crate::engine::Compiled;
 use crate::engine::program::{CALLBACK, DELAY};
 use crate::mapping::{Mapping, Resource, ResourceKind, Transfer, TypeMapping};
+use crate::quota;
 use crate::timetable::{self, Timed};
 
 /// Most items of a page.
@@ -57,6 +59,8 @@ pub(crate) struct Definitions {
 
 /// What the keys of all versions begin with.
 pub(crate) const VERSIONS: &str = "workflow-versions/";
+/// What the keys of the gates of tenants begin with, which makers of workflows under a quota pass one after the other.
+const GATES: &str = "workflow-gates/";
 
 fn versions_prefix(tenant: &TenantName, name: &WorkflowName) -> String {
     format!("{VERSIONS}{tenant}/{name}/")
@@ -75,6 +79,7 @@ impl Definitions {
         new: NewWorkflow,
         (program, definition): (String, String),
         warnings: Vec<String>,
+        most: Option<u32>,
     ) -> Result<Made> {
         for _ in 0..TRIES {
             let key = newest_key(tenant, &new.name);
@@ -104,10 +109,14 @@ impl Definitions {
             let timed_key = timetable::key(tenant, &new.name);
             let timed = self.objects.get(&timed_key).await?;
             // What runs it starts meanwhile is not to be lost.
-            let checks = vec![unchanged(&key, known.as_ref()), unchanged(&timed_key, timed.as_ref())];
+            let mut checks = vec![unchanged(&key, known.as_ref()), unchanged(&timed_key, timed.as_ref())];
             let timed: Option<Timed> = timed.as_ref().map(timetable::read).transpose()?;
             let value = write(&version)?;
-            let changes = vec![
+            let gate = match most.filter(|_| known.is_none()) {
+                Some(most) => Some(self.gate(tenant, most).await?),
+                None => None,
+            };
+            let mut changes = vec![
                 Change::Put(key, value.clone()),
                 Change::Put(version_key(tenant, &new.name, version.version), value),
                 match schedule {
@@ -115,6 +124,10 @@ impl Definitions {
                     None => Change::Delete(timed_key),
                 },
             ];
+            if let Some((check, change)) = gate {
+                checks.push(check);
+                changes.push(change);
+            }
             match self.objects.txn(Txn { checks, changes }).await {
                 Ok(_) => return Ok(Made { name: new.name, version: version.version, created: true, warnings }),
                 Err(TxnError::Failed { .. }) => {}
@@ -122,6 +135,32 @@ impl Definitions {
             }
         }
         Err(Error::new(Code::Conflict, format!("workflow \"{}\" is being changed by others; try again", new.name)))
+    }
+
+    /// Lets one more workflow in under the tenant's quota. Whoever makes one writes the tenant's gate, if it is as it was when they were
+    /// counted: of two that would pass together one comes later, and sees the other.
+    async fn gate(&self, tenant: &TenantName, most: u32) -> Result<(Check, Change)> {
+        let key = format!("{GATES}{tenant}");
+        let gate = self.objects.get(&key).await?;
+        let stored = self.count(tenant, most.into()).await?;
+        if stored >= u64::from(most) {
+            return Err(quota::too_many_workflows(tenant, most, stored));
+        }
+        Ok((unchanged(&key, gate.as_ref()), Change::Put(key, Bytes::new())))
+    }
+
+    /// How many workflows a tenant has, counted up to `most`.
+    pub(crate) async fn count(&self, tenant: &TenantName, most: u64) -> Result<u64> {
+        let prefix = format!("workflows/{tenant}/");
+        let (mut count, mut after) = (0, None::<String>);
+        loop {
+            let listing = self.objects.list(&prefix, PAGE, after.as_deref()).await?;
+            count += listing.entries.len() as u64;
+            after = listing.entries.last().map(|last| last.key.clone());
+            if !listing.more || count >= most || after.is_none() {
+                return Ok(count.min(most));
+            }
+        }
     }
 
     /// The stored version, the newest where none is named.
@@ -194,7 +233,8 @@ impl Definitions {
     /// Deletes all workflows of a tenant, with their versions and schedules.
     pub(crate) async fn delete_all(&self, tenant: &TenantName) -> Result<()> {
         let of = [format!("workflows/{tenant}/"), format!("{VERSIONS}{tenant}/"), timetable::of_tenant(tenant)];
-        let changes = of.into_iter().map(Change::DeletePrefix).collect();
+        let prefixes = of.into_iter().map(Change::DeletePrefix);
+        let changes = prefixes.chain([Change::Delete(format!("{GATES}{tenant}"))]).collect();
         match self.objects.txn(Txn { checks: Vec::new(), changes }).await {
             Ok(_) | Err(TxnError::Failed { .. }) => Ok(()),
             Err(TxnError::Store(error)) => Err(error.into()),

@@ -1,10 +1,11 @@
 //! Tasks that are runs themselves: sub-workflows here, and parts of a workflow on another Lyra.
 //!
 //! What must hold: a sub-run is made once for each try, also when the engine is killed in between; it is cancelled when
-//! its try is given up, here or elsewhere; how deep runs nest is bounded, over all Lyras. Only the data of a cut's edges
-//! cross.
+//! its try is given up, here or elsewhere, and stands still while the run around it does; how deep runs nest is bounded,
+//! over all Lyras. Only the data of a cut's edges cross.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use lyra_types::account::Secret;
 use lyra_types::workflow::{Parent, Run, RunStatus};
 use lyra_types::{Code, Error, RunId, TenantName, WorkflowName};
 use lyra_wire::Workflows;
-use lyra_wire::workflows::NewRun;
+use lyra_wire::workflows::{NewRun, RunCommand};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -24,12 +25,15 @@ use crate::config::CutToken;
 use crate::enact::function;
 use crate::enact::http::Http;
 use crate::enact::{Enactment, Failure, Nested};
+use crate::engine::Handle;
 use crate::service::{Origin, Service, WeakService};
 
 /// How deep runs may stand in one another.
 pub(crate) const DEPTH: u32 = 16;
 /// Longest wait of one look at a sub-run.
 const LOOK: Duration = Duration::from_secs(60);
+/// Wait before a sub-run is started again for which a quota had no room.
+const ROOM: Duration = Duration::from_millis(250);
 /// Longest time to cancel a part on another Lyra, and the waits between tries of that.
 const GIVE_UP: Duration = Duration::from_secs(30);
 const AGAIN: [Duration; 4] =
@@ -84,6 +88,18 @@ impl NestedRuns {
     }
 }
 
+impl Service {
+    /// Does something to a run, whatever process has it.
+    async fn command_anywhere(&self, tenant: &TenantName, id: &RunId, command: RunCommand) -> lyra_types::Result<()> {
+        match (self.command(tenant, id, command).await, self.everyone()) {
+            (Err(error), Some(everyone)) if error.code == Code::Unavailable => {
+                everyone.command(tenant, id, command).await.map(drop)
+            }
+            (outcome, _) => outcome.map(drop),
+        }
+    }
+}
+
 /// The id of the sub-run of one try: the same when the try is repeated.
 fn sub_run(enactment: &Enactment) -> Result<RunId, Failure> {
     let hash = hex::encode(&Sha256::digest(enactment.key.as_bytes())[..8]);
@@ -100,16 +116,7 @@ fn failure_of(error: Error) -> Failure {
 impl Nested for NestedRuns {
     async fn workflow(&self, enactment: &Enactment, name: &str) -> Result<Bytes, Failure> {
         let service = self.service()?;
-        let (name, version) = match name.split_once('@') {
-            None => (name, None),
-            Some((name, version)) => {
-                let version = version.parse().map_err(|_| {
-                    Failure::lasting("invalid_field", format!("\"{version}\" is no version of a workflow"))
-                })?;
-                (name, Some(version))
-            }
-        };
-        let name = WorkflowName::new(name).map_err(failure_of)?;
+        let (name, version) = named(name)?;
         let depth = deeper(service.active(&enactment.tenant, &enactment.run).map_or(0, |run| run.depth))?;
         let input: Map<String, Value> = serde_json::from_slice(&enactment.input)
             .map_err(|error| Failure::lasting("invalid_input", error.to_string()))?;
@@ -119,10 +126,17 @@ impl Nested for NestedRuns {
         let user = enactment.user.clone();
         let traceparent = Some(enactment.traceparent.clone());
         let new = NewRun { input, id: Some(id.clone()), version, traceparent, user, ..NewRun::default() };
+        let clock = service.clock().clone();
+        let deadline = clock.instant() + enactment.timeout;
         // Before the start: given up in the middle of it, there may be a run.
         let guard = Given { service: &service, tasks: &self.tasks, run: Some((enactment.tenant.clone(), id.clone())) };
-        if let Err(error) = service.start_run(&enactment.tenant, &name, new, origin).await {
+        while let Err(error) = service.start_run(&enactment.tenant, &name, new.clone(), origin.clone()).await {
             match error.code {
+                // Others of the tenant have to end first. A run of many sub-runs is not to fail by its own quota.
+                Code::LimitReached if clock.instant() + ROOM < deadline => {
+                    clock.sleep(ROOM).await;
+                    continue;
+                }
                 // Perhaps it was started, and only the answer is lost.
                 Code::Unavailable | Code::Internal => drop(guard),
                 // A run with that id would be somebody else's.
@@ -130,14 +144,34 @@ impl Nested for NestedRuns {
             }
             return Err(failure_of(error));
         }
-        let run = loop {
-            let run = service.run(&enactment.tenant, &id, LOOK).await.map_err(failure_of)?;
-            if run.status.is_final() {
-                break run;
+        let ended = async {
+            loop {
+                let run = service.run(&enactment.tenant, &id, LOOK).await.map_err(failure_of)?;
+                if run.status.is_final() {
+                    return Ok::<Run, Failure>(run);
+                }
             }
+        };
+        let (here, sub) = (&service, &id);
+        let tell = |command: RunCommand| async move {
+            match here.command_anywhere(&enactment.tenant, sub, command).await {
+                Ok(()) => Told::Done,
+                Err(error) if error.code == Code::Unavailable => Told::Again,
+                Err(_) => Told::Over,
+            }
+        };
+        let run = tokio::select! {
+            run = ended => run?,
+            never = in_step(&service, enactment, tell) => match never {},
         };
         guard.ended();
         output_of(run)
+    }
+
+    async fn stands_for(&self, tenant: &TenantName, name: &str) -> Result<String, Failure> {
+        let (name, version) = named(name)?;
+        let found = self.service()?.definitions().version(tenant, &name, version).await.map_err(failure_of)?;
+        Ok(found.program)
     }
 
     async fn cut(&self, enactment: &Enactment, url: &str, token: Option<&str>) -> Result<Bytes, Failure> {
@@ -146,7 +180,8 @@ impl Nested for NestedRuns {
             None => None,
         };
         let name = enactment.function_type.strip_prefix(CUT_TYPE).unwrap_or_default();
-        let active = self.service()?.active(&enactment.tenant, &enactment.run);
+        let service = self.service()?;
+        let active = service.active(&enactment.tenant, &enactment.run);
         let active = active.ok_or_else(|| Failure::passing("unavailable", "the run has gone"))?;
         deeper(active.depth)?;
         let program = &active.program;
@@ -168,17 +203,84 @@ impl Nested for NestedRuns {
         let elsewhere =
             Elsewhere { cancel: format!("{url}/v1/runs/{id}/cancel"), token: token.clone(), sent: sent.clone() };
         let guard = Sent { http: &self.http, tasks: &self.tasks, part: Some(elsewhere) };
-        let run = loop {
-            let answer = self.http.enact_as(&sent, &address, Some(LOOK), token.as_ref()).await?;
-            let run: Run = serde_json::from_slice(&answer).map_err(|error| {
-                Failure::lasting("invalid_response", format!("the other Lyra's answer is no run: {error}"))
-            })?;
-            if run.status.is_final() {
-                break run;
+        let ended = async {
+            loop {
+                let answer = self.http.enact_as(&sent, &address, Some(LOOK), token.as_ref()).await?;
+                let run: Run = serde_json::from_slice(&answer).map_err(|error| {
+                    Failure::lasting("invalid_response", format!("the other Lyra's answer is no run: {error}"))
+                })?;
+                if run.status.is_final() {
+                    return Ok::<Run, Failure>(run);
+                }
             }
+        };
+        let asked = Enactment { input: Bytes::from_static(b"{}"), timeout: GIVE_UP, ..sent.clone() };
+        let (asked, token) = (&asked, token.as_ref());
+        let tell = |command: RunCommand| {
+            let verb = if command == RunCommand::Pause { "pause" } else { "resume" };
+            let address = format!("{url}/v1/runs/{id}/{verb}");
+            async move {
+                match self.http.enact_as(asked, &address, None, token).await {
+                    Ok(_) => Told::Done,
+                    // What is not there may be about to be started.
+                    Err(error) if error.retryable || error.cause.code == "http_404" => Told::Again,
+                    Err(_) => Told::Over,
+                }
+            }
+        };
+        let run = tokio::select! {
+            run = ended => run?,
+            never = in_step(&service, enactment, tell) => match never {},
         };
         guard.ended();
         output_of(run)
+    }
+}
+
+/// `NAME` or `NAME@VERSION`.
+fn named(name: &str) -> Result<(WorkflowName, Option<u64>), Failure> {
+    let (name, version) = match name.split_once('@') {
+        None => (name, None),
+        Some((name, version)) => {
+            let wrong = |_| Failure::lasting("invalid_field", format!("\"{version}\" is no version of a workflow"));
+            (name, Some(version.parse::<u64>().map_err(wrong)?))
+        }
+    };
+    Ok((WorkflowName::new(name).map_err(failure_of)?, version))
+}
+
+/// What came of telling a sub-run something.
+enum Told {
+    Done,
+    /// It can't be told now.
+    Again,
+    /// There is nobody to be told any more.
+    Over,
+}
+
+/// Has a sub-run stand still while the run around it is paused, by `tell`, and go on with it. Whoever paused a sub-run alone finds it
+/// paused until the run around it is resumed. Never returns.
+async fn in_step<F>(service: &Service, enactment: &Enactment, tell: impl Fn(RunCommand) -> F) -> Infallible
+where
+    F: Future<Output = Told>,
+{
+    let Some(Handle { mut seen, .. }) = service.active(&enactment.tenant, &enactment.run) else {
+        return std::future::pending().await;
+    };
+    let mut stands = false;
+    loop {
+        let paused = seen.borrow_and_update().status == RunStatus::Paused;
+        if paused == stands {
+            if seen.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            continue;
+        }
+        match tell(if paused { RunCommand::Pause } else { RunCommand::Resume }).await {
+            Told::Done => stands = paused,
+            Told::Again => service.clock().sleep(AGAIN[0]).await,
+            Told::Over => return std::future::pending().await,
+        }
     }
 }
 
@@ -229,7 +331,7 @@ impl Drop for Given<'_> {
         }
         let service = self.service.clone();
         self.tasks.spawn_cancellable("cancel a sub-run", async move {
-            if let Err(error) = service.cancel_anywhere(&tenant, &id).await {
+            if let Err(error) = service.command_anywhere(&tenant, &id, RunCommand::Cancel).await {
                 tracing::debug!(%error, run = %id, "a sub-run could not be cancelled; it may have ended");
             }
         });

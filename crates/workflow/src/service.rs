@@ -15,12 +15,13 @@ use lyra_store::runs::{RunFilter, RunRecord};
 use lyra_store::{Blobs, Objects, Runs, RunsError};
 use lyra_types::api::Page;
 use lyra_types::function::Digest;
+use lyra_types::quota::Quota;
 use lyra_types::workflow::{Parent, Run, RunStatus, TraceToken, Workflow, WorkflowVersion};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, WorkflowName};
 use lyra_wire::control::PageQuery;
 use lyra_wire::hooks::RunEnds;
 use lyra_wire::workflows::{
-    Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting, WorkflowMember,
+    Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting, WorkflowMember, WorkflowUse,
 };
 use lyra_wire::{Control, Quotas, Worker, Workflows};
 use serde_json::{Map, Value};
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::definitions::{self, Definitions};
+use crate::deletion;
 use crate::enact::function::{self, Functions};
 use crate::enact::http::{self, Http};
 use crate::enact::{Enactables, Nested};
@@ -61,6 +63,8 @@ pub struct Deps {
     pub control: Arc<dyn Control>,
     /// Who says what tenants may use; of several processes the one that leads is found by it.
     pub quotas: Arc<dyn Quotas>,
+    /// What tenants may use that have no quota of their own.
+    pub default_quota: Quota,
     /// Who tells whoever wants to hear of it that a run has ended.
     pub ends: Arc<dyn RunEnds>,
     /// Who runs functions.
@@ -87,6 +91,7 @@ pub struct Service {
     definitions: Arc<Definitions>,
     membership: Arc<Membership>,
     ends: Arc<dyn RunEnds>,
+    default_quota: Arc<Quota>,
 }
 
 /// A run to start, with what only the platform itself may say.
@@ -104,20 +109,23 @@ pub(crate) struct WeakService {
     definitions: Weak<Definitions>,
     membership: Weak<Membership>,
     ends: Weak<dyn RunEnds>,
+    default_quota: Arc<Quota>,
 }
 
 impl WeakService {
     pub(crate) fn upgrade(&self) -> Option<Service> {
         let engine = Engine::upgrade(&self.engine)?;
         let (definitions, membership) = (self.definitions.upgrade()?, self.membership.upgrade()?);
-        Some(Service { engine, definitions, membership, ends: self.ends.upgrade()? })
+        let default_quota = Arc::clone(&self.default_quota);
+        Some(Service { engine, definitions, membership, ends: self.ends.upgrade()?, default_quota })
     }
 }
 
 impl Service {
     pub(crate) fn downgrade(&self) -> WeakService {
         let (definitions, membership) = (Arc::downgrade(&self.definitions), Arc::downgrade(&self.membership));
-        WeakService { engine: self.engine.downgrade(), definitions, membership, ends: Arc::downgrade(&self.ends) }
+        let (ends, default_quota) = (Arc::downgrade(&self.ends), Arc::clone(&self.default_quota));
+        WeakService { engine: self.engine.downgrade(), definitions, membership, ends, default_quota }
     }
 
     /// Starts the role. Runs that an earlier process had under way go on when this returns.
@@ -185,7 +193,8 @@ impl Service {
             let lease = (!deps.alone).then(|| engine.deps().config.lease);
             let membership = Membership::new(deps.identity, engine.owner(), lease, objects, clock, random);
             let (definitions, membership) = (Arc::new(definitions), Arc::new(membership));
-            let service = Service { engine, definitions, membership, ends: deps.ends };
+            let default_quota = Arc::new(deps.default_quota);
+            let service = Service { engine, definitions, membership, ends: deps.ends, default_quota };
             nested.belongs_to(&service);
             service.engine.take_over(deps.alone).await?;
             let tasks = &service.engine.deps().tasks;
@@ -218,14 +227,13 @@ impl Service {
         self.membership.set_everyone(everyone);
     }
 
-    /// Ends a run, whatever process has it.
-    pub(crate) async fn cancel_anywhere(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
-        match (self.command(tenant, id, RunCommand::Cancel).await, self.membership.everyone()) {
-            (Err(error), Some(everyone)) if error.code == Code::Unavailable => {
-                everyone.command(tenant, id, RunCommand::Cancel).await.map(drop)
-            }
-            (outcome, _) => outcome.map(drop),
-        }
+    /// Those who are asked where another process may have a run.
+    pub(crate) fn everyone(&self) -> Option<&Arc<dyn Workflows>> {
+        self.membership.everyone()
+    }
+
+    pub(crate) fn default_quota(&self) -> &Quota {
+        &self.default_quota
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -246,7 +254,8 @@ impl Service {
         if run.timeout_ms == Some(0) {
             return Err(Error::field(Code::InvalidField, "timeout_ms", "must be above 0"));
         }
-        let found = self.definitions.version(tenant, name, run.version).await?;
+        let found = self.definitions.version(tenant, name, run.version);
+        let (found, quota) = tokio::try_join!(found, self.quota_of(tenant))?;
         let program = self.engine.program(&found.program).await?;
         check_input(&program, &run.input, self.engine.deps().config.max_value_bytes)?;
         let notice = self.ends.notice(tenant, name, run.destinations.as_deref()).await?;
@@ -273,6 +282,7 @@ impl Service {
                 limits: None,
             },
             notice,
+            most_live: quota.runs,
         };
         let created = self.engine.begin(begin).await?;
         Ok(Started { id, created })
@@ -442,6 +452,7 @@ impl Workflows for Service {
                 limits: None,
             },
             notice: None,
+            most_live: self.quota_of(tenant).await?.runs,
         };
         let created = self.engine.begin(begin).await?;
         self.unpin(pin);
@@ -502,6 +513,7 @@ impl Workflows for Service {
                 if run.ended_at.is_some_and(|at| self.engine.is_over(at)) {
                     return Err(conflict("the time that runs are kept for is over, and it is about to be forgotten"));
                 }
+                self.check_room(tenant).await?;
                 self.engine.redrive(tenant, id).await?;
             }
             (RunCommand::Redrive, _) => {
@@ -522,6 +534,14 @@ impl Workflows for Service {
             }
         }
         self.look(tenant, id).await
+    }
+
+    async fn delete_run(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
+        deletion::delete(self, tenant, id).await
+    }
+
+    async fn usage(&self, tenant: &TenantName) -> Result<WorkflowUse> {
+        self.used(tenant).await
     }
 
     async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {

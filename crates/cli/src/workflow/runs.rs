@@ -5,6 +5,7 @@ use lyra_types::workflow::{Run, RunError, RunStatus};
 use lyra_types::{RunId, WorkflowName};
 
 use crate::failure::Result;
+use crate::output::print_line;
 use crate::session::Session;
 use crate::table::{age, fields, short};
 
@@ -22,6 +23,14 @@ pub struct Ls {
     limit: usize,
 }
 
+/// Runs by their ids.
+#[derive(Debug, clap::Args)]
+pub struct Many {
+    /// The runs, `run_…` or the ids that they were started with
+    #[arg(value_name = "RUN", required = true)]
+    ids: Vec<String>,
+}
+
 /// A run by its id.
 #[derive(Debug, clap::Args)]
 pub struct One {
@@ -33,9 +42,30 @@ pub struct One {
 impl One {
     /// The id; text that can be none is a run that does not exist.
     pub fn id(&self) -> Result<RunId> {
-        let none = |_| lyra_types::Error::not_found("run", format_args!("\"{}\"", self.id.escape_debug()));
-        Ok(RunId::new(&self.id).map_err(none)?)
+        id_of(&self.id)
     }
+}
+
+fn id_of(text: &str) -> Result<RunId> {
+    let none = |_| lyra_types::Error::not_found("run", format_args!("\"{}\"", text.escape_debug()));
+    Ok(RunId::new(text).map_err(none)?)
+}
+
+/// Deletes runs, in the order in which they are named, up to the first that can't be.
+///
+/// # Errors
+/// Those of the API.
+pub async fn forget(many: &Many, session: &Session) -> Result<()> {
+    for text in &many.ids {
+        let id = id_of(text)?;
+        session.client.delete_run(&id).await?;
+        match (session.json(), session.quiet) {
+            (true, _) => {}
+            (false, true) => print_line(id.as_str())?,
+            (false, false) => print_line(&format!("run {id} deleted"))?,
+        }
+    }
+    Ok(())
 }
 
 fn parse_status(text: &str) -> Result<RunStatus, String> {

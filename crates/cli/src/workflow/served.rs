@@ -63,6 +63,11 @@ Where the workflow starts runs by itself, stderr says when; -o json has it as sc
     #[command(after_help = "Example:
   lyra workflow redrive run_01jd6gkz5w3v9q0x7y2m4n8abc")]
     Redrive(One),
+    /// Delete runs that have ended, with their history; cancel one that goes on first
+    #[command(after_help = "Examples:
+  lyra workflow forget run_01jd6gkz5w3v9q0x7y2m4n8abc
+  lyra workflow runs thumbnails --status succeeded -q | xargs lyra workflow forget")]
+    Forget(runs::Many),
     /// List the tasks of a run that wait for somebody outside
     #[command(after_help = "Example:
   lyra workflow waiting run_01jd6gkz5w3v9q0x7y2m4n8abc")]
@@ -95,6 +100,7 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         Command::Resume(one) => changed(session, &client.resume_run(&one.id()?).await?),
         Command::Cancel(one) => changed(session, &client.cancel_run(&one.id()?).await?),
         Command::Redrive(one) => changed(session, &client.redrive_run(&one.id()?).await?),
+        Command::Forget(many) => runs::forget(&many, session).await,
         Command::Waiting(one) => outside::list(&one.id()?, session).await,
         Command::Complete(args) => outside::complete(args, session).await,
         Command::Members(args) => members::list(&args, session).await,

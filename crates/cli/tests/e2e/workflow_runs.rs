@@ -1,4 +1,5 @@
-//! Runs in runs, on this Lyra and on another one; runs that start by themselves; runs that have a time; what tasks may call.
+//! Runs in runs, on this Lyra and on another one; runs that start by themselves; runs that have a time; what tasks may call, and with
+//! what; what a tenant may have of them.
 
 use std::time::Duration;
 
@@ -370,5 +371,152 @@ async fn a_schedule_that_is_run_by_hand_counts_against_the_rate() -> Result<()> 
     lyra.cli(quota).await?.ok()?;
     lyra.cli(["schedule", "run", "nightly"]).await?.ok()?;
     lyra.cli(["schedule", "run", "nightly"]).await?.expect(5)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_is_over_is_deleted_and_one_more_than_the_quota_says_is_refused() -> Result<()> {
+    let lyra = server().await?;
+    with(&lyra, "ask", ASK, &json!([]), &[]).await?;
+    let set = lyra.cli(["quota", "set", "--runs", "1", "--workflows", "1", "-o", "json"]).await?.json()?;
+    assert_eq!(
+        (&set["quota"]["runs"], &set["used"]["runs"], &set["used"]["workflows"]),
+        (&json!(1), &json!(0), &json!(1))
+    );
+    lyra.cli(["workflow", "run", "ask", "--id", "one"]).await?.ok()?;
+    let refused = lyra.cli(["workflow", "run", "ask", "--id", "two"]).await?.expect(5)?;
+    assert!(
+        refused.stderr.contains("the quota of tenant default is reached: 1 runs of workflows"),
+        "{}",
+        refused.stderr
+    );
+    std::fs::write(lyra.scratch().join("more.yaml"), ASK)?;
+    let refused = lyra.cli(["workflow", "deploy", "more.yaml", "--name", "more"]).await?.expect(5)?;
+    assert!(refused.stderr.contains("1 workflows"), "{}", refused.stderr);
+    let shown = lyra.cli(["quota", "get"]).await?.ok()?;
+    assert!(shown.contains("runs") && shown.contains("workflows"), "{shown}");
+    let used = lyra.cli(["quota", "get", "-o", "json"]).await?.json()?;
+    assert_eq!((&used["used"]["runs"], &used["used"]["workflows"]), (&json!(1), &json!(1)));
+
+    let refused = lyra.cli(["workflow", "forget", "one"]).await?;
+    assert!(refused.stderr.contains("cancel it first"), "{}", refused.stderr);
+    lyra.cli(["workflow", "cancel", "one"]).await?.ok()?;
+    assert_eq!(lyra.cli(["workflow", "forget", "one"]).await?.ok()?, "run one deleted\n");
+    lyra.cli(["workflow", "get", "one"]).await?.expect(3)?;
+    lyra.cli(["workflow", "trace", "one"]).await?.expect(3)?;
+    lyra.cli(["workflow", "forget", "one"]).await?.expect(3)?;
+    lyra.cli(["workflow", "run", "ask", "--id", "one"]).await?.ok()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_is_paused_has_its_sub_workflow_stand_still() -> Result<()> {
+    let lyra = server().await?;
+    with(&lyra, "ask", ASK, &json!([]), &[]).await?;
+    with(&lyra, "parent", PARENT, &json!([mapped("Sub", "Workflow", &json!({"name": "ask"}))]), &[]).await?;
+    lyra.cli(["workflow", "run", "parent", "--id", "whole", "-d", r#"{"n":1}"#]).await?.ok()?;
+    let sub = started(&lyra, "ask", 1).await?.remove(0);
+    lyra.cli(["workflow", "pause", "whole"]).await?.ok()?;
+    until(&lyra, &sub, "paused").await?;
+    lyra.cli(["workflow", "resume", "whole"]).await?.ok()?;
+    until(&lyra, &sub, "running").await?;
+    approve(&lyra, &sub).await?;
+    until(&lyra, "whole", "succeeded").await?;
+    Ok(())
+}
+
+const SEEN: &str =
+    "export default ({ headers }) => ({ key: headers['x-api-key'] === 'opensesame', trace: headers.traceparent })";
+
+const CALL: &str = r#"
+name: call
+workflowBody:
+  - function: { name: ask, type: Ask, dataOuts: [{ name: key, type: boolean }, { name: trace, type: string }] }
+dataOuts: [{ name: key, type: boolean, source: ask/key }, { name: trace, type: string, source: ask/trace }]
+"#;
+
+#[tokio::test]
+async fn a_task_calls_a_url_with_a_secret_of_its_tenant() -> Result<()> {
+    let lyra = server_with("seen", SEEN).await?;
+    let uri = format!("{}/fn/default/seen", lyra.url());
+    let ask = mapped("Ask", "Serverless", &json!({"Uri": uri, "headers": {"X-Api-Key": {"secret": "door"}}}));
+    let said = with(&lyra, "call", CALL, &json!([ask]), &[]).await?;
+    assert!(said.contains("in the clear"), "{said}");
+    let failed = lyra.cli(["workflow", "run", "call", "--wait"]).await?.expect(1)?;
+    assert!(failed.stderr.contains("door"), "{}", failed.stderr);
+    lyra.commands().run_with_input(["secret", "set", "door"], b"opensesame\n").await?.ok()?;
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let start = lyra.http()?.post(format!("{}/v1/workflows/call/runs?wait=30", lyra.url()));
+    let start = start.header("content-type", "application/json").body(r#"{"id":"mine"}"#);
+    let start = start.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    let run: Value = start.send().await?.error_for_status()?.json().await?;
+    assert_eq!(run["output"]["key"], true, "{run}");
+    // What was called is a child of the span of its try.
+    let spans = lyra.cli(["workflow", "trace", "mine", "--format", "otlp"]).await?.json()?;
+    let spans = spans["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().context("spans")?.clone();
+    let call = spans.iter().find(|span| span["name"] == "call ask").context("the span of the try")?;
+    assert_eq!(run["output"]["trace"], format!("00-{TRACE}-{}-01", text(&call["spanId"])?));
+    for shown in [["workflow", "show", "call"], ["workflow", "get", "mine"], ["workflow", "trace", "mine"]] {
+        let shown = lyra.cli([&shown[..], &["-o", "json"]].concat()).await?.ok()?;
+        assert!(!shown.contains("opensesame"), "{shown}");
+    }
+    Ok(())
+}
+
+const KEPT: &str = r#"
+name: kept
+workflowBody:
+  - function: { name: ask, type: Ask, dataOuts: [{ name: n, type: number }], properties: [{ name: memo, value: "true" }] }
+dataOuts: [{ name: n, type: number, source: ask/n }]
+"#;
+
+#[tokio::test]
+async fn a_result_that_is_kept_is_of_the_version_that_is_live() -> Result<()> {
+    let lyra = server_with("ask", "export default () => ({ n: 1 })").await?;
+    with(&lyra, "kept", KEPT, &json!([mapped("Ask", "Function", &json!({"name": "ask@live"}))]), &[]).await?;
+    let resource = async |id: &str| -> Result<(Value, Value)> {
+        lyra.cli(["workflow", "run", "kept", "--id", id, "--wait"]).await?.ok()?;
+        let trace = lyra.cli(["workflow", "trace", id, "-o", "json"]).await?.json()?;
+        let tokens = trace["items"].as_array().context("tokens")?.clone();
+        let ended = tokens.iter().find(|token| token["step"] == "X" && token["node"] == "ask").context("an end")?;
+        Ok((run(&lyra, id).await?["output"]["n"].clone(), ended["resources"][0].clone()))
+    };
+    assert_eq!(resource("a").await?, (json!(1), json!("function:ask@live")));
+    assert_eq!(resource("b").await?, (json!(1), json!("memo")));
+    deploy(&lyra, "ask", "export default () => ({ n: 2 })", &[]).await?;
+    assert_eq!(resource("c").await?, (json!(2), json!("function:ask@live")));
+    assert_eq!(resource("d").await?, (json!(2), json!("memo")));
+    Ok(())
+}
+
+const TRACED: &str = r#"
+name: traced
+workflowBody:
+  - function: { name: script, type: Script, dataOuts: [{ name: trace, type: string }] }
+  - function: { name: python, type: Python, dataOuts: [{ name: trace, type: string }] }
+dataOuts: [{ name: script, type: string, source: script/trace }, { name: python, type: string, source: python/trace }]
+"#;
+
+#[tokio::test]
+async fn functions_that_tasks_call_are_told_the_span_of_their_try() -> Result<()> {
+    let lyra = server_with("script", "export default (_, { env }) => ({ trace: env.TRACEPARENT })").await?;
+    let python = "def handler(event, context):\n    return {'trace': context.traceparent}\n";
+    std::fs::write(lyra.scratch().join("python.py"), python)?;
+    lyra.cli(["deploy", "python.py"]).await?.ok()?;
+    let script = mapped("Script", "Function", &json!({"name": "script"}));
+    let mapping = json!([script, mapped("Python", "Function", &json!({"name": "python"}))]);
+    with(&lyra, "traced", TRACED, &mapping, &[]).await?;
+    lyra.cli(["workflow", "run", "traced", "--id", "mine", "--wait"]).await?.ok()?;
+    let output = run(&lyra, "mine").await?["output"].clone();
+    let spans = lyra.cli(["workflow", "trace", "mine", "--format", "otlp"]).await?.json()?;
+    let spans = spans["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().context("spans")?.clone();
+    for task in ["script", "python"] {
+        let call = spans.iter().find(|span| span["name"] == format!("call {task}")).context("the span of the try")?;
+        let (trace, span) = (text(&call["traceId"])?, text(&call["spanId"])?);
+        assert_eq!(output[task], format!("00-{trace}-{span}-01"), "{task}");
+    }
+    // A call by itself stands in none.
+    let alone = lyra.cli(["invoke", "python", "-d", "{}"]).await?.json()?;
+    assert_eq!(alone, json!({"trace": null}));
     Ok(())
 }

@@ -83,8 +83,7 @@ impl Accounts {
             return Ok(false);
         }
         // Before jobs, which tasks of runs may begin.
-        let workflows = self.workflows.lock().clone();
-        let cleared = match workflows {
+        let cleared = match self.workflows() {
             Some(workflows) => workflows.clear(tenant).await?,
             None => !self.expects_workflows.load(Ordering::Acquire),
         };

@@ -128,6 +128,11 @@ impl Accounts {
         self.expects_workflows.store(true, Ordering::Release);
     }
 
+    /// Who has the workflows of tenants, if that is known.
+    pub(crate) fn workflows(&self) -> Option<Arc<dyn lyra_wire::Workflows>> {
+        self.workflows.lock().clone()
+    }
+
     /// Says who has the workflows of tenants that are deleted. In one process they keep control, so they are let go when
     /// control stops.
     pub(crate) fn set_workflows(&self, workflows: Option<Arc<dyn lyra_wire::Workflows>>) {

@@ -157,7 +157,7 @@ impl Jobs {
         let texts = ResultForm::of(&version.labels).is_text();
         let memory_mb = version.memory_mb;
         let account = Account { user: None, by_caller: true };
-        let call = Call { id, version, event, timeout: None, account };
+        let call = Call { id, version, event, timeout: None, account, trace: None };
         let reply = tokio::select! {
             biased;
             why = stop => return match why {

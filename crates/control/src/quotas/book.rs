@@ -14,7 +14,7 @@ use super::Quotas;
 use crate::following::Follows;
 
 /// What all keys of quotas start with.
-pub(super) const ALL: &str = "quotas/";
+pub(super) const ALL: &str = lyra_wire::quotas::QUOTAS;
 /// Objects read at once.
 const PAGE: usize = 2_000;
 /// Longest wait for the book to show a change.
@@ -26,11 +26,7 @@ pub(crate) fn of_tenant(tenant: &TenantName) -> String {
 }
 
 pub(crate) fn key(of: &QuotaKey) -> String {
-    let tenant = &of.tenant;
-    match &of.function {
-        None => format!("{ALL}{tenant}/own"),
-        Some(function) => format!("{ALL}{tenant}/functions/{function}"),
-    }
+    lyra_wire::quotas::quota_key(of)
 }
 
 fn parse(key: &str) -> Option<QuotaKey> {

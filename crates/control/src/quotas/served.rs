@@ -1,5 +1,7 @@
 //! Quotas as other roles ask for them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use lyra_store::TxnError;
 use lyra_store::objects::{Change, Check, Txn};
@@ -17,6 +19,8 @@ use crate::functions::page_limit;
 const TRIES: u32 = 50;
 /// Most quotas of functions that a tenant may have.
 const MAX_OF_FUNCTIONS: usize = 1_000;
+/// Longest wait for what those who run workflows count.
+const ASKED: Duration = Duration::from_secs(2);
 /// Jobs that wait are counted up to here.
 const COUNTED: u64 = 10_000;
 
@@ -56,6 +60,8 @@ impl Quotas {
                 (None, Some(census)) => census.open_of(&key.tenant).into(),
                 _ => 0,
             },
+            workflows: None,
+            runs: None,
             queued_jobs,
             cpu_ms: quota.cpu_ms.map(|_| cpu_ms.unwrap_or(0)),
         })
@@ -87,6 +93,19 @@ impl Quotas {
     }
 }
 
+impl Service {
+    /// The same with what those who run workflows count. They may be away: what they count is left out then.
+    async fn with_workflows(&self, mut view: QuotaView, key: &QuotaKey) -> QuotaView {
+        let (None, Some(workflows)) = (&key.function, self.workflows_of_tenants()) else { return view };
+        match tokio::time::timeout(ASKED, workflows.usage(&key.tenant)).await {
+            Ok(Ok(used)) => (view.used.workflows, view.used.runs) = (Some(used.workflows), Some(used.runs)),
+            Ok(Err(error)) => tracing::debug!(tenant = %key.tenant, %error, "workflows and runs can't be counted now"),
+            Err(_) => tracing::debug!(tenant = %key.tenant, "workflows and runs were not counted in time"),
+        }
+        view
+    }
+}
+
 #[async_trait]
 impl lyra_wire::Quotas for Service {
     async fn quota(&self, key: &QuotaKey) -> Result<QuotaView> {
@@ -99,7 +118,7 @@ impl lyra_wire::Quotas for Service {
             Some(_) => quotas.view(key, own).await,
             None => {
                 self.tenant_is_there(&key.tenant)?;
-                let mut view = quotas.view(key, own).await?;
+                let mut view = self.with_workflows(quotas.view(key, own).await?, key).await;
                 for (key, quota) in quotas.functions_of(&key.tenant) {
                     view.functions.push(quotas.view(&key, Some(quota)).await?);
                 }
@@ -139,7 +158,7 @@ impl lyra_wire::Quotas for Service {
                 Ok(revision) => {
                     quotas.shown(revision).await;
                     tracing::info!(of = %key, "quota set");
-                    return quotas.view(key, Some(quota)).await;
+                    return Ok(self.with_workflows(quotas.view(key, Some(quota)).await?, key).await);
                 }
                 Err(TxnError::Failed { .. }) => {}
                 Err(TxnError::Store(error)) => return Err(error.into()),

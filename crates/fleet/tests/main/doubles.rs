@@ -211,5 +211,6 @@ pub fn call(number: u64) -> Call {
         event: Bytes::new(),
         timeout: None,
         account: Default::default(),
+        trace: None,
     }
 }

@@ -164,8 +164,9 @@ async fn call(
     let id = app.ids.invocation();
     let texts = ResultForm::of(&version.labels).is_text();
     let contract = if texts { Contract::Command } else { version.contract };
-    let Reply { report, outcome } =
-        worker.invoke(Call { id, version, event, timeout: None, account: Account { user, by_caller: false } }).await;
+    let Reply { report, outcome } = worker
+        .invoke(Call { id, version, event, timeout: None, account: Account { user, by_caller: false }, trace: None })
+        .await;
     let mut response = match outcome {
         Ok(result) => result_response(contract, result),
         Err(error) => problem::of_call(id, &error),

@@ -94,6 +94,27 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     Ok(Json(settled(&app, &scope.tenant, &id(&scope)?, wait).await?).into_response())
 }
 
+/// Delete a run that has ended: its history, its output, and its values in the blob store.
+///
+/// One that goes on is refused; cancel it first. So is a part of a run that has not ended. Runs of its own sub-workflows are runs
+/// like others, and stay. Its id can be used again for another run.
+#[utoipa::path(
+    delete, path = "/v1/runs/{id}", tag = "runs", operation_id = "deleteRun",
+    params(
+        ("id" = String, Path, description = "Run", example = "run_01jcr2x7k3w9v5t8n6m4p0q2s1"),
+        Owner,
+    ),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = 409, description = "The run, or the one that it is a part of, has not ended", body = lyra_types::api::Problem, content_type = "application/problem+json"),
+        Refused, Missing, Busy
+    )
+)]
+pub(crate) async fn delete(State(app): State<Arc<App>>, scope: Scope) -> Answer {
+    role(&app)?.delete_run(&scope.tenant, &id(&scope)?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
 async fn command(app: &App, scope: &Scope, command: RunCommand) -> Answer {
     Ok(Json(role(app)?.command(&scope.tenant, &id(scope)?, command).await?).into_response())
 }

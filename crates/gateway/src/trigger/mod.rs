@@ -187,7 +187,8 @@ async fn answer_to(
                     format!("the request as an event is larger than {} bytes, the limit", app.config.max_event_bytes),
                 ));
             }
-            let call = Call { id, version, event: event.into(), timeout: None, account: Account::default() };
+            let call =
+                Call { id, version, event: event.into(), timeout: None, account: Account::default(), trace: None };
             Ok(answer(app, call, |result| lambda_event::to_response(&result)).await)
         }
         Contract::Command => {
@@ -198,6 +199,7 @@ async fn answer_to(
                 event: whole.bytes.clone(),
                 timeout: None,
                 account: Account::default(),
+                trace: None,
             };
             Ok(answer(app, call, |output| Ok(result_response(Contract::Command, output))).await)
         }

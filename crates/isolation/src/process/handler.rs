@@ -181,6 +181,11 @@ impl Caller for FrameCaller {
         let mut head = Vec::with_capacity(40);
         head.extend_from_slice(context.invocation.to_string().as_bytes());
         head.extend_from_slice(&context.deadline_ms.to_le_bytes());
+        // A trace context has 55 bytes; what is longer than any is none.
+        let trace = context.trace.as_deref().unwrap_or_default().as_bytes();
+        let length = u8::try_from(trace.len()).unwrap_or(0);
+        head.push(length);
+        head.extend_from_slice(&trace[..usize::from(length)]);
         let exchange = async {
             self.frames.send(Kind::Call, &head, &event).await.map_err(|_| ReadError::Closed)?;
             self.frames.receive(context.max_result.max(MAX_MESSAGE)).await

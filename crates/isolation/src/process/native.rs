@@ -129,6 +129,7 @@ impl Caller for ApiCaller {
             resource_name: resource_name(&context.version),
             event: if event.is_empty() { Bytes::from_static(b"null") } else { event },
             max_result: context.max_result,
+            trace: context.trace.clone(),
         });
         let failure = tokio::select! {
             biased;

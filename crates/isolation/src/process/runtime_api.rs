@@ -50,6 +50,20 @@ pub(super) struct Invocation {
     pub(super) resource_name: String,
     pub(super) event: Bytes,
     pub(super) max_result: usize,
+    /// The W3C trace context that it stands in.
+    pub(super) trace: Option<Arc<str>>,
+}
+
+/// The trace in the form of AWS X-Ray, as runtimes of AWS Lambda expect it.
+fn trace_id(invocation: &Invocation) -> String {
+    let parts: Option<Vec<&str>> = invocation.trace.as_deref().map(|trace| trace.split('-').collect());
+    match parts.as_deref() {
+        Some([_, trace, span, flags]) if trace.len() == 32 && trace.is_ascii() => {
+            let sampled = u8::from(flags.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']));
+            format!("Root=1-{}-{};Parent={span};Sampled={sampled}", &trace[..8], &trace[8..])
+        }
+        _ => format!("Root=1-00000000-000000000000000000000000;Lineage={}", invocation.id),
+    }
 }
 
 /// How far an instance has come.
@@ -233,16 +247,17 @@ impl Api {
             handed.await;
         };
         drop(asking);
-        let response = Response::builder()
+        let trace = trace_id(&invocation);
+        let mut response = Response::builder()
             .header("content-type", "application/json")
             .header("lambda-runtime-aws-request-id", &invocation.id)
             .header("lambda-runtime-deadline-ms", invocation.deadline_ms)
             .header("lambda-runtime-invoked-function-arn", &invocation.resource_name)
-            .header(
-                "lambda-runtime-trace-id",
-                format!("Root=1-00000000-000000000000000000000000;Lineage={}", invocation.id),
-            )
-            .body(Full::new(invocation.event));
+            .header("lambda-runtime-trace-id", trace);
+        if let Some(trace) = invocation.trace.as_deref() {
+            response = response.header("traceparent", trace);
+        }
+        let response = response.body(Full::new(invocation.event));
         response.unwrap_or_else(|_| refused(StatusCode::INTERNAL_SERVER_ERROR, "Internal", "no headers can be made"))
     }
 
@@ -482,7 +497,14 @@ mod tests {
 
     fn invocation() -> Invocation {
         let (id, resource_name) = ("1".to_owned(), String::new());
-        Invocation { id, deadline_ms: 0, resource_name, event: Bytes::from_static(b"1"), max_result: 1 << 10 }
+        Invocation {
+            id,
+            deadline_ms: 0,
+            resource_name,
+            event: Bytes::from_static(b"1"),
+            max_result: 1 << 10,
+            trace: None,
+        }
     }
 
     #[tokio::test]

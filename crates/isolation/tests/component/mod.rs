@@ -139,6 +139,7 @@ impl Function {
             logs: Arc::clone(&self.lines) as Arc<dyn LogSink>,
             max_result: self.max_result,
             cpu: Default::default(),
+            trace: None,
         }
     }
 

@@ -180,6 +180,7 @@ impl Deployed {
             logs: self.lines.clone(),
             max_result: MAX_RESULT,
             cpu: Default::default(),
+            trace: None,
         };
         sandbox.call(context, self.event.clone()).await
     }

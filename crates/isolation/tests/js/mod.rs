@@ -154,6 +154,7 @@ impl Function {
             logs: self.lines.clone(),
             max_result: self.max_result,
             cpu: Default::default(),
+            trace: None,
         }
     }
 

@@ -184,6 +184,7 @@ impl Function {
             logs: Arc::clone(&self.lines) as Arc<dyn LogSink>,
             max_result: self.max_result,
             cpu: Default::default(),
+            trace: None,
         }
     }
 

@@ -169,5 +169,6 @@ fn request(number: u64, arrival: &Arrival, version: &Arc<FunctionVersion>) -> Ca
         event: Bytes::from(format!(r#"{{"exec_ms":{}}}"#, arrival.exec_ms)),
         timeout: None,
         account: Default::default(),
+        trace: None,
     }
 }

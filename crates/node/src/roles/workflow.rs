@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lyra_store::{Blobs, DirLock, Objects, Runs, SqliteRuns};
+use lyra_types::quota::Quota;
 use lyra_wire::hooks::RunEnds;
 use lyra_wire::workers::LOCAL;
 use lyra_wire::{Control, Quotas, Role, Worker};
@@ -25,6 +26,8 @@ pub(crate) struct Parts {
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) quotas: Arc<dyn Quotas>,
+    /// Of tenants that have none of their own.
+    pub(crate) default_quota: Quota,
     /// Control of this process, too: it tells of the ends of runs.
     pub(crate) ends: Arc<dyn RunEnds>,
     pub(crate) worker: Arc<dyn Worker>,
@@ -49,6 +52,7 @@ pub(crate) async fn start(config: Config, parts: Parts, kit: &Kit) -> Result<Ser
         runs: parts.runs,
         control: parts.control,
         quotas: parts.quotas,
+        default_quota: parts.default_quota,
         ends: parts.ends,
         worker: parts.worker,
         clock: kit.clock.clone(),

@@ -55,6 +55,8 @@ pub struct NewRunRecord {
     pub summary: Bytes,
     /// What its owner wants to happen when it has ended, opaque here.
     pub notice: Option<Arc<str>>,
+    /// Most runs of the tenant that may not have ended, this one among them.
+    pub most_live: Option<u32>,
 }
 
 /// Outcome of [`Runs::create`].
@@ -172,6 +174,9 @@ pub enum RunsError {
     /// The id was used before for something else.
     #[error("run \"{0}\" exists with another workflow or input; choose another id")]
     Mismatch(RunId),
+    /// As many runs of the tenant have not ended as may.
+    #[error("{0} runs of the tenant have not ended, which is the limit")]
+    Full(u32),
     /// A batch is missing before this one.
     #[error("batch {number} of run \"{id}\" was written before the one that it follows")]
     Gap {
@@ -192,6 +197,7 @@ impl From<RunsError> for Error {
             RunsError::NotFound(_) => Error::new(Code::NotFound, detail),
             RunsError::Fenced(_) => Error::new(Code::Unavailable, detail),
             RunsError::Mismatch(_) => Error::new(Code::IdempotencyMismatch, detail),
+            RunsError::Full(_) => Error::new(Code::LimitReached, detail).with_retry_after(Duration::from_secs(1)),
             RunsError::Gap { .. } => Error::internal(detail),
             RunsError::Store(error) => error.into(),
         }
@@ -204,7 +210,8 @@ pub trait Runs: Send + Sync + 'static {
     /// Makes a run, or finds the one with that id.
     ///
     /// # Errors
-    /// [`RunsError::Mismatch`] when the id stands for something else.
+    /// [`RunsError::Mismatch`] when the id stands for something else; [`RunsError::Full`] where it would be one more than
+    /// [`NewRunRecord::most_live`]. Of several processes each may let one more in that it has not heard of.
     async fn create(&self, run: NewRunRecord) -> Result<CreatedRun, RunsError>;
 
     /// Writes a batch and the run's new place, in one.
@@ -223,6 +230,9 @@ pub trait Runs: Send + Sync + 'static {
 
     /// What a run was made with, and its journal.
     async fn journal(&self, tenant: TenantName, id: RunId) -> Result<(Bytes, Vec<Bytes>), RunsError>;
+
+    /// How many runs of a tenant have not ended; counted up to `most`.
+    async fn live(&self, tenant: TenantName, most: u64) -> Result<u64, RunsError>;
 
     /// Runs of a tenant, newest first.
     async fn list(&self, tenant: TenantName, filter: RunFilter) -> Result<Vec<RunRecord>, RunsError>;

@@ -383,3 +383,23 @@ pub async fn a_run_with_a_notice_is_owed_from_its_end_until_that_was_passed_on(m
     assert!(subject.runs().forget(tenant(), id("d"), at(99)).await.unwrap(), "its owner may have it go");
     assert_eq!(owed(subject.runs()).await, both[..1]);
 }
+
+pub async fn no_more_runs_are_made_than_may_not_have_ended(subject: impl Subject) {
+    let runs = subject.runs();
+    let limited = |name: &str| NewRunRecord { most_live: Some(2), ..new(name, 1) };
+    for name in ["a", "b"] {
+        runs.create(limited(name)).await.unwrap();
+    }
+    assert!(matches!(runs.create(limited("c")).await, Err(RunsError::Full(2))));
+    assert_eq!(runs.create(limited("b")).await.unwrap(), CreatedRun::Known, "one that is there is no new one");
+    assert_eq!((runs.live(tenant(), 10).await.unwrap(), runs.live(tenant(), 1).await.unwrap()), (2, 1));
+    let other = NewRunRecord { tenant: TenantName::new("other").unwrap(), ..limited("c") };
+    runs.create(other).await.unwrap();
+    let paused = RunUpdate { status: RunStatus::Paused, ended_at: None, summary: Bytes::new(), output: None };
+    runs.append(Append { update: Some(paused), ..batch("b", 1, 1) }).await.unwrap();
+    assert!(matches!(runs.create(limited("c")).await, Err(RunsError::Full(2))), "one that is paused has not ended");
+    runs.append(end("a", 1, 1)).await.unwrap();
+    runs.create(limited("c")).await.unwrap();
+    runs.create(new("d", 1)).await.unwrap();
+    assert_eq!(runs.live(tenant(), 10).await.unwrap(), 3);
+}

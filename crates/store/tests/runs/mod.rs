@@ -33,6 +33,7 @@ macro_rules! keeps_the_promises {
             all_runs_are_listed_page_by_page_whoever_owns_them
             a_run_with_a_notice_is_owed_from_its_end_until_that_was_passed_on
             kept_results_of_one_tenant_are_forgotten_and_those_of_others_are_not
+            no_more_runs_are_made_than_may_not_have_ended
         );
     };
     (@ $subject:ty, $($claim:ident)*) => {
@@ -98,6 +99,7 @@ fn new(name: &str, owner: u64) -> NewRunRecord {
         batch: Bytes::from_static(b"0"),
         summary: Bytes::from_static(b"{}"),
         notice: None,
+        most_live: None,
     }
 }
 

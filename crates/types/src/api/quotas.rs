@@ -44,6 +44,12 @@ pub struct QuotaUse {
     /// Of a tenant: sessions that have not ended.
     #[serde(default)]
     pub sessions: u64,
+    /// Of a tenant: workflows; not there where nobody who runs workflows can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflows: Option<u64>,
+    /// Of a tenant: runs of workflows that have not ended; as for `workflows`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
     /// Jobs that wait; counted up to 10,000.
     pub queued_jobs: u64,
     /// Processor time in this period, in ms, where it is limited.

@@ -30,8 +30,8 @@ const TABLE: &[(&str, &str, &[Role])] = &[
     ("lyra.v1.Control", "ScalerTurn", &[Scaler]),
     ("lyra.v1.Worker", "Uncordon", &[Gateway, Control, Scaler]),
     ("lyra.v1.Worker", "Drain", &[Gateway, Control, Scaler]),
-    // Only they are told values of secrets, for the instances that they start.
-    ("lyra.v1.Control", "FetchSecrets", &[Worker]),
+    // Only they are told values of secrets: for the instances that they start, and for the URLs that tasks call.
+    ("lyra.v1.Control", "FetchSecrets", &[Worker, Workflow]),
     ("lyra.v1.Control", "SecretStamps", &[Worker]),
     // Those that share no blobs with control run what it has.
     ("lyra.v1.Control", "FetchCode", &[Worker]),
@@ -212,7 +212,8 @@ mod tests {
             ("/lyra.v1.Control/CancelJob", true),
             ("/lyra.v1.Control/Deploy", false),
             ("/lyra.v1.Control/PurgeDead", false),
-            ("/lyra.v1.Control/FetchSecrets", false),
+            ("/lyra.v1.Control/FetchSecrets", true),
+            ("/lyra.v1.Control/SecretStamps", false),
             ("/lyra.v1.Control/WatchWorkflows", true),
             ("/lyra.v1.Workflows/Command", true),
             ("/lyra.v1.Workflows/Start", false),

@@ -33,7 +33,7 @@ pub use crate::scaler::{ScalerAnswer, ScalerStatus, ScalerTurn};
 pub use crate::secrets::{PutSecret, Resealed, SealingKey, SecretInfo, SecretKey, SecretPut, SecretValue};
 pub use crate::sessions::{SessionEvent, SessionRoute};
 pub use crate::worker::{Drained, Health, InstanceCommand, InstanceStatus, Prepare, Prepared, Status};
-pub use crate::workflows::{Made, Started};
+pub use crate::workflows::{Made, Started, WorkflowUse};
 
 pub use lyra_types::api::QuotaView;
 pub use lyra_types::api::ScalerChange;

@@ -27,7 +27,7 @@ use super::workflow_messages::{
 use super::workflow_peers::Known;
 use crate::control::PageQuery;
 use crate::workflows::{
-    Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting, WorkflowMember,
+    Completion, Made, NewPart, NewRun, NewWorkflow, RunCommand, RunQuery, Started, Waiting, WorkflowMember, WorkflowUse,
 };
 use crate::{Control, Workflows};
 
@@ -206,6 +206,17 @@ impl Workflows for RemoteWorkflows {
         self.ask_each(LONG, message, |mut client, asked| async move { client.command(asked).await }).await
     }
 
+    async fn delete_run(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
+        let message = OfRun { tenant: tenant.clone(), id: id.clone(), wait: Duration::ZERO };
+        let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.delete_run(asked).await };
+        self.ask(Repeat::Unsent, SHORT, message, ask).await.map(drop)
+    }
+
+    async fn usage(&self, tenant: &TenantName) -> Result<WorkflowUse> {
+        let message = OfTenant { tenant: tenant.clone() };
+        self.ask(Repeat::Always, SHORT, message, |mut client, asked| async move { client.usage(asked).await }).await
+    }
+
     async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {
         let message = TraceOf { tenant: tenant.clone(), id: id.clone(), from, limit };
         let ask = |mut client: WorkflowsClient<Channel>, asked| async move { client.trace(asked).await };
@@ -315,6 +326,15 @@ impl WorkflowsService for Served {
     async fn command(&self, request: Request<CommandRun>) -> Result<Response<Run>, Status> {
         let CommandRun { tenant, id, command } = request.into_inner();
         answer(self.0.command(&tenant, &id, command).await)
+    }
+
+    async fn delete_run(&self, request: Request<OfRun>) -> Result<Response<Nothing>, Status> {
+        let OfRun { tenant, id, .. } = request.into_inner();
+        answer(self.0.delete_run(&tenant, &id).await.map(|()| Nothing))
+    }
+
+    async fn usage(&self, request: Request<OfTenant>) -> Result<Response<WorkflowUse>, Status> {
+        answer(self.0.usage(&request.into_inner().tenant).await)
     }
 
     async fn trace(&self, request: Request<TraceOf>) -> Result<Response<Tokens>, Status> {

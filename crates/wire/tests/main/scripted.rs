@@ -84,6 +84,7 @@ pub fn call(name: &str, event: impl Into<Bytes>) -> Call {
         event: event.into(),
         timeout: None,
         account: Default::default(),
+        trace: None,
     }
 }
 

@@ -110,6 +110,7 @@ async fn many_calls_of_many_versions_find_their_own_answers() {
                 event: event.clone(),
                 timeout: None,
                 account: Default::default(),
+                trace: None,
             };
             let reply = client.invoke(call).await;
             assert_eq!(reply.report, report(InvocationId::from_parts(number, 1), number % 7 + 1));

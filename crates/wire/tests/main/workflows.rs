@@ -12,7 +12,7 @@ use lyra_wire::control::PageQuery;
 use lyra_wire::grpc::{self, RemoteWorkflows, Security};
 use lyra_wire::workflows::{
     Completion, Made, NewPart, NewRun, NewWorkflow, Overlap, RunCommand, RunQuery, Schedule, ScheduledRun, Started,
-    Waiting, WorkflowLoad, WorkflowMember, WorkflowProcess, WorkflowSchedule,
+    Waiting, WorkflowLoad, WorkflowMember, WorkflowProcess, WorkflowSchedule, WorkflowUse,
 };
 use lyra_wire::{Role, Workflows};
 use parking_lot::Mutex;
@@ -162,6 +162,16 @@ impl Workflows for Echo {
         Ok(run(id))
     }
 
+    async fn delete_run(&self, tenant: &TenantName, id: &RunId) -> Result<()> {
+        self.ask((tenant, id));
+        Ok(())
+    }
+
+    async fn usage(&self, tenant: &TenantName) -> Result<WorkflowUse> {
+        self.ask(tenant);
+        Ok(WorkflowUse { workflows: 4, runs: 5 })
+    }
+
     async fn trace(&self, tenant: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {
         self.ask((tenant, id, from, limit));
         Ok(vec![token()])
@@ -248,6 +258,8 @@ async fn ask_all(asker: &dyn Workflows) -> Vec<String> {
         format!("{:?}", asker.complete("cb_1", Completion::Output(object())).await),
         format!("{:?}", asker.complete("cb_1", error).await),
         format!("{:?}", asker.value("token").await),
+        format!("{:?}", asker.delete_run(&tenant, &id).await),
+        format!("{:?}", asker.usage(&tenant).await),
         format!("{:?}", asker.clear(&tenant).await),
         format!("{:?}", asker.clear(&busy).await),
         format!("{:?}", asker.members().await),

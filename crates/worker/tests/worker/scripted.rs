@@ -280,6 +280,7 @@ pub(crate) fn call(version: &Arc<FunctionVersion>, event: &'static str) -> Call 
         event: Bytes::from_static(event.as_bytes()),
         timeout: None,
         account: Default::default(),
+        trace: None,
     }
 }
 

@@ -66,6 +66,7 @@ impl Site {
             runs: Arc::new(SqliteRuns::open(&dir.path().join("runs.db"), None).expect("opens")),
             control: Arc::new(FakeControl::default()),
             quotas: Arc::new(NoQuotas),
+            default_quota: lyra_types::quota::Quota::default(),
             ends,
             worker: Arc::new(FakeWorker::default()),
             clock,

@@ -1,5 +1,6 @@
 //! All kinds of resources behind one door: each call goes to what calls that kind.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +11,22 @@ use lyra_types::TenantName;
 use serde_json::{Map, Value};
 
 use super::function::Functions;
+use super::headers::Given;
 use super::http::Http;
 use super::{Enact, Enactment, Failure, demo};
-use crate::mapping::{Resource, ResourceKind};
+use crate::mapping::{HeaderText, Resource, ResourceKind};
 
 /// Calls what is itself a run: a sub-workflow here, or a part of a workflow on another Lyra.
 ///
-/// The promises are those of [`Enact`]: an end by the deadline, an object or a [`Failure`], cancelled by dropping.
+/// The promises are those of [`Enact`]: an object or a [`Failure`], cancelled by dropping. When it is too late is for whoever asks to say:
+/// time in which the run around it is paused does not count.
 #[async_trait]
 pub trait Nested: Send + Sync + 'static {
     /// Runs the workflow `name` (`NAME` or `NAME@VERSION`) of the same tenant with the input as its own.
     async fn workflow(&self, enactment: &Enactment, name: &str) -> Result<Bytes, Failure>;
+
+    /// What `name` stands for now.
+    async fn stands_for(&self, tenant: &TenantName, name: &str) -> Result<String, Failure>;
 
     /// Runs the part that the function type names (`lyra:cut/NAME`) on the Lyra at `url`, with the token of that name.
     async fn cut(&self, enactment: &Enactment, url: &str, token: Option<&str>) -> Result<Bytes, Failure>;
@@ -38,6 +44,22 @@ impl Enactables {
     pub fn new(http: Arc<Http>, functions: Functions, nested: Arc<dyn Nested>) -> Enactables {
         Enactables { http, functions, nested }
     }
+
+    /// Calls a URL, with the headers that its resource has beside Lyra's own.
+    async fn url(
+        &self,
+        enactment: &Enactment,
+        uri: &str,
+        headers: &BTreeMap<String, HeaderText>,
+        limit: Option<Duration>,
+    ) -> Result<Bytes, Failure> {
+        if headers.is_empty() {
+            return self.http.enact(enactment, uri, limit).await;
+        }
+        let given = Given::of(headers, &enactment.tenant, self.functions.control()).await?;
+        let outcome = self.http.enact_with(enactment, uri, limit, given.headers()).await;
+        given.keep_secret(outcome)
+    }
 }
 
 #[async_trait]
@@ -50,6 +72,14 @@ impl Enact for Enactables {
     ) -> Option<Result<Map<String, Value>, Failure>> {
         let ready = matches!(resource.kind, ResourceKind::Demo {}) && demo::wait(input).is_zero();
         ready.then(|| demo::compute(function_type, input))
+    }
+
+    async fn stands_for(&self, tenant: &TenantName, resource: &Resource) -> Result<String, Failure> {
+        match &resource.kind {
+            ResourceKind::Function { name, .. } => self.functions.stands_for(tenant, name).await,
+            ResourceKind::Workflow { name } => self.nested.stands_for(tenant, name).await,
+            _ => Ok(String::new()),
+        }
     }
 
     /// Only calls of functions are held to quotas; a sub-workflow's tasks are, and what is elsewhere is not ours.
@@ -68,12 +98,12 @@ impl Enact for Enactables {
     async fn enact(&self, enactment: &Enactment, resource: &Resource) -> Result<Bytes, Failure> {
         let outcome = match &resource.kind {
             ResourceKind::Function { name, job } => self.functions.enact(enactment, name, *job).await,
-            ResourceKind::Serverless { uri, .. } => self.http.enact(enactment, uri, resource.timeout()).await,
-            ResourceKind::Demo {} => within(enactment, demo::enact(&enactment.function_type, &enactment.input)).await,
-            ResourceKind::Workflow { name } => within(enactment, self.nested.workflow(enactment, name)).await,
-            ResourceKind::Cut { url, token } => {
-                within(enactment, self.nested.cut(enactment, url, token.as_deref())).await
+            ResourceKind::Serverless { uri, headers, .. } => {
+                self.url(enactment, uri, headers, resource.timeout()).await
             }
+            ResourceKind::Demo {} => within(enactment, demo::enact(&enactment.function_type, &enactment.input)).await,
+            ResourceKind::Workflow { name } => self.nested.workflow(enactment, name).await,
+            ResourceKind::Cut { url, token } => self.nested.cut(enactment, url, token.as_deref()).await,
             // Refused at deploy; here for a mapping of another version of Lyra.
             ResourceKind::Local { image } => {
                 Err(Failure::lasting("unsupported", format!("there is no container back end to run {image}")))

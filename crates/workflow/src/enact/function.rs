@@ -79,6 +79,26 @@ impl Functions {
         Ok(result)
     }
 
+    /// Who has the tenant's secrets.
+    pub(super) fn control(&self) -> &dyn Control {
+        self.deps.control.as_ref()
+    }
+
+    /// The versions that `name` leads to now, each with its weight: another deploy, or another weight, is something else.
+    pub async fn stands_for(&self, tenant: &TenantName, name: &str) -> Result<String, Failure> {
+        let (function, qualifier) = Qualifier::split(name).map_err(|error| failure_of(&error))?;
+        let route = self.deps.routes.find(tenant.as_str(), function.as_str(), ROUTES_WAIT).await;
+        let route = route.map_err(|error| failure_of(&error))?;
+        let alias = match &qualifier {
+            Qualifier::Version(version) => return Ok(format!("{}:{version}", route.generation)),
+            Qualifier::Live => "live",
+            Qualifier::Alias(alias) => alias.as_str(),
+        };
+        let weights = route.aliases.get(alias).map(|alias| &alias.weights);
+        let weights = weights.into_iter().flatten().map(|(version, weight)| format!("{version}*{weight}"));
+        Ok(format!("{}:{}", route.generation, weights.collect::<Vec<_>>().join(",")))
+    }
+
     /// Waits until a call of `name` may be made under the quotas of its tenant and of the function, as a job's try does: it fails by none.
     /// Of a call that is handed in as a job only the rate counts here, since its tries are let in where they are made.
     pub async fn admit(&self, tenant: &TenantName, name: &str, job: bool) -> Result<Pass, Failure> {
@@ -101,7 +121,8 @@ impl Functions {
         let id = self.invocation(enactment);
         let account = Account { user: enactment.user.clone(), by_caller: false };
         let event = enactment.input.clone();
-        let call = Call { id, version, event, timeout: Some(enactment.timeout), account };
+        let trace = Some(enactment.traceparent.as_str().into());
+        let call = Call { id, version, event, timeout: Some(enactment.timeout), account, trace };
         match tokio::time::timeout(enactment.timeout, self.deps.worker.invoke(call)).await {
             Ok(reply) => reply.outcome,
             Err(_) => Err(late(enactment)),

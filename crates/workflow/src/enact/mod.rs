@@ -7,6 +7,7 @@ mod answer;
 pub mod demo;
 mod dispatch;
 pub mod function;
+mod headers;
 pub mod http;
 
 use std::sync::Arc;
@@ -89,6 +90,13 @@ pub trait Enact: Send + Sync + 'static {
     ) -> Option<Result<Map<String, Value>, Failure>> {
         let _ = (function_type, resource, input);
         None
+    }
+
+    /// What the name of a resource stands for now, where that may become something else: a result that is kept for the next time is good
+    /// for as long as this is the same.
+    async fn stands_for(&self, tenant: &TenantName, resource: &Resource) -> Result<String, Failure> {
+        let _ = (tenant, resource);
+        Ok(String::new())
     }
 
     /// Waits until a call may be made under the quotas that hold for it. It counts there until what is returned is dropped.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use lyra_afcl::graph::Settings;
+use lyra_types::workflow::RunStatus;
 use lyra_types::{RunId, TenantName, Timestamp};
 use lyra_wire::spans::TraceIds;
 use lyra_wire::workflows::callback_run;
@@ -14,10 +15,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::Inner;
 use super::actor::{Answer, Answered as Outcome, Message};
 use super::program::{CALLBACK, DELAY, Program};
 use super::values;
+use super::{Handle, Inner};
 use crate::config::Extraction;
 use crate::core::{Enact, TaskKey};
 use crate::enact::{Enactment, Failure};
@@ -93,7 +94,7 @@ impl Attempt {
 
     async fn call(&self, resource: &Resource) -> Outcome {
         let deps = &self.inner.deps;
-        let memo = self.memo_key(resource);
+        let memo = self.memo_key(resource).await;
         if let Some(key) = memo
             && let Ok(Some(kept)) = deps.runs.memo(self.tenant.clone(), key, deps.clock.now()).await
             && let Ok(output) = serde_json::from_slice(&kept)
@@ -128,11 +129,15 @@ impl Attempt {
             user: self.user.clone(),
         };
         let called = deps.enact.enact(&enactment, resource);
+        let late = async {
+            match resource.is_run() {
+                true => self.going_on_for(timeout).await,
+                false => deps.clock.sleep(timeout).await,
+            }
+        };
         let outcome = tokio::select! {
             outcome = called => outcome,
-            () = deps.clock.sleep(timeout) => {
-                Err(Failure::passing("timeout", format!("there was no answer within {}", shown(timeout))))
-            }
+            () = late => Err(Failure::passing("timeout", format!("there was no answer within {}", shown(timeout)))),
         };
         let id = resource.id();
         let output = match outcome.and_then(|bytes| read(&bytes, deps.config.max_value_bytes)) {
@@ -143,10 +148,31 @@ impl Attempt {
             failure.cause.resource.get_or_insert_with(|| id.clone());
             failure
         })?;
-        if let Some(key) = memo {
+        // Who was called in the middle of a deploy is not known.
+        if let Some(key) = memo
+            && self.memo_key(resource).await == Some(key)
+        {
             self.keep(key, &output).await;
         }
         self.leave(Some(id), output, resource.transmission.outputs).await
+    }
+
+    /// Waits until the run has gone on for so long, not counting the time in which it is paused: a sub-run stands still with it.
+    async fn going_on_for(&self, time: Duration) {
+        let clock = &self.inner.deps.clock;
+        let handle = self.inner.active.lock().get(&(self.tenant.clone(), self.run.clone())).cloned();
+        let Some(Handle { mut seen, .. }) = handle else { return clock.sleep(time).await };
+        let mut left = time;
+        loop {
+            let gone = seen.wait_for(|seen| seen.status != RunStatus::Paused).await.is_err();
+            let since = clock.instant();
+            tokio::select! {
+                () = clock.sleep(left) => return,
+                _ = seen.wait_for(|seen| seen.status == RunStatus::Paused), if !gone => {
+                    left = left.saturating_sub(clock.instant().duration_since(since));
+                }
+            }
+        }
     }
 
     /// A place among all calls of this host, for what takes one: a run that waits for tasks of its own in a place that these
@@ -188,13 +214,17 @@ impl Attempt {
         Ok(answer)
     }
 
-    /// The key under which the result is kept, where the document wants that.
-    fn memo_key(&self, resource: &Resource) -> Option<[u8; 32]> {
+    /// The key under which the result is kept, where the document wants that: what is called, with the version that it is now, and
+    /// with what. None, too, where nothing is there to be called.
+    async fn memo_key(&self, resource: &Resource) -> Option<[u8; 32]> {
         let memo = self.settings.memo.as_ref()?;
+        let version = self.inner.deps.enact.stands_for(&self.tenant, resource).await.ok()?;
         let mut hash = Sha256::new();
         hash.update(self.enact.function_type.as_bytes());
         hash.update([0]);
         hash.update(resource.id().as_bytes());
+        hash.update([0]);
+        hash.update(version.as_bytes());
         for (name, value) in &self.enact.input {
             if memo.keys.is_empty() || memo.keys.contains(name) {
                 hash.update([0]);

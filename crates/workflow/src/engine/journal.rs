@@ -1,5 +1,7 @@
 //! Batches of a journal: entries as lines of JSON, large outputs in the blob store.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use lyra_kit::Random;
 use lyra_store::Blobs;
@@ -92,15 +94,15 @@ pub(super) const TURN: u64 = 10_000;
 
 /// A journal that is read back: entry for entry, so that no more values are in memory than the run holds, and in parts, so
 /// that others get their turn however much follows from an entry.
-pub(super) struct Replay<'a> {
+pub(super) struct Replay {
     lines: std::vec::IntoIter<Bytes>,
     next: Option<Entry>,
-    blobs: &'a dyn Blobs,
+    blobs: Arc<dyn Blobs>,
     redriven: Option<i64>,
 }
 
-impl<'a> Replay<'a> {
-    pub(super) fn new(batches: &[Bytes], blobs: &'a dyn Blobs) -> Result<Replay<'a>> {
+impl Replay {
+    pub(super) fn new(batches: &[Bytes], blobs: Arc<dyn Blobs>) -> Result<Replay> {
         let lines: Vec<Bytes> = batches.iter().flat_map(lines).collect();
         let mut replay = Replay { lines: lines.into_iter(), next: None, blobs, redriven: None };
         replay.look()?;
@@ -139,7 +141,7 @@ impl<'a> Replay<'a> {
             }
             let Some(mut entry) = self.look()? else { return Ok(false) };
             match &mut entry.event {
-                Event::Succeeded { output, .. } => bring_back(output, self.blobs).await?,
+                Event::Succeeded { output, .. } => bring_back(output, self.blobs.as_ref()).await?,
                 Event::Redriven => self.redriven = Some(entry.at),
                 _ => {}
             }

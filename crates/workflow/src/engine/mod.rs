@@ -31,6 +31,7 @@ use lyra_kit::{Clock, Random, Tasks};
 use lyra_store::runs::{NewRunRecord, TakenRun};
 use lyra_store::{Blobs, Runs, RunsError, StoreError};
 use lyra_types::function::Digest;
+use lyra_types::quota::QuotaKey;
 use lyra_types::workflow::{Parent, RunStatus, TaskCounts};
 use lyra_types::{Code, Error, Result, RunId, TenantName, Timestamp, WorkflowName};
 use lyra_wire::workflows::WorkflowLoad;
@@ -50,6 +51,7 @@ use crate::core::Limits;
 use crate::core::datum::DEPTH;
 use crate::enact::Enact;
 use crate::metrics::Metrics;
+use crate::quota;
 use actor::Actor;
 use choose::Chooser;
 
@@ -109,6 +111,8 @@ pub(crate) struct Begin {
     pub head: Head,
     /// Who hears of its end, as the store keeps it; not there for a run that is taken up.
     pub notice: Option<Arc<str>>,
+    /// Most runs of the tenant that may not have ended, by its quota.
+    pub most_live: Option<u32>,
 }
 
 /// What is seen of a run from outside.
@@ -164,6 +168,8 @@ pub(crate) struct Inner {
     programs: Mutex<HashMap<String, Arc<Program>>>,
     /// Places for traces that are made: each reads a whole journal.
     traces: Semaphore,
+    /// Traces whose next page may be asked for.
+    pages: trace::Pages,
     /// What all runs hold together, about.
     held_bytes: AtomicU64,
     /// Told when another process is seen no more.
@@ -194,6 +200,7 @@ impl Engine {
             stuck: Mutex::default(),
             programs: Mutex::default(),
             traces: Semaphore::new(TRACES),
+            pages: trace::Pages::default(),
             held_bytes: AtomicU64::new(0),
             look: Notify::new(),
             heard: Mutex::default(),
@@ -237,16 +244,20 @@ impl Engine {
             batch,
             summary: actor.summary(),
             notice: begin.notice,
+            most_live: begin.most_live,
         };
         let engine = self.clone();
         self.whole("begin of a run", async move {
-            match engine.inner.deps.runs.create(record).await? {
-                lyra_store::runs::CreatedRun::Known => Ok(false),
-                lyra_store::runs::CreatedRun::New { fence } => {
+            let of = QuotaKey { tenant: record.tenant.clone(), function: None };
+            match engine.inner.deps.runs.create(record).await {
+                Ok(lyra_store::runs::CreatedRun::Known) => Ok(false),
+                Ok(lyra_store::runs::CreatedRun::New { fence }) => {
                     engine.inner.deps.metrics.started.inc();
                     engine.run(actor, mail, fence);
                     Ok(true)
                 }
+                Err(RunsError::Full(most)) => Err(quota::full(&of, most)),
+                Err(error) => Err(error.into()),
             }
         })
         .await
@@ -332,6 +343,7 @@ impl Engine {
                 }
                 engine.try_stuck().await;
                 engine.weigh_all();
+                engine.inner.pages.clear(deps.clock.instant());
                 engine.sweep().await;
             }
         });
@@ -451,7 +463,7 @@ impl Engine {
         let head: Head = serde_json::from_slice(&taken.head)
             .map_err(|error| Error::internal(format!("a run's head can't be read: {error}")))?;
         let program = self.program(&head.program).await?;
-        let mut replay = journal::Replay::new(&taken.batches, self.inner.deps.blobs.as_ref())?;
+        let mut replay = journal::Replay::new(&taken.batches, Arc::clone(&self.inner.deps.blobs))?;
         let begin = Begin {
             tenant: taken.record.tenant,
             id: taken.record.id,
@@ -461,6 +473,7 @@ impl Engine {
             program,
             head,
             notice: None,
+            most_live: None,
         };
         let (mut actor, mail) = Actor::new(&self.inner, &begin);
         let spilled = !journal::blobs(&taken.batches)?.is_empty();
@@ -514,6 +527,28 @@ impl Engine {
             deps.blobs.delete(&Digest(digest)).await?;
         }
         Ok(deps.runs.forget(tenant.clone(), id.clone(), ended_before).await?)
+    }
+
+    /// Forgets a run that ended just then, if nobody has taken it up meanwhile; says whether it is gone.
+    pub(crate) async fn forget_now(&self, tenant: &TenantName, id: &RunId, ended_at: Timestamp) -> Result<bool> {
+        let deps = &self.inner.deps;
+        let (_, batches) = match deps.runs.journal(tenant.clone(), id.clone()).await {
+            Err(RunsError::Store(StoreError::Damaged { .. })) => (Bytes::new(), Vec::new()),
+            found => found?,
+        };
+        // Another end of it would be a later one.
+        let before = ended_at + Duration::from_millis(1);
+        if !deps.runs.forget(tenant.clone(), id.clone(), before).await? {
+            return Ok(false);
+        }
+        // Until this moment somebody could have taken it up with all that it had. What a kill leaves here, nobody refers to, so that it is
+        // found by the search for that.
+        for digest in journal::blobs(&batches)? {
+            if let Err(error) = deps.blobs.delete(&Digest(digest)).await {
+                tracing::warn!(%tenant, run = %id, %error, "a value of a deleted run is left for the search for unused blobs");
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the time that a run is kept for is over, or will be in a moment: it may be being forgotten.

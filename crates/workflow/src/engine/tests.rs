@@ -4,6 +4,7 @@ mod deadlines;
 mod dropped;
 mod handover;
 mod hostile;
+mod pages;
 mod recovery;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -148,6 +149,7 @@ async fn begin(engine: &Engine, document: &str, mapping: Mapping, id: &str, inpu
     };
     let begin = Begin {
         notice: None,
+        most_live: None,
         tenant: TenantName::default_tenant(),
         id: RunId::new(id).expect("an id"),
         workflow: WorkflowName::new("w").expect("a name"),

@@ -4,11 +4,14 @@
 //! resource types of Lyra's own added. It is checked in full when a workflow is deployed; which of a type's resources
 //! a task gets is decided when it is scheduled.
 
+mod headers;
 mod parse;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lyra_types::SecretName;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Extraction;
@@ -87,6 +90,9 @@ pub enum ResourceKind {
         /// Longest wait for the answer in seconds; 30 where none.
         #[serde(rename = "TimeoutInSeconds", default, skip_serializing_if = "Option::is_none")]
         timeout_seconds: Option<f64>,
+        /// Headers beside Lyra's own, by their names in lower case.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        headers: BTreeMap<String, HeaderText>,
     },
     /// A container image on this machine. [`Mapping::parse`] refuses it as long as there is no container back end.
     Local {
@@ -108,6 +114,22 @@ pub enum ResourceKind {
         /// Name of the token to call it with, which the settings of the workflow role know.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<String>,
+    },
+}
+
+/// What a header says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum HeaderText {
+    /// This, for everybody to see who may see the workflow.
+    Plain(String),
+    /// The value of a secret of the tenant, as it is when the call is made.
+    Secret {
+        /// Its name.
+        secret: SecretName,
+        /// What stands before it: `Bearer `, for example.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        prefix: String,
     },
 }
 

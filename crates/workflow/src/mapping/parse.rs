@@ -4,14 +4,14 @@
 //! called, no type or resource is there twice, nothing that Lyra can't enact is in it. All faults are told at once, up
 //! to [`MAX_FAULTS`]. What a name stands for is not looked up here: that is decided when a task is called.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use lyra_types::name::Qualifier;
 use lyra_types::{Code, Error, FieldError, WorkflowName};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{Mapping, Resource, ResourceKind, Transfer, TypeMapping};
+use super::{Mapping, Resource, ResourceKind, Transfer, TypeMapping, headers};
 use crate::config::Extraction;
 use crate::enact::demo;
 
@@ -81,7 +81,7 @@ fn read(value: &Value) -> Result<(Mapping, Vec<String>), Error> {
 
 /// Faults that were found, and how many there are.
 #[derive(Default)]
-struct Faults {
+pub(super) struct Faults {
     told: Vec<FieldError>,
     count: usize,
     /// What is no fault, but may surprise.
@@ -89,10 +89,17 @@ struct Faults {
 }
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
         self.count += 1;
         if self.told.len() < MAX_FAULTS {
             self.told.push(FieldError::new(field, reason));
+        }
+    }
+
+    /// Says what may surprise.
+    pub(super) fn warn(&mut self, warning: String) {
+        if self.odd.len() < MAX_FAULTS {
+            self.odd.push(warning);
         }
     }
 
@@ -160,9 +167,7 @@ fn type_mapping(path: &str, value: &Value, faults: &mut Faults) -> Option<TypeMa
         let path = format!("{path}[{index}]");
         if others && is_local(item) {
             // Mappings of Apollo have them beside resources that are there everywhere.
-            if faults.odd.len() < MAX_FAULTS {
-                faults.odd.push(format!("{path}: {LOCAL}; it is left out, since \"{function_type}\" has others"));
-            }
+            faults.warn(format!("{path}: {LOCAL}; it is left out, since \"{function_type}\" has others"));
             continue;
         }
         let Some(resource) = resource(&path, &function_type, item, faults) else { continue };
@@ -298,7 +303,12 @@ fn serverless(properties: &mut Fields<'_>, faults: &mut Faults) -> Option<Resour
     };
     let uri = properties.text("Uri", faults)?;
     properties.check_url("Uri", &uri, false, faults);
-    Some(ResourceKind::Serverless { uri, timeout_seconds })
+    let path = properties.path_of("headers");
+    let headers = match properties.optional("headers") {
+        None | Some(Value::Null) => BTreeMap::new(),
+        Some(value) => headers::read(&path, value, &uri, faults),
+    };
+    Some(ResourceKind::Serverless { uri, timeout_seconds, headers })
 }
 
 fn workflow(properties: &mut Fields<'_>, faults: &mut Faults) -> Option<ResourceKind> {
@@ -423,7 +433,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn kind_of(value: &Value) -> &'static str {
+pub(super) fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::headers::{MAX_HEADERS, MAX_TEXT};
 use super::parse::{MAX_RESOURCES, MAX_TIMEOUT_SECONDS, MAX_TYPE_LEN, MAX_TYPES};
 use crate::enact::demo;
 
@@ -47,6 +48,23 @@ pub fn schema() -> Value {
     let serverless = json!({
         "Uri": {"type": "string", "format": "uri", "pattern": "^https?://", "description": "Takes a POST of a JSON object and answers with one."},
         "TimeoutInSeconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MAX_TIMEOUT_SECONDS, "default": 30},
+        "headers": {
+            "type": ["object", "null"],
+            "maxProperties": MAX_HEADERS,
+            "description": "Headers beside Lyra's own: texts, or secrets of the tenant by name.",
+            "additionalProperties": {"oneOf": [
+                {"type": "string", "maxLength": MAX_TEXT},
+                {
+                    "type": "object",
+                    "additionalProperties": false,
+                    "required": ["secret"],
+                    "properties": {
+                        "secret": {"type": "string", "description": "Name of the secret.", "pattern": format!("^{NAME}$")},
+                        "prefix": {"type": ["string", "null"], "maxLength": MAX_TEXT, "description": "What stands before its value."},
+                    },
+                },
+            ]},
+        },
     });
     let workflow = json!({
         "name": {"type": "string", "description": "NAME or NAME@VERSION", "pattern": format!("^{NAME}(@[1-9][0-9]*)?$")},

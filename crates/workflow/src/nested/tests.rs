@@ -5,6 +5,8 @@ use std::sync::Arc;
 use lyra_kit::Clock;
 use lyra_wire::workflows::{Completion, NewPart, NewWorkflow, RunCommand, RunQuery};
 
+mod step;
+
 use super::*;
 use crate::Config;
 use crate::clearing::tests::Site;

@@ -10,7 +10,7 @@ use lyra_types::api::workflows::{Completion, Made, NewPart, NewRun, NewWorkflow,
 use lyra_types::workflow::{Run, RunStatus, TaskCounts, TraceToken, Workflow, WorkflowVersion, no_such_run};
 use lyra_types::{Code, Error, FieldError, Result, RunId, TenantName, Timestamp, WorkflowName};
 use lyra_wire::control::PageQuery;
-use lyra_wire::workflows::{RunCommand, RunQuery, WorkflowLoad, WorkflowMember, WorkflowProcess};
+use lyra_wire::workflows::{RunCommand, RunQuery, WorkflowLoad, WorkflowMember, WorkflowProcess, WorkflowUse};
 use lyra_wire::{Role, Workflows};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -171,6 +171,18 @@ impl Workflows for FakeWorkflows {
         };
         self.end(id.as_str(), status, Value::Null);
         self.known(id)
+    }
+
+    async fn delete_run(&self, _: &TenantName, id: &RunId) -> Result<()> {
+        if !self.known(id)?.status.is_final() {
+            return Err(Error::new(Code::Conflict, "the run has not ended"));
+        }
+        self.runs.send_modify(|runs| drop(runs.remove(id)));
+        Ok(())
+    }
+
+    async fn usage(&self, _: &TenantName) -> Result<WorkflowUse> {
+        Ok(WorkflowUse::default())
     }
 
     async fn trace(&self, _: &TenantName, id: &RunId, from: u64, limit: usize) -> Result<Vec<TraceToken>> {

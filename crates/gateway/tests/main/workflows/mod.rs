@@ -162,6 +162,19 @@ async fn a_run_takes_commands_where_its_state_allows() {
 }
 
 #[tokio::test]
+async fn a_run_that_has_ended_is_deleted() {
+    let (gateway, role) = with_role().await;
+    post(&gateway, "/v1/workflows", &workflow("v1")).await;
+    post(&gateway, "/v1/workflows/thumbs/runs", &json!({"id": "r"})).await;
+    assert_eq!(gateway.send("DELETE /v1/runs/r", &[], "").await.fault(), (409, "conflict".into()));
+    role.end("r", RunStatus::Succeeded, Value::Null);
+    assert_eq!(gateway.send("DELETE /v1/runs/r", &[], "").await.status, 204);
+    for request in ["GET /v1/runs/r", "DELETE /v1/runs/r", "DELETE /v1/runs/a%20b"] {
+        assert_eq!(gateway.send(request, &[], "").await.fault(), (404, "not_found".into()), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn a_trace_comes_in_pages() {
     let (gateway, _) = with_role().await;
     post(&gateway, "/v1/workflows", &workflow("v1")).await;

@@ -55,7 +55,7 @@ class Context {
   identity = undefined;
   clientContext = undefined;
 
-  constructor(invocationId, deadlineMs) {
+  constructor(invocationId, deadlineMs, traceparent) {
     this.invocationId = this.awsRequestId = invocationId;
     this.functionName = about.function_name;
     this.functionVersion = about.function_version;
@@ -66,6 +66,7 @@ class Context {
     this.logGroupName = about.log_group;
     this.logStreamName = about.log_stream;
     this.deadlineMs = deadlineMs;
+    if (traceparent !== '') this.traceparent = traceparent;
   }
 
   getRemainingTimeInMillis() {
@@ -108,8 +109,10 @@ async function loadModule(file) {
 }
 
 function run(payload) {
-  const context = new Context(payload.latin1Slice(0, ID_LENGTH), Number(payload.readBigInt64LE(ID_LENGTH)));
-  const text = payload.utf8Slice(ID_LENGTH + 8);
+  const begin = ID_LENGTH + 9, end = begin + payload[ID_LENGTH + 8];
+  const deadline = Number(payload.readBigInt64LE(ID_LENGTH));
+  const context = new Context(payload.latin1Slice(0, ID_LENGTH), deadline, payload.latin1Slice(begin, end));
+  const text = payload.utf8Slice(end);
   calling = true;
   try {
     const event = text === '' ? null : parse(text);
@@ -191,7 +194,7 @@ const here = path.dirname(process.argv[1]);
 about = { ...named(), env: { ...process.env }, task_root: here, file: 'rehearsal.cjs', function: 'handler' };
 handler = await load();
 for (const event of ['{"a":[1,"b"]}', '{"throw":true}']) {
-  run(Buffer.concat([Buffer.alloc(ID_LENGTH, '0'), Buffer.alloc(8), Buffer.from(event)]));
+  run(Buffer.concat([Buffer.alloc(ID_LENGTH, '0'), Buffer.alloc(9), Buffer.from(event)]));
   await new Promise(setImmediate);
 }
 delete require.cache[require.resolve('./rehearsal.cjs')];

@@ -65,7 +65,7 @@ class Context:
     identity = None
     client_context = None
 
-    def __init__(self, about, invocation_id, deadline_ms):
+    def __init__(self, about, invocation_id, deadline_ms, traceparent):
         self.invocation_id = self.aws_request_id = invocation_id
         self.function_name = about["function_name"]
         self.function_version = about["function_version"]
@@ -75,6 +75,7 @@ class Context:
         self.log_group_name = about["log_group"]
         self.log_stream_name = about["log_stream"]
         self.deadline_ms = deadline_ms
+        self.traceparent = traceparent or None
 
     def get_remaining_time_in_millis(self):
         return max(0, int(self.deadline_ms - time.time() * 1000))
@@ -173,9 +174,12 @@ def main():
     while True:
         kind, payload = wire.receive()
         if kind == CALL:
-            context = Context(about, payload[:ID_LENGTH].decode(), DEADLINE.unpack_from(payload, ID_LENGTH)[0])
+            begin = ID_LENGTH + DEADLINE.size + 1
+            end = begin + payload[begin - 1]
+            deadline = DEADLINE.unpack_from(payload, ID_LENGTH)[0]
+            context = Context(about, payload[:ID_LENGTH].decode(), deadline, payload[begin:end].decode())
             try:
-                event = json.loads(payload[ID_LENGTH + DEADLINE.size :] or b"null")
+                event = json.loads(payload[end:] or b"null")
                 result = handler(event, context)
                 if inspect.isawaitable(result):
                     result = loop.run(result)

@@ -153,6 +153,7 @@ impl Shared {
             logs: Arc::clone(&self.logs) as Arc<dyn LogSink>,
             max_result: limit::MAX_EVENT,
             cpu: CpuMeter::default(),
+            trace: None,
         }
     }
 

@@ -85,13 +85,14 @@ impl Host {
             1 => version.function.as_str().into(),
             2 => version.version.to_string().into_bytes(),
             3 => version.tenant.as_str().into(),
-            4 => match &self.secrets {
-                None => serde_json::to_vec(&version.env).ok()?,
-                Some(given) => {
-                    let own = version.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                    serde_json::to_vec(&own.chain(given.env()).collect::<BTreeMap<_, _>>()).ok()?
-                }
-            },
+            4 if self.secrets.is_none() && call.trace.is_none() => serde_json::to_vec(&version.env).ok()?,
+            4 => {
+                // A variable of the function's own goes before the trace, and a secret before all.
+                let trace = call.trace.as_deref().map(|trace| ("TRACEPARENT", trace));
+                let own = version.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let given = self.secrets.iter().flat_map(|given| given.env());
+                serde_json::to_vec(&trace.into_iter().chain(own).chain(given).collect::<BTreeMap<_, _>>()).ok()?
+            }
             _ => return None,
         })
     }

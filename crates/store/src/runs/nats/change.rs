@@ -39,6 +39,12 @@ impl Shared {
             }
             expected = sequence;
         }
+        if let Some(most) = run.most_live {
+            let (tenant, limit) = (run.tenant.clone(), u64::from(most));
+            if self.ask(move |index| index.live(&tenant, limit)).await? >= limit {
+                return Err(RunsError::Full(most));
+            }
+        }
         let token = self.bucket.channel.token();
         let place = Place::new(self.bucket.clock().now(), token);
         let head = stored(&self.bucket, &name, &place, "h", token, &run.head).await?;

@@ -117,6 +117,11 @@ impl Index {
         notices::owed(&self.conn.lock(), limit)
     }
 
+    /// How many runs of the tenant have not ended, as far as it is known.
+    pub(super) fn live(&self, tenant: &TenantName, most: u64) -> Result<u64, StoreError> {
+        read::live(&self.conn.lock(), tenant, most)
+    }
+
     pub(super) fn all(&self, after: u64, limit: usize) -> Result<Vec<RunRecord>, StoreError> {
         read::all(&self.conn.lock(), after, limit)
     }

@@ -212,6 +212,10 @@ impl Runs for NatsRuns {
         Ok((head, batches))
     }
 
+    async fn live(&self, tenant: TenantName, most: u64) -> Result<u64, RunsError> {
+        Ok(self.shared.ask(move |index| index.live(&tenant, most)).await?)
+    }
+
     async fn list(&self, tenant: TenantName, filter: RunFilter) -> Result<Vec<RunRecord>, RunsError> {
         Ok(self.shared.ask(move |index| index.list(&tenant, &filter)).await?)
     }

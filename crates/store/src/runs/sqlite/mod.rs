@@ -159,6 +159,10 @@ impl Runs for SqliteRuns {
         found.ok_or(RunsError::NotFound(id))
     }
 
+    async fn live(&self, tenant: TenantName, most: u64) -> Result<u64, RunsError> {
+        Ok(self.readers.read(move |conn| read::live(conn, &tenant, most)).await?)
+    }
+
     async fn list(&self, tenant: TenantName, filter: RunFilter) -> Result<Vec<RunRecord>, RunsError> {
         Ok(self.readers.read(move |conn| read::list(conn, &tenant, &filter)).await?)
     }

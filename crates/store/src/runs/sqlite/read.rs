@@ -105,6 +105,16 @@ pub(in crate::runs) fn list(
         .map_err(StoreError::sqlite("list runs"))
 }
 
+/// How many runs of the tenant have not ended, up to `most`.
+pub(in crate::runs) fn live(conn: &Connection, tenant: &TenantName, most: u64) -> Result<u64, StoreError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let sql = "SELECT count(*) FROM
+         (SELECT 1 FROM runs INDEXED BY runs_status WHERE tenant = ?1 AND status IN (0, 1) LIMIT ?2)";
+    conn.prepare_cached(sql)
+        .and_then(|mut statement| statement.query_row(params![tenant.as_str(), most], |row| row.get(0)))
+        .map_err(StoreError::sqlite("count the runs of a tenant"))
+}
+
 pub(in crate::runs) fn counts(conn: &Connection) -> Result<[u64; RunStatus::ALL.len()], StoreError> {
     let mut counts = [0; RunStatus::ALL.len()];
     let rows: Vec<(usize, u64)> = conn

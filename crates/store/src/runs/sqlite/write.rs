@@ -6,7 +6,7 @@ use lyra_types::{RunId, TenantName, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::notices::{self, not_owed};
-use super::read::{COLUMNS, find, journal, record};
+use super::read::{COLUMNS, find, journal, live, record};
 use crate::StoreError;
 use crate::runs::{Append, CreatedRun, NewRunRecord, RunRecord, RunsError, TakenRun, status_number};
 
@@ -22,6 +22,11 @@ pub(super) fn create(conn: &Connection, run: &NewRunRecord) -> Result<CreatedRun
         Some(fingerprint) if fingerprint == run.fingerprint => return Ok(CreatedRun::Known),
         Some(_) => return Err(RunsError::Mismatch(run.id.clone())),
         None => {}
+    }
+    if let Some(most) = run.most_live
+        && live(conn, &run.tenant, u64::from(most))? >= u64::from(most)
+    {
+        return Err(RunsError::Full(most));
     }
     conn.prepare_cached(
         "INSERT INTO runs (tenant, id, workflow, version, status, fingerprint, created_at, owner, fence, batches, summary)

@@ -244,6 +244,7 @@ impl Line {
             more,
             user: call.account.user.as_deref().unwrap_or_default().to_owned(),
             counted_by_caller: call.account.by_caller,
+            traceparent: call.trace.as_deref().unwrap_or_default().to_owned(),
         };
         let (number, mut answer) = self.begin(&call.version, begin, limit).await?;
         let given_up = GivenUp { line: self, number };
@@ -460,6 +461,7 @@ mod tests {
             event: vec![b'1'; event].into(),
             timeout: None,
             account: Account::default(),
+            trace: None,
         }
     }
 

@@ -133,6 +133,7 @@ impl Exchange {
                 user: (!begin.user.is_empty()).then(|| begin.user.into()),
                 by_caller: begin.counted_by_caller,
             },
+            trace: (!begin.traceparent.is_empty()).then(|| begin.traceparent.into()),
         };
         if !begin.more {
             self.run(begin.call, call);

@@ -153,20 +153,45 @@ impl Http {
         limit: Option<Duration>,
         token: Option<&Secret>,
     ) -> Result<Bytes, Failure> {
-        let limit = limit.map_or(enactment.timeout, |limit| limit.min(enactment.timeout));
-        let deadline = self.clock.instant() + limit;
-        let url = Url::parse(uri).map_err(|error| Failure::lasting("invalid_url", format!("\"{uri}\": {error}")))?;
+        let url = parsed(uri)?;
         let client = match (&self.trusted, token) {
             (Some(trusted), Some(_)) => trusted,
             _ => self.checked(&url)?,
         };
-        let places = self.places.of(&url.origin().ascii_serialization());
-        let place = timeout_at(deadline, places.acquire_owned()).await.map_err(|_| self.no_place())?;
-        let _place = place.map_err(|_| self.no_place())?;
-        let mut request = client.post(url).headers(headers(enactment)).body(enactment.input.clone());
+        let mut request = client.post(url.clone()).headers(headers(enactment));
         if let Some(token) = token {
             request = request.bearer_auth(token.reveal());
         }
+        self.post(&url, request, enactment, limit).await
+    }
+
+    /// The same with more headers, none of which is one of Lyra's own.
+    pub(super) async fn enact_with(
+        &self,
+        enactment: &Enactment,
+        uri: &str,
+        limit: Option<Duration>,
+        more: HeaderMap,
+    ) -> Result<Bytes, Failure> {
+        let url = parsed(uri)?;
+        let request = self.checked(&url)?.post(url.clone()).headers(headers(enactment)).headers(more);
+        self.post(&url, request, enactment, limit).await
+    }
+
+    /// Sends what is to be sent to `url`, and reads the answer.
+    async fn post(
+        &self,
+        url: &Url,
+        request: reqwest::RequestBuilder,
+        enactment: &Enactment,
+        limit: Option<Duration>,
+    ) -> Result<Bytes, Failure> {
+        let limit = limit.map_or(enactment.timeout, |limit| limit.min(enactment.timeout));
+        let deadline = self.clock.instant() + limit;
+        let places = self.places.of(&url.origin().ascii_serialization());
+        let place = timeout_at(deadline, places.acquire_owned()).await.map_err(|_| self.no_place())?;
+        let _place = place.map_err(|_| self.no_place())?;
+        let request = request.body(enactment.input.clone());
         let response = match timeout_at(deadline, request.send()).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(fault::of(&error)),
@@ -189,7 +214,7 @@ impl Http {
     /// Gets what stands at a URL that an answer named: by the same rules, and no larger than an answer may be.
     pub(crate) async fn fetch(&self, uri: &str, limit: Duration) -> Result<Bytes, Failure> {
         let deadline = self.clock.instant() + limit;
-        let url = Url::parse(uri).map_err(|error| Failure::lasting("invalid_url", format!("\"{uri}\": {error}")))?;
+        let url = parsed(uri)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Failure::lasting("invalid_url", format!("\"{uri}\" does not begin with http:// or https://")));
         }
@@ -264,6 +289,14 @@ impl Http {
         Failure { retry_after, ..failure }
     }
 }
+
+fn parsed(uri: &str) -> Result<Url, Failure> {
+    Url::parse(uri).map_err(|error| Failure::lasting("invalid_url", format!("\"{uri}\": {error}")))
+}
+
+/// The headers of every call, which no mapping may set.
+pub(crate) const OWN: [&str; 6] =
+    ["content-type", "idempotency-key", "lyra-run-id", "lyra-task", "lyra-attempt", "traceparent"];
 
 /// Whether another try may be answered otherwise.
 fn is_passing(status: StatusCode) -> bool {

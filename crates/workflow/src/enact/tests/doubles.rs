@@ -20,8 +20,8 @@ use lyra_types::job::{Job, JobStatus};
 use lyra_types::quota::{Quota, QuotaKey};
 use lyra_types::workflow::Run;
 use lyra_types::{
-    Alias, AliasName, Code, Error, FunctionName, FunctionVersion, JobId, Result, Runtime, TenantName, Timestamp,
-    WorkflowName,
+    Alias, AliasName, Code, Error, FunctionName, FunctionVersion, JobId, Result, Runtime, SecretBytes, SecretName,
+    TenantName, Timestamp, WorkflowName,
 };
 use lyra_wire::control::{
     Changed, ControlProcess, Deployed, Finished, JobQuery, PageQuery, Precondition, RawCode, Route, RouteEvent, Submit,
@@ -30,6 +30,7 @@ use lyra_wire::control::{
 use lyra_wire::hooks::RunEnds;
 use lyra_wire::quotas::{Claim, Shares};
 use lyra_wire::resources::{ResourceAnswer, ResourceRequest};
+use lyra_wire::secrets::SecretValue;
 use lyra_wire::sessions::SessionEvent;
 use lyra_wire::worker::{Call, HttpCall, HttpReply, Prepare, Prepared, Reply};
 use lyra_wire::{Control, Quotas, Worker};
@@ -176,6 +177,8 @@ pub(crate) struct FakeControl {
     end: Mutex<Option<End>>,
     away: AtomicUsize,
     hold: watch::Sender<bool>,
+    /// Secrets by name.
+    pub(crate) secrets: Mutex<HashMap<&'static str, &'static str>>,
     /// How many submits, looks and cancellations there were.
     seen: watch::Sender<(usize, usize, usize)>,
 }
@@ -191,6 +194,7 @@ impl Default for FakeControl {
             end: Mutex::default(),
             away: AtomicUsize::new(0),
             hold: watch::Sender::new(false),
+            secrets: Mutex::default(),
             seen: watch::Sender::default(),
         }
     }
@@ -301,6 +305,15 @@ impl Control for FakeControl {
         self.cancelled.lock().push(id);
         self.seen.send_modify(|seen| seen.2 += 1);
         Ok(self.job_of(id, JobStatus::Cancelled, None))
+    }
+
+    async fn fetch_secrets(&self, _: &TenantName, names: Vec<SecretName>) -> Result<Vec<SecretValue>> {
+        let secrets = self.secrets.lock();
+        let value = |name: SecretName| match secrets.get(name.as_str()) {
+            Some(value) => Ok(SecretValue { stamp: 1, value: SecretBytes::new(value.as_bytes().to_vec()) }),
+            None => Err(Error::not_found("secret", name)),
+        };
+        names.into_iter().map(value).collect()
     }
 
     async fn deploy(

@@ -158,6 +158,7 @@ async fn unfit(engine: &Engine, runs: &SqliteRuns, id: &str) {
         batch: Bytes::from(lines.join("\n")),
         summary: Bytes::from_static(b"{}"),
         notice: None,
+        most_live: None,
     };
     assert!(matches!(runs.create(record).await.expect("created"), CreatedRun::New { .. }));
 }
