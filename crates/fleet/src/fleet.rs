@@ -181,7 +181,7 @@ impl Inner {
     pub(crate) fn choose(&self, version: &FunctionVersion, tried: &[String]) -> Option<Arc<Node>> {
         let now = self.clock.instant();
         let nodes = self.nodes.load();
-        let may = |node: &&Arc<Node>| node.state() == MemberState::Ready && !tried.contains(&node.name);
+        let may = |node: &&Arc<Node>| node.takes(version) && !tried.contains(&node.name);
         let mut able: Vec<&Arc<Node>> = nodes.iter().filter(|node| may(node) && !node.is_suspect(now)).collect();
         if able.is_empty() {
             able = nodes.iter().filter(may).collect();
@@ -210,13 +210,27 @@ impl Inner {
         node.enter(by_holdings.then(|| hash(version)), self.clock.instant())
     }
 
-    /// The workers that run `runtime`, the one with the least to do first.
+    /// What a caller is told where no worker takes calls of `version`.
+    pub(crate) fn nobody_for(&self, version: &FunctionVersion) -> Error {
+        let nodes = self.nodes.load();
+        let mut ready = nodes.iter().filter(|node| node.state() == MemberState::Ready).peekable();
+        if ready.peek().is_none() || ready.any(|node| node.takes(version)) {
+            return nobody("no worker is ready");
+        }
+        let FunctionVersion { runtime, isolation, memory_mb, .. } = version;
+        nobody(format!(
+            "no worker is ready that runs {runtime} by isolation {isolation} with {memory_mb} MiB of memory"
+        ))
+    }
+
+    /// The workers that run `runtime`: first those that have all that is asked for, of them the one with the least to do.
     fn able(&self, prepare: &Prepare) -> Vec<Arc<Node>> {
         let nodes = self.nodes.load();
         let ready = |node: &&Arc<Node>| node.state() == MemberState::Ready;
         let mut able: Vec<_> =
             nodes.iter().filter(ready).filter(|node| node.runs(prepare.runtime)).map(Arc::clone).collect();
-        able.sort_by_key(|node| node.load());
+        // The others say what is missing.
+        able.sort_by_key(|node| (!node.could_run(prepare), node.load()));
         able
     }
 }
@@ -253,7 +267,7 @@ impl Worker for Fleet {
 
     async fn prewarm(&self, version: Arc<FunctionVersion>, instances: u32) -> Result<()> {
         let chosen = self.inner.look(WAIT, || self.inner.choose(&version, &[])).await;
-        let node = chosen.ok_or_else(|| nobody("no worker is ready"))?;
+        let node = chosen.ok_or_else(|| self.inner.nobody_for(&version))?;
         node.worker.prewarm(version, instances).await
     }
 
@@ -276,7 +290,7 @@ impl Worker for Fleet {
         }
         last.unwrap_or_else(|| Reply {
             report: Report::new(call.id, call.version.version),
-            outcome: Err(nobody("no worker is ready")),
+            outcome: Err(self.inner.nobody_for(&call.version)),
         })
     }
 
@@ -303,7 +317,7 @@ impl Worker for Fleet {
         }
         last.unwrap_or_else(|| HttpReply {
             report: Report::new(id, version.version),
-            outcome: Err(nobody("no worker is ready")),
+            outcome: Err(self.inner.nobody_for(&version)),
         })
     }
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use lyra_types::api::Resource;
+use lyra_types::api::{BackendStatus, Resource};
 use lyra_types::invocation::Report;
 use lyra_types::{Code, Error, FunctionVersion, Runtime};
 use lyra_wire::Operated;
-use lyra_wire::registry::{Member, MemberState};
+use lyra_wire::registry::{Member, MemberState, NodeState, Registration};
+use lyra_wire::worker::Prepare;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -74,6 +75,18 @@ impl Node {
         self.member.load().registration.backends.iter().any(|backend| backend.runtimes.contains(&runtime))
     }
 
+    /// Whether calls of the version may be sent there: it is ready, has a back end for it, and as much in all as an instance
+    /// needs.
+    pub(crate) fn takes(&self, version: &FunctionVersion) -> bool {
+        let member = self.member.load();
+        member.state == MemberState::Ready && Asked::of(version).can_be_had(&member.registration)
+    }
+
+    /// Whether a version of this could run there.
+    pub(crate) fn could_run(&self, prepare: &Prepare) -> bool {
+        Asked::by(prepare).can_be_had(&self.member.load().registration)
+    }
+
     /// Calls that it has now: what it told last, and what changed here since. Others' changes are not known.
     pub(crate) fn load(&self) -> usize {
         let state = &self.member.load().registration.state;
@@ -132,6 +145,54 @@ impl Node {
 
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
         self.suspect_until.lock().is_some_and(|until| now < until)
+    }
+}
+
+/// What a worker has to have for instances of a version.
+struct Asked<'a> {
+    runtime: Runtime,
+    isolation: &'a str,
+    /// Bytes.
+    memory: u64,
+    cpu_millis: u64,
+    gpus: u64,
+}
+
+impl<'a> Asked<'a> {
+    fn of(version: &'a FunctionVersion) -> Asked<'a> {
+        let in_engine = matches!(version.runtime, Runtime::Js | Runtime::Wasm);
+        Asked {
+            runtime: version.runtime,
+            isolation: &version.isolation,
+            // What is made for one call alone is held to the engine's own budget.
+            memory: if in_engine && !version.reuse { 0 } else { version.memory_bytes() as u64 },
+            cpu_millis: if in_engine { 0 } else { version.cpu_millis.into() },
+            gpus: version.gpus.into(),
+        }
+    }
+
+    /// A worker prepares nothing that asks for more memory than it has.
+    fn by(prepare: &'a Prepare) -> Asked<'a> {
+        let in_engine = matches!(prepare.runtime, Runtime::Js | Runtime::Wasm);
+        Asked {
+            runtime: prepare.runtime,
+            isolation: &prepare.isolation,
+            memory: u64::from(prepare.memory_mb) << 20,
+            cpu_millis: if in_engine { 0 } else { prepare.cpu_millis.into() },
+            gpus: prepare.gpus.into(),
+        }
+    }
+
+    fn can_be_had(&self, of: &Registration) -> bool {
+        let has = |backend: &BackendStatus| {
+            (self.isolation == "auto" || self.isolation == backend.name) && backend.runs(self.runtime)
+        };
+        let enough = |resource: &Resource, need: u64| need == 0 || resource.total.is_none_or(|total| total >= need);
+        let NodeState { memory, cpu, gpu, .. } = &of.state;
+        of.backends.iter().any(has)
+            && enough(memory, self.memory)
+            && enough(cpu, self.cpu_millis)
+            && enough(gpu, self.gpus)
     }
 }
 

@@ -122,6 +122,9 @@ impl<'a> Call<'a> {
                     None => continue,
                 }
             }
+            if !worker.pool.holds(&need) {
+                return Err(error::too_large(version));
+            }
             let limit = worker.config.queue_timeout.saturating_sub(now - self.arrived);
             let grant = tokio::time::timeout(limit, worker.pool.claim(version, need, now))
                 .await

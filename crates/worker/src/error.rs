@@ -68,6 +68,19 @@ pub(crate) fn no_room(version: &FunctionVersion, config: &Config) -> Error {
     .with_retry_after(Duration::from_secs(1))
 }
 
+/// The answer to a call whose instance could not be here if there were no other: another worker may have what it needs.
+pub(crate) fn too_large(version: &FunctionVersion) -> Error {
+    let (cores, gpus) = (f64::from(version.cpu_millis) / 1_000.0, version.gpus);
+    Error::new(
+        Code::Overloaded,
+        format!(
+            "an instance of {} needs {} MiB of memory, {cores} processors and {gpus} GPUs, and this worker has less than that for all instances together",
+            version.function, version.memory_mb
+        ),
+    )
+    .with_retry_after(Duration::from_secs(1))
+}
+
 /// The answer to a call that finds the worker going away.
 pub(crate) fn closing() -> Error {
     Error::new(Code::Unavailable, "this worker is shutting down; try again").with_retry_after(Duration::from_secs(1))

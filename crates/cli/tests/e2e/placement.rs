@@ -91,3 +91,27 @@ async fn a_worker_holds_on_to_what_it_was_told_without_control() -> Result<()> {
     assert_eq!(answer, "1\n");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_function_is_called_where_it_can_run_on_a_site_of_unlike_workers() -> Result<()> {
+    let mut cluster = Cluster::start(1, &[]).await?;
+    for name in ["w2", "w3"] {
+        cluster.add_worker(name, &["--isolation", "wasm", "--memory-mb", "300"]).await?;
+    }
+    cluster.until_ready(3).await?;
+    std::fs::write(cluster.scratch().join("sim.json"), r#"{"result": "here"}"#)?;
+    std::fs::write(cluster.scratch().join("kept.js"), KEPT)?;
+    // Versions belong to workers by chance: of so many some would belong to another one than the first.
+    for number in 0..8 {
+        let name = format!("sim-{number}");
+        let deploy = ["deploy", "sim.json", "--runtime", "simulated", "--name", &name];
+        cluster.commands().run(deploy).await?.ok()?;
+        assert_eq!(cluster.commands().run(["invoke", &name]).await?.ok()?, "\"here\"\n");
+        // The others have a back end for this one, but not the memory.
+        let name = format!("large-{number}");
+        let deploy = ["deploy", "kept.js", "--reuse", "--memory", "400", "--name", &name];
+        cluster.commands().run(deploy).await?.ok()?;
+        assert_eq!(cluster.commands().run(["invoke", &name, "-d", "1"]).await?.ok()?, "1\n");
+    }
+    Ok(())
+}

@@ -186,7 +186,7 @@ fn host(seen: &Seen) -> Host<&VersionKey> {
     let state = &registration.state;
     let offer = |backend: &lyra_types::api::BackendStatus| Offer {
         backend: backend.name.clone(),
-        runtimes: if backend.unavailable.is_some() { Vec::new() } else { backend.runtimes.clone() },
+        runtimes: backend.runtimes.iter().copied().filter(|runtime| backend.runs(*runtime)).collect(),
     };
     let share = |of: &lyra_types::api::Resource| match of.total {
         Some(total) if total > 0 => of.charged as f64 / total as f64,

@@ -181,6 +181,15 @@ pub fn member(name: &str, state: MemberState) -> MemberEvent {
     MemberEvent::Put(Box::new(Member { state, registration }))
 }
 
+/// A worker that is ready and has one back end, of this name, for this runtime.
+pub fn member_by(name: &str, backend: &str, runtime: Runtime) -> MemberEvent {
+    let MemberEvent::Put(mut put) = member(name, MemberState::Ready) else { unreachable!("it is one") };
+    let backend =
+        lyra_types::api::BackendStatus { name: backend.to_owned(), runtimes: vec![runtime], ..Default::default() };
+    put.registration.backends = vec![backend];
+    MemberEvent::Put(put)
+}
+
 /// A worker that is ready and tells this of itself.
 pub fn member_with(name: &str, state: NodeState) -> MemberEvent {
     let MemberEvent::Put(mut put) = member(name, MemberState::Ready) else { unreachable!("it is one") };

@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lyra_fleet::{Config, Fleet, Policy};
 use lyra_kit::{Clock, Random, Tasks};
-use lyra_types::{Code, Runtime};
-use lyra_wire::registry::{MemberEvent, MemberState};
-use lyra_wire::worker::Prepare;
+use lyra_types::api::{Resource, RuntimeOffer};
+use lyra_types::{Code, FunctionVersion, Runtime};
+use lyra_wire::registry::{MemberEvent, MemberState, NodeState};
+use lyra_wire::worker::{Call, Prepare};
 use lyra_wire::{Worker, Workers};
 
-use crate::doubles::{Act, Script, Teller, Voice, call, member};
+use crate::doubles::{Act, Script, Teller, Voice, call, member, member_by, member_with, version};
 
 pub struct World {
     pub fleet: Fleet,
@@ -159,6 +160,72 @@ async fn code_is_prepared_where_its_runtime_is() {
     world.script.take_called();
     assert_eq!(world.fleet.prepare(js).await.unwrap_err().code, Code::InvalidCode);
     assert_eq!(world.script.take_called().len(), 1, "bad code is bad everywhere");
+}
+
+/// A call of a version that differs from the usual one.
+fn call_of(change: impl FnOnce(&mut FunctionVersion)) -> Call {
+    let mut version = version(1);
+    change(&mut version);
+    Call { version: Arc::new(version), ..call(1) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_goes_only_where_its_version_can_run() {
+    for policy in Policy::ALL {
+        // More workers than a call is tried on.
+        let world = world(policy, &["a", "b", "c", "d", "e"]).await;
+        let python = call_of(|version| version.runtime = Runtime::Python);
+        let nobody = world.fleet.invoke(python.clone()).await.outcome.unwrap_err();
+        assert!(nobody.code == Code::Unavailable && nobody.retry_after.is_some());
+        assert!(nobody.detail.contains("python"), "{nobody}");
+        world.voice.send(Ok(member_by("f", "process", Runtime::Python))).unwrap();
+        world.voice.send(Ok(member_by("g", "other", Runtime::Js))).unwrap();
+        // One that takes the runtime, but has no interpreter, and one that can't be used at all.
+        let MemberEvent::Put(mut bare) = member_by("h", "process", Runtime::Python) else { unreachable!("it is one") };
+        let backend = &mut bare.registration.backends[0];
+        backend.offers =
+            vec![RuntimeOffer { runtime: Runtime::Python, available: false, detail: String::new(), auto: true }];
+        world.voice.send(Ok(MemberEvent::Put(bare))).unwrap();
+        let MemberEvent::Put(mut closed) = member_by("i", "process", Runtime::Python) else {
+            unreachable!("it is one")
+        };
+        closed.registration.backends[0].unavailable = Some("it lacks namespaces".to_owned());
+        world.voice.send(Ok(MemberEvent::Put(closed))).unwrap();
+        world.heard().await;
+        let other = call_of(|version| version.isolation = "other".to_owned());
+        for _ in 0..20 {
+            assert_eq!(world.fleet.invoke(python.clone()).await.outcome, Ok(Bytes::from("f:1")), "{policy:?}");
+            assert_eq!(world.fleet.invoke(other.clone()).await.outcome, Ok(Bytes::from("g:1")), "{policy:?}");
+        }
+        assert!(!world.script.take_called().iter().any(|address| ["a:1", "b:1"].contains(&&**address)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_goes_only_where_there_is_as_much_as_it_needs() {
+    let world = world(Policy::BoundedHash, &[]).await;
+    let with = |memory: u64, gpus: u64| {
+        let of = |total| Resource { total: Some(total), ..Resource::default() };
+        NodeState { memory: of(memory << 20), cpu: of(2_000), gpu: of(gpus), ..NodeState::default() }
+    };
+    for (name, state) in [("a", with(500, 0)), ("b", with(500, 0)), ("c", with(500, 1)), ("d", with(1_000, 0))] {
+        world.voice.send(Ok(member_with(name, state))).unwrap();
+    }
+    world.heard().await;
+    let kept = |memory: u32| call_of(|version| (version.reuse, version.memory_mb) = (true, memory));
+    assert_eq!(world.fleet.invoke(kept(800)).await.outcome, Ok(Bytes::from("d:1")));
+    assert_eq!(world.fleet.invoke(kept(1_000)).await.outcome, Ok(Bytes::from("d:1")), "exactly as much");
+    assert_eq!(world.fleet.invoke(call_of(|version| version.gpus = 1)).await.outcome, Ok(Bytes::from("c:1")));
+    let error = world.fleet.invoke(kept(1_001)).await.outcome.unwrap_err();
+    assert!(error.code == Code::Unavailable && error.detail.contains("1001 MiB"), "{error}");
+    // What is made for one call alone is not charged for.
+    assert!(world.fleet.invoke(call_of(|version| version.memory_mb = 2_000)).await.outcome.is_ok());
+    world.script.take_called();
+    let large = Prepare { memory_mb: 800, ..Prepare::of(&version(1), Bytes::new()) };
+    assert!(world.fleet.prepare(large.clone()).await.is_ok());
+    // Where nobody has as much, somebody is asked, who says so.
+    assert!(world.fleet.prepare(Prepare { memory_mb: 8_000, ..large }).await.is_ok());
+    assert_eq!(world.script.take_called()[0], "d:1");
 }
 
 #[tokio::test(start_paused = true)]

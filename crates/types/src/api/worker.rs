@@ -102,6 +102,14 @@ pub struct BackendStatus {
     pub reserved: u64,
 }
 
+impl BackendStatus {
+    /// Whether functions of the runtime can run by it, as far as it has said: it takes them, and lacks nothing for them.
+    pub fn runs(&self, runtime: Runtime) -> bool {
+        let lacking = |offer: &RuntimeOffer| offer.runtime == runtime && !offer.available;
+        self.unavailable.is_none() && self.runtimes.contains(&runtime) && !self.offers.iter().any(lacking)
+    }
+}
+
 /// A runtime as a back end has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RuntimeOffer {
