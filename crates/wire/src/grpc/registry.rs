@@ -14,11 +14,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::accept::Asker;
 use super::access::check_worker;
 use super::asking::{Items, Peers, Repeat, SHORT, answers};
-use super::failure;
 use super::messages::Nothing;
 use super::security::{Peer, Security};
 use super::services::registry_client::RegistryClient;
 use super::services::registry_server::{Registry as RegistryService, RegistryServer};
+use super::{MAX_MESSAGE, failure};
 use crate::Registry;
 use crate::registry::{FromNode, MemberEvent, ToNode};
 
@@ -54,7 +54,10 @@ impl Stream for Sayings {
 impl Registry for RemoteRegistry {
     async fn join(&self, messages: BoxStream<'static, Result<FromNode>>) -> Result<BoxStream<'static, Result<ToNode>>> {
         let messages = Sayings(messages);
-        let ask = |channel| async move { RegistryClient::new(channel).join(messages).await };
+        let ask = |channel| async move {
+            let client = RegistryClient::new(channel).max_encoding_message_size(MAX_MESSAGE);
+            client.max_decoding_message_size(MAX_MESSAGE).join(messages).await
+        };
         Ok(self.peers.items(self.peers.ask_once(SHORT, ask).await?))
     }
 
@@ -64,9 +67,11 @@ impl Registry for RemoteRegistry {
     }
 }
 
-/// Adds the service by which others reach `registry`.
+/// Adds the service by which others reach `registry`. A worker tells all that it holds in one message, which has a few hundred
+/// bytes for each instance and each session.
 pub fn add_registry(routes: &mut RoutesBuilder, registry: Arc<dyn Registry>) {
-    routes.add_service(RegistryServer::new(Served(registry)));
+    let server = RegistryServer::new(Served(registry));
+    routes.add_service(server.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE));
 }
 
 struct Served(Arc<dyn Registry>);

@@ -9,10 +9,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use lyra_kit::Clock;
-use lyra_types::{Code, Error, Result};
+use lyra_types::function::VersionKey;
+use lyra_types::{Code, Error, FunctionName, InstanceId, Result, TenantName};
 use lyra_wire::grpc::{self, RemoteRegistry, RemoteWorker, Security};
-use lyra_wire::registry::{FromNode, MemberEvent, NodeState, Registration, ToNode, Workload};
+use lyra_wire::registry::{FromNode, InstanceReport, MemberEvent, NodeState, Registration, ToNode, Workload};
 use lyra_wire::tls::{Authority, Dates, Directory, NodeSpec, YEAR};
+use lyra_wire::worker::InstanceState;
 use lyra_wire::{Operated, Registry, Worker};
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -171,6 +173,32 @@ async fn a_worker_is_who_its_certificate_says() {
     // The other way round: nobody takes one worker for another.
     let said = refused(server.ask("w2", &site.node("g1:gateway")).await);
     assert!(said.contains("not for w2.worker.lyra.internal"), "{said}");
+}
+
+/// As many instances as tens of thousands of calls of small functions leave behind.
+#[tokio::test]
+async fn a_worker_joins_however_much_it_holds() {
+    let site = Site::new();
+    let server = Server::start(site.node("c1:control,worker")).await;
+    let FromNode::Register(registration, _) = register("w1") else { unreachable!("it is one") };
+    let version = VersionKey {
+        tenant: TenantName::default_tenant(),
+        function: FunctionName::new("f").unwrap(),
+        generation: 1,
+        version: 1,
+    };
+    let instance = |number| InstanceReport {
+        id: InstanceId::from_parts(1, number),
+        version: version.clone(),
+        state: InstanceState::Standby,
+        memory: 1 << 20,
+    };
+    let workload = Workload { instances: (0..50_000).map(instance).collect(), ..Workload::default() };
+    let registry = RemoteRegistry::new(std::slice::from_ref(&server.address), &site.node("w1:worker")).unwrap();
+    let register = futures::stream::iter([Ok(FromNode::Register(registration, workload))]);
+    let said: Vec<_> = registry.join(register.boxed()).await.unwrap().collect().await;
+    assert!(said[0].is_ok(), "{:?}", said[0]);
+    assert_eq!(*server.joined.0.lock(), ["w1"]);
 }
 
 #[tokio::test]
