@@ -68,6 +68,40 @@ impl Default for Config {
     }
 }
 
+/// Least length of a term, a lease, or a time between two looks.
+const LEAST: Duration = Duration::from_millis(10);
+
+impl Config {
+    /// Refuses times by which nobody could keep a lease.
+    ///
+    /// # Errors
+    /// The setting, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let least = [
+            ("registry.heartbeat", self.registry.heartbeat),
+            ("jobs.heartbeat", self.jobs.heartbeat),
+            ("jobs.sweep_every", self.jobs.sweep_every),
+            ("sweep_code_every", self.sweep_code_every),
+            ("leader_lease", self.leader_lease),
+        ];
+        if let Some((name, time)) = least.into_iter().find(|(_, time)| *time < LEAST) {
+            return Err(format!("{name}: {time:?} is too short, the least is {LEAST:?}"));
+        }
+        // One of them may be late, or lost.
+        let leases = [
+            ("registry", self.registry.heartbeat, self.registry.lease),
+            ("jobs", self.jobs.heartbeat, self.jobs.lease_ttl),
+        ];
+        match leases.into_iter().find(|(_, heartbeat, lease)| *lease < heartbeat.saturating_mul(2)) {
+            Some((of, heartbeat, lease)) => {
+                let name = if of == "jobs" { "lease_ttl" } else { "lease" };
+                Err(format!("{of}.{name}: {lease:?} is too short, the least is twice {of}.heartbeat, {heartbeat:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// Settings of jobs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -131,5 +165,42 @@ impl Default for JobsConfig {
             max_waiters: 10_000,
             max_wait: Duration::from_secs(300),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_by_which_no_lease_could_be_kept_are_refused() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let with = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        let said = [
+            with(|of| of.registry.heartbeat = Duration::ZERO),
+            with(|of| of.leader_lease = Duration::from_millis(9)),
+            with(|of| of.jobs.heartbeat = Duration::ZERO),
+            with(|of| of.jobs.sweep_every = Duration::ZERO),
+            with(|of| of.sweep_code_every = Duration::ZERO),
+            with(|of| of.registry.lease = of.registry.heartbeat),
+            with(|of| of.jobs.lease_ttl = Duration::ZERO),
+        ];
+        let named = [
+            "registry.heartbeat",
+            "leader_lease",
+            "jobs.heartbeat",
+            "jobs.sweep_every",
+            "sweep_code_every",
+            "registry.lease",
+            "jobs.lease_ttl",
+        ];
+        for (said, name) in said.iter().zip(named) {
+            assert!(said.starts_with(&format!("{name}: ")), "{said}");
+        }
+        assert!(said[5].contains("twice registry.heartbeat, 3s"), "{}", said[5]);
     }
 }

@@ -24,7 +24,7 @@ use futures::future::BoxFuture;
 use lyra_fleet::{Connect, Fleet};
 use lyra_gateway::{Ready, Status};
 use lyra_kit::Tasks;
-use lyra_store::{Access, Shelf};
+use lyra_store::{Access, DirLock, Shelf};
 pub use lyra_wire::Role;
 use lyra_wire::grpc::{
     self, RemoteAccounts, RemoteControl, RemoteLogs, RemoteQuotas, RemoteRegistry, RemoteWorker, Security,
@@ -106,6 +106,8 @@ pub struct Node {
     status_url: Option<String>,
     /// Cancelled when callers of the worker shall begin no more calls.
     closing: CancellationToken,
+    /// Keeps a second node out of the data directory for as long as this one runs, whatever its stores do.
+    lock: Option<Arc<DirLock>>,
 }
 
 impl Node {
@@ -199,6 +201,7 @@ impl Node {
             status: None,
             status_url: None,
             closing,
+            lock: access.lock.clone(),
         };
         node.grpc = grpc_listener.map(|(listener, _)| (listener, routes));
         match fleet {
@@ -311,6 +314,8 @@ impl Node {
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub fn run_until(self, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
+            // Until the end, unlike what is not named below.
+            let _lock = self.lock;
             let Node {
                 tasks, grpc, security, control, workflow, logs, worker, gateway, scaler, status, closing, ..
             } = self;

@@ -60,7 +60,7 @@ fn is_here(address: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Where others reach a node that serves gRPC on `bound`; empty where it serves none.
+/// Where others reach a node that serves gRPC on `bound`; empty where it serves none, or does not know.
 ///
 /// # Errors
 /// Where others have to reach it and could not.
@@ -68,9 +68,15 @@ pub(crate) fn reached(config: &Config, bound: Option<SocketAddr>) -> Result<Stri
     match bound {
         None => Ok(String::new()),
         // Those who ask control know where it is.
-        Some(bound) if config.advertise.is_empty() && !is_looked_for(config) => Ok(bound.to_string()),
+        Some(bound) if config.advertise.is_empty() && !is_looked_for(config) => Ok(told(bound)),
         Some(bound) => advertised(&config.advertise, bound),
     }
+}
+
+/// What a node that nobody has to look for says of where it is. One that listens on every address does not know which of
+/// them is good for others: `0.0.0.0` is whoever connects to it.
+fn told(bound: SocketAddr) -> String {
+    if bound.ip().is_unspecified() { String::new() } else { bound.to_string() }
 }
 
 /// Whether others look for this node where it says that it is.
@@ -138,5 +144,9 @@ mod tests {
         }
         assert!(advertised("", "0.0.0.0:7071".parse().unwrap()).is_err());
         assert!(advertised("w1", "0.0.0.0:7071".parse().unwrap()).is_ok());
+        assert_eq!(told(bound), "10.0.0.5:7071");
+        for everywhere in ["0.0.0.0:7070", "[::]:7070"] {
+            assert_eq!(told(everywhere.parse().unwrap()), "", "nobody would reach it there");
+        }
     }
 }

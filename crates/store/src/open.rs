@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lyra_kit::tasks::blocking;
 use url::Url;
@@ -17,6 +18,9 @@ use crate::{
     Blobs, DirLock, DirectoryBlobs, EtcdObjects, Jobs, NatsJobs, NatsRuns, Objects, Runs, SqliteJobs, SqliteObjects,
     SqliteRuns, StoreError, TlsFiles,
 };
+
+/// A server that takes longer to answer when it is opened is told of.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// What an address does not say.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +50,8 @@ pub async fn open_objects(address: &str, access: &Access) -> Result<Arc<dyn Obje
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
     let settings = etcd_settings(address, access)?;
-    Ok(Arc::new(EtcdObjects::connect(settings).await?))
+    let at = settings.endpoints.join(", ");
+    Ok(Arc::new(answered("etcd", &at, EtcdObjects::connect(settings)).await?))
 }
 
 /// Opens the jobs of `sqlite`, `nats://[USER:PASSWORD@]HOST[:PORT][,…][?replicas=3&bucket=…]` or `tls://…`.
@@ -59,7 +64,8 @@ pub async fn open_jobs(address: &str, access: &Access) -> Result<Arc<dyn Jobs>, 
         let opened = blocking(move || SqliteJobs::open(&path, lock)).await;
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
-    Ok(Arc::new(NatsJobs::connect(&nats_settings(address, access, "lyra-jobs")?).await?))
+    let settings = nats_settings(address, access, "lyra-jobs")?;
+    Ok(Arc::new(answered("NATS", &settings.servers.join(", "), NatsJobs::connect(&settings)).await?))
 }
 
 /// Opens the runs of `sqlite`, or of an address as [`open_jobs`] takes it; both may have the same.
@@ -72,7 +78,8 @@ pub async fn open_runs(address: &str, access: &Access) -> Result<Arc<dyn Runs>, 
         let opened = blocking(move || SqliteRuns::open(&path, lock)).await;
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
-    Ok(Arc::new(NatsRuns::connect(&nats_settings(address, access, "lyra-runs")?).await?))
+    let settings = nats_settings(address, access, "lyra-runs")?;
+    Ok(Arc::new(answered("NATS", &settings.servers.join(", "), NatsRuns::connect(&settings)).await?))
 }
 
 /// Opens a shelf of the blobs of a directory, or of `s3://BUCKET[?endpoint=…&region=…&prefix=…&style=path|virtual]`.
@@ -92,7 +99,29 @@ pub async fn open_blobs(address: &str, access: &Access, shelf: Shelf) -> Result<
     if shelf == Shelf::Values {
         settings.prefix.push_str("values/");
     }
-    Ok(Arc::new(S3Blobs::connect(settings).await?))
+    let at = match &settings.endpoint {
+        Some(endpoint) => format!("{} of {endpoint}", settings.bucket),
+        None => format!("{} of Amazon's {}", settings.bucket, settings.region),
+    };
+    Ok(Arc::new(answered("the bucket", &at, S3Blobs::connect(settings)).await?))
+}
+
+/// Opens the server `what`, which is `at` these addresses. Who waits is told for what, and who gets an error where.
+async fn answered<T>(what: &str, at: &str, open: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let mut open = std::pin::pin!(open);
+    let opened = match tokio::time::timeout(SLOW, &mut open).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            tracing::warn!(at, "{what} does not answer yet");
+            open.await
+        }
+    };
+    opened.map_err(|error| match error {
+        StoreError::Remote { operation, detail } => {
+            StoreError::Remote { operation, detail: format!("{what} {at}: {detail}") }
+        }
+        other => other,
+    })
 }
 
 impl Access {
@@ -338,6 +367,16 @@ mod tests {
             let error = open_blobs(address, &access, Shelf::Code).await.map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(said), "{address}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_error_says_which_server_was_to_be_opened() {
+        let away = async { Err::<(), _>(StoreError::remote("open the store")("gone")) };
+        let error = answered("etcd", "h1:2379, h2:2379", away).await.unwrap_err();
+        assert_eq!(error.to_string(), "open the store: etcd h1:2379, h2:2379: gone");
+        // Nothing listens on port 1.
+        let error = open_jobs("nats://u:p@127.0.0.1:1", &Access::default()).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("NATS 127.0.0.1:1: ") && !error.contains("u:p"), "{error}");
     }
 
     #[tokio::test]

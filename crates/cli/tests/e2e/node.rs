@@ -240,6 +240,8 @@ async fn what_cannot_work_is_refused_with_what_to_do() -> Result<()> {
         (&["--role", "control", "--listen-grpc", "0.0.0.0:0"], "loopback"),
         (&["--role", "control", "--name", "No Name"], "name"),
         (&["--role", "worker", "--control", "nowhere at all"], "HOST:PORT"),
+        (&["--role", "worker", "--control", "127.0.0.1"], "HOST:PORT"),
+        (&["--role", "gateway", "--control", "127.0.0.1:70701"], "HOST:PORT"),
         (&["--role", "control", "--store", "mysql://x"], "sqlite, etcd"),
         (&["--role", "worker", "--control", "127.0.0.1:1", "--isolation", "magic"], "magic"),
         (&["--role", "worker", "--control", "127.0.0.1:1", "--cpus", "0"], "--cpus"),
@@ -257,5 +259,16 @@ async fn what_cannot_work_is_refused_with_what_to_do() -> Result<()> {
         let refused = lyra.run(&all).await?.expect(2)?;
         assert!(refused.stderr.contains(says), "{arguments:?}: {}", refused.stderr);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_node_is_kept_out_of_a_data_directory() -> Result<()> {
+    let cluster = Cluster::start(1, &[]).await?;
+    // What the worker in it has does not keep the directory locked by itself.
+    let data = cluster.scratch().join("w1").display().to_string();
+    let second = ["node", "--role", "worker", "--name", "w2", "--data-dir", &data, "--control", "127.0.0.1:1"];
+    let refused = Cli::new(&binary()?).run([&second[..], &["--listen-grpc", "127.0.0.1:0"]].concat()).await?;
+    assert!(refused.stderr.contains("in use by another process"), "{}", refused.stderr);
     Ok(())
 }

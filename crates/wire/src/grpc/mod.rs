@@ -79,8 +79,11 @@ const MAX_MESSAGE: usize = 96 << 20;
 /// # Errors
 /// When it is not of that form.
 fn endpoint(address: &str) -> Result<Endpoint, lyra_types::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| lyra_types::Error::new(lyra_types::Code::BadRequest, format!("{address:?} is not HOST:PORT")))?;
+    let wrong = || lyra_types::Error::new(lyra_types::Code::BadRequest, format!("{address:?} is not HOST:PORT"));
+    // Without a port that of HTTP would be taken.
+    let (_, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    port.parse::<u16>().map_err(|_| wrong())?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| wrong())?;
     Ok(endpoint
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)

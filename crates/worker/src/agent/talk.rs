@@ -26,6 +26,10 @@ const WELCOME: Duration = Duration::from_secs(10);
 const SAME: Duration = Duration::from_secs(30);
 /// Tries to reach a control process that nobody but control itself has told of.
 const TRIES: u32 = 100;
+/// A sign of life is given at most so often.
+const SOONEST: Duration = Duration::from_millis(10);
+/// Of so many tries one is told of: the third, then about one a minute.
+const SEVERAL: u32 = 20;
 /// Commands that are carried out at once; more are refused.
 const COMMANDS: usize = 2_048;
 /// Words that wait to be sent.
@@ -71,6 +75,9 @@ impl Talk {
                 Err(error) if error.code == Code::Conflict || error.code == Code::PermissionDenied => {
                     tracing::error!(%error, "control refuses this worker");
                 }
+                Err(error) if tries % SEVERAL == 2 => {
+                    tracing::warn!(%error, address = self.address, "a control process can't be talked with");
+                }
                 Err(error) => tracing::debug!(%error, address = self.address, "a conversation with control broke off"),
             }
             tries = if joined { 1 } else { tries + 1 };
@@ -110,7 +117,8 @@ impl Talk {
         let mouth = Mouth { say, lease };
         let places = Arc::new(Semaphore::new(COMMANDS));
         let (followed, mut following) = mpsc::channel(WORDS);
-        let mut ticks = tokio::time::interval(heartbeat);
+        // Whatever control says: a clock does not tick every 0 s.
+        let mut ticks = tokio::time::interval(heartbeat.max(SOONEST));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let stopping = shared.tasks.stopping();
         loop {
