@@ -308,6 +308,9 @@ fn check(epoch: u64, highest: u64) -> Result<()> {
     if epoch >= highest {
         return Ok(());
     }
-    let detail = format!("the command is of epoch {epoch}, but epoch {highest} has begun");
+    let detail = format!(
+        "the command is of epoch {epoch}, and this worker's epoch {highest} is higher: another process leads by now, or \
+         control's store was restored from a backup without moving this worker's node.db away"
+    );
     Err(Error::new(Code::Conflict, detail))
 }
