@@ -314,8 +314,7 @@ impl Node {
     /// [`Error::Gateway`] when the gateway or gRPC fails by itself; the rest is stopped all the same.
     pub fn run_until(self, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
-            // Until the end, unlike what is not named below.
-            let _lock = self.lock;
+            let lock = self.lock;
             let Node {
                 tasks, grpc, security, control, workflow, logs, worker, gateway, scaler, status, closing, ..
             } = self;
@@ -389,6 +388,7 @@ impl Node {
             if let Some(logs) = logs {
                 logs.stop().await;
             }
+            drop(lock);
             served
         })
     }

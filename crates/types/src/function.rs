@@ -58,6 +58,8 @@ pub mod limit {
 pub mod label {
     /// When a window opens in which instances are there ahead of calls: a cron pattern.
     pub const PREWARM_CRON: &str = "lyra.dev/prewarm-cron";
+    /// A word: instances that are held up of functions of the tenant with the same word are on different workers.
+    pub const APART: &str = "lyra.dev/apart";
     /// How the result of a `js` function leaves it: see [`super::ResultForm`].
     pub const RESULT: &str = "lyra.dev/result";
     /// The name of a function that was made through the classic routes, as they know it.

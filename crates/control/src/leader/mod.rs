@@ -176,6 +176,8 @@ impl Leader {
     /// Tells workers of the control processes, for ever.
     pub(crate) async fn announce(&self, registry: &Registry) {
         loop {
+            // First, so that no change is missed that comes while they are listed.
+            let mut since = self.objects.list(CONTROL, 1, None).await.ok().map(|listing| listing.revision);
             match self.processes().await {
                 Ok(processes) => {
                     self.listed.send_if_modified(|listed| {
@@ -187,18 +189,21 @@ impl Leader {
                     let addresses = processes.into_iter().map(|of| of.address).filter(|of| !of.is_empty()).collect();
                     registry.tell_controls(Controls { leader, addresses });
                 }
-                Err(error) => tracing::debug!(%error, "control processes can't be listed"),
+                Err(error) => {
+                    tracing::debug!(%error, "control processes can't be listed");
+                    since = None;
+                }
             }
-            // What changed in between is seen with the next look.
-            let _ = tokio::time::timeout(ANNOUNCE, self.changed()).await;
+            let _ = tokio::time::timeout(ANNOUNCE, self.changed(since)).await;
         }
     }
 
-    /// Waits until a control process comes, goes, or leads.
-    async fn changed(&self) {
-        match self.objects.list(CONTROL, 1, None).await {
-            Ok(now) => watched::changed(self.objects.as_ref(), CONTROL, now.revision, &self.clock).await,
-            Err(_) => self.clock.sleep(AGAIN).await,
+    /// Waits until a control process has come, gone, or begun to lead since this revision; for a while where that is not
+    /// known.
+    async fn changed(&self, since: Option<u64>) {
+        match since {
+            Some(revision) => watched::changed(self.objects.as_ref(), CONTROL, revision, &self.clock).await,
+            None => self.clock.sleep(AGAIN).await,
         }
     }
 

@@ -177,7 +177,8 @@ fn demand<'a>(key: &'a VersionKey, version: &FunctionVersion) -> Demand<&'a Vers
         },
         instances: version.min_instances.max(1),
         spread: Spread::Hosts,
-        apart: None,
+        // One tenant's words keep nobody else's instances away.
+        apart: version.labels.get(label::APART).map(|word| format!("{}/{word}", version.tenant)),
     }
 }
 
@@ -272,4 +273,27 @@ fn actions(
     }
     added.extend(gone);
     added
+}
+
+#[cfg(test)]
+mod tests {
+    use lyra_types::function::Digest;
+    use lyra_types::{FunctionName, TenantName};
+
+    use super::*;
+
+    #[test]
+    fn functions_of_a_tenant_with_the_same_word_are_held_apart() {
+        let apart = |tenant: &str, word: Option<&str>| {
+            let function = FunctionName::new("f").unwrap();
+            let mut version = FunctionVersion::new(function, Runtime::Js, Digest("0".repeat(64)));
+            version.tenant = TenantName::new(tenant).unwrap();
+            version.labels.extend(word.map(|word| (label::APART.to_owned(), word.to_owned())));
+            demand(&version.key(), &version).apart
+        };
+        assert_eq!(apart("a", None), None);
+        assert_eq!(apart("a", Some("db")), apart("a", Some("db")));
+        assert_ne!(apart("a", Some("db")), apart("a", Some("web")));
+        assert_ne!(apart("a", Some("db")), apart("b", Some("db")), "nobody keeps another tenant's away");
+    }
 }

@@ -20,9 +20,10 @@ impl Inner {
         if replies.send(Ok(ToNode::Hello { process: self.process })).await.is_err() {
             return;
         }
-        let (registration, workload) = match next(&mut messages, &replies).await {
+        let first = tokio::time::timeout(self.config.lease, next(&mut messages, &replies));
+        let (registration, workload) = match first.await.ok().flatten() {
             Some(Ok(FromNode::Register(registration, workload))) => (registration, workload),
-            // It talks with this process already.
+            // It talks with this process already, or says nothing.
             None => return,
             Some(other) => {
                 let error = other.err().unwrap_or_else(|| Error::new(Code::BadRequest, "a worker registers first"));

@@ -61,6 +61,8 @@ pub(super) fn next(
             let placed = Reason::new("Placed", "");
             condition(&mut status, "Scheduled", ConditionStatus::True, &placed, now);
             match report {
+                // Its worker does not know of it any more. Whether that is its end is judged in time; it does not begin again.
+                None if status.available_time.is_some() => {}
                 None => starting(&mut status),
                 Some(report) => follow(&mut status, session, report, (ports, waits), config, now),
             }
@@ -185,4 +187,24 @@ fn condition(
         message: reason.message.clone(),
     };
     Condition::set(&mut status.conditions, condition);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_was_open_does_not_begin_again_when_its_worker_says_nothing_of_it() {
+        let (config, now) = (SessionsConfig::default(), Timestamp::from_millis(1_000));
+        let waits = Reason::new("Placed", "");
+        let bound = Stage::Bound { version: 1, report: None, ports: &[], waits: &waits };
+        let mut session = ApplicationSession::default();
+        assert_eq!(next(&session, &bound, &config, now).session_status, SessionStatus::Starting);
+        session.status.session_status = SessionStatus::Available;
+        session.status.available_time = Some(Time::from(now));
+        assert_eq!(next(&session, &bound, &config, now).session_status, SessionStatus::Available);
+        let lost = Reason::new("WorkerLost", "it does not have the session any more");
+        let over = next(&session, &Stage::Over(SessionStatus::Closed, &lost), &config, now);
+        assert_eq!((over.session_status, &*over.reason), (SessionStatus::Closed, "WorkerLost"));
+    }
 }
