@@ -53,7 +53,7 @@ impl Bench {
         let arrived = self.clock.instant();
         let began = self.clock.instant();
         for n in 0..calls {
-            let ask = Ask { record: &self.records[n % FUNCTIONS], concurrency: 100, arrived };
+            let ask = Ask { record: &self.records[n % FUNCTIONS], concurrency: 100, cpu: 0, arrived };
             let admit = std::pin::pin!(self.queue.admit(ask));
             assert!(matches!(admit.poll(&mut context), Poll::Ready(Ok(_permit))), "there is a place");
         }
@@ -63,7 +63,7 @@ impl Bench {
     fn arrive(&self, n: usize) -> Admit {
         let (queue, record, arrived) = (self.queue.clone(), self.records[n % FUNCTIONS].clone(), self.clock.instant());
         let mut admit: Admit =
-            Box::pin(async move { queue.admit(Ask { record: &record, concurrency: 20_000, arrived }).await });
+            Box::pin(async move { queue.admit(Ask { record: &record, concurrency: 20_000, cpu: 0, arrived }).await });
         assert!(admit.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "there is no place");
         admit
     }
@@ -71,7 +71,7 @@ impl Bench {
     /// One comes, one goes, with so many waiting; the order of the policy decides whose turn it is.
     fn contended(&self, calls: usize) -> u128 {
         let mut context = Context::from_waker(Waker::noop());
-        let ask = Ask { record: &self.records[0], concurrency: 20_000, arrived: self.clock.instant() };
+        let ask = Ask { record: &self.records[0], concurrency: 20_000, cpu: 0, arrived: self.clock.instant() };
         let Poll::Ready(Ok(first)) = std::pin::pin!(self.queue.admit(ask)).poll(&mut context) else {
             unreachable!("the first call has a place")
         };

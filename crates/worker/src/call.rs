@@ -93,7 +93,8 @@ impl<'a> Call<'a> {
 
     async fn wait_for_place(&self) -> Result<Permit, Error> {
         let (version, config) = (&self.version, &self.worker.config);
-        let ask = Ask { record: &self.record, concurrency: crate::concurrency(version), arrived: self.arrived };
+        let cpu = Need::of(version).map_or(0, |need| need.cpu);
+        let ask = Ask { record: &self.record, concurrency: crate::concurrency(version), cpu, arrived: self.arrived };
         match tokio::time::timeout(config.queue_timeout, self.worker.queue.admit(ask)).await {
             Ok(Ok(permit)) => {
                 self.worker.metrics.admitted(&permit);
@@ -285,6 +286,13 @@ pub(crate) fn give_back(
         drop(lease);
         drop(permit);
     });
+}
+
+/// What a call held whose instance is gone already.
+pub(crate) fn lost(worker: &Inner, version: &FunctionVersion, lease: Option<Lease>) {
+    if let Some(mut lease) = lease {
+        worker.pool.retire(&mut lease, version.reuse);
+    }
 }
 
 /// Notes what the call took, for those that decide by it.

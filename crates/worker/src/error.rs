@@ -33,7 +33,7 @@ pub(crate) fn waited_too_long(version: &FunctionVersion, config: &Config) -> Err
     Error::new(
         Code::Overloaded,
         format!(
-            "no place to run function {} came free in {} s (queue_timeout); try again",
+            "no place to run function {} came free in {} s (queue_timeout): all places, or all processors, are in use; try again",
             version.function,
             config.queue_timeout.as_secs_f64()
         ),

@@ -80,8 +80,7 @@ pub(crate) struct Inner {
     begin: tokio::time::Instant,
     /// Where what calls use is counted, if it is.
     usage: OnceLock<Arc<Usage>>,
-    /// Whom that is told.
-    /// Not held: in one process, control holds the worker.
+    /// Whom that is told. Not held: in one process, control holds the worker.
     told: OnceLock<Weak<dyn Control>>,
     /// Work was done since freed memory was last given back.
     untrimmed: AtomicBool,
@@ -350,6 +349,9 @@ impl Inner {
     /// Numbers only, which cost little.
     fn counts(&self) -> Status {
         let lengths = self.queue.lengths();
+        let mut holdings = self.pool.holdings();
+        // Most wait for processors before they come to the pool.
+        holdings.cpu.waiting += lengths.cpu_waiting;
         Status {
             running: lengths.running,
             queued: lengths.held + lengths.eligible,
@@ -359,7 +361,7 @@ impl Inner {
             bypassing: lengths.bypassing,
             concurrency_limit: lengths.limit,
             queue_policy: self.config.queue.policy.as_str().to_owned(),
-            holdings: self.pool.holdings(),
+            holdings,
             ..Status::default()
         }
     }
@@ -411,6 +413,10 @@ impl Instances for Ready {
             false if worker.templates.is_loaded(version.key()) => Start::Warm,
             false => Start::Cold,
         }
+    }
+
+    fn processors(&self) -> Option<u64> {
+        self.0.upgrade()?.pool.processors()
     }
 }
 
@@ -504,6 +510,7 @@ impl Worker for Service {
             }
             Err(error) => {
                 call::log_failure(&logs, &error);
+                call::lost(inner, &request.version, lease);
                 HttpReply { report: call.end(Some(&error), 0), outcome: Err(error) }
             }
         }
@@ -585,8 +592,9 @@ impl Rest {
         let used = Used::of(&whole, self.version.memory_mb, error.is_none(), sent);
         self.worker.count_usage(&self.version, self.user.as_deref(), used);
         call::note(&self.worker.characteristics.of(&self.version), &whole, error);
-        if let Some(sandbox) = end.sandbox {
-            call::give_back(&self.worker, &self.version, sandbox, self.lease, self.permit);
+        match end.sandbox {
+            Some(sandbox) => call::give_back(&self.worker, &self.version, sandbox, self.lease, self.permit),
+            None => call::lost(&self.worker, &self.version, self.lease),
         }
     }
 }

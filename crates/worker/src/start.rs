@@ -205,6 +205,8 @@ impl Inner {
         let period = self.config.watchdog;
         let (expired, ahead) = self.pool.tend(self.config.resources.memory_buffer);
         self.end_in_background(expired);
+        // Instances of applications may have given processors back.
+        self.queue.look_again();
         if !self.cordon.is_set() {
             for ahead in ahead {
                 let worker = self.clone();
@@ -236,8 +238,8 @@ impl Inner {
                     self.pool.prewarmed(why);
                     started += 1;
                 }
+                // The pool has counted the failure, when what was charged came back.
                 Ok(Err(error)) => {
-                    self.pool.could_not_refill(&version);
                     tracing::warn!(version = %version.key(), %error, why, "an instance can't be started ahead");
                     return;
                 }

@@ -156,14 +156,26 @@ async fn two_gateways_keep_one_rate_together_also_without_control() -> Result<()
 const SLOW: &str =
     "export default async (event) => { await new Promise((done) => setTimeout(done, 50)); return event }\n";
 
+/// The same in Python, each call on a processor.
+const SLOW_PROCESS: &str = "import time\ndef handler(event, context):\n    time.sleep(0.05)\n    return event\n";
+
 #[tokio::test]
 async fn a_greedy_tenant_does_not_keep_a_meek_one_waiting() -> Result<()> {
-    // Two calls at a time, and the queue as it is by default.
-    let env = vec![("LYRA__WORKER__MAX_RUNNING".to_owned(), "2".to_owned())];
+    greedy_and_meek(("LYRA__WORKER__MAX_RUNNING", "2"), ("slow.js", SLOW)).await
+}
+
+#[tokio::test]
+async fn a_greedy_tenant_does_not_keep_a_meek_one_waiting_for_a_processor() -> Result<()> {
+    greedy_and_meek(("LYRA__WORKER__RESOURCES__CPU_MILLIS", "2000"), ("slow.py", SLOW_PROCESS)).await
+}
+
+/// Two calls at a time by the setting, and the queue as it is by default.
+async fn greedy_and_meek((setting, value): (&str, &str), (file, source): (&str, &str)) -> Result<()> {
+    let env = vec![(setting.to_owned(), value.to_owned())];
     let lyra = Lyra::start_with(Options { binary: Some(BINARY.into()), env, ..Options::default() }).await?;
-    std::fs::write(lyra.scratch().join("slow.js"), SLOW)?;
+    std::fs::write(lyra.scratch().join(file), source)?;
     for tenant in ["greedy", "meek"] {
-        lyra.cli(["deploy", "slow.js", "--tenant", tenant]).await?.ok()?;
+        lyra.cli(["deploy", file, "--tenant", tenant]).await?.ok()?;
         lyra.cli(["invoke", "slow", "--tenant", tenant, "-d", "1"]).await?.ok()?;
     }
     const CALLS: u64 = 200;

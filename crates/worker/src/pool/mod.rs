@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lyra_isolation::{Gpu, Grant as Devices};
@@ -70,6 +71,7 @@ pub(crate) struct Shared {
     no_gpus: Option<String>,
     source: Arc<dyn Source>,
     resources: resources::Config,
+    for_calls: Arc<AtomicU64>,
 }
 
 /// No instance could be had: the pool is going away.
@@ -90,13 +92,15 @@ impl Pool {
         let no_gpus = found.as_ref().err().cloned();
         let gpus = found.unwrap_or_default();
         let begin = (clock.instant(), clock.now());
+        let ledger = Ledger::new(&config.resources, gpus.len());
+        let for_calls = Arc::new(AtomicU64::new(ledger.cpu().total.unwrap_or(u64::MAX)));
         let shared = Arc::new_cyclic(|pool| Shared {
             state: Mutex::new(State {
                 pool: pool.clone(),
                 ids,
                 begin: begin.0,
                 shelves: HashMap::default(),
-                ledger: Ledger::new(&config.resources, gpus.len()),
+                ledger,
                 coming: Coming::default(),
                 waiters: VecDeque::new(),
                 policy: config.keep_alive.build(config.idle_timeout, &config.hybrid, begin.0),
@@ -107,6 +111,7 @@ impl Pool {
                 directed: false,
                 changes: 0,
                 rooms: Need::default(),
+                for_calls: for_calls.clone(),
             }),
             clock,
             begin,
@@ -117,6 +122,7 @@ impl Pool {
             gpus,
             no_gpus,
             source,
+            for_calls,
         });
         Pool { shared }
     }
@@ -128,6 +134,11 @@ impl Pool {
     pub(crate) fn check(&self, asked: &lyra_wire::worker::Prepare) -> Result<(), lyra_types::Error> {
         let shared = &self.shared;
         check_fits(&shared.resources, asked, shared.gpus.len(), shared.no_gpus.as_deref())
+    }
+
+    /// Thousandths of a core that calls may hold together: what instances of applications have left of them. `None`: not limited.
+    pub(crate) fn processors(&self) -> Option<u64> {
+        Some(self.shared.for_calls.load(Ordering::Relaxed)).filter(|millis| *millis < u64::MAX)
     }
 
     /// An idle instance of the version for a call, when there is one and nobody waits.

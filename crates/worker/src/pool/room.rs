@@ -3,6 +3,7 @@
 //! They are charged in the same ledger as those of functions, wait in the same queue, and have idle instances of functions
 //! let go for them. What must hold: what a [`Room`] holds is given back when it is dropped, once.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use lyra_isolation::Grant as Devices;
@@ -71,8 +72,16 @@ impl State {
     pub(super) fn make(&mut self, need: &Need, reserved: &Reserved) -> Option<Room> {
         let held = self.ledger.charge(need, reserved)?;
         self.rooms.add(&held);
+        self.tell_calls();
         let devices = self.pool.upgrade().and_then(|pool| pool.devices_of(&held)).map(Box::new);
         Some(Room { held, devices, pool: self.pool.clone() })
+    }
+
+    /// Notes what processors are left for calls.
+    fn tell_calls(&self) {
+        if let Some(total) = self.ledger.cpu().total {
+            self.for_calls.store(total.saturating_sub(self.rooms.cpu), Ordering::Relaxed);
+        }
     }
 }
 
@@ -103,6 +112,7 @@ impl Room {
             state.ledger.shrink(&mut self.held, memory);
             state.ledger.release_cpu(&mut self.held);
             state.rooms.add(&self.held);
+            state.tell_calls();
             if !state.waiters.is_empty() {
                 state.settle(pool.clock.instant(), &mut gone);
             }
@@ -127,6 +137,7 @@ impl Drop for Room {
             let state = &mut *pool.state.lock();
             state.ledger.release(&self.held);
             state.rooms.take(&self.held);
+            state.tell_calls();
             if !state.waiters.is_empty() {
                 state.settle(pool.clock.instant(), &mut gone);
             }

@@ -5,6 +5,7 @@
 //! for what they hold. All that must be dropped is handed out, to be dropped when the lock is free.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -108,6 +109,8 @@ pub(super) struct State {
     pub(super) changes: u64,
     /// What is charged for instances that the pool does not keep. They may stay for long: nobody can have them go.
     pub(super) rooms: Need,
+    /// What those have left of the processors, for the queue to know without the pool's lock.
+    pub(super) for_calls: Arc<AtomicU64>,
 }
 
 impl State {
@@ -266,9 +269,14 @@ impl State {
             let need = self.still_needed(&self.waiters[n]);
             // One that waits for its version's own bound only holds nobody up; nor does one that only the end of a
             // session can help, for which there is no time.
-            if self.ledger.short(&need, &reserved, &Coming::default()).any() && self.ledger.holds(&need, &self.rooms) {
-                let own = (wants != Wants::Room).then_some(key);
-                self.make_room(own, &need, &reserved, now, gone);
+            let short = self.ledger.short(&need, &reserved, &Coming::default());
+            if short.any() && self.ledger.holds(&need, &self.rooms) {
+                // Processors come free when a call ends, which is when this is looked at again: until then nothing need go for one
+                // who could not start anyway.
+                if !short.cpu {
+                    let own = (wants != Wants::Room).then_some(key);
+                    self.make_room(own, &need, &reserved, now, gone);
+                }
                 reserved.add(&need);
             }
             n += 1;
@@ -372,8 +380,11 @@ impl State {
             self.changes += 1;
         }
         let state = if instance.lease.hibernated { InstanceState::Hibernated } else { InstanceState::Standby };
-        instance.lease.record.enter(state, at);
         let from_aside = instance.lease.place == Place::Aside;
+        // One that was only looked at has been in its state all the time.
+        if !from_aside || instance.lease.record.state() != state {
+            instance.lease.record.enter(state, at);
+        }
         instance.lease.place = Place::Shelf;
         if from_aside {
             // It was idle all the time: back to where its age belongs.
@@ -386,8 +397,9 @@ impl State {
             shelf.idle.push_back(instance);
         }
         self.idle += 1;
+        // None within a floor: it would be started again at once.
         if self.idle > self.max_idle
-            && let Some(victim) = self.victim(Short { memory: true, cpu: false, gpus: true }, None, true)
+            && let Some(victim) = self.victim(Short { memory: true, cpu: false, gpus: true }, None, false)
         {
             self.evict(victim, Reason::Crowded, now, gone);
         }

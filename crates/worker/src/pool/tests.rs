@@ -251,6 +251,35 @@ async fn processors_are_held_while_an_instance_serves_and_not_while_it_is_idle()
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_processor_let_no_idle_instance_go_that_would_not_help_them() {
+    let (pool, count) = (pool(1_024, 1, Policy::Ttl), Arc::default());
+    let (kept, called) = (version(1, 128, 0), version(2, 128, 0));
+    for _ in 0..6 {
+        let lease = pool.claim_ahead(&kept, need(&kept)).await.expect("there is room");
+        let started = Instance::new(Nothing::boxed(&count), lease, Duration::ZERO);
+        pool.put(started, pool.shared.clock.instant());
+    }
+    let busy = start(granted(&mut claim(&pool, &called)), &count);
+    let mut waiting: Vec<_> = (0..8).map(|_| claim(&pool, &called)).collect();
+    assert!(waiting.iter_mut().all(|call| poll(call).is_pending()));
+    assert_eq!(pool.count((1, 1)), 6, "each of them would need memory, but none has a processor");
+    let mut busy = Some(busy);
+    for call in &mut waiting {
+        pool.put(busy.take().expect("served"), pool.shared.clock.instant());
+        busy = Some(start(granted(call), &count));
+    }
+    assert_eq!(pool.count((1, 1)), 6, "and the one instance was enough for all");
+    // One that has a processor, and too little memory, still has others go.
+    drop(busy);
+    let large = version(3, 512, 0);
+    let mut claim = claim(&pool, &large);
+    assert!(poll(&mut claim).is_pending());
+    settle().await;
+    drop(start(granted(&mut claim), &count));
+    assert!(pool.count((1, 1)) < 6);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hibernated_instance_costs_what_it_holds_and_is_charged_again_before_it_serves() {
     let (pool, count) = (pool(200, 8, Policy::Ttl), Arc::default());
     let (a, b) = (version(1, 128, 0), version(2, 128, 0));

@@ -1,7 +1,7 @@
 //! The invocation queue: which call runs now, which waits, which is refused.
 //!
-//! Two limits hold at once: calls that run on this worker, and calls that run of one function (its
-//! `concurrency`). A call that finds both free runs at once and touches no queue. Otherwise it waits: behind its own
+//! Two limits hold at once: calls that run on this worker (so many, and so many that hold a processor each as it has processors),
+//! and calls that run of one function (its `concurrency`). A call that finds both free runs at once and touches no queue. Otherwise it waits: behind its own
 //! function's limit in the order of arrival, then behind the worker's in the order of a [policy](PolicyKind). A function
 //! at its limit never holds up another function. Both queues are bounded; the wait has a deadline, which the caller
 //! enforces by dropping the future of [`Queue::admit`]. Where it is set so, short calls that have an instance run outside
@@ -55,6 +55,8 @@ pub struct Ask<'a> {
     pub record: &'a Arc<Record>,
     /// The function's limit.
     pub concurrency: usize,
+    /// Thousandths of a core that it holds while it runs; 0: it has no processor of its own.
+    pub cpu: u64,
     /// When the call came.
     pub arrived: Instant,
 }
@@ -78,7 +80,7 @@ pub enum Refused {
 pub struct Waited {
     /// Behind its function's limit.
     pub held: Duration,
-    /// Behind the worker's limit.
+    /// Behind the worker's limit, or for its processors.
     pub eligible: Duration,
     /// It was let in for its age, past what the policy says.
     pub aged: bool,
@@ -91,7 +93,7 @@ pub struct Calls {
     pub running: usize,
     /// That wait for the function's limit.
     pub held: usize,
-    /// That wait for the worker's limit.
+    /// That wait for the worker's limit, or its processors.
     pub eligible: usize,
 }
 
@@ -112,11 +114,13 @@ struct Shared {
 impl Queue {
     /// An empty queue.
     pub fn new(limits: Limits, config: &Config, instances: Arc<dyn Instances>, clock: Clock) -> Queue {
-        let policy = policy::of(config, &instances, clock.instant());
+        let epoch = clock.instant();
+        let policy = || policy::of(config, &instances, epoch);
         let adaptive = config.adaptive.clone();
         let max_running = limits.running;
         let running = adaptive.as_ref().map_or(max_running, |adaptive| adaptive.min.get().min(max_running));
-        let places = Places::new(Limits { running, ..limits }, config.bypass.clone(), policy, clock);
+        let limits = Limits { running, ..limits };
+        let places = Places::new(limits, config.bypass.clone(), policy, instances.clone(), clock);
         Queue { shared: Arc::new(Shared { places: Mutex::new(places), instances, adaptive, max_running }) }
     }
 
@@ -151,6 +155,11 @@ impl Queue {
         self.shared.places.lock().functions()
     }
 
+    /// Lets in whom there is room for now, where processors came free that no call held.
+    pub(crate) fn look_again(&self) {
+        self.shared.places.lock().look_again();
+    }
+
     /// How the limit is adapted, where it is.
     pub(crate) fn adaptive(&self) -> Option<&Adaptive> {
         self.shared.adaptive.as_ref()
@@ -164,7 +173,7 @@ impl Queue {
         let observed = adaptive::Observed {
             limit: lengths.limit,
             running: places.running_within_limit(),
-            waiting: lengths.eligible > 0,
+            waiting: places.is_at_limit(),
             load,
         };
         let next = adaptive::next_limit(adaptive, self.shared.max_running, observed);

@@ -75,6 +75,11 @@ pub(super) trait Policy: Send {
 pub trait Instances: Send + Sync {
     /// The start that a call of the version would have now.
     fn ready(&self, version: &Record) -> Start;
+
+    /// Thousandths of a core that all calls together may hold; `None`: not limited.
+    fn processors(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The policy that the settings name.

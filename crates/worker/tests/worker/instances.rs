@@ -13,7 +13,7 @@ use lyra_worker::keep_alive::Policy;
 use lyra_worker::resources::gpu::{Load, Source};
 use lyra_worker::{Config, Service, resources};
 
-use crate::scripted::{Backend, call, version, worker_on, worker_with};
+use crate::scripted::{Backend, call, http_call, measured_worker, version, worker_on, worker_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -137,6 +137,74 @@ async fn the_minimum_is_held_up_after_a_crash_and_passes_to_the_newer_version() 
     tokio::time::sleep(11 * MINUTE).await;
     let versions: Vec<_> = worker.instances().iter().map(|instance| instance.version).collect();
     assert_eq!(versions, [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minimum_beyond_what_may_be_idle_is_held_up_and_not_started_over_and_over() {
+    let backend = Backend::new();
+    let worker = worker_with(&backend, Config { max_idle_instances: 2, ..Config::default() });
+    worker.start();
+    let f = kept("f", 128, |v| v.min_instances = 4);
+    worker.prewarm(f.clone(), 4).await.expect("there is room");
+    tokio::time::sleep(4 * Config::default().watchdog).await;
+    let starts = backend.starts();
+    assert_eq!(worker.status().idle_instances, 4);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!((worker.status().idle_instances, backend.starts()), (4, starts));
+    // What nobody asked for goes at once.
+    assert!(start_of(&worker, &kept("g", 128, |_| {})).await.is_ok());
+    tokio::time::sleep(SECOND).await;
+    let versions: Vec<_> = worker.instances().iter().map(|instance| instance.function.to_string()).collect();
+    assert_eq!(versions, ["f"; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_probed_stands_by_since_its_last_call() {
+    let backend = Backend::new();
+    let worker = worker_with(&backend, Config::default());
+    worker.start();
+    assert!(start_of(&worker, &kept("f", 128, |_| {})).await.is_ok());
+    let before = worker.instances()[0].since;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(worker.instances()[0].since, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_ends_in_the_middle_of_a_stream_is_counted_as_failed() {
+    let (backend, metrics) = (Backend::new(), lyra_kit::telemetry::Metrics::new());
+    let worker = measured_worker(&backend, Config::default(), Arc::default(), metrics.clone());
+    let f = kept("f", 128, |v| v.contract = lyra_types::function::Contract::Http);
+    backend.cut();
+    assert!(worker.serve(http_call(&f)).await.outcome.is_ok());
+    backend.end_stream();
+    tokio::time::sleep(SECOND).await;
+    let failed = "lyra_worker_instances_ended_total{policy=\"ttl\",reason=\"failed\"} 1\n";
+    assert!(metrics.render().contains(failed), "{}", metrics.render());
+    let status = worker.status();
+    assert_eq!((status.running, status.holdings.memory.charged, worker.instances().len()), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_ahead_that_fails_is_tried_again_after_two_seconds_four_and_so_on() {
+    let backend = Backend::new();
+    let config = Config { watchdog: SECOND / 5, ..Config::default() };
+    let worker = worker_with(&backend, config);
+    worker.start();
+    backend.refuse(true);
+    assert!(worker.prewarm(kept("f", 128, |v| v.min_instances = 1), 1).await.is_err());
+    let before = backend.refused();
+    let mut tries = Vec::new();
+    for tenths in 1..400 {
+        tokio::time::sleep(SECOND / 10).await;
+        if backend.refused() - before > tries.len() {
+            tries.push(tenths / 10);
+        }
+    }
+    // Counted from the request's own try.
+    assert_eq!(tries, [2, 6, 14, 30]);
+    backend.refuse(false);
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(worker.status().idle_instances, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lyra_kit::{Load, tasks, telemetry};
-use lyra_types::{FunctionVersion, TenantName};
+use lyra_types::{FunctionVersion, Runtime, TenantName};
 use lyra_wire::Worker;
 use lyra_worker::queue::{self, Adaptive, Bypass, PolicyKind};
-use lyra_worker::{Config, Service};
+use lyra_worker::{Config, Service, resources};
 use parking_lot::Mutex;
 
 use crate::scripted::{self, Backend, call, version, worker_with};
@@ -119,6 +119,29 @@ async fn tenants_take_turns_under_fair_share() {
     measure(&worker, &modest, MIDDLE, MS).await;
     let calls: Vec<_> = [&greedy, &greedy, &greedy, &greedy, &modest, &modest].map(|of| (of, MIDDLE)).into();
     assert_eq!(order(&worker, &calls).await, [0, 4, 1, 5, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_take_turns_for_processors_also_where_any_number_of_calls_may_run() {
+    let resources = resources::Config { cpu_millis: Some(1_000), ..resources::Config::default() };
+    let kept = |tenant: &'static str, name: &str| {
+        version(name, 1, |version| {
+            version.tenant = TenantName::new(tenant).expect("a valid name");
+            (version.runtime, version.reuse) = (Runtime::Native, true);
+        })
+    };
+    let worker = worker_with(&Backend::new(), Config { max_running: 1_000, resources, ..of(PolicyKind::FairShare) });
+    let (greedy, modest) = (kept("greedy", "g"), kept("modest", "m"));
+    let flood = futures::future::join_all((0..20).map(|_| worker.invoke(call(&greedy, "{\"sleep_ms\":100}"))));
+    let one = async {
+        tokio::time::sleep(10 * MS).await;
+        let status = worker.status();
+        assert_eq!((status.running, status.eligible, status.holdings.cpu.waiting), (1, 19, 19_000));
+        worker.invoke(call(&modest, "null")).await
+    };
+    let (flood, one) = tokio::join!(flood, one);
+    assert!(flood.iter().all(|reply| reply.outcome.is_ok()) && one.outcome.is_ok());
+    assert!(one.report.phases.queue <= 200 * MS, "it waited for {:?}", one.report.phases.queue);
 }
 
 #[tokio::test(start_paused = true)]

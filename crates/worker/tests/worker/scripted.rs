@@ -35,6 +35,11 @@ struct Counts {
     sick: AtomicBool,
     hung: AtomicBool,
     hibernated: AtomicUsize,
+    /// What streams ends with the end of its instance.
+    cut: AtomicBool,
+    /// No instance starts.
+    refuses: AtomicBool,
+    refused: AtomicUsize,
 }
 
 #[derive(Clone, Default)]
@@ -64,6 +69,15 @@ impl Backend {
     }
     pub(crate) fn hang(&self, hung: bool) {
         self.0.hung.store(hung, Ordering::SeqCst);
+    }
+    pub(crate) fn cut(&self) {
+        self.0.cut.store(true, Ordering::SeqCst);
+    }
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.0.refuses.store(refuses, Ordering::SeqCst);
+    }
+    pub(crate) fn refused(&self) -> usize {
+        self.0.refused.load(Ordering::SeqCst)
     }
     pub(crate) fn hibernated(&self) -> usize {
         self.0.hibernated.load(Ordering::SeqCst)
@@ -104,6 +118,10 @@ impl Template for Backend {
         1_000
     }
     async fn start(&self, _: InstanceId, _: &Arc<FunctionVersion>) -> Result<Box<dyn Sandbox>, Error> {
+        if self.0.refuses.load(Ordering::SeqCst) {
+            self.0.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(Error::internal("no instance starts, as the test wants it"));
+        }
         self.0.starts.fetch_add(1, Ordering::SeqCst);
         let alive = self.0.alive.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.most.fetch_max(alive, Ordering::SeqCst);
@@ -145,6 +163,9 @@ impl Sandbox for Instance {
         let counts = self.counts.clone();
         let end = async move {
             counts.stream_end.notified().await;
+            if counts.cut.load(Ordering::SeqCst) {
+                return End { outcome: Err(Error::new(ErrorCode::InstanceCrashed, "cut")), sandbox: None };
+            }
             End { outcome: Ok(()), sandbox: Some(self as Box<dyn Sandbox>) }
         };
         Ok(Served { response: http::Response::new(lyra_wire::full_body("")), end: end.boxed() })

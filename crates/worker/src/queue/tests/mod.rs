@@ -2,6 +2,7 @@
 
 mod fairness;
 mod orders;
+mod processors;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,12 +15,16 @@ use crate::fixtures;
 
 type Admit = Pin<Box<dyn Future<Output = Result<Permit, Refused>>>>;
 
-/// Every second function has an instance.
-struct EverySecond;
+/// Every second function has an instance; calls may hold so much processor time.
+struct EverySecond(Option<u64>);
 
 impl Instances for EverySecond {
     fn ready(&self, version: &Record) -> Start {
         if version.key().0.is_multiple_of(2) { Start::Warm } else { Start::Cold }
+    }
+
+    fn processors(&self) -> Option<u64> {
+        self.0
     }
 }
 
@@ -37,16 +42,24 @@ struct Bed {
 
 impl Bed {
     fn new(limits: (usize, usize, usize), config: &Config) -> Bed {
+        Bed::on(limits, config, None)
+    }
+
+    fn on(limits: (usize, usize, usize), config: &Config, processors: Option<u64>) -> Bed {
         let (running, queued, queued_per_function) = limits;
         let clock = Clock::system();
         let limits = Limits { running, queued, queued_per_function };
-        Bed { queue: Queue::new(limits, config, Arc::new(EverySecond), clock.clone()), clock }
+        Bed { queue: Queue::new(limits, config, Arc::new(EverySecond(processors)), clock.clone()), clock }
     }
 
     fn arrive(&self, record: &Arc<Record>, concurrency: usize) -> Admit {
+        self.arrive_with(record, concurrency, 0)
+    }
+
+    fn arrive_with(&self, record: &Arc<Record>, concurrency: usize, cpu: u64) -> Admit {
         let (queue, record, arrived) = (self.queue.clone(), record.clone(), self.clock.instant());
         let mut admit: Admit =
-            Box::pin(async move { queue.admit(Ask { record: &record, concurrency, arrived }).await });
+            Box::pin(async move { queue.admit(Ask { record: &record, concurrency, cpu, arrived }).await });
         // What a call is told at once is kept for the next poll.
         match poll(&mut admit) {
             Poll::Ready(outcome) => Box::pin(std::future::ready(outcome)),
@@ -226,9 +239,17 @@ fn configs() -> impl Strategy<Value = Config> {
 }
 
 /// Whatever comes, goes or gives up, in whatever order: limits hold, nobody is forgotten, and the end is empty.
-async fn run(steps: Vec<Step>, running: usize, config: &Config, clock: Clock) -> Result<(), TestCaseError> {
+async fn run(
+    steps: Vec<Step>,
+    running: usize,
+    processors: Option<u64>,
+    config: &Config,
+    clock: Clock,
+) -> Result<(), TestCaseError> {
     const PER_FUNCTION: usize = 2;
-    let bed = Bed::new((running, 20, 10), config);
+    let bed = Bed::on((running, 20, 10), config, processors);
+    // Half of the functions have no processor of their own.
+    let cpu = |function: u64| [0, 500, 0, 1_000, 0, 700][function as usize];
     let tenants = ["default", "team-a", "team-b"];
     let functions: Vec<_> =
         (0..6u64).map(|id| fixtures::record(tenants[id as usize % 3], id, Duration::from_millis(1 + id % 4))).collect();
@@ -237,7 +258,7 @@ async fn run(steps: Vec<Step>, running: usize, config: &Config, clock: Clock) ->
     for step in steps {
         match step {
             Step::Arrive { function } => {
-                let mut admit = bed.arrive(&functions[function as usize], PER_FUNCTION);
+                let mut admit = bed.arrive_with(&functions[function as usize], PER_FUNCTION, cpu(function));
                 match poll(&mut admit) {
                     Poll::Ready(Ok(permit)) => permits.push((function, permit)),
                     Poll::Ready(Err(_)) => {}
@@ -261,6 +282,8 @@ async fn run(steps: Vec<Step>, running: usize, config: &Config, clock: Clock) ->
         let most_bypassing = config.bypass.as_ref().map_or(0, |bypass| bypass.most);
         prop_assert!(lengths.bypassing <= most_bypassing);
         prop_assert!(permits.len() <= lengths.running);
+        let held: u64 = permits.iter().filter(|(_, permit)| !permit.bypasses()).map(|(of, _)| cpu(*of)).sum();
+        prop_assert!(processors.is_none_or(|total| held <= total), "{held} held");
         for function in 0..6 {
             prop_assert!(permits.iter().filter(|(of, _)| *of == function).count() <= PER_FUNCTION);
         }
@@ -290,8 +313,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     #[test]
-    fn limits_hold_and_nobody_is_forgotten_by_any_policy(steps in steps(), running in 1..5usize, config in configs()) {
-        under_virtual_time(async |clock| run(steps, running, &config, clock).await)?;
+    fn limits_hold_and_nobody_is_forgotten_by_any_policy(
+        steps in steps(), running in 1..5usize, processors in prop::option::of(1_000..2_500u64), config in configs(),
+    ) {
+        under_virtual_time(async |clock| run(steps, running, processors, &config, clock).await)?;
     }
 
     /// Calls of one version run in the order in which they came, whatever the policy.
