@@ -369,6 +369,7 @@ impl Layers {
             SettingsError::Invalid(all.join("; "))
         })?;
         settings.process.check().map_err(|reason| SettingsError::Invalid(format!("process.{reason}")))?;
+        settings.worker.check().map_err(|reason| SettingsError::Invalid(format!("worker.{reason}")))?;
         settings.control.check().map_err(|reason| SettingsError::Invalid(format!("control.{reason}")))?;
         settings.scaler.check().map_err(|reason| SettingsError::Invalid(format!("scaler.{reason}")))?;
         Ok(settings)

@@ -75,6 +75,12 @@ async fn what_is_not_a_setting_starts_nothing() -> Result<()> {
     assert!(output.stderr.contains("missing.toml"), "{}", output.stderr);
     let output = cli().env("LYRA__WORKER__MAX_RUNNING", "many").run(["config", "print"]).await?.expect(2)?;
     assert!(output.stderr.contains("LYRA__WORKER__MAX_RUNNING"), "{}", output.stderr);
+    // Each is of the right kind, but no call could ever run, or the process would not survive it.
+    for (name, value) in [("MAX_RUNNING", "0"), ("WATCHDOG", "0s"), ("HYBRID__BINS", "4000000000")] {
+        let output = cli().env(&format!("LYRA__WORKER__{name}"), value).run(["up"]).await?.expect(2)?;
+        let setting = format!("worker.{}: ", name.to_lowercase().replace("__", "."));
+        assert!(output.stderr.contains(&setting), "{}", output.stderr);
+    }
     Ok(())
 }
 

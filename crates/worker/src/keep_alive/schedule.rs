@@ -1,7 +1,7 @@
 //! Instances that are there at certain hours: windows by cron pattern, from a version's labels.
 //!
 //! `lyra.dev/prewarm-cron` says when a window opens, `-instances` how many instances are there while it is open (1),
-//! `-minutes` for how long (15), `-timezone` whose clock is meant (UTC).
+//! `-minutes` for how long (15), `-timezone` whose clock is meant (UTC). A label that would do nothing is refused.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +14,9 @@ use lyra_types::{Code, Error, Timestamp};
 const INSTANCES: &str = "lyra.dev/prewarm-instances";
 const MINUTES: &str = "lyra.dev/prewarm-minutes";
 const TIMEZONE: &str = "lyra.dev/prewarm-timezone";
+
+/// What the names of all of them begin with.
+const PREFIX: &str = "lyra.dev/prewarm-";
 
 /// Most instances that a window may ask for.
 const MOST_INSTANCES: u32 = 1_000;
@@ -35,8 +38,17 @@ impl Window {
     /// # Errors
     /// [`Code::InvalidField`] with the label at fault.
     pub(crate) fn of(labels: &BTreeMap<String, String>) -> Result<Option<Window>, Error> {
-        let Some(pattern) = labels.get(CRON) else { return Ok(None) };
         let bad = |label: &str, reason: String| Error::field(Code::InvalidField, format!("labels.{label}"), reason);
+        let known = [CRON, INSTANCES, MINUTES, TIMEZONE];
+        let named = labels.keys().filter(|label| label.starts_with(PREFIX));
+        if let Some(label) = named.clone().find(|label| !known.contains(&label.as_str())) {
+            return Err(bad(label, format!("is none of {}", known.join(", "))));
+        }
+        let Some(pattern) = labels.get(CRON) else {
+            // Without a window nothing of it can be meant.
+            let alone = |label: &String| bad(label, format!("does nothing without the label {CRON}"));
+            return named.clone().next().map_or(Ok(None), |label| Err(alone(label)));
+        };
         let cron = pattern.parse::<Cron>().map_err(|error| bad(CRON, format!("is no cron pattern: {error}")))?;
         let number = |label: &str, default: u32, most: u32| match labels.get(label) {
             None => Ok(default),
@@ -107,6 +119,9 @@ mod tests {
             (vec![(CRON, "* * * * *"), (INSTANCES, "0")], "labels.lyra.dev/prewarm-instances"),
             (vec![(CRON, "* * * * *"), (MINUTES, "-1")], "labels.lyra.dev/prewarm-minutes"),
             (vec![(CRON, "* * * * *"), (TIMEZONE, "Mars/Olympus")], "labels.lyra.dev/prewarm-timezone"),
+            (vec![(INSTANCES, "2")], "labels.lyra.dev/prewarm-instances"),
+            (vec![("lyra.dev/prewarm-crom", "* * * * *")], "labels.lyra.dev/prewarm-crom"),
+            (vec![(CRON, "* * * * *"), ("lyra.dev/prewarm-hours", "1")], "labels.lyra.dev/prewarm-hours"),
         ] {
             let error = window(&labels).expect_err("a fault");
             assert_eq!((error.code, error.errors[0].field.as_str()), (Code::InvalidField, field));
