@@ -186,6 +186,10 @@ socket.on('close', () => exit(0));
 socket.on('error', () => exit(0));
 process.on('uncaughtException', last);
 
+// Writes to stdout and stderr wait until the host has read: else what a call prints beyond what a pipe holds would gather in
+// memory, and go to the log of a later call.
+for (const stream of [process.stdout, process.stderr]) stream._handle?.setBlocking?.(true);
+
 // What the first load of a function, and its first call, would have to wait for is done here once: a file is loaded,
 // called, answers and throws, which nobody hears, and is forgotten.
 const require = createRequire(import.meta.url);
