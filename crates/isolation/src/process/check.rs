@@ -126,10 +126,14 @@ async fn handler(shared: &Shared, key: &ImageKey, unpacked: &Unpacked) -> Result
     };
     if key.runtime == Runtime::Python {
         check_python(shared, &root, &file, function).await?;
-    } else if check_node(shared, &root, &file).await? == Syntax::Module && file == "index.js" && is_alone(&root) {
+    } else if check_node(shared, &root, &file).await? == Syntax::Module
+        && let Some(stem) = file.strip_suffix(".js")
+        && is_alone(&root)
+    {
         // One file of source text has no package.json that says what it is; its name does.
-        unpacked.rename("index.js", "index.mjs").map_err(|error| Error::internal(error.to_string()))?;
-        file = "index.mjs".to_owned();
+        let name = format!("{stem}.mjs");
+        unpacked.rename(&file, &name).map_err(|error| Error::internal(error.to_string()))?;
+        file = name;
     }
     if let Some(package) = file.strip_suffix("/__init__.py") {
         file = format!("{package}.py");

@@ -129,7 +129,7 @@ impl Packages {
         } else {
             let name = file_name(key, bytes)?;
             let mut budget = Budget::default();
-            write_file(&root.join(name), bytes, name == BOOTSTRAP, &mut budget, name)?;
+            write_file(&root.join(&name), bytes, name == BOOTSTRAP, &mut budget, &name)?;
         }
         Ok(unpacked)
     }
@@ -215,15 +215,23 @@ fn sync_tree(dir: &Path) -> io::Result<()> {
 }
 
 /// What a single file is called in its package.
-fn file_name(key: &ImageKey, bytes: &[u8]) -> Result<&'static str, Error> {
+fn file_name(key: &ImageKey, bytes: &[u8]) -> Result<String, Error> {
     match key.runtime {
-        Runtime::Python => Ok("main.py"),
-        Runtime::Nodejs => Ok("index.js"),
-        _ if is_executable(bytes) => Ok(BOOTSTRAP),
+        Runtime::Python => Ok(format!("{}.py", named_by_handler(key).unwrap_or("main"))),
+        Runtime::Nodejs => Ok(format!("{}.js", named_by_handler(key).unwrap_or("index"))),
+        _ if is_executable(bytes) => Ok(BOOTSTRAP.to_owned()),
         runtime => Err(invalid(format!(
             "the runtime {runtime} takes a zip archive or one executable file: an ELF program, or a script whose first line starts with #!"
         ))),
     }
+}
+
+/// How the handler's name calls the file that it is in, where that is a plain name. What it was called where it comes from is not
+/// known here.
+fn named_by_handler(key: &ImageKey) -> Option<&str> {
+    let (file, _) = key.handler.as_deref()?.rsplit_once('.')?;
+    let is_plain = |of: char| of.is_ascii_alphanumeric() || matches!(of, '_' | '-');
+    Some(file).filter(|file| !file.is_empty() && file.chars().all(is_plain))
 }
 
 /// Whether the kernel can run a file that starts so.

@@ -82,7 +82,10 @@ impl Ground<'_> {
         env: Vec<(String, String)>,
     ) -> Plan {
         let plan = self.plan(id, Some(&package.root), program, env);
-        Plan { limits: limits_of(self.config, version), ..plan }
+        let limits = limits_of(self.config, version);
+        // Cgroups count what is in it as memory; where there are none, this alone bounds it.
+        let tmp_bytes = plan.tmp_bytes.min(limits.memory_bytes);
+        Plan { limits, tmp_bytes, ..plan }
     }
 }
 

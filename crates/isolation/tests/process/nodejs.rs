@@ -29,6 +29,21 @@ async fn a_handler_gets_its_event_and_its_context_from_a_module_and_from_a_scrip
 }
 
 #[tokio::test]
+async fn one_file_of_source_is_called_as_its_handler_says() {
+    let fixture = Fixture::new().await;
+    for source in ["export const run = (e) => e + 1;", "exports.run = (e) => e + 1;"] {
+        let function = fixture.deploy(source.as_bytes(), Settings::of(Runtime::Nodejs).handler("my-app.run")).await;
+        assert_eq!(function.call("1").await.expect("answers"), "2");
+    }
+    let source = b"def run(event, context):\n    return [event, __name__]";
+    let function = fixture.deploy(source, Settings::of(Runtime::Python).handler("hello.run")).await;
+    assert_eq!(function.call("1").await.expect("answers"), "[1,\"hello\"]");
+    // It can't be in two directories.
+    let error = fixture.refusal(source, Settings::of(Runtime::Python).handler("pkg/hello.run")).await;
+    assert!(error.errors[0].reason.contains("pkg/hello.py"), "{error}");
+}
+
+#[tokio::test]
 async fn an_instance_keeps_its_state_and_serves_after_errors() {
     let fixture = Fixture::new().await;
     let source = "let n = 0;\nexport const handler = (e) => { n += 1; if (e === 'throw') throw new TypeError('no'); if (e === 'reject') return Promise.reject('plain'); if (e === 'big') return 1n; return n; };";
@@ -57,6 +72,20 @@ async fn callbacks_answer_too_and_lines_are_logged() {
     let mut lines = function.lines.all();
     lines.sort();
     assert_eq!(lines, [(Level::Info, "out".to_owned()), (Level::Error, "err".to_owned())]);
+}
+
+#[tokio::test]
+async fn all_that_a_call_prints_is_in_its_own_log_and_the_next_call_works() {
+    let fixture = Fixture::new().await;
+    let source = "exports.handler = (n) => { for (let i = 0; i < n; i += 1) { console.log('x'.repeat(100)); console.error('y'); } };";
+    let settings = Settings::of(Runtime::Nodejs).memory_mb(128);
+    let function = fixture.deploy(source.as_bytes(), settings).await;
+    let mut one = function.start().await;
+    for lines in [100_000, 10, 100_000] {
+        let before = function.lines.all().len();
+        function.call_on(&mut *one, &lines.to_string()).await.expect("answers");
+        assert_eq!(function.lines.all().len() - before, 2 * lines, "none is left for the next call");
+    }
 }
 
 #[tokio::test]

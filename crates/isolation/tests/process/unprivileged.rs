@@ -53,6 +53,14 @@ async fn every_runtime_works_for_an_ordinary_user() {
     }
 }
 
+#[tokio::test]
+async fn without_cgroups_an_instance_s_files_take_no_more_than_its_memory() {
+    let (fixture, _place) = with_launcher(&ORDINARY).await;
+    let source = b"def handler(e, c):\n    n = 0\n    try:\n        with open('/tmp/x', 'wb', 0) as file:\n            while n < 256 << 20:\n                n += file.write(bytes(1 << 20))\n    except OSError as error:\n        return [error.errno, n <= 64 << 20]\n    return n";
+    let function = fixture.deploy(source, Settings::of(Runtime::Python).memory_mb(64)).await;
+    assert_eq!(function.call("1").await.expect("answers"), "[28,true]");
+}
+
 /// In a user namespace of its own, the limit on further ones can be set to none for all that is started there.
 #[tokio::test]
 async fn where_nothing_can_be_sandboxed_each_deploy_is_refused_with_the_reason() {
