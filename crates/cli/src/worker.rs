@@ -63,15 +63,15 @@ pub enum Command {
     Drain(Drain),
     /// End an idle instance
     #[command(after_help = "Example:
-  lyra worker terminate local inst_01JD…")]
+  lyra worker terminate local ins_01JD…")]
     Terminate(OfInstance),
     /// Hibernate an idle instance: it stops where it stands and gives its memory back
     #[command(after_help = "Example:
-  lyra worker hibernate local inst_01JD…")]
+  lyra worker hibernate local ins_01JD…")]
     Hibernate(OfInstance),
     /// Wake a hibernated instance ahead of its next call
     #[command(after_help = "Example:
-  lyra worker activate local inst_01JD…")]
+  lyra worker activate local ins_01JD…")]
     Activate(OfInstance),
     /// Call a function on this worker
     #[command(after_help = "Example:
@@ -167,10 +167,8 @@ pub async fn run(command: Command, session: &Session) -> Result<()> {
         }
         Command::Get(one) => show(session, &client.worker(&one.worker).await?),
         Command::Instances(args) => {
-            let header =
-                ["id", "function", "version", "runtime", "state", "since", "calls", "memory", "application", "session"];
             let row = |of: &InstanceView| instance_row(&session.clock, of);
-            session.list(&client.instances(args.limit).await?, |of| of.id.clone(), &header, row)
+            session.list(&client.instances(args.limit).await?, |of| of.id.clone(), &INSTANCE_COLUMNS, row)
         }
         Command::Characteristics(args) => {
             let header = ["function", "version", "calls", "cold", "warm", "exec", "between calls", "memory"];
@@ -346,9 +344,13 @@ fn backend(of: &BackendStatus) -> String {
     fields(&lines)
 }
 
+const INSTANCE_COLUMNS: [&str; 11] =
+    ["id", "worker", "function", "version", "runtime", "state", "since", "calls", "memory", "application", "session"];
+
 fn instance_row(clock: &Clock, of: &InstanceView) -> Vec<String> {
     vec![
         of.id.clone(),
+        of.worker.clone(),
         of.function.clone(),
         of.version.to_string(),
         of.runtime.to_string(),

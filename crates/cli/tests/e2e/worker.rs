@@ -36,6 +36,10 @@ async fn a_worker_shows_what_it_holds() -> Result<()> {
         let people = lyra.cli(["worker"].into_iter().chain(command.split(' '))).await?.ok()?;
         assert!(!people.trim().is_empty(), "{command}");
     }
+    // What ends or hibernates one needs its worker's name.
+    let people = lyra.cli(["worker", "instances"]).await?.ok()?;
+    let columns: Vec<_> = people.lines().map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(columns, [Some("WORKER"), Some("local"), Some("local")], "{people}");
     Ok(())
 }
 
