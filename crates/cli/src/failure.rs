@@ -136,7 +136,13 @@ impl From<lyra_client::Error> for Failure {
     fn from(error: lyra_client::Error) -> Failure {
         let (code, text) = (error.code(), error.to_string());
         match error {
-            lyra_client::Error::Api { error, json, .. } => Failure { json: Some(json), ..Failure::from(*error) },
+            lyra_client::Error::Api { error, json, .. } => {
+                let failure = Failure { json: Some(json), ..Failure::from(*error) };
+                match failure.error.code == Code::Unauthenticated && failure.error.detail.contains("send a token") {
+                    true => failure.hint("--token or LYRA_TOKEN holds it; `lyra login USER --tenant NAME` prints one"),
+                    false => failure,
+                }
+            }
             lyra_client::Error::Unreachable { .. } => {
                 Failure::new(code, text).hint("start one with `lyra up`, or name another with --url or LYRA_URL")
             }

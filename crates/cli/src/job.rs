@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lyra_client::{Answer, JobFilter, JobResult};
-use lyra_types::api::JobView;
+use lyra_types::api::{JobError, JobView};
 use lyra_types::job::JobStatus;
 use lyra_types::{Code, FunctionName, JobId};
 
@@ -190,6 +190,15 @@ fn first_line(text: &str, most: usize) -> String {
     if line.chars().count() <= most { line.to_owned() } else { line.chars().take(most - 1).chain(['…']).collect() }
 }
 
+/// The first of the records that are left of a batch.
+fn left(error: &JobError) -> String {
+    const SHOWN: usize = 10;
+    let records: Vec<_> = error.errors.iter().filter(|field| field.field.starts_with("records[")).collect();
+    let first: Vec<_> = records.iter().take(SHOWN).map(|left| first_line(&left.reason, 60)).collect();
+    let more = records.len().saturating_sub(SHOWN);
+    first.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
 /// Prints a job.
 ///
 /// # Errors
@@ -212,6 +221,7 @@ pub fn show(session: &Session, job: &Answer<JobView>) -> Result<()> {
             ("ended", job.finished_at.map(ago).unwrap_or_default()),
             ("next try", job.next_attempt_at.map(|time| time.to_string()).unwrap_or_default()),
             ("error", job.error.as_ref().map(|e| format!("{}: {}", e.code, e.detail)).unwrap_or_default()),
+            ("records", job.error.as_ref().map(left).unwrap_or_default()),
             ("invocation", job.invocation.clone().unwrap_or_default()),
         ])
     };

@@ -32,7 +32,8 @@ pub enum Command {
 Events are posted to the trigger (`lyra trigger send`, POST /v1/triggers/NAME/events), or with
 --nats taken from a stream of NATS JetStream. With --s3 they are notifications of a store that
 speaks S3. The function gets {\"trigger\",\"source\",\"records\":[{\"id\",\"data\",…}]}, with up to
---batch records.")]
+--batch records. With --partial-failures it may answer which of them failed:
+{\"batchItemFailures\":[{\"itemIdentifier\":ID},…]}")]
     Create(Box<Create>),
     /// List triggers by name
     #[command(after_help = "Example:
@@ -115,6 +116,9 @@ pub struct Create {
     /// With --nats: batches that are under way at the same time
     #[arg(long, value_name = "N", default_value_t = 4)]
     max_in_flight: u32,
+    /// The function may answer which records failed, so that only those are tried again
+    #[arg(long)]
+    partial_failures: bool,
     /// Make it paused
     #[arg(long)]
     paused: bool,
@@ -220,6 +224,7 @@ fn request(args: Create) -> Result<TriggerRequest> {
         batch_wait_ms: u64::try_from(wait).map_err(|_| Failure::usage("--batch-wait is too long".to_owned()))?,
         max_attempts: args.max_attempts,
         max_in_flight: args.max_in_flight,
+        partial_failures: args.partial_failures,
         paused: args.paused,
     })
 }
@@ -271,6 +276,7 @@ fn shown(trigger: &TriggerView) -> String {
     }
     let counts = &trigger.counts;
     rows.push(("tries", asked.max_attempts.map(|tries| tries.to_string()).unwrap_or_default()));
+    rows.push(("failures", if asked.partial_failures { "by record".to_owned() } else { String::new() }));
     rows.push(("state", trigger.state.as_str().to_owned()));
     rows.push(("error", trigger.error.clone().unwrap_or_default()));
     rows.push(("lag", trigger.lag.map(|lag| lag.to_string()).unwrap_or_default()));

@@ -70,10 +70,15 @@ pub struct Set {
     #[command(flatten)]
     of: Of,
     /// Who hears of those that succeeded: a URL, or a function
-    #[arg(long, value_name = "URL|function:NAME", required_unless_present = "on_failure")]
+    #[arg(
+        long,
+        value_name = "URL|function:NAME",
+        value_parser = parse_destination,
+        required_unless_present = "on_failure"
+    )]
     on_success: Option<String>,
     /// Who hears of those that ended otherwise
-    #[arg(long, value_name = "URL|function:NAME")]
+    #[arg(long, value_name = "URL|function:NAME", value_parser = parse_destination)]
     on_failure: Option<String>,
     /// File with the secret that calls of the URLs are signed with: whsec_ and base64
     #[arg(long, value_name = "FILE")]
@@ -167,6 +172,13 @@ pub struct One {
 
 fn parse_status(text: &str) -> Result<DeliveryStatus, String> {
     DeliveryStatus::parse(text).ok_or_else(|| DeliveryStatus::ALL.map(DeliveryStatus::as_str).join(", "))
+}
+
+fn parse_destination(text: &str) -> Result<String, String> {
+    match text.starts_with(FUNCTION) || text.contains("://") {
+        true => Ok(text.to_owned()),
+        false => Err(format!("a URL, or a function as {FUNCTION}{text}")),
+    }
 }
 
 fn parse_run(text: &str) -> Result<RunId, String> {

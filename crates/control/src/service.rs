@@ -165,6 +165,7 @@ impl Service {
     pub fn start(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             // First: without its keys a process is of no use, and says so.
+            self.triggers.check_settings()?;
             self.secrets.start(&self.tasks).await?;
             self.functions.start(&self.tasks).await?;
             self.quotas.start(&self.tasks).await?;

@@ -159,8 +159,12 @@ pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 pub(crate) fn parse_secret_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     parse_json(bytes).map_err(|error: Error| {
         let field = error.errors.first().map_or("body", |field| field.field.as_str());
-        let missing = error.errors.first().is_some_and(|field| field.reason.starts_with("missing field"));
-        let reason = if missing { "is missing" } else { "can't be read" };
+        let says = |words: &str| error.errors.first().is_some_and(|field| field.reason.starts_with(words));
+        let reason = match (says("missing field"), says("unknown field")) {
+            (true, _) => "is missing",
+            (_, true) => "is no field of this request",
+            _ => "can't be read",
+        };
         Error::field(error.code, field, reason)
     })
 }

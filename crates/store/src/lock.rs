@@ -1,6 +1,7 @@
 //! The lock on a data directory: two processes on one directory would each take the other's jobs for lost.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use crate::StoreError;
@@ -12,13 +13,17 @@ pub struct DirLock {
 }
 
 impl DirLock {
-    /// Makes `dir` if it is not there and locks it. Blocks for as long as the file system takes.
+    /// Makes `dir` if it is not there, for this user alone, and locks it. Blocks for as long as the file system takes.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process, or another part of this one, holds the lock;
     /// [`StoreError::File`] when the directory can't be made or written.
     pub fn acquire(dir: &Path) -> Result<DirLock, StoreError> {
-        std::fs::create_dir_all(dir).map_err(StoreError::file("make the data directory"))?;
+        // Events, results and logs of tenants are for no other user of the machine. One that is there is left as it is.
+        let above = dir.parent().map_or(Ok(()), std::fs::create_dir_all);
+        above
+            .and_then(|()| DirBuilder::new().recursive(true).mode(0o700).create(dir))
+            .map_err(StoreError::file("make the data directory"))?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -36,6 +41,9 @@ impl DirLock {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -48,5 +56,10 @@ mod tests {
         assert!(error.to_string().contains("in use by another process"));
         drop(held);
         DirLock::acquire(&path).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o700, "nobody else may read what is in it");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o750)).unwrap();
+        DirLock::acquire(&path).unwrap();
+        assert_eq!(mode(&path), 0o750, "one that was there is as its owner wants it");
     }
 }

@@ -49,6 +49,10 @@ pub struct TriggerRequest {
     /// With NATS: batches that are under way at the same time, 1 to 100.
     #[serde(default = "default_in_flight")]
     pub max_in_flight: u32,
+    /// Whether the function may answer which records of a batch failed, `{"batchItemFailures":[{"itemIdentifier":ID},…]}`, so that
+    /// only those are tried again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial_failures: bool,
     /// Whether it starts paused. A paused trigger takes no events.
     #[serde(default)]
     pub paused: bool,

@@ -106,6 +106,13 @@ async fn a_tenants_people_do_what_their_roles_allow_in_their_tenant_only() -> Re
         log.contains("acme/ada") && log.contains("PUT /v1/functions/echo") && log.contains("unauthenticated"),
         "{log}"
     );
+    // What was made is named.
+    let id = old["id"].as_str().unwrap();
+    for made in ["tenants/acme ", "tenants/acme/users/bob ", &format!("tokens/{id} ")] {
+        assert!(log.contains(&format!("POST /v1/{made}")), "{made}: {log}");
+    }
+    let stranger = with(&lyra, "").run(["fn", "ls"]).await?.expect(4)?;
+    assert!(stranger.stderr.contains("LYRA_TOKEN"), "{}", stranger.stderr);
     ada.run(["user", "rm", "bob"]).await?.ok()?;
     assert!(!ada.run(["token", "ls"]).await?.ok()?.contains("bob"));
 

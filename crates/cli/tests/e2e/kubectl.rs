@@ -32,7 +32,7 @@ struct Site {
 }
 
 /// Makes an authority, `ca.pem`, and what it vouches for: `cert.pem` and `key.pem`, in place of those that are there.
-fn issue(dir: &Path) -> Result<()> {
+pub(super) fn issue(dir: &Path) -> Result<()> {
     let (authority, key) = (KeyPair::generate()?, KeyPair::generate()?);
     let mut of_authority = CertificateParams::default();
     of_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -118,5 +118,10 @@ async fn every_try_of_a_job_is_counted_with_its_outcome() -> Result<()> {
     let table = lyra.cli(["usage", "--group", "function"]).await?.ok()?;
     assert!(table.starts_with("FUNCTION") && table.contains("total"), "{table}");
     lyra.cli(["usage", "--group", "colour"]).await?.expect(2)?;
+    // A day of UTC is a time, too.
+    let days = ["usage", "--group", "function", "--from", "2026-01-31", "--to", "9998-12-31"];
+    assert_eq!(lyra.cli(days).await?.ok()?, table);
+    let refused = lyra.cli(["usage", "--from", "2026-01-31", "--to", "2026-01-30"]).await?.expect(2)?;
+    assert!(refused.stderr.contains("before"), "{}", refused.stderr);
     Ok(())
 }

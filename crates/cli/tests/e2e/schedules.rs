@@ -40,6 +40,9 @@ async fn each_time_of_a_schedule_starts_one_job_over_kills_of_the_server() -> Re
         server.kill().await?;
         server.restart().await?;
     }
+    let never = ["schedule", "create", "never", "--cron", "0 0 30 2 *", "--function", "tick"];
+    let refused = server.cli(never).await?.expect(2)?;
+    assert!(refused.stderr.contains("no time at all"), "{}", refused.stderr);
     server.cli(["schedule", "pause", "beat"]).await?.ok()?;
     let http = server.http()?;
     let schedule = get(&http, format!("{}/v1/schedules/beat", server.url())).await?;

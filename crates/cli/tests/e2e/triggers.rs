@@ -293,3 +293,103 @@ async fn what_keeps_a_trigger_from_its_messages_is_said_and_mended() -> Result<(
     assert!(refused.stderr.contains("control.triggers.allow"), "{}", refused.stderr);
     Ok(())
 }
+
+/// Answers that some of its records failed, fewer each time it sees some of them again, and tells which it saw.
+const IN_PARTS: &str = "export default (event) => {
+  const seen = event.records.map((it) => it.data.n);
+  console.log('saw ' + seen.join());
+  const failed = seen.length === 4 ? [1, 3] : seen.length === 2 ? [3] : [];
+  const failures = event.records.filter((it) => failed.includes(it.data.n)).map((it) => ({ itemIdentifier: it.id }));
+  return { batchItemFailures: failures, seen };
+}
+";
+
+/// What the tries of a function saw, in their order.
+async fn seen(server: &Lyra, function: &str, tries: usize) -> Result<Vec<String>> {
+    eventually("the lines of all tries", async || {
+        let lines = server.cli(["logs", function]).await?.ok()?;
+        let seen: Vec<String> =
+            lines.lines().filter_map(|line| Some(line.split_once(" saw ")?.1.trim().to_owned())).collect();
+        Ok((seen.len() >= tries).then_some(seen))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn only_records_that_failed_are_tried_again() -> Result<()> {
+    let server = server_beside().await?;
+    deploy(&server, "f", IN_PARTS, &["--max-attempts", "5"]).await?;
+    deploy(&server, "strict", IN_PARTS, &["--max-attempts", "2"]).await?;
+    for function in ["f", "strict"] {
+        let create = ["trigger", "create", function, "--function", function, "--batch", "4", "--partial-failures"];
+        server.cli(create.into_iter().chain(["--id-field", "n"])).await?.ok()?;
+    }
+    assert!(server.cli(["trigger", "get", "f"]).await?.ok()?.contains("by record"));
+    let events = r#"[{"n":0},{"n":1},{"n":2},{"n":3}]"#;
+    let job = server.cli(["trigger", "send", "f", "-d", events]).await?.ok()?.trim().to_owned();
+    let result = server.cli(["job", "result", &job, "--wait", "60s"]).await?.json()?;
+    assert_eq!(result["seen"], json!([3]), "{result}");
+    assert_eq!(seen(&server, "f", 3).await?, ["0,1,2,3", "1,3", "3"]);
+
+    // The last try is over, and the dead letter says what is left; so does every try after it is taken back.
+    let job = server.cli(["trigger", "send", "strict", "-d", events]).await?.ok()?.trim().to_owned();
+    server.cli(["job", "wait", &job]).await?.expect(1)?;
+    let dead = get(&server, "/v1/dead-letters").await?;
+    assert_eq!(dead["items"][0]["error"]["errors"][0]["field"], "records[3]", "{dead}");
+    assert_eq!(dead["items"][0]["error"]["errors"].as_array().map(Vec::len), Some(1), "{dead}");
+    let shown = server.cli(["job", "get", &job]).await?.ok()?;
+    assert!(shown.contains("1 of 2 records failed") && shown.contains("3 failed"), "{shown}");
+    server.cli(["dead-letter", "redrive", &job]).await?.ok()?;
+    server.cli(["job", "wait", &job]).await?.ok()?;
+    assert_eq!(seen(&server, "strict", 3).await?, ["0,1,2,3", "1,3", "3"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn messages_of_a_batch_that_failed_in_part_are_done_when_the_rest_is_also_over_a_kill() -> Result<()> {
+    let nats = &Nats::start().await?;
+    let (jetstream, stream) = orders(nats).await?;
+    let mut server = server_beside().await?;
+    deploy(&server, "f", IN_PARTS, &["--max-attempts", "9"]).await?;
+    publish(&jetstream, 0..4).await?;
+    create(&server, nats, "f", &["--batch", "4", "--partial-failures"]).await?;
+    seen(&server, "f", 1).await?;
+    server.kill().await?;
+    server.restart().await?;
+    until_acknowledged(&stream).await?;
+    let list = get(&server, "/v1/jobs?function=f").await?;
+    let jobs = list["items"].as_array().context("jobs")?;
+    assert!(!jobs.is_empty() && jobs.iter().all(|job| job["status"] == "succeeded"), "{list}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_nats_with_a_certificate_of_an_own_authority_is_trusted_by_the_setting() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    super::kubectl::issue(dir.path())?;
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let config = format!("tls {{ cert_file: {:?}, key_file: {:?} }}", file("cert.pem"), file("key.pem"));
+    let nats = &Nats::start_with(&NatsOptions { config }).await?;
+    let url = format!("tls://{}", nats.address());
+    let create = ["trigger", "create", "orders", "--function", "f", "--nats", &url, "--subject", "orders.>"];
+    let allow = ("LYRA__CONTROL__TRIGGERS__ALLOW".to_owned(), "[\"127.0.0.0/8\"]".to_owned());
+    let start = async |more: Option<String>| {
+        let more = more.map(|file| ("LYRA__CONTROL__TRIGGERS__CA_FILE".to_owned(), file));
+        let env = [allow.clone()].into_iter().chain(more).collect();
+        Lyra::start_with(Options { binary: Some(BINARY.into()), env, ..Options::default() }).await
+    };
+    let says = |view: &Value, words: &str| view["error"].as_str().is_some_and(|error| error.contains(words));
+    let stranger = start(None).await?;
+    deploy(&stranger, "f", ECHO, &[]).await?;
+    stranger.cli(create).await?.ok()?;
+    let not_trusted = |view: &Value| says(view, "can't connect to NATS") || says(view, "no certificate authorities");
+    until(&stranger, "orders", "it is not trusted", not_trusted).await?;
+    let server = start(Some(file("ca.pem"))).await?;
+    deploy(&server, "f", ECHO, &[]).await?;
+    server.cli(create).await?.ok()?;
+    // It is let in, and is told of what is missing behind the door.
+    until(&server, "orders", "there is no stream", |view| says(view, "no stream")).await?;
+    let refused = format!("{:#}", start(Some(file("none.pem"))).await.err().context("it starts")?);
+    assert!(refused.contains("control.triggers.ca_file") && refused.contains("can't be read"), "{refused}");
+    Ok(())
+}

@@ -39,6 +39,7 @@ async fn wrong_usage_is_exit_code_2_with_help_on_stderr() -> Result<()> {
         &["up", "--listen", "nonsense"],
         &["completions", "basic"],
         &["fn", "ls", "-o", "yaml"],
+        &["webhook", "set", "a", "--on-failure", "repair"],
     ];
     for args in wrong {
         let output = alone().run(*args).await?;

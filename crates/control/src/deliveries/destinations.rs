@@ -204,7 +204,7 @@ impl Directory {
 
     pub(super) async fn get(&self, tenant: &TenantName, of: &Subject) -> Result<Destinations> {
         let entry = self.objects.get(&of.key(tenant)).await?;
-        let entry = entry.ok_or_else(|| Error::not_found("destinations", format_args!("of {of}")))?;
+        let entry = entry.ok_or_else(|| none(of))?;
         read(&entry)
     }
 
@@ -214,7 +214,7 @@ impl Directory {
         self.learn(tenant, of, None)?;
         match there {
             true => Ok(()),
-            false => Err(Error::not_found("destinations", format_args!("of {of}"))),
+            false => Err(none(of)),
         }
     }
 
@@ -282,6 +282,10 @@ impl Follows for Directory {
         self.revision.store(batch.revision, Ordering::Release);
         Ok(())
     }
+}
+
+fn none(of: &Subject) -> Error {
+    Error::new(Code::NotFound, format!("{of} has no destinations"))
 }
 
 /// A record that can't be read is none; the log says so.

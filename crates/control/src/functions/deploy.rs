@@ -15,7 +15,7 @@ use lyra_wire::worker::Prepare;
 
 use super::record::{Meta, Record, put_alias, put_meta, put_version};
 use super::request::{Checked, check, raw_code};
-use super::{Functions, SHOWN, TRIES, Updated, keys};
+use super::{Functions, SHOWN, TRIES, Updated, While, keys};
 use crate::quotas::gate::Gate;
 
 impl Functions {
@@ -121,8 +121,11 @@ impl Functions {
         let new = New { tenant, function, checked, contract, code, now, fresh };
         for _ in 0..TRIES {
             let gate = self.gate(tenant, function).await?;
+            // As they are now: one that was deleted since the deploy began is refused, and who deletes one meanwhile sees this version.
+            let named = self.secrets.named(tenant, &checked.secrets).await?;
+            let depends = While { there: Some(pin.key()), gate: gate.as_ref(), named: Some(&named) };
             let made = self
-                .update_while(Some(pin.key()), gate.as_ref(), tenant, function, |record| {
+                .update_while(depends, tenant, function, |record| {
                     check_precondition(function, record, precondition)?;
                     let (changes, outcome) = new.changes(record, self.config.max_versions, &pinned)?;
                     if let Some(gate) = &gate {

@@ -46,7 +46,7 @@ use crate::following::{Follows, follow};
 use crate::leader::Term;
 use crate::metrics::Metrics;
 use crate::quotas::gate::Gate;
-use crate::secrets::SecretTable;
+use crate::secrets::{Named, SecretTable};
 use record::{Record, delete_alias, put_meta};
 pub(crate) use table::Table;
 
@@ -64,8 +64,19 @@ enum Updated<T> {
     Done(Changed<T>),
     /// What it depends on is not there any more.
     Gone,
-    /// Somebody else has passed the gate.
+    /// Somebody else has passed the gate, or changed a secret.
     Overtaken,
+}
+
+/// What a change depends on beside the function itself.
+#[derive(Default)]
+struct While<'a> {
+    /// An object that is there, and that the change takes away.
+    there: Option<&'a str>,
+    /// What limits it.
+    gate: Option<&'a Gate>,
+    /// The secrets that it names, as they were looked at.
+    named: Option<&'a Named>,
 }
 
 /// The registry.
@@ -164,7 +175,7 @@ impl Functions {
         function: &FunctionName,
         change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
     ) -> Result<Changed<T>> {
-        match self.update_while(None, None, tenant, function, change).await? {
+        match self.update_while(While::default(), tenant, function, change).await? {
             Updated::Done(changed) => Ok(changed),
             Updated::Gone | Updated::Overtaken => {
                 Err(Error::internal("a change without a condition was not made for one"))
@@ -172,12 +183,10 @@ impl Functions {
         }
     }
 
-    /// As [`Functions::update`], and takes the object `there` away, and passes the gate; nothing is done where the one is not there any
-    /// more, or somebody else has passed the other.
+    /// As [`Functions::update`], while what it depends on is as it was; else nothing is done.
     async fn update_while<T>(
         &self,
-        there: Option<&str>,
-        gate: Option<&Gate>,
+        While { there, gate, named }: While<'_>,
         tenant: &TenantName,
         function: &FunctionName,
         mut change: impl FnMut(Option<&Record>) -> Result<(Vec<Change>, T)>,
@@ -187,20 +196,26 @@ impl Functions {
             let (mut changes, value) = change(record.as_ref())?;
             changes.extend(there.map(|key| Change::Delete(key.to_owned())));
             changes.extend(gate.map(Gate::change));
+            changes.extend(named.iter().flat_map(|named| &named.changes).cloned());
             let meta = keys::meta(tenant, function);
             let check = match &record {
                 Some(record) => Check::Modified(meta, record.modified),
                 None => Check::Absent(meta),
             };
             let there = there.map(|key| Check::Exists(key.to_owned()));
-            let checks = [check].into_iter().chain(there).chain(gate.map(|gate| gate.check.clone())).collect();
+            let mut checks: Vec<Check> = [check].into_iter().chain(there).collect();
+            checks.extend(gate.map(|gate| gate.check.clone()));
+            checks.extend(named.iter().flat_map(|named| &named.checks).cloned());
             match self.objects.txn(Txn { checks, changes }).await {
                 Ok(revision) => {
                     self.shown(revision).await;
                     return Ok(Updated::Done(Changed { value, revision }));
                 }
                 Err(TxnError::Failed { index: 0, .. }) => {}
-                Err(TxnError::Failed { key, .. }) if gate.is_some_and(|gate| gate.check.key() == key) => {
+                Err(TxnError::Failed { key, .. })
+                    if gate.is_some_and(|gate| gate.check.key() == key)
+                        || named.is_some_and(|named| named.checks.iter().any(|check| check.key() == key)) =>
+                {
                     return Ok(Updated::Overtaken);
                 }
                 Err(TxnError::Failed { .. }) => return Ok(Updated::Gone),

@@ -96,7 +96,7 @@ impl Table {
     }
 
     /// Waits until the table is complete up to `revision`.
-    pub(super) async fn reaches(&self, revision: u64) {
+    pub(crate) async fn reaches(&self, revision: u64) {
         // Fails only when the sender is gone, and the sender is `self`.
         drop(self.revision.subscribe().wait_for(|now| *now >= revision).await);
     }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Jobs;
 use super::outcome::{gone, is_functions_own, outcome};
+use super::parts::Left;
 use super::running::Stop;
 
 /// Wait before the store is asked again after it failed.
@@ -151,7 +152,9 @@ impl Jobs {
     /// Runs the try; `None` when nothing is to be recorded. What a try used that is stopped here is counted by its worker.
     async fn attempt(&self, leased: LeasedJob, stop: oneshot::Receiver<Stop>) -> Option<(Outcome, Usage)> {
         let unused = |outcome| Some((outcome, Usage::default()));
-        let LeasedJob { job, event, .. } = leased;
+        let LeasedJob { job, event: whole, .. } = leased;
+        let left = Left::of(job.error.as_ref());
+        let event = left.event(&whole);
         let Some(version) = self.table.version(&key(&job)) else { return unused(gone(&job)) };
         let id = job.invocation.unwrap_or_else(|| self.ids.invocation());
         let texts = ResultForm::of(&version.labels).is_text();
@@ -177,7 +180,8 @@ impl Jobs {
             // What it throws is its result: another try would have another one.
             job.max_attempts = 1;
         }
-        let outcome = outcome(&job, reply.outcome, self.clock.now(), &self.config, &self.random);
+        let ended = left.judge(&whole, reply.outcome);
+        let outcome = outcome(&job, ended, self.clock.now(), &self.config, &self.random);
         if let Outcome::Retry { error, .. } = &outcome {
             self.metrics.job_retries.with_label_values(&[error.code.as_str()]).inc();
         }

@@ -12,6 +12,7 @@
 
 mod dispatcher;
 mod outcome;
+mod parts;
 mod running;
 mod waiters;
 

@@ -88,7 +88,11 @@ impl Schedules {
         request: ScheduleRequest,
     ) -> Result<(ScheduleView, bool)> {
         request.check()?;
-        timetable(&request)?;
+        let (table, now) = (timetable(&request)?, self.clock.now());
+        if table.next(now).is_none() && table.last(now).is_none() {
+            let reason = "means no time at all: there is no such day";
+            return Err(Error::field(Code::InvalidField, "cron", reason));
+        }
         self.version(tenant, &request.function)
             .map_err(|error| Error::field(Code::InvalidField, "function", error.detail))?;
         let key = key(tenant, name);

@@ -4,6 +4,10 @@
 //! ```text
 //! secrets/{tenant}/{name}    the newest value, sealed; how many there were; when it was set
 //! ```
+//! A deploy that names a secret writes the secret's record again, as it is. Who deletes a secret, or gives it another value, looks at the
+//! functions that name it, at the record's revision or a later one, and is refused where the record was written since. So of a deploy and
+//! a deletion at the same time one is refused, in whatever process each is.
+//!
 //! What must hold: no value is stored that is not sealed, and none is in an error, a log or an answer but
 //! [`Secrets::fetch`]'s, which only workers may ask for. The keys are in a file that the operator keeps ([`key_file`]) and in no store.
 
@@ -18,7 +22,7 @@ use std::time::Duration;
 
 use lyra_kit::{Clock, Random, Tasks};
 use lyra_resources::ResourceApi;
-use lyra_store::objects::{Change, Check, Pages, Txn};
+use lyra_store::objects::{Change, Check, Entry, Pages, Txn};
 use lyra_store::{Objects, TxnError};
 use lyra_types::api::Page;
 use lyra_types::secret::{MAX_FUNCTION_SECRET_BYTES, MAX_SECRET, MAX_SECRETS};
@@ -35,6 +39,8 @@ use table::{Record, path};
 
 /// Tries of a change that loses against others.
 const TRIES: u32 = 50;
+/// How long it may take until the functions are known that name a secret.
+const SHOWN: Duration = Duration::from_secs(10);
 /// Secrets that are sealed anew with one look at the store.
 const PAGE: usize = 100;
 
@@ -185,6 +191,14 @@ impl Secrets {
         }
     }
 
+    /// Waits until the functions are known that named a secret before its record was written.
+    async fn know_users(&self, entry: &Entry) -> Result<()> {
+        if tokio::time::timeout(SHOWN, self.functions.reaches(entry.modified)).await.is_err() {
+            return Err(Error::new(Code::Unavailable, "the route table is behind; try again"));
+        }
+        Ok(())
+    }
+
     /// Sets a secret.
     pub(crate) async fn put(&self, put: PutSecret) -> Result<SecretPut> {
         self.check_value(&put)?;
@@ -192,6 +206,10 @@ impl Secrets {
         let (key, place) = (&put.key, path(&put.key));
         for _ in 0..TRIES {
             let old = self.objects.get(&place).await?;
+            if let Some(entry) = &old {
+                self.know_users(entry).await?;
+                self.check_value(&put)?;
+            }
             let check = match &old {
                 Some(entry) => Check::Modified(place.clone(), entry.modified),
                 None if self.table.count(&key.tenant) >= MAX_SECRETS => return Err(full()),
@@ -255,19 +273,27 @@ impl Secrets {
     }
 
     pub(crate) async fn delete(&self, key: &SecretKey, force: bool) -> Result<()> {
-        if let Some(refused) = self.users_of(key).refusal(key).filter(|_| !force) {
-            return Err(Error::new(Code::Conflict, refused));
-        }
-        let txn = Txn { checks: vec![Check::Exists(path(key))], changes: vec![Change::Delete(path(key))] };
-        match self.objects.txn(txn).await {
-            Ok(revision) => {
-                self.table.shown(revision).await;
-                tracing::info!(tenant = %key.tenant, secret = %key.name, "secret deleted");
-                Ok(())
+        let place = path(key);
+        for _ in 0..TRIES {
+            let entry = self.objects.get(&place).await?.ok_or_else(|| missing(key))?;
+            if !force {
+                self.know_users(&entry).await?;
+                if let Some(refused) = self.users_of(key).refusal(key) {
+                    return Err(Error::new(Code::Conflict, refused));
+                }
             }
-            Err(TxnError::Failed { .. }) => Err(missing(key)),
-            Err(TxnError::Store(error)) => Err(error.into()),
+            let checks = vec![Check::Modified(place.clone(), entry.modified)];
+            match self.objects.txn(Txn { checks, changes: vec![Change::Delete(place.clone())] }).await {
+                Ok(revision) => {
+                    self.table.shown(revision).await;
+                    tracing::info!(tenant = %key.tenant, secret = %key.name, "secret deleted");
+                    return Ok(());
+                }
+                Err(TxnError::Failed { .. }) => {}
+                Err(TxnError::Store(error)) => return Err(error.into()),
+            }
         }
+        Err(too_many_changes(key))
     }
 
     /// Values for an instance.
@@ -361,26 +387,63 @@ impl SecretTable {
     /// # Errors
     /// [`Code::InvalidField`] with each that is not.
     pub(crate) async fn check(&self, tenant: &TenantName, uses: &[SecretUse]) -> Result<()> {
-        let mut bytes = 0;
-        for (at, secret) in uses.iter().enumerate() {
-            let refused = |reason: String| Err(Error::field(Code::InvalidField, format!("secrets[{at}]"), reason));
+        let mut found = BTreeMap::new();
+        for secret in uses {
             let key = SecretKey { tenant: tenant.clone(), name: secret.name.clone() };
-            let Some(record) = self.find(&key).await? else {
-                return refused(format!("there is no secret {} in tenant {tenant}; set it first", secret.name));
-            };
-            if secret.env.is_some() && !record.text {
-                let reason = format!("the value of secret {} is not UTF-8 text without NUL: use a file", secret.name);
-                return refused(reason);
-            }
-            bytes += record.size;
-            if bytes > MAX_FUNCTION_SECRET_BYTES {
-                return refused(format!(
-                    "the secrets of a function have at most {MAX_FUNCTION_SECRET_BYTES} bytes together"
-                ));
+            if let Some(record) = self.find(&key).await? {
+                found.insert(&secret.name, record);
             }
         }
-        Ok(())
+        check_uses(tenant, uses, &found)
     }
+
+    /// The secrets that a deploy names, as the store has them now.
+    ///
+    /// # Errors
+    /// As [`SecretTable::check`].
+    pub(crate) async fn named(&self, tenant: &TenantName, uses: &[SecretUse]) -> Result<Named> {
+        let (mut found, mut named) = (BTreeMap::new(), Named::default());
+        for name in uses.iter().map(|secret| &secret.name).collect::<BTreeSet<_>>() {
+            let place = path(&SecretKey { tenant: tenant.clone(), name: name.clone() });
+            let Some(entry) = self.objects.get(&place).await? else { continue };
+            if let Some(record) = Record::read(&entry) {
+                found.insert(name, Arc::new(record));
+            }
+            named.checks.push(Check::Modified(place.clone(), entry.modified));
+            named.changes.push(Change::Put(place, entry.value));
+        }
+        check_uses(tenant, uses, &found)?;
+        Ok(named)
+    }
+}
+
+/// What a deploy holds of the secrets that it names: it goes through only while they are as they were, and leaves them so.
+#[derive(Default)]
+pub(crate) struct Named {
+    pub(crate) checks: Vec<Check>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// Checks that secrets can be given as a deploy wants.
+fn check_uses(tenant: &TenantName, uses: &[SecretUse], found: &BTreeMap<&SecretName, Arc<Record>>) -> Result<()> {
+    let mut bytes = 0;
+    for (at, secret) in uses.iter().enumerate() {
+        let refused = |reason: String| Err(Error::field(Code::InvalidField, format!("secrets[{at}]"), reason));
+        let Some(record) = found.get(&secret.name) else {
+            return refused(format!("there is no secret {} in tenant {tenant}; set it first", secret.name));
+        };
+        if secret.env.is_some() && !record.text {
+            let reason = format!("the value of secret {} is not UTF-8 text without NUL: use a file", secret.name);
+            return refused(reason);
+        }
+        bytes += record.size;
+        if bytes > MAX_FUNCTION_SECRET_BYTES {
+            return refused(format!(
+                "the secrets of a function have at most {MAX_FUNCTION_SECRET_BYTES} bytes together"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Who is given a secret.

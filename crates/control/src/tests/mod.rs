@@ -49,6 +49,10 @@ pub(crate) struct Scripted {
     pub(crate) dropped: Arc<AtomicUsize>,
     pub(crate) running: Arc<AtomicUsize>,
     pub(crate) forgotten: Mutex<Vec<(u64, Option<u64>)>>,
+    /// Deploys that came to be prepared.
+    pub(crate) preparing: AtomicUsize,
+    /// Who holds it keeps deploys from being prepared.
+    pub(crate) hold: tokio::sync::Mutex<()>,
     pub(crate) clock: Clock,
 }
 
@@ -103,6 +107,8 @@ impl Scripted {
 #[async_trait]
 impl Worker for Scripted {
     async fn prepare(&self, prepare: Prepare) -> Result<Prepared, Error> {
+        self.preparing.fetch_add(1, Ordering::SeqCst);
+        drop(self.hold.lock().await);
         if prepare.code.starts_with(b"bad") {
             return Err(Error::field(Code::InvalidCode, "code", "a syntax error"));
         }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use lyra_kit::{Random, Tasks};
 use lyra_types::{Code, SecretBytes, SecretName, SecretUse};
@@ -9,7 +10,7 @@ use lyra_wire::Control;
 use lyra_wire::control::{PageQuery, Precondition};
 use lyra_wire::secrets::{PutSecret, SecretKey};
 
-use super::{Site, js, name, tenant};
+use super::{Site, Stores, js, name, start_of_time, tenant};
 use crate::Config;
 use crate::secrets::{SecretsConfig, key_file};
 
@@ -107,6 +108,87 @@ async fn a_function_is_given_only_what_is_there_and_what_is_used_stays() {
     // One that is made anew is not taken for the old one.
     assert_eq!(set(&site, "db", b"new").await.unwrap(), 1);
     site.service.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_goes_while_a_deploy_names_it_has_the_deploy_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = start(dir.path()).await;
+    set(&site, "db", VALUE.as_bytes()).await.unwrap();
+    let mut request = js("export default 1");
+    request.secrets = env_of("db");
+    let (owner, f) = (tenant(), name("f"));
+    let held = site.worker.hold.lock().await;
+    let deploy = site.service.deploy(&owner, &f, request.clone(), Precondition::None);
+    let delete = async {
+        while site.worker.preparing.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        // Nobody is given it yet.
+        site.service.delete_secret(&key("db"), false).await.unwrap();
+        drop(held);
+    };
+    let (deployed, ()) = tokio::join!(deploy, delete);
+    let refused = deployed.unwrap_err();
+    assert_eq!((refused.code, refused.errors[0].field.as_str()), (Code::InvalidField, "secrets[0]"));
+    assert_eq!(site.service.function(&owner, &f).await.unwrap_err().code, Code::NotFound);
+    // One that is only changed meanwhile is given, where it still can be.
+    for (secret, value, is_text) in [("text", b"another".as_slice(), true), ("raw", &[0xff], false)] {
+        set(&site, secret, VALUE.as_bytes()).await.unwrap();
+        let mut request = request.clone();
+        request.secrets = env_of(secret);
+        let (held, before) = (site.worker.hold.lock().await, site.worker.preparing.load(Ordering::SeqCst));
+        let function = name(secret);
+        let deploy = site.service.deploy(&owner, &function, request, Precondition::None);
+        let change = async {
+            while site.worker.preparing.load(Ordering::SeqCst) == before {
+                tokio::task::yield_now().await;
+            }
+            set(&site, secret, value).await.unwrap();
+            drop(held);
+        };
+        let (deployed, ()) = tokio::join!(deploy, change);
+        assert_eq!(deployed.map_err(|error| error.detail.contains("not UTF-8")).err(), (!is_text).then_some(true));
+    }
+    site.service.stop().await;
+}
+
+#[tokio::test]
+async fn of_a_deploy_and_a_deletion_in_two_processes_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let stores = Stores::open(dir.path());
+    let secrets = SecretsConfig { key_file: Some(key_path(dir.path())), make_key: true };
+    let start = |seed, place| {
+        let config = Config { secrets: secrets.clone(), ..Config::default() };
+        let stores = stores.clone();
+        async move { Site::start_on(stores, config, start_of_time(), seed, |jobs| jobs, &Tasks::new(), place).await }
+    };
+    let (one, other) = (start(1, ("c1", "a:1")).await, start(2, ("c2", "a:2")).await);
+    let mut request = js("export default 1");
+    request.secrets = env_of("db");
+    let (mut refused, owner) = ([0, 0], tenant());
+    for round in 0..30 {
+        set(&one, "db", VALUE.as_bytes()).await.unwrap();
+        let f = name(&format!("f{round}"));
+        let deploy = one.service.deploy(&owner, &f, request.clone(), Precondition::None);
+        let secret = key("db");
+        let (deployed, deleted) = tokio::join!(deploy, other.service.delete_secret(&secret, false));
+        match (deployed, deleted) {
+            (Ok(_), Err(error)) => {
+                assert_eq!(error.code, Code::Conflict, "{error}");
+                refused[1] += 1;
+                one.service.delete_function(&owner, &f).await.unwrap();
+            }
+            (Err(error), Ok(())) => {
+                assert_eq!(error.code, Code::InvalidField, "{error}");
+                refused[0] += 1;
+            }
+            (deployed, deleted) => panic!("{round}: {deployed:?}, {deleted:?}"),
+        }
+    }
+    assert_eq!(refused.iter().sum::<u32>(), 30);
+    one.service.stop().await;
+    other.service.stop().await;
 }
 
 #[tokio::test(start_paused = true)]

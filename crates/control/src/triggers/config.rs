@@ -1,5 +1,6 @@
 //! Settings of triggers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,6 +16,9 @@ pub struct TriggersConfig {
     /// Networks that may be reached although they are not public, such as `10.0.0.0/8`.
     #[serde(with = "networks")]
     pub allow: Vec<IpNet>,
+    /// File with certificates of authorities, in PEM, that servers at `tls://` may have theirs of, beside the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Most triggers that take messages from NATS at the same time; each has a connection.
     pub max_connections: usize,
     /// Longest time to connect, and for one answer of NATS.
@@ -32,6 +36,7 @@ impl Default for TriggersConfig {
     fn default() -> TriggersConfig {
         TriggersConfig {
             allow: Vec::new(),
+            ca_file: None,
             max_connections: 500,
             timeout: Duration::from_secs(10),
             retry: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(60) },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use lyra_types::trigger::{MAX_BATCH_BYTES, TriggerSource};
+use lyra_types::trigger::{MAX_BATCH_BYTES, TriggerRequest};
 use lyra_types::{Timestamp, TriggerName};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -55,12 +55,16 @@ impl Record {
 struct Event<'a> {
     trigger: &'a TriggerName,
     source: &'static str,
+    /// Tells the function that it may answer which records failed, and whoever reads the answer that it means that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial_failures: bool,
     records: &'a [Record],
 }
 
 /// The event of a batch.
-pub(super) fn event(trigger: &TriggerName, source: &TriggerSource, records: &[Record]) -> serde_json::Result<Bytes> {
-    serde_json::to_vec(&Event { trigger, source: source.kind(), records }).map(Bytes::from)
+pub(super) fn event(trigger: &TriggerName, request: &TriggerRequest, records: &[Record]) -> serde_json::Result<Bytes> {
+    let (source, partial_failures) = (request.source.kind(), request.partial_failures);
+    serde_json::to_vec(&Event { trigger, source, partial_failures, records }).map(Bytes::from)
 }
 
 /// Puts what comes in a row into batches of at most `most` records and [`MAX_BATCH_BYTES`]; what is larger by itself stands alone.
@@ -85,7 +89,6 @@ pub(super) fn batches<T>(items: Vec<T>, most: usize, size: impl Fn(&T) -> usize)
 
 #[cfg(test)]
 mod tests {
-    use lyra_types::trigger::HttpSource;
     use proptest::prelude::*;
 
     use super::*;
@@ -93,16 +96,21 @@ mod tests {
     #[test]
     fn an_event_has_one_shape_whatever_its_data() {
         let name = TriggerName::new("t").unwrap();
-        let source = TriggerSource::Http(HttpSource::default());
+        let request = r#"{"function":"f","source":{"kind":"http"}}"#;
+        let mut request: TriggerRequest = serde_json::from_str(request).unwrap();
         let mut one = Record::new("a".to_owned(), br#" {"n": 1e400} "#);
         one.subject = Some("s.x".to_owned());
         one.time = Some(Timestamp::from_millis(0));
         let records = [one, Record::new("b".to_owned(), b"\xff\0"), Record::new("c".to_owned(), b"")];
-        let event = event(&name, &source, &records).unwrap();
+        let text = |request: &TriggerRequest, records: &[Record]| {
+            String::from_utf8(event(&name, request, records).unwrap().to_vec()).unwrap()
+        };
         assert_eq!(
-            String::from_utf8_lossy(&event),
+            text(&request, &records),
             r#"{"trigger":"t","source":"http","records":[{"id":"a","subject":"s.x","time":"1970-01-01T00:00:00.000Z","data":{"n": 1e400}},{"id":"b","data_base64":"/wA="},{"id":"c","data_base64":""}]}"#
         );
+        request.partial_failures = true;
+        assert_eq!(text(&request, &[]), r#"{"trigger":"t","source":"http","partial_failures":true,"records":[]}"#);
     }
 
     proptest! {

@@ -88,6 +88,14 @@ impl Triggers {
         }
     }
 
+    /// Checks what can be told of the settings before anything is connected to.
+    ///
+    /// # Errors
+    /// [`Code::InvalidField`] with the setting at fault.
+    pub(crate) fn check_settings(&self) -> Result<()> {
+        self.config.ca_file.as_deref().map(nats::authorities).transpose().map(drop)
+    }
+
     /// Writes down in the background what triggers do.
     pub(crate) fn start(self: &Arc<Self>, tasks: &Tasks) {
         let this = Arc::clone(self);

@@ -117,8 +117,8 @@ impl Triggers {
         told: bool,
         posted: &EventsPosted,
     ) -> Result<Handed> {
-        let event = event::event(name, &record.trigger.source, &batch)
-            .map_err(|_| Error::internal("the events can't be written"))?;
+        let event =
+            event::event(name, &record.trigger, &batch).map_err(|_| Error::internal("the events can't be written"))?;
         if event.len() > MAX_EVENT {
             let detail = format!("an event is larger than {MAX_EVENT} bytes with what goes with it");
             return Err(Error::new(Code::TooLarge, detail));

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
 use http::Method;
 use lyra_kit::Clock;
 use lyra_kit::telemetry::prometheus::IntCounter;
@@ -37,6 +38,15 @@ pub(crate) struct AuditAs {
     pub tenant: Option<TenantName>,
     /// What it was done to, where the path does not say so.
     pub target: Option<String>,
+}
+
+impl AuditAs {
+    /// An answer that tells of something new: the entry names it, where the path can't.
+    pub(crate) fn made(mut answer: Response, by: &Identity, tenant: Option<TenantName>, target: String) -> Response {
+        let by = AuditAs { actor: by.name.clone(), tenant, target: Some(target) };
+        answer.extensions_mut().insert(by);
+        answer
+    }
 }
 
 /// What an entry says beside who and when.

@@ -16,6 +16,7 @@ use lyra_wire::control::PageQuery;
 use super::functions::no_content;
 use super::login::known;
 use super::{Answer, json_with};
+use crate::access::audit::AuditAs;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
 use crate::headers;
@@ -70,8 +71,9 @@ pub(crate) async fn create(State(app): State<Arc<App>>, scope: Scope, request: R
     let TenantRequest { name } = parse_json(&body.bytes)?;
     let made = app.accounts.create_tenant(&TenantName::new(&name)?).await?;
     let made = known(&app, made).await;
-    let location = headers::value(format_args!("/v1/tenants/{}", made.name));
-    Ok(json_with(StatusCode::CREATED, LOCATION, location, &view(&made)))
+    let place = format!("/v1/tenants/{}", made.name);
+    let answer = json_with(StatusCode::CREATED, LOCATION, headers::value(&place), &view(&made));
+    Ok(AuditAs::made(answer, &scope.identity, Some(made.name), place))
 }
 
 /// Show a tenant.

@@ -19,6 +19,7 @@ use lyra_wire::control::PageQuery;
 use super::Answer;
 use super::functions::no_content;
 use super::login::{issued, known};
+use crate::access::audit::AuditAs;
 use crate::access::{By, Identity};
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json};
@@ -93,7 +94,9 @@ pub(crate) async fn create(State(app): State<Arc<App>>, scope: Scope, request: R
     let body = body::read(&app, &scope.headers, request.into_body(), app.config.max_json_bytes).await?;
     let new = allowed(&scope.identity, &scope.tenant, parse_json(&body.bytes)?)?;
     let made = app.accounts.create_token(new).await?;
-    Ok(issued(StatusCode::CREATED, known(&app, made).await))
+    let made = known(&app, made).await;
+    let (tenant, place) = (made.token.tenant.clone(), format!("/v1/tokens/{}", made.token.id));
+    Ok(AuditAs::made(issued(StatusCode::CREATED, made), &scope.identity, tenant, place))
 }
 
 /// List tokens, oldest first: a tenant's for its administrators, else the caller's own.

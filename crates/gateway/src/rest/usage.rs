@@ -26,8 +26,8 @@ use crate::service::App;
 #[utoipa::path(
     get, path = "/v1/usage", tag = "usage", operation_id = "getUsage",
     params(
-        ("from" = Option<String>, Query, description = "From the hour of this time on (RFC 3339)", example = "2026-01-31T12:00:00Z"),
-        ("to" = Option<String>, Query, description = "Before the hour of this time (RFC 3339)"),
+        ("from" = Option<String>, Query, description = "From the hour of this time on (RFC 3339), or from this day of UTC on", example = "2026-01-31T12:00:00Z"),
+        ("to" = Option<String>, Query, description = "Before the hour of this time (RFC 3339), or before this day of UTC"),
         ("group" = Option<String>, Query, description = "One sum for each of these, parted by commas: `tenant`, `user`, `function`, `version`, `hour`, `day`", example = "function,day"),
         ("function" = Option<String>, Query, description = "Only of this function"),
         ("all" = Option<bool>, Query, description = "Of all tenants; an operator's"),
@@ -50,11 +50,17 @@ pub(crate) async fn get(State(app): State<Arc<App>>, scope: Scope) -> Answer {
     } else {
         Some(scope.tenant.clone())
     };
+    let (from, to) = (hour(&params, "from")?, hour(&params, "to")?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        return Err(Error::field(Code::BadRequest, "to", "the query parameter is a time before that of `from`").into());
+    }
     let query = UsageQuery {
         tenant,
         function: params.text("function")?.map(FunctionName::new).transpose()?,
-        from: hour(&params, "from")?,
-        to: hour(&params, "to")?,
+        from,
+        to,
         by: groups(&params)?,
         limit: limit + 1,
         offset,
@@ -89,7 +95,11 @@ fn hour(params: &Params<'_>, name: &str) -> Result<Option<Hour>> {
     let Some(text) = params.text(name)? else { return Ok(None) };
     // A form decodes the "+" of an offset to a space.
     let time = Timestamp::parse(text).or_else(|| Timestamp::parse(&text.replace(' ', "+")));
-    let fault = || Error::field(Code::BadRequest, name, "the query parameter must be a time (2026-01-31T12:00:00Z)");
+    let time = time.or_else(|| Timestamp::parse(&format!("{text}T00:00:00Z")));
+    let fault = || {
+        let reason = "the query parameter must be a time (2026-01-31T12:00:00Z), or a day of UTC (2026-01-31)";
+        Error::field(Code::BadRequest, name, reason)
+    };
     time.map(|time| Some(Hour::of(time))).ok_or_else(fault)
 }
 

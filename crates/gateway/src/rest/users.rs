@@ -17,6 +17,7 @@ use super::functions::no_content;
 use super::login::known;
 use super::{Answer, json_with};
 use crate::access::Identity;
+use crate::access::audit::AuditAs;
 use crate::access::gate::Peer;
 use crate::body;
 use crate::extract::{Scope, expect_json, parse_json, parse_secret_json};
@@ -78,10 +79,11 @@ pub(crate) async fn create(State(app): State<Arc<App>>, scope: Scope, request: R
     let UserRequest { name, role, password } = parse_secret_json(&body.bytes)?;
     drop(body);
     let name = UserName::new(&name)?;
-    let made = app.accounts.create_user(NewUser { tenant, name, role, password }).await?;
+    let made = app.accounts.create_user(NewUser { tenant: tenant.clone(), name, role, password }).await?;
     let made = view(known(&app, made).await);
-    let location = headers::value(format_args!("/v1/tenants/{}/users/{}", made.tenant, made.name));
-    Ok(json_with(StatusCode::CREATED, LOCATION, location, &made))
+    let place = format!("/v1/tenants/{}/users/{}", made.tenant, made.name);
+    let answer = json_with(StatusCode::CREATED, LOCATION, headers::value(&place), &made);
+    Ok(AuditAs::made(answer, &scope.identity, Some(tenant), place))
 }
 
 /// Show a user. Users see themselves, administrators everybody.

@@ -40,10 +40,12 @@ pub(super) fn lose(job: &mut Job, now: Timestamp) {
     if job.cancel_requested {
         return end(job, JobStatus::Cancelled, now, Some(cancelled()));
     }
-    let error = Error::new(
+    let mut error = Error::new(
         Code::Unavailable,
         format!("the process that ran try {} of {} was lost before the try ended", job.attempts, job.max_attempts),
     );
+    // What the tries before left to do is still to be done, and nothing else.
+    error.errors = job.error.take().map(|before| before.errors).unwrap_or_default();
     if job.attempts < job.max_attempts {
         queue(job, now, Some(error));
     } else {

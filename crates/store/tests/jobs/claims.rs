@@ -2,7 +2,7 @@
 
 use lyra_types::job::JobStatus;
 use lyra_types::quota::QuotaKey;
-use lyra_types::{Code, Error};
+use lyra_types::{Code, Error, FieldError};
 
 use super::*;
 use lyra_store::jobs::{Filter, Held, Idempotency, Jobs, JobsError, Outcome, Retention};
@@ -114,13 +114,19 @@ pub async fn a_failed_try_is_due_again_at_its_time(subject: impl Subject) {
     let jobs = subject.jobs();
     jobs.accept(new("f", 1)).await.unwrap();
     let first = lease_one(jobs, 1, at(5)).await;
-    let retry = Outcome::Retry { run_at: at(10), error: failure() };
+    let left = FieldError::new("records[3]", "failed");
+    let retry = Outcome::Retry { run_at: at(10), error: failure().with_field(left.clone()) };
     let job = jobs.finish(first.lease(), at(6), retry).await.unwrap();
     assert_eq!((job.status, job.attempts, job.next_attempt_at), (JobStatus::Queued, 1, Some(at(10))));
     let none = jobs.lease(request(1, at(9), 9)).await.unwrap();
     assert_eq!((none.jobs.len(), none.next), (0, Some(at(10))));
     let second = lease_one(jobs, 1, at(10)).await;
-    assert_eq!((second.job.attempts, second.fence, second.job.error.unwrap().detail), (2, 2, "it threw".to_owned()));
+    let error = second.job.error.unwrap();
+    assert_eq!((second.job.attempts, second.fence, error.detail), (2, 2, "it threw".to_owned()));
+    assert_eq!(error.errors, [left.clone()]);
+    // Nobody hears how the second one ends: what the first left to do is known still.
+    let lost = jobs.recover(1, at(11), 9).await.unwrap();
+    assert_eq!(lost[0].error.as_ref().unwrap().errors, [left]);
 }
 
 pub async fn a_try_that_was_given_back_does_not_count_and_its_lease_is_worth_nothing(subject: impl Subject) {

@@ -334,11 +334,15 @@ pub struct JobError {
     /// What the function threw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Thrown>,
+    /// Of a batch that failed in part: the records that are left, `records[3]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
 }
 
 impl From<&Error> for JobError {
     fn from(error: &Error) -> JobError {
-        JobError { code: error.code.to_string(), detail: error.detail.clone(), error: error.thrown.clone() }
+        let (code, detail, thrown) = (error.code.to_string(), error.detail.clone(), error.thrown.clone());
+        JobError { code, detail, error: thrown, errors: error.errors.clone() }
     }
 }
 

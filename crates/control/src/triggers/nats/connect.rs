@@ -4,6 +4,7 @@
 //! addresses; servers that a server tells of are not asked. A certificate is that of the name, though the client knows an address only.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use lyra_types::{Code, Error, Result, SecretBytes, TenantName};
 use reqwest::Url;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde::Deserialize;
@@ -120,7 +122,9 @@ impl Triggers {
                 std::future::ready(())
             });
         if server.tls {
-            options = options.require_tls(true).tls_client_config(tls(server.host.clone()).await?);
+            options = options
+                .require_tls(true)
+                .tls_client_config(tls(server.host.clone(), self.config.ca_file.clone()).await?);
         }
         if let Some(name) = &source.credentials_secret {
             let values = self.secrets.fetch(tenant, vec![name.clone()]).await.map_err(|error| error.detail)?;
@@ -151,16 +155,37 @@ impl Triggers {
     }
 }
 
-/// What checks that a server has a certificate of the system's authorities for `host`.
-async fn tls(host: String) -> Result<ClientConfig, Fault> {
+/// The certificates of the authorities in a file, which is read anew for each connection.
+///
+/// # Errors
+/// [`Code::InvalidField`] where there are none to be had.
+pub(in super::super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let bad = |reason: String| {
+        Error::field(Code::InvalidField, "control.triggers.ca_file", format!("{} {reason}", path.display()))
+    };
+    let text = std::fs::read(path).map_err(|error| bad(format!("can't be read: {error}")))?;
+    let found: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(bad("holds no certificate in PEM".to_owned())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(bad(format!("is not PEM ({error})"))),
+    }
+}
+
+/// What checks that a server has a certificate for `host`, of the system's authorities or of those in the file.
+async fn tls(host: String, further: Option<PathBuf>) -> Result<ClientConfig, Fault> {
     let name = ServerName::try_from(host).map_err(fault("the server's name can't be that of a certificate"))?;
-    let read = lyra_kit::tasks::blocking(rustls_native_certs::load_native_certs).await;
-    let found = read.map_err(fault("the system's certificate authorities can't be read"))?;
+    let read = lyra_kit::tasks::blocking(move || {
+        let further = further.as_deref().map(authorities).transpose();
+        (rustls_native_certs::load_native_certs(), further)
+    });
+    let (found, further) = read.await.map_err(fault("certificate authorities can't be read"))?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
+    roots.add_parsable_certificates(further.map_err(|error| error.detail)?.unwrap_or_default());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let checks = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-    let checks = checks.map_err(fault("the system has no certificate authorities"))?;
+    let checks = checks.map_err(fault("there are no certificate authorities"))?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(fault("TLS can't be set up"))?

@@ -13,7 +13,7 @@ mod settle;
 
 use async_nats::jetstream::consumer::pull;
 
-pub(super) use connect::check;
+pub(super) use connect::{authorities, check};
 
 /// What keeps a trigger from taking messages, for people.
 type Fault = String;

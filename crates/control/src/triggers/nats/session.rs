@@ -338,7 +338,7 @@ impl Session<'_> {
             flight.acks.push(one.ack);
             records.extend(one.records);
         }
-        let event = event::event(&self.whose.1, &self.record.trigger.source, &records);
+        let event = event::event(&self.whose.1, &self.record.trigger, &records);
         let event = event.map_err(fault("an event can't be written"))?;
         let uid = self.record.uid;
         if event.len() > MAX_EVENT {
