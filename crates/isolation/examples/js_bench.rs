@@ -112,6 +112,7 @@ impl Bench {
             logs: Arc::new(Silent),
             max_result: 6 << 20,
             cpu: Default::default(),
+            trace: None,
         };
         let result = sandbox.call(context, Bytes::from_static(b"[2,3]")).await?;
         ensure!(&result[..] == b"5", "a wrong answer: {result:?}");

@@ -83,6 +83,7 @@ impl Function {
             logs: Arc::new(Silent),
             max_result: 1 << 20,
             cpu: Default::default(),
+            trace: None,
         }
     }
 

@@ -59,6 +59,7 @@ impl Bench {
             logs: Arc::new(Silent),
             max_result: 6 << 20,
             cpu: Default::default(),
+            trace: None,
         }
     }
 
