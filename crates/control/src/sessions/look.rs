@@ -429,8 +429,14 @@ impl Leading {
     fn open_again(&mut self, uid: &str) {
         let now = self.now();
         let Some(session) = self.sessions.get_mut(uid) else { return };
-        let due = session.not_before.is_none_or(|at| now >= at) && now < session.deadline;
-        let Some(bound) = session.bound.as_mut().filter(|of| of.opening == Opening::Uncertain && due) else { return };
+        let Some(bound) = session.bound.as_mut().filter(|of| of.opening == Opening::Uncertain) else { return };
+        if now >= session.deadline {
+            return;
+        }
+        if let Some(later) = session.not_before.filter(|at| now < *at) {
+            // The timer that was set with it may have been an earlier one's.
+            return self.at(later, Wake::Session(uid.to_owned()));
+        }
         if self.field.nodes.get(&bound.worker).is_some_and(|node| node.state != MemberState::Lost) {
             bound.opening = Opening::Sent;
             self.send_open(uid);

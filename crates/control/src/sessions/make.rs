@@ -15,7 +15,7 @@ use lyra_wire::sessions::AppVersion;
 use super::Shared;
 use super::admission::APPLICATION_FINALIZER;
 use super::app::App;
-use super::leading::{Done, Leading};
+use super::leading::{Done, Leading, Wake};
 use super::versions::{self, Fault, Version};
 
 /// How long a version waits for further workers to have its code once one has.
@@ -24,9 +24,14 @@ const FOR_OTHERS: Duration = Duration::from_secs(10);
 const STORE_FAILED: &str = "StoreFailed";
 
 impl Leading {
-    pub(super) fn is_due(&self, uid: &str) -> bool {
+    /// Whether an application may be worked on now. Where it may later, it is looked at again then: the timer that was set
+    /// with its failure may have been taken by an earlier look.
+    pub(super) fn is_due(&mut self, uid: &str) -> bool {
         let now = self.now();
-        self.apps.get(uid).is_some_and(|app| !app.working && app.not_before.is_none_or(|at| now >= at))
+        let Some(app) = self.apps.get(uid).filter(|app| !app.working) else { return false };
+        let Some(later) = app.not_before.filter(|at| now < *at) else { return true };
+        self.at(later, Wake::App(uid.to_owned()));
+        false
     }
 
     pub(super) fn load(&mut self, uid: &str) {

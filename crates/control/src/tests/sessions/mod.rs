@@ -2,6 +2,7 @@
 
 mod node;
 mod refused;
+mod retried;
 mod secrets;
 
 use std::time::Duration;

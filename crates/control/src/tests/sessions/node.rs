@@ -54,6 +54,10 @@ pub(in crate::tests) struct Held {
     pub(in crate::tests) refused: u32,
 }
 
+    /// So many of the next commands to load code fail.
+    pub(in crate::tests) preloads_to_fail: u32,
+    /// So many of the next commands to open a session are lost on the way.
+    pub(in crate::tests) opens_to_lose: u32,
 /// A worker.
 #[derive(Clone)]
 pub(in crate::tests) struct Node {
@@ -156,6 +160,14 @@ impl Node {
         match command {
             SessionCommand::Preload(_) | SessionCommand::Configure { .. } => {}
             SessionCommand::Stand(app, count) => self.stand(&mut held, &app.key, count, say),
+            SessionCommand::Preload(_) if held.preloads_to_fail > 0 => {
+                held.preloads_to_fail -= 1;
+                return Err(Error::new(Code::Unavailable, "its disk is full"));
+            }
+            SessionCommand::Open(_) if held.opens_to_lose > 0 => {
+                held.opens_to_lose -= 1;
+                return Err(Error::new(Code::WorkerLost, "the conversation broke off"));
+            }
             SessionCommand::Dismiss(key) => self.stand(&mut held, &key, 0, say),
             SessionCommand::Open(open) => return self.open(&mut held, *open, say),
             SessionCommand::Close(uid, _) => self.close(&mut held, &uid, SessionEnd::Closed, say),
