@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use tokio::net::UdpSocket;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -81,12 +82,18 @@ fn pass_on(
         client.activity.stamp();
         // A first error may be told of a datagram that was sent before.
         let datagram = &scratch[..length];
-        match client.socket.try_send(datagram).or_else(|_| client.socket.try_send(datagram)) {
+        match send(&client.socket, datagram).or_else(|_| send(&client.socket, datagram)) {
             Ok(_) => ingress.metrics.carried(Kind::Udp).up.inc_by(length as u64),
             Err(_) => ingress.metrics.dropped.inc(),
         }
         true
     })
+}
+
+/// Sends at once or not at all. Not by tokio, which takes a new socket for one that can't be written to until it has waited for
+/// it once: the first datagrams of each client would be lost.
+fn send(socket: &UdpSocket, datagram: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, datagram, SendFlags::NOSIGNAL)?)
 }
 
 impl Client {

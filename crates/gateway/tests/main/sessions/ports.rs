@@ -220,6 +220,29 @@ async fn clients_of_a_udp_port_are_told_apart_and_answered() {
 }
 
 #[tokio::test]
+async fn the_first_datagrams_of_a_client_reach_the_session() {
+    let gateway = start(config()).await;
+    let ports = [("game", Protocol::Udp, programs::datagrams("game").await, Some(PORT))];
+    gateway.control.sessions.open(&feed::route("game", "game", &ports));
+    let early = UdpSocket::bind((own_address(0), 0)).await.unwrap();
+    assert!(answer(&early, at(PORT), "is the port open").await.is_some());
+    let socket = UdpSocket::bind((own_address(0), 0)).await.unwrap();
+    // Said at once, and never again.
+    for number in 0..5 {
+        socket.send_to(format!("{number}").as_bytes(), at(PORT)).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let mut buffer = [0; 100];
+        let received = tokio::time::timeout(Duration::from_secs(60), socket.recv_from(&mut buffer)).await;
+        let (length, _) = received.unwrap_or_else(|_| panic!("only {seen:?} came")).unwrap();
+        seen.extend(String::from_utf8_lossy(&buffer[..length]).split(' ').next_back().map(str::to_owned));
+    }
+    seen.sort();
+    assert_eq!(seen, ["0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
 async fn a_udp_port_passes_to_another_session_with_all_its_clients() {
     let gateway = start(config()).await;
     let (first, second) = (programs::datagrams("first").await, programs::datagrams("second").await);
