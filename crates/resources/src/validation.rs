@@ -44,6 +44,12 @@ impl Problems {
         self.0.push(Cause { reason: "FieldValueTooMany", message, field: field.into() });
     }
 
+    /// Something that has too many bytes, and what to do.
+    pub fn too_long(&mut self, field: impl Into<String>, bytes: usize, most: usize, hint: &str) {
+        let message = format!("Too long: {bytes} bytes: may not be more than {most} bytes{hint}");
+        self.0.push(Cause { reason: "FieldValueTooLong", message, field: field.into() });
+    }
+
     /// All of them.
     pub fn into_causes(self) -> Vec<Cause> {
         self.0
@@ -60,6 +66,9 @@ pub(crate) const GENERATED_PREFIX: usize = 58;
 
 /// Bytes of all annotations of an object together, as Kubernetes has it (256 KiB).
 const MAX_ANNOTATIONS: usize = 256 << 10;
+
+/// Where `kubectl apply` keeps what it was given, unless it is told to apply at the server.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Finalizers of one object.
 const MAX_FINALIZERS: usize = 32;
@@ -96,7 +105,11 @@ pub(crate) fn check_metadata(meta: &ObjectMeta, problems: &mut Problems) {
     }
     let size: usize = meta.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > MAX_ANNOTATIONS {
-        problems.too_many("metadata.annotations", size, MAX_ANNOTATIONS);
+        let hint = match meta.annotations.contains_key(LAST_APPLIED) {
+            true => format!("; {LAST_APPLIED} is a copy of the object: use `kubectl apply --server-side`"),
+            false => String::new(),
+        };
+        problems.too_long("metadata.annotations", size, MAX_ANNOTATIONS, &hint);
     }
     if meta.finalizers.len() > MAX_FINALIZERS {
         problems.too_many("metadata.finalizers", meta.finalizers.len(), MAX_FINALIZERS);

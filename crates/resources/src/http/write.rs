@@ -245,12 +245,12 @@ pub(super) async fn patch<K: Kind>(
     Ok(response)
 }
 
-/// A patch without what only patches have.
+/// What a patch gives an object: without what only patches have, and without the fields that it takes away, known or not.
 fn without_directives(patch: &Value) -> Value {
     match patch {
         Value::Object(map) => map
             .iter()
-            .filter(|(name, _)| !name.starts_with('$'))
+            .filter(|(name, value)| !name.starts_with('$') && !value.is_null())
             .map(|(name, value)| (name.clone(), without_directives(value)))
             .collect::<serde_json::Map<_, _>>()
             .into(),

@@ -92,7 +92,7 @@ impl Kind for Application {
         }
         let size: usize = spec.config_data.iter().map(|(key, value)| key.len() + value.len()).sum();
         if size > MAX_CONFIG_DATA {
-            problems.too_many("spec.configData", size, MAX_CONFIG_DATA);
+            problems.too_long("spec.configData", size, MAX_CONFIG_DATA, "");
         }
         if spec.secrets.len() > MAX_FUNCTION_SECRETS {
             problems.too_many("spec.secrets", spec.secrets.len(), MAX_FUNCTION_SECRETS);

@@ -92,7 +92,7 @@ impl Kind for ApplicationSession {
             problems.invalid("spec.applicationName", &spec.application_name, "must be the name of an application");
         }
         if spec.session_data.len() > MAX_SESSION_DATA {
-            problems.too_many("spec.sessionData", spec.session_data.len(), MAX_SESSION_DATA);
+            problems.too_long("spec.sessionData", spec.session_data.len(), MAX_SESSION_DATA, "");
         }
         for (name, value, most) in [
             ("closeGracePeriodSeconds", spec.close_grace_period_seconds, MAX_SECONDS),

@@ -23,7 +23,7 @@ pub(super) fn merge(value: &mut Value, patch: &Value, path: &str, shape: Shape) 
             *value = Value::Null;
             return Ok(());
         }
-        Some(other) => return Err(format!("unknown $patch directive {other:?} at {path:?}")),
+        Some(_) => return Err(format!("unknown $patch directive {} at {path:?}", patch["$patch"])),
     }
     if !value.is_object() {
         *value = Value::Object(Map::new());

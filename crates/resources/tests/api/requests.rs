@@ -143,6 +143,40 @@ async fn unknown_fields_are_refused_warned_of_or_ignored_as_the_client_says() {
 }
 
 #[tokio::test]
+async fn a_patch_may_take_away_a_field_that_is_not_known_and_add_none() {
+    let site = Site::new().await;
+    site.json(Method::POST, APPLICATIONS, application("echo")).await;
+    let path = format!("{APPLICATIONS}/echo?fieldValidation=Strict");
+    for media in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
+        let (code, status) = site.patch(&path, media, json!({"spec": {"workingMode": "x"}})).await;
+        assert_eq!(code, 400, "{status}");
+        // `kubectl apply` does, where its user has let go of a field that had been left out with a warning.
+        let (code, patched) = site.patch(&path, media, json!({"spec": {"workingMode": null}})).await;
+        assert_eq!((code, &patched["metadata"]["generation"]), (200, &json!(1)), "{patched}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_told_in_bytes_and_with_the_way_out() {
+    let site = Site::new().await;
+    let mut huge = application("huge");
+    huge["spec"]["configData"] = json!({"level": "x".repeat(600 << 10)});
+    let (code, refused) = site.json(Method::POST, APPLICATIONS, huge.clone()).await;
+    assert_eq!(code, 422, "{refused}");
+    let cause = &refused["details"]["causes"][0];
+    assert_eq!(cause["message"], "Too long: 614405 bytes: may not be more than 524288 bytes", "{refused}");
+    // What `kubectl apply` keeps of the object in the object itself has less room.
+    huge["spec"]["configData"] = json!({"level": "x".repeat(400 << 10)});
+    let copy = huge.to_string();
+    huge["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/last-applied-configuration": copy});
+    let (code, refused) = site.json(Method::POST, APPLICATIONS, huge.clone()).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (422, &json!("metadata.annotations")), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("use `kubectl apply --server-side`"), "{refused}");
+    huge["metadata"]["annotations"] = json!({});
+    assert_eq!(site.json(Method::POST, APPLICATIONS, huge).await.0, 201);
+}
+
+#[tokio::test]
 async fn yaml_is_taken_and_given() {
     let site = Site::new().await;
     let yaml =
