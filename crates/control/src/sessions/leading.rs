@@ -228,9 +228,9 @@ impl Leading {
                     }
                 }
                 Ok(()) = functions.changed() => {
-                    let faulty = self.apps.iter().filter(|(_, app)| app.fault.is_some());
-                    let faulty: Vec<String> = faulty.map(|(uid, _)| uid.clone()).collect();
-                    for uid in faulty {
+                    let others = self.apps.iter().filter(|(_, app)| app.fault.is_some() || self.is_outdated(app));
+                    let others: Vec<String> = others.map(|(uid, _)| uid.clone()).collect();
+                    for uid in others {
                         if let Some(app) = self.apps.get_mut(&uid) {
                             app.not_before = None;
                         }

@@ -11,10 +11,13 @@ use lyra_types::resources::{
 
 use super::app::App;
 use super::leading::{Done, Leading, Wake};
+use super::versions;
 
 /// The status of an application is written at most once in this time: its counts change with every session.
 const BETWEEN: Duration = Duration::from_millis(200);
 
+/// New sessions get an instance of a version.
+const READY: &str = "VersionReady";
 /// Instances fail before they are ready.
 pub(super) const FAILING: &str = "InstancesFailing";
 
@@ -93,6 +96,28 @@ impl Leading {
         status
     }
 
+    /// What an application says that takes sessions: also what it would have if its version were made now.
+    fn ready_for(&self, app: &App) -> String {
+        let takes = format!("version {} takes new sessions", app.current);
+        let (Some(version), [container]) = (app.version(), &app.object.spec.containers[..]) else { return takes };
+        let moved = versions::moved(&self.of.table, app.object.object(), &version.version);
+        // While another version is made it is what was asked for.
+        let Some((had, now)) = moved.filter(|_| version.template == versions::template(&app.object.spec)) else {
+            return takes;
+        };
+        let (named, name) = (&container.function, &version.version.function.function);
+        format!(
+            "{takes}; it was made of {name}@{had}, and {named} is {name}@{now} by now: \
+             for a version of that, name {name}@{now}"
+        )
+    }
+
+    /// Whether an application would say something else of the version that it has than its status does.
+    pub(super) fn is_outdated(&self, app: &App) -> bool {
+        let ready = app.object.status.conditions.iter().find(|of| of.r#type == "Ready" && of.reason == READY);
+        ready.is_some_and(|ready| ready.message != self.ready_for(app))
+    }
+
     fn conditions(&self, app: &App, status: &mut ApplicationStatus) {
         let policy = &app.object.spec.scaling_policy;
         let time = Time::from(self.time());
@@ -119,7 +144,7 @@ impl Leading {
                 let (count, why) = app.failing.clone().unwrap_or_default();
                 set("Ready", false, FAILING, failing(count, &why));
             }
-            None => set("Ready", true, "VersionReady", format!("version {current} takes new sessions")),
+            None => set("Ready", true, READY, self.ready_for(app)),
         }
         let missing = app.standing().saturating_sub(status.idle_instances + status.pending_instances);
         let starting = status.pending_instances;

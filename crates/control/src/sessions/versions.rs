@@ -135,22 +135,36 @@ fn check_means(spec: &ApplicationSpec, container: &Container, runtime: Runtime) 
     Ok(())
 }
 
-/// The function version that a container names, with the environment and the limits that the container asks for.
-fn function(table: &Table, tenant: &TenantName, container: &Container) -> Result<FunctionVersion, Fault> {
-    let named = &container.function;
+/// The function version that a container names now.
+fn named(table: &Table, tenant: &TenantName, named: &str) -> Result<Arc<FunctionVersion>, Fault> {
     let invalid = |error: Error| fault("InvalidFunction", format!("function {named:?}: {}", error.detail));
     let (name, qualifier) = match named.split_once('@') {
         Some((name, of)) => (name, Qualifier::parse(of).map_err(invalid)?),
-        None => (named.as_str(), Qualifier::Live),
+        None => (named, Qualifier::Live),
     };
     let name = FunctionName::new(name).map_err(invalid)?;
     let missing = |why: String| fault("FunctionNotFound", why);
     let route = table
         .get(tenant, &name)
         .ok_or_else(|| missing(format!("there is no function {name}; deploy it, and a version is made")))?;
-    let mut version = (**route.resolve(&qualifier, 0).map_err(|error| missing(error.detail))?).clone();
+    route.resolve(&qualifier, 0).cloned().map_err(|error| missing(error.detail))
+}
+
+/// Which version of its function an application's version has, and which one the same name stands for now, where that is
+/// another: what is deployed later makes no version of an application.
+pub(super) fn moved(table: &Table, application: &Application, version: &AppVersion) -> Option<(u64, u64)> {
+    let [container] = &application.spec.containers[..] else { return None };
+    let now = named(table, &version.key.tenant, &container.function).ok()?;
+    let had = &version.function;
+    ((now.version, now.generation) != (had.version, had.generation)).then_some((had.version, now.version))
+}
+
+/// The function version that a container names, with the environment and the limits that the container asks for.
+fn function(table: &Table, tenant: &TenantName, container: &Container) -> Result<FunctionVersion, Fault> {
+    let mut version = (*named(table, tenant, &container.function)?).clone();
     if version.contract == Contract::Command && version.runtime == Runtime::Wasm {
-        let why = format!("function {name} is a command, which ends with its call, and serves no session");
+        let why =
+            format!("function {} is a command, which ends with its call, and serves no session", version.function);
         return Err(fault("RuntimeNotSupported", why));
     }
     version.env.extend(container.env.iter().map(|of| (of.name.clone(), of.value.clone())));

@@ -1,5 +1,6 @@
 //! Applications and sessions against workers that speak the real protocol, under virtual time.
 
+mod moved;
 mod node;
 mod refused;
 mod retried;
