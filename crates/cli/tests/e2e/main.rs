@@ -34,6 +34,7 @@ mod session_logs;
 mod session_sdk;
 mod session_secrets;
 mod session_site;
+mod session_watches;
 mod sessions;
 mod start;
 mod status;

@@ -6,6 +6,7 @@
 //! charged. Calls may fail only as the test says.
 
 mod faults;
+mod gateways;
 mod leader;
 mod rolling;
 mod scene;

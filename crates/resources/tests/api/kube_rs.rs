@@ -61,7 +61,7 @@ fn known(api: &ResourceApi) -> BTreeMap<String, String> {
         .iter()
         .map(|session| {
             let meta = &session.metadata;
-            (meta.name.clone(), format!("{}/{}", meta.uid, meta.generation))
+            (meta.name.clone(), format!("{}/{}/{}", meta.uid, meta.generation, meta.resource_version))
         })
         .collect()
 }

@@ -28,6 +28,8 @@ pub struct Layout {
     pub gateways: usize,
     /// Servers of NATS: one, `nats`; or three that form a cluster, `n1`, `n2` and `n3`.
     pub nats: usize,
+    /// First and last port on the gateways that sessions are given; else they are reached at ports of workers.
+    pub ports: Option<(u16, u16)>,
     /// Processes for workflows: `f1`, `f2`, …; where there are none, control runs them.
     pub workflows: usize,
     /// Hosts of their own (which needs root), or addresses of the loopback.
@@ -49,6 +51,7 @@ impl Default for Layout {
             controls: 1,
             workers: 2,
             gateways: 1,
+            ports: None,
             workflows: 0,
             nats: 1,
             apart: true,
@@ -190,7 +193,15 @@ impl Site {
             // Every worker gets calls, also of a single function.
             ("LYRA__CLUSTER__FLEET__BALANCE", "power-of-two"),
         ];
-        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let mut env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        if let Some((first, last)) = self.layout.ports {
+            // Clients of a test know the gateways by their own addresses.
+            for (setting, value) in
+                [("ADDRESS", "gateways".to_owned()), ("FIRST_PORT", first.to_string()), ("LAST_PORT", last.to_string())]
+            {
+                env.push((format!("LYRA__CONTROL__SESSIONS__INGRESS_{setting}"), value));
+            }
+        }
         let log = self.directory.join(format!("{name}.log"));
         Ok(Node { role, host, binary: self.binary.clone(), arguments, env, log, child: None })
     }

@@ -9,6 +9,7 @@ mod scripted;
 mod secrets;
 mod sessions;
 mod site;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,15 +36,7 @@ pub(crate) struct Running {
 
 impl Site {
     pub(crate) fn new() -> Site {
-        let (clock, random) = (Clock::simulated(Timestamp::from_millis(1_700_000_000_000)), Random::seeded(7));
-        let backend = Arc::new(Simulated::new(clock.clone(), random.clone()));
-        Site { backend, logs: Arc::default(), dir: tempfile::tempdir().expect("a directory"), clock, random }
-    }
-
-    /// A version whose instances do what `parameters` say.
-    pub(crate) async fn app(&self, name: &str, number: u64, parameters: &'static str) -> Arc<AppVersion> {
-        let ports = vec![AppPort { name: "game".into(), port: 7_000, protocol: Protocol::Udp }];
-        self.deploy(name, number, Runtime::Simulated, parameters, ports).await
+        Site::over(|simulated| simulated)
     }
 }
 
@@ -69,6 +61,19 @@ impl Site<Processes> {
 }
 
 impl<B: Isolation> Site<B> {
+    /// Over a back end that has another one simulate.
+    pub(crate) fn over(backend: impl FnOnce(Simulated) -> B) -> Site<B> {
+        let (clock, random) = (Clock::simulated(Timestamp::from_millis(1_700_000_000_000)), Random::seeded(7));
+        let backend = Arc::new(backend(Simulated::new(clock.clone(), random.clone())));
+        Site { backend, logs: Arc::default(), dir: tempfile::tempdir().expect("a directory"), clock, random }
+    }
+
+    /// A version whose instances do what `parameters` say.
+    pub(crate) async fn app(&self, name: &str, number: u64, parameters: &'static str) -> Arc<AppVersion> {
+        let ports = vec![AppPort { name: "game".into(), port: 7_000, protocol: Protocol::Udp }];
+        self.deploy(name, number, Runtime::Simulated, parameters, ports).await
+    }
+
     pub(crate) async fn start(&self) -> Running {
         self.start_with(Config::default()).await
     }

@@ -1,7 +1,10 @@
 //! Follows the sessions of the tenant `game1` in every way that `kube` has, until it sees one that is called `done`, and prints
-//! what each way knows then: `{"way": {"name": "uid/generation", …}, …}`. Given the server's address.
+//! what each way knows then: `{"way": {"name": "uid/generation/revision", …}, …}`. Given the server's address.
+//!
+//! With a second argument it leaves the verbs out, prints each session whose name begins with `mark-` on a line of its own once
+//! every way has seen it, and adds to what it prints at the end which uids each way has `seen`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,16 +20,42 @@ use serde_json::json;
 
 type Known = BTreeMap<String, String>;
 
+/// Ways to follow objects.
+const WAYS: [&str; 4] = ["watcher", "streaming", "reflector", "controller"];
+
 fn what(object: &DynamicObject) -> String {
-    format!("{}/{}", object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default())
+    let revision = object.resource_version().unwrap_or_default();
+    format!("{}/{}/{revision}", object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default())
+}
+
+/// What each way has ever been shown.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<BTreeMap<&'static str, BTreeSet<String>>>>);
+
+impl Seen {
+    fn note(&self, way: &'static str, object: &DynamicObject) {
+        let mut seen = self.0.lock().expect("no panic");
+        seen.entry(way).or_default().insert(object.uid().unwrap_or_default());
+        let name = object.name_any();
+        if name.starts_with("mark-")
+            && seen.entry(way).or_default().insert(name.clone())
+            && WAYS.iter().all(|way| seen.get(way).is_some_and(|seen| seen.contains(&name)))
+        {
+            println!("{name}");
+        }
+    }
 }
 
 /// Applies the events of a watcher one by one.
-async fn watch(api: Api<DynamicObject>, config: watcher::Config) -> Result<Known> {
+async fn watch(api: Api<DynamicObject>, config: watcher::Config, way: &'static str, seen: &Seen) -> Result<Known> {
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     let (mut known, mut listed) = (Known::new(), Known::new());
     loop {
-        match events.next().await.context("a watcher never ends")? {
+        let event = events.next().await.context("a watcher never ends")?;
+        if let Ok(Event::InitApply(object) | Event::Apply(object)) = &event {
+            seen.note(way, object);
+        }
+        match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => drop(listed.insert(object.name_any(), what(&object))),
             Ok(Event::InitDone) => known = std::mem::take(&mut listed),
@@ -43,14 +72,16 @@ async fn watch(api: Api<DynamicObject>, config: watcher::Config) -> Result<Known
     }
 }
 
-async fn reflect(api: Api<DynamicObject>, resource: &ApiResource) -> Result<Known> {
+async fn reflect(api: Api<DynamicObject>, resource: &ApiResource, seen: &Seen) -> Result<Known> {
     let writer = reflector::store::Writer::new(resource.clone());
     let store = writer.as_reader();
     let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().reflect(writer));
     let done = ObjectRef::new_with("done", resource.clone()).within("game1");
     while let Some(event) = events.next().await {
-        if let Err(error) = event {
-            eprintln!("reflector: {error}");
+        match &event {
+            Ok(Event::InitApply(object) | Event::Apply(object)) => seen.note("reflector", object),
+            Ok(_) => {}
+            Err(error) => eprintln!("reflector: {error}"),
         }
         if store.get(&done).is_some() {
             break;
@@ -60,13 +91,15 @@ async fn reflect(api: Api<DynamicObject>, resource: &ApiResource) -> Result<Know
 }
 
 /// A controller that looks at each object that it is told of.
-async fn control(api: Api<DynamicObject>, resource: &ApiResource) -> Result<Known> {
+async fn control(api: Api<DynamicObject>, resource: &ApiResource, all: &Seen) -> Result<Known> {
+    let all = all.clone();
     let seen: Arc<Mutex<Known>> = Arc::default();
     let controller = Controller::new_with(api, watcher::Config::default(), resource.clone());
     let store = controller.store();
-    let reconcile = |object: Arc<DynamicObject>, seen: Arc<Mutex<Known>>| async move {
+    let reconcile = move |object: Arc<DynamicObject>, seen: Arc<Mutex<Known>>| {
+        all.note("controller", &object);
         seen.lock().expect("no panic").insert(object.name_any(), what(&object));
-        Ok::<_, std::convert::Infallible>(Action::await_change())
+        futures::future::ready(Ok::<_, std::convert::Infallible>(Action::await_change()))
     };
     let mut runs = std::pin::pin!(controller.run(reconcile, |_, _, _| Action::await_change(), seen.clone()));
     let settled = || {
@@ -137,16 +170,27 @@ async fn main() -> Result<()> {
     let (resource, capabilities) = kube::discovery::pinned_kind(&client, &kind).await?;
     ensure!(resource.plural == "applicationsessions" && capabilities.subresources.len() == 1, "discovery: {resource:?}");
     let sessions = || Api::<DynamicObject>::namespaced_with(client.clone(), "game1", &resource);
+    let (seen, marks) = (Seen::default(), std::env::args().nth(2).is_some());
+    let verbs = async {
+        match marks {
+            true => Ok(Known::new()),
+            false => verbs(client.clone(), &resource).await,
+        }
+    };
     let followed = async {
         tokio::try_join!(
-            watch(sessions(), watcher::Config::default().page_size(3)),
-            watch(sessions(), watcher::Config::default().streaming_lists()),
-            reflect(sessions(), &resource),
-            control(sessions(), &resource),
-            verbs(client.clone(), &resource),
+            watch(sessions(), watcher::Config::default().page_size(3), "watcher", &seen),
+            watch(sessions(), watcher::Config::default().streaming_lists(), "streaming", &seen),
+            reflect(sessions(), &resource, &seen),
+            control(sessions(), &resource, &seen),
+            verbs,
         )
     };
     let (watched, streamed, reflected, controlled, _) = tokio::time::timeout(Duration::from_secs(300), followed).await??;
-    println!("{}", json!({"watcher": watched, "streaming": streamed, "reflector": reflected, "controller": controlled}));
+    let mut told = json!({"watcher": watched, "streaming": streamed, "reflector": reflected, "controller": controlled});
+    if marks {
+        told["seen"] = json!(*seen.0.lock().expect("no panic"));
+    }
+    println!("{told}");
     Ok(())
 }
