@@ -497,11 +497,11 @@ mod tests {
 
     #[test]
     fn a_file_is_below_a_flag() {
-        let text = "listen = \"127.0.0.1:1\"\nlog_filter = \"debug\"\n[control.jobs]\nlease_ttl = \"7s\"\n";
+        let text = "listen = \"127.0.0.1:1\"\nlog_filter = \"debug\"\n[control.jobs]\nlease_ttl = \"70s\"\n";
         let flags = Flags { listen: Some(SocketAddr::from(([127, 0, 0, 1], 2))), ..Flags::default() };
         let settings = read(text, &flags).unwrap();
         assert_eq!((settings.listen.port(), settings.log_filter.as_str()), (2, "debug"));
-        assert_eq!(settings.control.jobs.lease_ttl.as_secs(), 7);
+        assert_eq!(settings.control.jobs.lease_ttl.as_secs(), 70);
         assert_eq!(settings.control.jobs.heartbeat, lyra_control::Config::default().jobs.heartbeat);
     }
 
