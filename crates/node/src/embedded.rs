@@ -164,10 +164,8 @@ impl Node {
     }
 
     async fn begin(config: Config) -> Result<Node, Error> {
-        let kit = Kit::system();
-        let dir = &config.data_dir;
-        let default_quota = config.control.quota.clone();
-        let config_of_control = with_key_file(config.control, dir);
+        let (kit, dir) = (Kit::system(), &config.data_dir);
+        let (default_quota, config_of_control) = (config.control.quota.clone(), with_key_file(config.control, dir));
         let lock = Arc::new(DirLock::acquire(dir).map_err(Error::Store)?);
         let (listener, address) = listen(config.listen).await?;
         let logs = Arc::new(roles::logs::start(config.logs.clone(), &kit)?);
