@@ -69,15 +69,19 @@ struct Application {
     function: &'static str,
     /// Instances that are kept standing.
     standing: u32,
+    /// Instances that may stand besides.
+    spare: u32,
     /// Whether an instance ends with its session.
     ends: bool,
     /// What a client says before it hears anything.
     says: &'static [u8],
 }
 
-const WARM: Application = Application { name: "warm", function: "hello", standing: RATE, ends: true, says: b"" };
+const WARM: Application =
+    Application { name: "warm", function: "hello", standing: RATE, spare: 0, ends: true, says: b"" };
 const COLD: Application = Application { name: "cold", standing: 0, ..WARM };
-const REUSED: Application = Application { name: "reused", ends: false, ..WARM };
+// Those that come back stand besides those that were started meanwhile.
+const REUSED: Application = Application { name: "reused", spare: RATE, ends: false, ..WARM };
 const CALLED: Application =
     Application { name: "called", function: "greeter", says: b"GET / HTTP/1.1\r\nhost: lyra\r\n\r\n", ..WARM };
 
@@ -177,12 +181,12 @@ impl Site {
 
     /// Makes an application of which so many instances stand.
     async fn apply(&self, application: &Application) -> anyhow::Result<()> {
-        let Application { name, function, standing, .. } = *application;
+        let Application { name, function, standing, spare, .. } = *application;
         let body = json!({
             "apiVersion": "lyra.dev/v1", "kind": "Application", "metadata": {"name": name},
             "spec": {
                 "scalingPolicy": {"maximumInstance": 400, "burst": 200, "scalingPolicyType": "idle_session_number",
-                    "idleSessionNumThreshold": {"low": standing, "high": standing}},
+                    "idleSessionNumThreshold": {"low": standing, "high": standing + spare}},
                 "containers": [{"name": "main", "function": function, "ports": [{"containerPort": 8080}],
                     "resources": {"limits": {"memory": "32Mi"}}}],
             },

@@ -8,6 +8,7 @@ use lyra_types::resources::{Application, DeploymentHistory};
 use lyra_wire::sessions::AppConfig;
 use tokio::time::Instant;
 
+use super::field::Returned;
 use super::versions::{Fault, Version};
 
 /// An application.
@@ -37,6 +38,8 @@ pub(super) struct App {
     pub(super) fresh: BTreeSet<String>,
     /// Standing instances by worker, as they are to be.
     pub(super) targets: BTreeMap<String, u32>,
+    /// Workers whose instances stand again while their sessions, named here, are still bound to them.
+    returned: BTreeMap<String, String>,
     /// Commands under way that say how many stand, by worker and version.
     pub(super) commands: BTreeMap<(String, u64), u32>,
     /// Instances that failed since one got ready: how many, and why the last did.
@@ -67,6 +70,7 @@ impl App {
             bound: BTreeMap::new(),
             fresh: BTreeSet::new(),
             targets: BTreeMap::new(),
+            returned: BTreeMap::new(),
             commands: BTreeMap::new(),
             failing: None,
             writing: false,
@@ -86,6 +90,31 @@ impl App {
             self.not_before = None;
         }
         self.object = object;
+    }
+
+    /// An instance stands again. Its place is counted once its session is not any more, so that both never count together.
+    pub(super) fn returned(&mut self, of: Returned) {
+        if self.bound.contains_key(&of.session) {
+            self.returned.insert(of.session, of.worker);
+        } else {
+            self.keep(of.app.version, of.worker);
+        }
+    }
+
+    /// A session has its instance no more. Says whether it had one.
+    pub(super) fn release(&mut self, session: &str) -> bool {
+        let Some(version) = self.bound.remove(session) else { return false };
+        if let Some(worker) = self.returned.remove(session) {
+            self.keep(version, worker);
+        }
+        true
+    }
+
+    /// One more stands on the worker: whether that is one too many is for the scaling policy to say.
+    fn keep(&mut self, version: u64, worker: String) {
+        if version == self.current {
+            *self.targets.entry(worker).or_default() += 1;
+        }
     }
 
     pub(super) fn is_deleted(&self) -> bool {

@@ -101,8 +101,19 @@ pub(super) struct Touched {
     pub(super) failed: Vec<(String, String)>,
     /// Applications of which an instance got ready.
     pub(super) ready: BTreeSet<String>,
+    /// An instance that stands again, after its session.
+    pub(super) returned: Option<Returned>,
     /// A worker that may be given other things than before.
     pub(super) worker: Option<String>,
+}
+
+/// An instance that stands again, after its session.
+#[derive(Debug)]
+pub(super) struct Returned {
+    pub(super) app: AppKey,
+    pub(super) worker: String,
+    /// Identity of the session that it had.
+    pub(super) session: String,
 }
 
 /// All workers by name.
@@ -215,6 +226,14 @@ impl Field {
                 };
                 if let Some(before) = before {
                     instances.take(&worker, &before);
+                    // It may have the next one already.
+                    let lives = |of: &HostedReport| matches!(of.state, InstanceState::Standby | InstanceState::Active);
+                    let again = |of: &HostedReport| of.session != before.session && lives(of);
+                    if node.hosted.get(&before.id).is_some_and(again)
+                        && let Some(session) = before.session
+                    {
+                        touched.returned = Some(Returned { app: before.app, worker, session });
+                    }
                 }
             }
             News::Session(worker, report) => {

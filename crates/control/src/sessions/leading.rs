@@ -328,6 +328,11 @@ impl Leading {
         for (uid, why) in touched.failed {
             self.failed(&uid, why);
         }
+        if let Some(of) = touched.returned
+            && let Some(app) = self.apps.get_mut(&of.app.uid)
+        {
+            app.returned(of);
+        }
         self.dirty_apps.extend(touched.apps);
         self.dirty_sessions.extend(touched.sessions);
         if let Some(worker) = touched.worker {

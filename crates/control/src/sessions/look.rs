@@ -84,8 +84,7 @@ impl Leading {
         session.bound = None;
         let ports = std::mem::take(&mut session.ports);
         if let Some(app) = session.app.as_ref().and_then(|app| self.apps.get_mut(app)) {
-            let changed =
-                app.bound.remove(uid).is_some() | app.waiting.remove(&(session.object.created(), uid.to_owned()));
+            let changed = app.release(uid) | app.waiting.remove(&(session.object.created(), uid.to_owned()));
             if changed && let Some(app) = session.app.clone() {
                 self.share_quota(&app);
                 self.dirty_apps.insert(app);

@@ -41,6 +41,9 @@ pub(super) struct App {
     pub(super) standing: BTreeSet<InstanceId>,
     /// Of these: those that are ready, by whether they are hibernated, and since when they stand.
     ready: BTreeMap<(bool, u64), InstanceId>,
+    /// Of those that stand: the ones that had a session, and until when they stand beyond what was asked for, so that the
+    /// leader can say whether it wants them.
+    returned: BTreeMap<InstanceId, Instant>,
     /// Sessions that have not ended.
     pub(super) sessions: usize,
     /// Instances that failed one after the other.
@@ -105,6 +108,7 @@ impl App {
             members: BTreeSet::new(),
             standing: BTreeSet::new(),
             ready: BTreeMap::new(),
+            returned: BTreeMap::new(),
             sessions: 0,
             failures: 0,
             not_before: None,
@@ -125,6 +129,18 @@ impl App {
         let unready = self.standing.iter().rev().find(|id| !ready.contains(id)).copied();
         let longest = || self.ready.iter().min_by_key(|((_, stood), _)| *stood).map(|(_, id)| *id);
         unready.or_else(longest)
+    }
+
+    /// How many stand beyond what was asked for since they had a session until now, and until when the first of them does.
+    pub(super) fn lingering(&mut self, now: Instant) -> (usize, Option<Instant>) {
+        self.returned.retain(|_, until| *until > now);
+        (self.returned.len(), self.returned.values().min().copied())
+    }
+
+    /// An instance stands no more.
+    fn leave(&mut self, id: InstanceId) {
+        self.standing.remove(&id);
+        self.returned.remove(&id);
     }
 
     /// Nothing is left of it.
@@ -184,15 +200,15 @@ impl Book {
         seat.session = Some(uid.to_owned());
         seat.asked.clear();
         if let Some(app) = self.apps.get_mut(&seat.app) {
-            app.standing.remove(&id);
+            app.leave(id);
         }
         if let Some(session) = self.sessions.get_mut(uid) {
             session.report.instance = Some(id);
         }
     }
 
-    /// Takes an instance from its session: it stands again, unless it is to end.
-    pub(super) fn unbind(&mut self, id: InstanceId) {
+    /// Takes an instance from its session: it stands again, unless it is to end; until a time also where it is one too many.
+    pub(super) fn unbind(&mut self, id: InstanceId, until: Option<Instant>) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         seat.session = None;
         if seat.ending {
@@ -200,6 +216,7 @@ impl Book {
         }
         if let Some(app) = self.apps.get_mut(&seat.app) {
             app.standing.insert(id);
+            app.returned.extend(until.map(|until| (id, until)));
         }
         let state = seat.state;
         if matches!(state, InstanceState::Standby | InstanceState::Hibernated) {
@@ -230,7 +247,7 @@ impl Book {
         seat.ending = true;
         seat.asked.clear();
         if let Some(app) = self.apps.get_mut(&seat.app) {
-            app.standing.remove(&id);
+            app.leave(id);
         }
     }
 
@@ -240,7 +257,7 @@ impl Book {
         let seat = self.seats.remove(&id)?;
         if let Some(app) = self.apps.get_mut(&seat.app) {
             app.members.remove(&id);
-            app.standing.remove(&id);
+            app.leave(id);
         }
         Some(seat)
     }

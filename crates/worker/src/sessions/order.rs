@@ -199,7 +199,7 @@ impl Shared {
                 book.remove(id);
                 return;
             }
-            book.unbind(id);
+            book.unbind(id, None);
             book.ring(id);
             // It may have been told of as this session's.
             entries.extend(book.report(id).map(Entry::Hosted));

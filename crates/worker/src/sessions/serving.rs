@@ -17,6 +17,7 @@ use super::commands::Asked;
 use super::health::Unit;
 use super::life::{Life, Parting, Stop, need};
 use super::program;
+use super::stand::LINGER;
 use super::telling::{Told, Written};
 use crate::agent::entry::Entry;
 use crate::pool::Room;
@@ -479,8 +480,8 @@ impl Life {
         }
         unit.lines.turn(&*unit.hosted, None);
         self.shared.change(|book, entries| {
-            let wall = self.shared.deps.clock.now();
-            book.unbind(self.id);
+            let (now, wall) = (self.shared.deps.clock.instant(), self.shared.deps.clock.now());
+            book.unbind(self.id, Some(now + LINGER));
             book.enter(self.id, InstanceState::Standby, wall);
             entries.extend(book.report(self.id).map(Entry::Hosted));
         });

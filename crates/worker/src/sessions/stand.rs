@@ -22,6 +22,9 @@ use crate::agent::entry::Entry;
 
 /// First wait after an instance failed.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How long an instance stands after a session, where it is one more than was asked for: the leader hears of it meanwhile
+/// and says whether it is one too many.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// An instance that was ready for so long has not failed for the reason that those before it did.
 const PROVEN: Duration = Duration::from_secs(60);
 
@@ -56,7 +59,11 @@ impl Shared {
                     begun.push((id, Arc::clone(&book.apps.get(key)?.version)));
                 }
             }
-            for _ in target..standing {
+            let (lingering, until) = match is_drained {
+                true => (0, None),
+                false => book.apps.get_mut(key)?.lingering(now),
+            };
+            for _ in target.saturating_add(lingering)..standing {
                 let Some(id) = book.apps.get(key).and_then(super::book::App::surplus) else { break };
                 book.end(id);
                 book.enter(id, InstanceState::Evacuating, wall);
@@ -67,7 +74,7 @@ impl Shared {
                 book.apps.remove(key);
                 entries.push(Entry::Unknown(key.clone()));
             }
-            let at = wait.filter(|_| standing < target)?;
+            let at = if standing < target { wait? } else { until.filter(|_| standing > target)? };
             let app = book.apps.get_mut(key)?;
             // One timer is enough.
             (app.retry.replace(at) != Some(at)).then_some(at)
@@ -77,7 +84,7 @@ impl Shared {
         }
         if let Some(at) = wait {
             let (shared, key) = (Arc::clone(self), key.clone());
-            self.tasks.spawn_cancellable("start-again", async move {
+            self.tasks.spawn_cancellable("settle-again", async move {
                 shared.deps.clock.sleep(at.saturating_duration_since(now)).await;
                 shared.settle(&key);
             });

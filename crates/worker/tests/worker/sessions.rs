@@ -256,6 +256,32 @@ async fn an_instance_serves_the_next_session_where_that_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_that_nobody_asked_for_after_its_session_goes_unless_that_is_said_in_time() {
+    let site = Site::new();
+    let running = site.start().await;
+    let (leader, app) = (&running.leader, site.app("echo", 1, "{\"start_ms\": 100}").await);
+    let mut of = Vec::new();
+    for uid in ["a", "b"] {
+        let mut again = session(&app, uid, 0);
+        again.reuse = true;
+        leader.order(open(again)).await.unwrap();
+        of.push(leader.session(uid, is_open).await.instance.unwrap());
+    }
+    for uid in ["a", "b"] {
+        leader.order(close(uid, 5)).await.unwrap();
+        leader.session(uid, is_closed).await;
+    }
+    leader.until("both stand", |told| told.instances(InstanceState::Standby) == 2).await;
+    // They were two more than were asked for; now they are one more.
+    leader.order(SessionCommand::Stand(app.clone(), 1)).await.unwrap();
+    assert_eq!(leader.told().instances(InstanceState::Standby), 2);
+    let told = leader.until("one has gone", |told| told.hosted.len() == 1).await;
+    assert_eq!((told.instances(InstanceState::Standby), told.hosted.keys().next()), (1, of.last()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(leader.told().hosted.len(), 1, "it stays");
+}
+
+#[tokio::test(start_paused = true)]
 async fn lines_are_of_the_session_that_an_instance_serves_when_it_writes_them() {
     let site = Site::new();
     let running = site.start().await;

@@ -4,6 +4,7 @@ mod moved;
 mod node;
 mod refused;
 mod retried;
+mod reused;
 mod secrets;
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A worker as control sees it, that holds sessions: it speaks the real protocol and starts nothing. Its programs are as fast
 //! and as willing as the test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,14 +50,16 @@ pub(in crate::tests) struct Held {
     pub(in crate::tests) sessions: BTreeMap<String, SessionReport>,
     /// Sessions that it was told to open, once for each instance that got one.
     pub(in crate::tests) opened: Vec<String>,
+    /// Of these: the ones whose instance is to serve the next one.
+    reuse: BTreeSet<String>,
     /// Commands of leaders that were not the last.
     pub(in crate::tests) refused: u32,
-}
-
     /// So many of the next commands to load code fail.
     pub(in crate::tests) preloads_to_fail: u32,
     /// So many of the next commands to open a session are lost on the way.
     pub(in crate::tests) opens_to_lose: u32,
+}
+
 /// A worker.
 #[derive(Clone)]
 pub(in crate::tests) struct Node {
@@ -158,8 +160,6 @@ impl Node {
         held.epoch = epoch;
         let Command::Session(command) = command else { return Ok(()) };
         match command {
-            SessionCommand::Preload(_) | SessionCommand::Configure { .. } => {}
-            SessionCommand::Stand(app, count) => self.stand(&mut held, &app.key, count, say),
             SessionCommand::Preload(_) if held.preloads_to_fail > 0 => {
                 held.preloads_to_fail -= 1;
                 return Err(Error::new(Code::Unavailable, "its disk is full"));
@@ -168,6 +168,8 @@ impl Node {
                 held.opens_to_lose -= 1;
                 return Err(Error::new(Code::WorkerLost, "the conversation broke off"));
             }
+            SessionCommand::Preload(_) | SessionCommand::Configure { .. } => {}
+            SessionCommand::Stand(app, count) => self.stand(&mut held, &app.key, count, say),
             SessionCommand::Dismiss(key) => self.stand(&mut held, &key, 0, say),
             SessionCommand::Open(open) => return self.open(&mut held, *open, say),
             SessionCommand::Close(uid, _) => self.close(&mut held, &uid, SessionEnd::Closed, say),
@@ -281,6 +283,9 @@ impl Node {
         };
         held.sessions.insert(uid.clone(), report.clone());
         held.opened.push(uid.clone());
+        if open.reuse {
+            held.reuse.insert(uid.clone());
+        }
         let _ = say.send(Change::Session(Box::new(report)));
         match found {
             Some(of) => {
@@ -302,7 +307,24 @@ impl Node {
         let _ = say.send(Change::Session(Box::new(session.clone())));
         let ids: Vec<InstanceId> =
             held.hosted.values().filter(|of| of.session.as_deref() == Some(uid)).map(|of| of.id).collect();
-        ids.into_iter().for_each(|id| self.end(held, id, say));
+        for id in ids {
+            match held.reuse.remove(uid) {
+                true => self.stand_again(held, id, say),
+                false => self.end(held, id, say),
+            }
+        }
+    }
+
+    /// The instance stands, for two seconds at least, in which the leader may say that it is wanted.
+    fn stand_again(&self, held: &mut Held, id: InstanceId, say: &Say) {
+        let Some(of) = held.hosted.get_mut(&id) else { return };
+        (of.state, of.session) = (InstanceState::Standby, None);
+        let _ = say.send(Change::Hosted(of.clone()));
+        let (node, say, app) = (self.clone(), say.clone(), of.app.clone());
+        lyra_kit::tasks::spawn("stands again", async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            node.fill(&mut node.held.lock(), &app, &say);
+        });
     }
 
     fn end(&self, held: &mut Held, id: InstanceId, say: &Say) {
