@@ -65,7 +65,7 @@ pub async fn open_jobs(address: &str, access: &Access) -> Result<Arc<dyn Jobs>, 
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
     let settings = nats_settings(address, access, "lyra-jobs")?;
-    Ok(Arc::new(answered("NATS", &settings.servers.join(", "), NatsJobs::connect(&settings)).await?))
+    Ok(Arc::new(answered("NATS", &settings.servers.join(", "), Box::pin(NatsJobs::connect(&settings))).await?))
 }
 
 /// Opens the runs of `sqlite`, or of an address as [`open_jobs`] takes it; both may have the same.
@@ -79,7 +79,7 @@ pub async fn open_runs(address: &str, access: &Access) -> Result<Arc<dyn Runs>, 
         return Ok(Arc::new(opened.map_err(|_| StoreError::Closed)??));
     }
     let settings = nats_settings(address, access, "lyra-runs")?;
-    Ok(Arc::new(answered("NATS", &settings.servers.join(", "), NatsRuns::connect(&settings)).await?))
+    Ok(Arc::new(answered("NATS", &settings.servers.join(", "), Box::pin(NatsRuns::connect(&settings))).await?))
 }
 
 /// Opens a shelf of the blobs of a directory, or of `s3://BUCKET[?endpoint=…&region=…&prefix=…&style=path|virtual]`.

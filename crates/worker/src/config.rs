@@ -142,7 +142,8 @@ mod tests {
     #[test]
     fn settings_with_which_nothing_could_run_are_named() {
         Config::default().check().expect("the defaults are in order");
-        let table: [(&str, fn(&mut Config)); 9] = [
+        type Change = fn(&mut Config);
+        let table: [(&str, Change); 9] = [
             ("max_running", |c| c.max_running = 0),
             ("start_timeout", |c| c.start_timeout = Duration::ZERO),
             ("watchdog", |c| c.watchdog = Duration::ZERO),

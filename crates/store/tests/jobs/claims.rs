@@ -123,7 +123,7 @@ pub async fn a_failed_try_is_due_again_at_its_time(subject: impl Subject) {
     let second = lease_one(jobs, 1, at(10)).await;
     let error = second.job.error.unwrap();
     assert_eq!((second.job.attempts, second.fence, error.detail), (2, 2, "it threw".to_owned()));
-    assert_eq!(error.errors, [left.clone()]);
+    assert_eq!(error.errors, std::slice::from_ref(&left));
     // Nobody hears how the second one ends: what the first left to do is known still.
     let lost = jobs.recover(1, at(11), 9).await.unwrap();
     assert_eq!(lost[0].error.as_ref().unwrap().errors, [left]);

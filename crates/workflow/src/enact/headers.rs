@@ -83,10 +83,11 @@ impl Given {
                 Ok(answer)
             }
             Err(mut failure) => {
+                let cause = &mut failure.cause;
                 for (_, value) in known {
-                    let clean = |text: &str| masked(&masked(text, value), &escaped(value));
-                    failure.cause.message = clean(&failure.cause.message);
-                    failure.cause.name = failure.cause.name.as_deref().map(clean);
+                    for text in [&mut cause.message].into_iter().chain(&mut cause.name) {
+                        *text = masked(&masked(text, value), &escaped(value));
+                    }
                 }
                 Err(failure)
             }
