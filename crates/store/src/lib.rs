@@ -36,5 +36,5 @@ pub use lock::DirLock;
 pub use objects::{EtcdObjects, EtcdSettings, Objects, SqliteObjects, TxnError};
 pub use open::{Access, open_blobs, open_jobs, open_objects, open_runs};
 pub use runs::{NatsRuns, Runs, RunsError, SqliteRuns};
-pub use sqlite::CommitStats;
+pub use sqlite::{Checkpoints, CommitStats};
 pub use tls::TlsFiles;

@@ -1,6 +1,7 @@
 //! What the SQLite implementations share: how a database is opened, its one writer with group commit,
-//! and its few readers.
+//! its checkpoints, and its few readers.
 
+mod checkpoints;
 mod readers;
 mod writer;
 
@@ -10,6 +11,7 @@ use rusqlite::Connection;
 
 use crate::StoreError;
 
+pub use checkpoints::Checkpoints;
 pub(crate) use readers::Readers;
 pub use writer::CommitStats;
 pub(crate) use writer::Writer;

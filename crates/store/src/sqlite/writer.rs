@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::Checkpoints;
 use crate::StoreError;
 
 /// Requests that may wait for the next commit; more wait outside.
@@ -41,6 +43,7 @@ struct Shared {
     queue: Mutex<Queue>,
     room: Arc<Semaphore>,
     conn: Mutex<Option<Connection>>,
+    checkpoints: Checkpoints,
     after_commit: Box<dyn Fn(bool) + Send + Sync>,
     requests: AtomicU64,
     commits: AtomicU64,
@@ -97,17 +100,23 @@ where
 
 impl Writer {
     /// Writes through `conn`; tells `after_commit` of each commit whether it went well, before the answers go out.
-    pub(crate) fn new(conn: Connection, after_commit: impl Fn(bool) + Send + Sync + 'static) -> Writer {
-        Writer {
+    pub(crate) fn new(
+        mut conn: Connection,
+        after_commit: impl Fn(bool) + Send + Sync + 'static,
+    ) -> Result<Writer, StoreError> {
+        let path = PathBuf::from(conn.path().unwrap_or_default());
+        let checkpoints = Checkpoints::new(&path, &mut conn).map_err(StoreError::sqlite("open a database"))?;
+        Ok(Writer {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
                 room: Arc::new(Semaphore::new(ROOM)),
                 conn: Mutex::new(Some(conn)),
+                checkpoints,
                 after_commit: Box::new(after_commit),
                 requests: AtomicU64::new(0),
                 commits: AtomicU64::new(0),
             }),
-        }
+        })
     }
 
     /// Carries out `work` in the next transaction. When it returns `Ok`, its changes are durable; when it
@@ -171,7 +180,10 @@ impl Shared {
                 queue.waiting.drain(..count).collect()
             };
             match conn.as_mut() {
-                Some(conn) => self.commit(conn, batch),
+                Some(conn) => {
+                    self.commit(conn, batch);
+                    self.checkpoints.after_commit(conn);
+                }
                 None => drop(batch),
             }
         }

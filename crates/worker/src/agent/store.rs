@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lyra_store::Checkpoints;
 use lyra_types::function::VersionKey;
 use lyra_types::{FunctionVersion, Timestamp};
 use lyra_wire::registry::InstanceReport;
@@ -103,6 +104,7 @@ pub(super) struct Step {
 pub struct NodeStore {
     path: PathBuf,
     conn: Mutex<Connection>,
+    checkpoints: Checkpoints,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -138,7 +140,7 @@ impl NodeStore {
             let path = path.to_owned();
             move |source| NodeStoreError::Sqlite { operation, path, source }
         };
-        let conn = Connection::open(path).map_err(failed("open the node's state"))?;
+        let mut conn = Connection::open(path).map_err(failed("open the node's state"))?;
         conn.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed("open the node's state"))?;
         conn.execute_batch(SCHEMA).map_err(failed("open the node's state"))?;
         conn.execute("INSERT OR IGNORE INTO node VALUES (0, ?1, 0, 0)", [fresh]).map_err(failed("name the node"))?;
@@ -173,7 +175,8 @@ impl NodeStore {
                 },
             )?,
         };
-        Ok(NodeStore { path: path.to_owned(), conn: Mutex::new(conn), saved: Mutex::new(Some(saved)) })
+        let checkpoints = Checkpoints::new(path, &mut conn).map_err(failed("open the node's state"))?;
+        Ok(NodeStore { path: path.to_owned(), conn: Mutex::new(conn), checkpoints, saved: Mutex::new(Some(saved)) })
     }
 
     /// What it held when it was opened; once.
@@ -197,7 +200,9 @@ impl NodeStore {
             operation: "write the node's state",
             path: self.path.clone(),
             source,
-        })
+        })?;
+        self.checkpoints.after_commit(&conn);
+        Ok(())
     }
 }
 

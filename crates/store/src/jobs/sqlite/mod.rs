@@ -176,7 +176,7 @@ impl SqliteJobs {
     pub fn open(path: &Path, lock: Option<Arc<DirLock>>) -> Result<SqliteJobs, StoreError> {
         let conn = open_writer(path, SCHEMA_VERSION, SCHEMA)?;
         let readers = Readers::open(path)?;
-        Ok(SqliteJobs { writer: Writer::new(conn, |_| {}), readers, _lock: lock })
+        Ok(SqliteJobs { writer: Writer::new(conn, |_| {})?, readers, _lock: lock })
     }
 
     /// Requests and commits so far.

@@ -91,7 +91,7 @@ impl SqliteObjects {
             if let Some(newest) = written.settle(committed) {
                 tell.send_replace(newest);
             }
-        });
+        })?;
         let leases = Leases::new();
         Ok(SqliteObjects { inner: Arc::new(Inner { writer, readers, newest, tail, history, leases, _lock: lock }) })
     }

@@ -98,7 +98,7 @@ impl SqliteRuns {
     pub fn open(path: &Path, lock: Option<Arc<DirLock>>) -> Result<SqliteRuns, StoreError> {
         let conn = open_writer(path, SCHEMA_VERSION, SCHEMA)?;
         let readers = Readers::open(path)?;
-        Ok(SqliteRuns { writer: Writer::new(conn, |_| {}), readers, _lock: lock })
+        Ok(SqliteRuns { writer: Writer::new(conn, |_| {})?, readers, _lock: lock })
     }
 
     /// Requests and commits so far.
