@@ -117,7 +117,7 @@ impl App {
     }
 
     /// An instance that is ready.
-    fn ready(&self) -> Option<InstanceId> {
+    pub(super) fn ready(&self) -> Option<InstanceId> {
         let awake = self.ready.range(..(true, 0)).next_back().map(|(_, id)| *id);
         awake.or_else(|| self.ready.range((true, 0)..).next_back().map(|(_, id)| *id))
     }

@@ -218,20 +218,31 @@ impl Life {
         Ok((room, unit, Written::of(&self.app.config, secrets.as_deref())))
     }
 
-    /// Standing instances start a few at a time; one with a session does not wait for others.
+    /// Standing instances start a few at a time, and let opens go first while others stand; one with a session does not wait.
     async fn place_to_start(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let starts = &self.shared.starts;
         let mut bell = self.bell.clone();
         loop {
             bell.mark_unchanged();
             if self.has_session() {
                 return None;
             }
-            let place = Arc::clone(&self.shared.starts).acquire_owned();
+            let turn = async {
+                let place = starts.place().await;
+                if self.others_stand() {
+                    starts.give_way(&self.shared.deps.clock).await;
+                }
+                place
+            };
             tokio::select! {
-                place = place => return place.ok(),
+                place = turn => return place,
                 () = Life::rung(&mut bell) => {}
             }
         }
+    }
+
+    fn others_stand(&self) -> bool {
+        self.shared.book.lock().apps.get(&self.app.key).is_some_and(|app| app.ready().is_some())
     }
 
     pub(super) fn has_session(&self) -> bool {

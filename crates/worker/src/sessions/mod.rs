@@ -1,6 +1,7 @@
 //! Applications and sessions on this worker: instances that stand by, sessions that own one each.
 //!
-//! `order` does what the leader says; `stand` keeps so many instances standing as were asked for; `life` is the life of one
+//! `order` does what the leader says; `stand` keeps so many instances standing as were asked for, with
+//! `starts` saying when one may be started; `life` is the life of one
 //! instance, from its start to its end, in one task, with `serving` for the time of a session, `telling` for what its program is told,
 //! and `health` for its probes;
 //! `restart` takes up what a former process of this worker has left. All they know is in the `book`, and what others must know of
@@ -22,6 +23,7 @@ mod quiet;
 mod restart;
 mod serving;
 mod stand;
+mod starts;
 mod telling;
 
 use std::collections::HashSet;
@@ -38,7 +40,7 @@ use lyra_wire::Logs;
 use lyra_wire::sessions::{AppKey, SessionCommand, SessionPhase};
 use lyra_wire::worker::{InstanceState, InstanceStatus};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::agent::entry::Entry;
 use crate::agent::journal::Journal;
@@ -50,6 +52,7 @@ use book::Book;
 pub use config::Config;
 pub(crate) use metrics::SessionMetrics;
 use quiet::Quiet;
+use starts::Starts;
 
 /// How often ended sessions are looked over.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -84,7 +87,7 @@ struct Shared {
     tasks: Tasks,
     quiet: Quiet,
     /// For standing instances that are started.
-    starts: Arc<Semaphore>,
+    starts: Starts,
     /// The worker ends, its instances go on: nothing is noted any more.
     leaving: AtomicBool,
     /// The worker was drained: it holds no standing instances.
@@ -95,7 +98,7 @@ struct Shared {
 
 impl Sessions {
     pub(crate) fn new(config: Config, deps: SessionDeps) -> Sessions {
-        let starts = Arc::new(Semaphore::new(config.parallel_starts.max(1)));
+        let starts = Starts::new(config.parallel_starts);
         let shared = Shared {
             config,
             deps,

@@ -182,7 +182,9 @@ impl Shared {
         };
         if fresh {
             self.begin_life(id, Arc::clone(app), None);
-        } else if !is_there {
+        } else if is_there {
+            self.starts.opened(self.deps.clock.instant());
+        } else {
             self.over(uid, SessionEnd::InstanceLost, "its instance ended before the session was open".to_owned());
         }
         self.settle(&app.key);
