@@ -69,12 +69,29 @@ impl Hierarchy {
             Hierarchy::Two(tree) => tree.group(id),
             Hierarchy::None => Group::None,
         };
-        let made = group.directories().into_iter().try_for_each(fs::create_dir);
+        let make = || group.directories().into_iter().try_for_each(fs::create_dir);
+        let made = match make() {
+            // A launcher that an earlier Lyra of the same name left has ended meanwhile, and took the directories along.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.restore() => {
+                group.remove();
+                make()
+            }
+            made => made,
+        };
         if let Err(error) = made {
             group.remove();
             return Err(error);
         }
         Ok(group)
+    }
+
+    /// Makes this Lyra's directories again; false: that was not possible.
+    fn restore(&self) -> bool {
+        match self {
+            Hierarchy::One(trees) => trees.directories().into_iter().try_for_each(fs::create_dir_all).is_ok(),
+            Hierarchy::Two(tree) => tree.restore(),
+            Hierarchy::None => false,
+        }
     }
 
     /// Removes this Lyra's directories. Only when no group is left.
@@ -280,6 +297,20 @@ mod tests {
         assert_eq!(one, [("/sys/fs/cgroup/memory".into(), "/".into(), "rw,memory")]);
         let two: Vec<_> = mount_points(text, "cgroup2").collect();
         assert_eq!(two, [("/sys/fs/cgroup/unified".into(), "/docker/abc".into(), "rw,nsdelegate")]);
+    }
+
+    #[test]
+    fn directories_that_another_launcher_took_along_are_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = |controller: &str| dir.path().join(controller).join("lyra-a");
+        let hierarchy =
+            Hierarchy::One(v1::Trees::in_directories([("cpu", directory("cpu")), ("pids", directory("pids"))]));
+        fs::create_dir_all(directory("cpu")).unwrap();
+        let group = hierarchy.create("sandbox-1").unwrap();
+        assert!(group.directories().into_iter().all(Path::is_dir));
+        assert!(group.remove());
+        hierarchy.remove();
+        assert!(hierarchy.create("sandbox-2").unwrap().directories().into_iter().all(Path::is_dir));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::{CpuClock, directory_of, field, mount_points, read, sweep};
 /// Controllers that are used, where they are.
 const WANTED: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "freezer"];
 
-/// Length of the period over which processor time is shared out, in µs.
+/// Length of the period over which processor time is shared out, in µs: what the kernel gives every new group
+/// (`Documentation/scheduler/sched-bwc.rst`). To write it again would cost as much as to write the quota.
 const PERIOD: u64 = 100_000;
 
 /// Least quota in a period that the kernel takes, in µs.
@@ -45,6 +46,12 @@ impl Trees {
             }
         }
         (!trees.is_empty()).then_some(Trees(trees))
+    }
+
+    /// These directories, whatever they are.
+    #[cfg(test)]
+    pub(super) fn in_directories<const N: usize>(directories: [(&str, PathBuf); N]) -> Trees {
+        Trees(directories.map(|(controller, directory)| (controller.to_owned(), directory)).into())
     }
 
     pub(super) fn abilities(&self) -> Cgroups {
@@ -102,7 +109,6 @@ impl Group {
         }
         if let Some(cpu) = self.of("cpu") {
             let quota = (u64::from(limits.cpu_millis) * PERIOD / 1000).max(MIN_QUOTA);
-            fs::write(cpu.join("cpu.cfs_period_us"), PERIOD.to_string())?;
             fs::write(cpu.join("cpu.cfs_quota_us"), quota.to_string())?;
         }
         if let Some(pids) = self.of("pids") {

@@ -50,9 +50,14 @@ impl Tree {
         }
         let directory = own.join(name);
         sweep(&directory);
-        fs::create_dir_all(&directory).ok()?;
-        hand_down(&directory, &wanted, &[]).then_some(())?;
-        Some(Tree { directory, controllers: wanted.into_iter().map(str::to_owned).collect() })
+        let tree = Tree { directory, controllers: wanted.into_iter().map(str::to_owned).collect() };
+        tree.restore().then_some(tree)
+    }
+
+    /// Makes the directory, where it is not there, and hands it the controllers.
+    pub(super) fn restore(&self) -> bool {
+        let controllers: Vec<&str> = self.controllers.iter().map(String::as_str).collect();
+        fs::create_dir_all(&self.directory).is_ok() && hand_down(&self.directory, &controllers, &[])
     }
 
     pub(super) fn abilities(&self) -> Cgroups {
