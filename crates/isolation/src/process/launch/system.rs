@@ -84,6 +84,38 @@ pub(super) fn fork_into(namespaces: c_int) -> io::Result<Forked> {
     Ok(Forked::Parent { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd: owned(pidfd)? })
 }
 
+/// Room for what a child does before it becomes another program. Only what is touched takes memory.
+const CHILD_STACK: usize = 512 << 10;
+
+/// Starts a child in this very memory; this process stands still until the child has become another program or has ended, so
+/// no page is copied, neither for the child nor later for its parent. What `child` allocates and does not free stays here.
+/// Returns the child's number. The caller must have one thread only.
+pub(super) fn spawn_sharing(child: &dyn Fn()) -> io::Result<i32> {
+    extern "C" fn begin(child: *mut c_void) -> c_int {
+        // SAFETY: points to the `child` below, whose owner stands still meanwhile.
+        let child = unsafe { *child.cast::<&dyn Fn()>() };
+        // Nothing may unwind out of the child's stack.
+        let _unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        1
+    }
+    let (access, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
+    // SAFETY: a new mapping, of which nobody else knows.
+    let stack = unsafe { libc::mmap(std::ptr::null_mut(), CHILD_STACK, access, kind | libc::MAP_NORESERVE, -1, 0) };
+    if stack == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let mut argument: &dyn Fn() = child;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack grows down from its end, which is aligned, and is the child's alone. The child has this process's
+    // memory to itself until it has gone from it (CLONE_VFORK), as in `vfork`; no lock is held, with one thread.
+    let pid = unsafe { libc::clone(begin, stack.byte_add(CHILD_STACK), flags, (&raw mut argument).cast()) };
+    let started = check(pid);
+    // SAFETY: the child has left it.
+    unsafe { libc::munmap(stack, CHILD_STACK) };
+    started
+}
+
 /// Ends this process at once, without running anything else of it.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: takes no memory.

@@ -168,6 +168,18 @@ pub(super) fn receive<'a>(socket: BorrowedFd<'_>, buffer: &'a mut [u8]) -> io::R
     Ok((bytes, descriptors))
 }
 
+/// As [`receive`], into memory of the packet's own length: for who receives a few in all, and shares its memory with the process
+/// that it was forked from as long as it touches little of it.
+pub(super) fn receive_alone(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let look = || net::recv(socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC);
+    let (_, length) = retry_on_intr(look)?;
+    let mut buffer = vec![0; length.min(MAX_MESSAGE)];
+    let (bytes, descriptors) = receive(socket, &mut buffer)?;
+    let length = bytes.len();
+    buffer.truncate(length);
+    Ok((buffer, descriptors))
+}
+
 /// The bytes of a message, or `None` when it would be too long.
 pub(super) fn encode<T: Serialize>(message: &T) -> Option<Vec<u8>> {
     serde_json::to_vec(message).ok().filter(|bytes| bytes.len() <= MAX_MESSAGE)
@@ -186,6 +198,18 @@ mod tests {
 
     use super::super::system;
     use super::*;
+
+    #[test]
+    fn a_packet_is_received_into_memory_of_its_own_length() {
+        let (here, there) = system::socket_pair().unwrap();
+        send(here.as_fd(), b"one", &[there.as_fd()]).unwrap();
+        send(here.as_fd(), &vec![7; MAX_MESSAGE], &[]).unwrap();
+        let (bytes, descriptors) = receive_alone(there.as_fd()).unwrap();
+        assert_eq!((&bytes[..], descriptors.len()), (&b"one"[..], 1));
+        assert_eq!(receive_alone(there.as_fd()).unwrap().0, vec![7; MAX_MESSAGE]);
+        drop(here);
+        assert_eq!(receive_alone(there.as_fd()).unwrap().0, b"", "the other end is gone");
+    }
 
     #[test]
     fn descriptors_arrive_with_their_message() {

@@ -12,15 +12,14 @@ use std::borrow::Cow;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::super::error::{Fault, Step};
 use super::super::plan::{Limits, Plan, Program};
-use super::super::system::{self, Forked};
-use super::super::wire::{self, MAX_MESSAGE};
+use super::super::system;
+use super::super::wire;
 use super::filter::Filter;
 use super::root::{self, Piece, Sources};
 
@@ -111,20 +110,18 @@ fn stage(start: &Start<'_>) -> Result<(), Fault> {
 
 /// Waits for the launcher's word to begin. Where the launcher has gone, so does this process.
 fn begin(start: &Start<'_>) -> io::Result<Sources> {
-    let mut buffer = vec![0; MAX_MESSAGE];
-    let (bytes, mounts) = wire::receive(start.control.as_fd(), &mut buffer)?;
+    let (bytes, mounts) = wire::receive_alone(start.control.as_fd())?;
     if bytes.is_empty() {
         system::exit_now(1);
     }
-    let go: Go<'static> = wire::decode(bytes)?;
+    let go: Go<'static> = wire::decode(&bytes)?;
     Ok(Sources { pieces: go.pieces.into_owned(), mounts })
 }
 
 /// Waits for the task; `None`: there will be none.
 fn receive<'a>(start: &'a Start<'a>) -> Option<Assigned<'a>> {
-    let mut buffer = vec![0; MAX_MESSAGE];
-    let (bytes, descriptors) = wire::receive(start.control.as_fd(), &mut buffer).ok()?;
-    let task: Task<'static> = wire::decode(bytes).ok()?;
+    let (bytes, descriptors) = wire::receive_alone(start.control.as_fd()).ok()?;
+    let task: Task<'static> = wire::decode(&bytes).ok()?;
     let mut descriptors = descriptors.into_iter();
     let (report, stdout, stderr) = (descriptors.next()?, descriptors.next()?, descriptors.next()?);
     let sources = Sources { pieces: task.pieces.into_owned(), mounts: descriptors.collect() };
@@ -134,14 +131,15 @@ fn receive<'a>(start: &'a Start<'a>) -> Option<Assigned<'a>> {
 fn work(assigned: &Assigned<'_>) -> Result<(), Fault> {
     root::fill(&assigned.sources, &assigned.plan)?;
     let program = match &assigned.plan.program {
-        Program::Exec(words) => match system::fork_into(0).step("forking")? {
-            Forked::Child => {
-                let Err(fault) = execute(assigned, words);
+        Program::Exec(words) => {
+            let image = Image::of(words, &assigned.plan)?;
+            let become_it = || {
+                let Err(fault) = execute(assigned, &image);
                 report(assigned, &fault);
                 system::exit_now(127)
-            }
-            Forked::Parent { pid, .. } => Some(pid),
-        },
+            };
+            Some(system::spawn_sharing(&become_it).step("forking")?)
+        }
         Program::Python { .. } => {
             system::write(assigned.report.as_fd(), READY).step("reporting")?;
             None
@@ -168,16 +166,25 @@ pub(super) fn process_limits(limits: &Limits, count_processes: bool) -> Vec<(Res
     list
 }
 
-fn execute(assigned: &Assigned<'_>, words: &[String]) -> Result<std::convert::Infallible, Fault> {
-    let (start, plan) = (assigned.start, &assigned.plan);
-    let strings = |list: Vec<Vec<u8>>| -> io::Result<Vec<CString>> {
-        let string = |bytes| CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
-        list.into_iter().map(string).collect()
-    };
-    let program = strings(words.iter().map(|word| word.clone().into_bytes()).collect()).step("reading arguments")?;
-    let variables = plan.env.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
-    let environment = strings(variables.collect()).step("reading the environment")?;
+/// What a program is started with.
+struct Image {
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
 
+impl Image {
+    fn of(words: &[String], plan: &Plan) -> Result<Image, Fault> {
+        let string = |text: String| CString::new(text).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL));
+        let arguments = words.iter().cloned().map(string).collect::<io::Result<_>>().step("reading arguments")?;
+        let variables = plan.env.iter().map(|(name, value)| string(format!("{name}={value}")));
+        let environment = variables.collect::<io::Result<_>>().step("reading the environment")?;
+        Ok(Image { arguments, environment })
+    }
+}
+
+/// Becomes the program. Runs in the memory of the first process, which waits.
+fn execute(assigned: &Assigned<'_>, image: &Image) -> Result<std::convert::Infallible, Fault> {
+    let (start, plan) = (assigned.start, &assigned.plan);
     system::duplicate_to(assigned.stdout.as_fd(), 1).step("connecting stdout")?;
     system::duplicate_to(assigned.stderr.as_fd(), 2).step("connecting stderr")?;
     let _already_a_leader = system::new_session();
@@ -187,8 +194,8 @@ fn execute(assigned: &Assigned<'_>, words: &[String]) -> Result<std::convert::In
     std::env::set_current_dir(&plan.cwd).step("going to the working directory")?;
     system::reset_signals();
     lock_in(start.filter)?;
-    let error = system::execute(&program, &environment);
-    let name = Path::new(words.first().map_or("", String::as_str)).display();
+    let error = system::execute(&image.arguments, &image.environment);
+    let name = image.arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();
     Err(Fault::new(&format!("starting {name} in a sandbox"), &error))
 }
 
