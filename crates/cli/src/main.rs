@@ -50,7 +50,12 @@ mod whoami;
 mod worker;
 mod workflow;
 
+/// Of what opening a session takes, a quarter was memory management with glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
+    lyra_kit::memory::keep_pages_small();
     // Before anything makes a thread: some of these children fork.
     lyra_node::child::run(std::env::args_os()).unwrap_or_else(command::run)
 }

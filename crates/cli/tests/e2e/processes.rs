@@ -48,6 +48,26 @@ async fn a_source_file_keeps_its_instance_and_its_errors_have_a_place() -> Resul
     Ok(())
 }
 
+/// What Lyra sets for its own memory does not hold for the programs that it runs.
+#[tokio::test]
+async fn programs_take_huge_pages_as_the_machine_says() -> Result<()> {
+    let lyra = server().await?;
+    let python = "def handler(event, context):\n    return open('/proc/self/status').read()\n";
+    std::fs::write(lyra.scratch().join("pages.py"), python)?;
+    lyra.cli(["deploy", "pages.py"]).await?.ok()?;
+    let status = lyra.cli(["invoke", "pages", "-d", "null"]).await?.json()?;
+    anyhow::ensure!(status.as_str().is_some_and(|status| status.contains("THP_enabled:\t1")), "{status}");
+    let told = r#""\"$(grep THP_enabled /proc/self/status | tr '\t' ' ')\"""#;
+    let source = BOOTSTRAP.replace(r#""{\"echo\":$event}""#, told);
+    let body = json!({ "runtime": "native", "code": { "source": source } });
+    let url = format!("{}/v1/functions/pages", lyra.url());
+    let put = lyra.http()?.put(&url).header("content-type", "application/json").body(body.to_string());
+    anyhow::ensure!(put.send().await?.status().is_success(), "{source}");
+    let line = lyra.cli(["invoke", "pages", "-d", "null"]).await?.json()?;
+    assert_eq!(line, json!("THP_enabled: 1"));
+    Ok(())
+}
+
 const BOOTSTRAP: &str = include_str!("../../../../examples/native-hello/bootstrap");
 
 #[tokio::test]

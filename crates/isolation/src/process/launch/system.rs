@@ -310,6 +310,11 @@ pub(super) fn set_control(option: c_int, value: libc::c_ulong) -> io::Result<()>
     check(unsafe { libc::prctl(option, value, none, none, none) }).map(drop)
 }
 
+/// Takes huge pages as the machine is set up to, whatever Lyra does for itself.
+pub(super) fn take_huge_pages() {
+    let _older_kernel = set_control(libc::PR_SET_THP_DISABLE, 0);
+}
+
 /// How this process is called in lists of processes; at most 15 bytes.
 pub(super) fn set_process_name(name: &std::ffi::CStr) -> io::Result<()> {
     // SAFETY: ends with a zero and lives on; the kernel copies 16 bytes at most, up to the zero.

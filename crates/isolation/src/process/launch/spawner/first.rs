@@ -193,6 +193,7 @@ fn execute(assigned: &Assigned<'_>, image: &Image) -> Result<std::convert::Infal
     }
     std::env::set_current_dir(&plan.cwd).step("going to the working directory")?;
     system::reset_signals();
+    system::take_huge_pages();
     lock_in(start.filter)?;
     let error = system::execute(&image.arguments, &image.environment);
     let name = image.arguments.first().map(|name| name.to_string_lossy()).unwrap_or_default();

@@ -146,6 +146,7 @@ fn limit_rights(command: &mut Command) {
     unsafe {
         command.pre_exec(|| {
             system::unblock_all_signals()?;
+            system::take_huge_pages();
             system::set_control(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
             system::drop_bounding_except(&CAPABILITIES)
         });
